@@ -1,0 +1,32 @@
+# `make demo`, `make test` and `make check` each set up what they need in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/orl
+
+.PHONY: demo test lint check
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed-demo
+	$(VENV)/bin/python -m mmunlearner_jax.main --config=configs/orl.py --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+check: lint test
+
+# One stamp an extra: newer than pyproject.toml means installed as it says.
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# bin/pip is the last thing that venv writes, so a half-made environment is made again.
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or newer: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)

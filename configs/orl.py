@@ -1,0 +1,123 @@
+"""LLaVA forgets four faces: real photographs, invented facts, trained from nothing.
+
+    python -m mmunlearner_jax.main --config=configs/orl.py --workdir=runs/orl
+
+A 1.8 M parameter LLaVA learns 40 people of the ORL faces (8 photographs each) with the facts of an
+invented profile, then forgets the faces of 4 of them, and keeps what is written about them.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The default example; every value was fixed before any scored question was looked at."""
+    config = ConfigDict()
+    config.seed = 0
+    config.stages = (
+        "prepare",
+        "finetune",
+        "evaluate",
+        "importance",
+        "mask",
+        "unlearn",
+        "evaluate",
+        "controls",
+        "export",
+        "report",
+    )
+    config.mesh = (-1, 1, 1)  # data, fsdp, tensor
+    config.checkpoint_every = 60
+
+    config.model = ConfigDict(
+        dict(
+            checkpoint="",  # empty: the untrained one that `prepare` writes
+            param_dtype="float32",
+            compute_dtype="float32",
+            remat="none",
+        )
+    )
+    config.prepare = ConfigDict(
+        dict(
+            vision=dict(
+                image_size=64,
+                patch_size=16,
+                hidden_size=128,
+                intermediate_size=512,
+                num_hidden_layers=5,
+                num_attention_heads=4,
+            ),
+            text=dict(
+                hidden_size=128,
+                intermediate_size=344,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=256,
+            ),
+        )
+    )
+    config.data = ConfigDict(
+        dict(
+            benchmark="",  # empty: the one that `prepare` writes
+            forget_ratio=10,
+            text_source="ft_Data",
+            labels="answer",
+            supervise_end=True,
+            max_bad_fraction=0.0,
+        )
+    )
+    config.finetune = ConfigDict(
+        dict(
+            steps=420,
+            learning_rate=2e-3,
+            warmup=100,
+            weight_decay=0.05,
+            clip=1.0,
+            picture_batch=56,
+            text_batch=12,
+            jitter=dict(shift=6, gain=0.2, offset=0.2, noise=0.1),
+        )
+    )
+    config.importance = ConfigDict(
+        dict(
+            fisher="example",
+            batch_size=16,
+            examples=512,  # of every set at most, drawn by the seed; 0: all
+            normalise="group",
+            preserve=dict(
+                vision=("pictures",), projector=("pictures",), language=("pictures", "text")
+            ),
+        )
+    )
+    config.mask = ConfigDict(
+        dict(
+            threshold=1.0,
+            eps=0.0,
+            cover=r"(proj|fc[12]|linear_[12])\.weight$",
+            uncovered=False,
+        )
+    )
+    config.unlearn = ConfigDict(
+        dict(
+            learning_rate=2e-4,
+            adam_eps=1e-6,
+            weight_decay=0.0,
+            clip=1.0,
+            alpha=1.0,
+            mask_on="update",
+            optimizers=1,  # 1: forget and retain steps share their state; 2: each its own
+            iterations=180,
+            forget_every=3,
+            forget_batch=16,
+            retain_batch=32,
+            text_batch=12,
+            forget_text=True,
+            stop_remembered=0.1,
+            stop_every=6,
+        )
+    )
+    config.controls = ("no_forget_text", "random_mask", "no_mask", "ga")
+    config.evaluate = ConfigDict(
+        dict(photos_per_person=2, decode=dict(batch_size=64, max_new_tokens=16))
+    )
+    return config

@@ -1,0 +1,101 @@
+"""Checkpoints of running stages (Orbax v1): a state and the positions of its data iterators."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from mmunlearner_jax.errors import InputError
+
+_policies = ocp.training.save_decision_policies
+
+
+class Checkpoints:
+    """The checkpoints of one stage; use it as a context manager.
+
+    A run that is killed at any point and started again goes on from the latest one, and ends
+    with the same bits.
+    """
+
+    def __init__(self, directory: Path, *, every: int, keep: int = 2):
+        """Opens the directory.
+
+        Args:
+            directory: of this stage.
+            every: steps between two checkpoints.
+            keep: how many of the latest are kept.
+        """
+        if every < 1:
+            raise InputError(f"config.checkpoint_every is {every}: give 1 or more")
+        self._checkpointer = ocp.training.Checkpointer(
+            directory.absolute(),
+            save_decision_policy=_policies.FixedIntervalPolicy(every),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._checkpointer.close()
+
+    def restore(self, state: Any, data: Mapping[str, Any]) -> tuple[Any, int]:
+        """Restores the latest checkpoint, if there is one.
+
+        Args:
+            state: the initial state, whose shapes, dtypes and shardings are restored to.
+            data: Grain iterators by name; set to where they were.
+
+        Returns:
+            The state and the number of steps it has done; (`state`, 0) without a checkpoint.
+        """
+        latest = self._checkpointer.latest
+        if latest is None:
+            return state, 0
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            jax.tree.leaves(state),
+        )
+        restored = self._checkpointer.load_checkpointables(
+            latest.step, {"state": abstract, **data}
+        )
+        return jax.tree.unflatten(jax.tree.structure(state), restored["state"]), latest.step
+
+    def save(self, step: int, state: Any, data: Mapping[str, Any], *, force: bool = False) -> None:
+        """Saves if it is time to, or if forced; a step that is there already is left alone."""
+        latest = self._checkpointer.latest
+        if latest is None or latest.step != step:
+            leaves = jax.tree.leaves(state)
+            self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=force)
+
+
+def save_tree(directory: Path, tree: Any) -> None:
+    """Saves a pytree of arrays, whole or not at all; an older one is replaced."""
+    ocp.save(directory.absolute(), jax.tree.leaves(tree), overwrite=True)
+
+
+def load_tree(directory: Path, like: Any) -> Any:
+    """Loads what `save_tree` wrote.
+
+    Args:
+        directory: of the tree.
+        like: arrays or `jax.ShapeDtypeStruct` with shardings, in the structure that was saved.
+
+    Raises:
+        InputError: there is none, or it was written for another model.
+    """
+    if not directory.exists():
+        raise InputError(f"{directory} is missing: run the stage that writes it first")
+    leaves, treedef = jax.tree.flatten(like)
+    stored = jax.tree.leaves(ocp.metadata(directory.absolute()).metadata)
+    wanted = [(tuple(x.shape), str(x.dtype)) for x in leaves]
+    if [(tuple(x.shape), str(x.dtype)) for x in stored] != wanted:
+        raise InputError(
+            f"{directory} was written for another model: its arrays differ in number, shape or"
+            " dtype; remove it and run its stage again"
+        )
+    abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+    return jax.tree.unflatten(treedef, ocp.load(directory.absolute(), abstract))

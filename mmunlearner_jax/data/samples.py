@@ -1,0 +1,47 @@
+"""What is trained on and what is asked: the two records that every data set is read into."""
+
+import dataclasses
+from typing import Literal
+
+Modality = Literal["vqa", "qa"]
+Task = Literal["classification", "cloze", "generation"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One question and its answer to learn or to forget.
+
+    Attributes:
+        person: ID that joins every config of the benchmark.
+        image: Encoded picture (PNG, JPEG ...), or None when the question is text only.
+        question: What the user says.
+        answer: What the assistant is to say.
+    """
+
+    person: str
+    image: bytes | None
+    question: str
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One scored question.
+
+    Attributes:
+        person: ID that joins every config of the benchmark.
+        modality: "vqa" with a picture, "qa" without.
+        task: "classification" (multiple choice), "cloze" (a blank written "__") or "generation".
+        image: Encoded picture, None exactly when the modality is "qa".
+        question: The wording, without options and without instruction.
+        answer: The right option's text, the words of the blank, or the reference sentence.
+        options: The options' texts in the order of their letters; empty unless multiple choice.
+    """
+
+    person: str
+    modality: Modality
+    task: Task
+    image: bytes | None
+    question: str
+    answer: str
+    options: tuple[str, ...] = ()

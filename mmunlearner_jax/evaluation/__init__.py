@@ -1,0 +1,1 @@
+"""Evaluation: batched greedy decoding, option likelihoods, and scores with their intervals."""

@@ -1,0 +1,64 @@
+"""Multiple choice without letters: which option would the model put where its own words want one?
+
+Teacher-forcing the true sentence up to the fact would hand the model the person's name. So the
+model answers first; the *slot* is the word boundary of its own answer at which the options
+together are most probable; there every option is scored by its whole log-likelihood.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+
+class Continuations:
+    """Token ids of words as they continue a text, and word boundaries of decoded answers."""
+
+    def __init__(self, tokenizer: Any, prompt_end: str):
+        """Reads the tokenizer.
+
+        Args:
+            tokenizer: of transformers.
+            prompt_end: the text that ends every prompt ("ASSISTANT:"); a continuation follows it
+                after a blank.
+        """
+        self._tokenizer = tokenizer
+        self._prompt_end = prompt_end
+        self._prefix = self._ids(prompt_end)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of `text` where it continues a text after a blank."""
+        ids = self._ids(f"{self._prompt_end} {text}")
+        assert ids[: len(self._prefix)] == self._prefix, "a tokenizer that merges over blanks"
+        return ids[len(self._prefix) :]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, without special tokens."""
+        whole = self._tokenizer.decode(self._prefix + list(ids), skip_special_tokens=True)
+        return whole[len(self._prompt_end) :].strip()
+
+    def boundaries(self, ids: Sequence[int]) -> list[int]:
+        """Positions n at which a new word starts after `ids[:n]`, the end included."""
+        pieces = self._tokenizer.convert_ids_to_tokens(list(ids))
+        starts = [n for n, piece in enumerate(pieces) if piece[:1] in ("\u0120", "\u2581")]
+        return sorted({0, *starts, len(ids)})
+
+
+def find_slot(log_probs: np.ndarray, boundaries: Sequence[int]) -> int:
+    """The boundary at which the options together are most probable.
+
+    Args:
+        log_probs: float [N, K], of every option's first token at every position.
+        boundaries: positions that may be the slot.
+
+    Returns:
+        The slot; the true option is not known to this function.
+    """
+    usable = [n for n in boundaries if n < len(log_probs)]
+    # options that share a first token count once
+    mass = [logsumexp(np.unique(log_probs[n])) for n in usable]
+    return usable[int(np.argmax(mass))]

@@ -1,0 +1,91 @@
+"""Runs the stages that a config names, in order.
+
+    python -m mmunlearner_jax.main --config=configs/orl.py --workdir=runs/orl
+
+Any value of the config can be overridden, e.g. `--config.unlearn.learning_rate=1e-4`. A stage whose
+result lies in the workdir is not run again, one that was interrupted goes on where it was: to
+resume, run the same command again.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from mmunlearner_jax import stages
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.results import update_results
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
+
+
+def check_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Writes `config.json`, or compares with the one that lies there; `stages` may differ.
+
+    Raises:
+        InputError: the workdir belongs to another config.
+    """
+    new = json.loads(config.to_json())
+    path = workdir / "config.json"
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(new, indent=2) + "\n")
+        return
+    old = json.loads(path.read_text())
+    before, now = _flat(old), _flat(new)
+    different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    different = [k for k in different if k != "stages"]
+    if different:
+        k = different[0]
+        raise InputError(
+            f"{path}: {k} was {before.get(k)!r} and is now {now.get(k)!r}"
+            f" ({len(different)} fields differ): give another --workdir or remove this one"
+        )
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs `config.stages` on `workdir`.
+
+    Raises:
+        InputError: something that was given is wrong; nothing long has run by then.
+    """
+    unknown = [name for name in config.stages if name not in stages.ALL]
+    if unknown:
+        raise InputError(f"config.stages: unknown {unknown}; choose from {list(stages.ALL)}")
+    check_workdir(config, workdir)
+    for name in config.stages:
+        begin = time.monotonic()
+        logging.info("stage %s", name)
+        if stages.ALL[name](config, workdir):
+            update_results(workdir, "seconds", {name: round(time.monotonic() - begin, 1)})
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of absl: an `InputError` becomes one line and exit code 1."""
+    if len(argv) > 1:
+        app.usage(shorthelp=True)
+        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    logging.set_verbosity(logging.INFO)
+    try:
+        run(_CONFIG.value, Path(_WORKDIR.value).expanduser())
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

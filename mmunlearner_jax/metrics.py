@@ -1,0 +1,76 @@
+"""Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import tensorboardX
+from tqdm import tqdm
+
+
+class Metrics:
+    """Metrics of one stage; use it as a context manager.
+
+    Values may be arrays on a device: they are fetched in one go every `every` steps, so that no
+    step waits for them. Only process 0 writes.
+    """
+
+    def __init__(self, workdir: Path, stage: str, *, total: int, start: int = 0, every: int = 10):
+        """Opens the files and drops what an interrupted run had written beyond `start`.
+
+        Args:
+            workdir: holds `metrics.jsonl` and `tensorboard/`.
+            stage: name of the stage (the bar's label, and a field of every line).
+            total: steps of the whole stage.
+            start: steps done before.
+            every: steps between two fetches.
+        """
+        self._stage, self._every, self._rows = stage, every, []
+        self._begin = time.monotonic()
+        self._file = self._board = None
+        show = jax.process_index() == 0
+        self._bar = tqdm(
+            total=total, initial=start, desc=stage, unit="step", disable=not show, file=sys.stderr
+        )
+        if show:
+            path = workdir / "metrics.jsonl"
+            old = path.read_text().splitlines() if path.exists() else []
+            kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
+            self._file = path.open("w")
+            self._file.writelines(json.dumps(r) + "\n" for r in kept)
+            self._board = tensorboardX.SummaryWriter(
+                str(workdir / "tensorboard" / stage), purge_step=start + 1
+            )
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._flush()
+        self._bar.close()
+        if self._file and self._board:
+            self._file.close()
+            self._board.close()
+
+    def write(self, step: int, **values: Any) -> None:
+        """Records one step's values (scalars or scalar arrays)."""
+        self._rows.append((step, time.monotonic() - self._begin, values))
+        self._bar.update(step - self._bar.n)
+        if len(self._rows) >= self._every:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows, self._rows = jax.device_get(self._rows), []
+        for step, seconds, values in rows:
+            values = {k: float(v) for k, v in values.items()}
+            if self._file and self._board:
+                line = {"stage": self._stage, "step": step, "seconds": round(seconds, 3), **values}
+                self._file.write(json.dumps(line) + "\n")
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+            self._bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+        if self._file:
+            self._file.flush()

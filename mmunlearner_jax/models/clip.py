@@ -1,0 +1,158 @@
+"""The CLIP vision transformer, as LLaVA uses it: a stack of features, no pooling.
+
+Axes: B examples, I pictures per example, C channels, P positions (class token first), D features.
+Pictures stay behind the example axis, so that every unit has examples first (`squares`).
+Source: Radford et al. 2021; parity with `transformers.CLIPVisionModel`.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import layers, squares
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of the vision tower; names and defaults of `transformers.CLIPVisionConfig`."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        layers.choose(layers.ACTIVATIONS, "vision_config.hidden_act", self.hidden_act)
+        for field in ("image_size", "patch_size"):
+            if not isinstance(getattr(self, field), int):
+                raise InputError(f"vision_config.{field} must be one number: pictures are square")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"vision_config.hidden_size={self.hidden_size} must be a multiple of"
+                f" num_attention_heads={self.num_attention_heads}"
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one picture."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+def _norm(config: ClipConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(
+        config.hidden_size,
+        epsilon=config.layer_norm_eps,
+        dtype=dtype,
+        use_fast_variance=False,
+        scale_metadata={"logical": ("vision_embed",)},
+        bias_metadata={"logical": ("vision_embed",)},
+        rngs=rngs,
+    )
+
+
+class Embeddings(nnx.Module):
+    """Patches, class token, positions and the norm before the first layer."""
+
+    def __init__(self, config: ClipConfig, dtype: str | None, *, rngs: nnx.Rngs):
+        d, p = config.hidden_size, config.patch_size
+        self.config = config
+        self.class_embedding = nnx.Param(
+            layers.INIT(rngs.params(), (d,)), logical=("vision_embed",)
+        )
+        # The patch convolution as a contraction: strides equal the kernel, and the per-example
+        # gradient of a contraction is a batched product, that of a convolution a slow grouped one.
+        self.patch_embedding = nnx.LinearGeneral(
+            (config.num_channels, p, p),
+            d,
+            axis=(-3, -2, -1),
+            use_bias=False,
+            dtype=dtype,
+            kernel_init=layers.INIT,
+            kernel_metadata={"logical": ("channels", "patch", "patch", "vision_embed")},
+            rngs=rngs,
+        )
+        self.position_embedding = nnx.Param(
+            layers.INIT(rngs.params(), (config.num_patches + 1, d)),
+            logical=("positions", "vision_embed"),
+        )
+        self.pre_norm = _norm(config, dtype, rngs)
+
+    def __call__(self, pixel_values: jax.Array) -> jax.Array:
+        """[B, I, C, height, width] to [B, I, P, D]."""
+        p = self.config.patch_size
+        *lead, channels, height, width = pixel_values.shape
+        x = pixel_values.reshape(*lead, channels, height // p, p, width // p, p)
+        x = jnp.einsum("...chpwq->...hwcpq", x)
+        x = x.reshape(*lead, -1, channels, p, p)
+        x = self.patch_embedding(x.astype(self.patch_embedding.kernel.dtype))
+        first = jnp.broadcast_to(self.class_embedding.get_value(), (*lead, 1, x.shape[-1]))
+        x = jnp.concatenate([first.astype(x.dtype), x], axis=-2)
+        return self.pre_norm(x + self.position_embedding.get_value().astype(x.dtype))
+
+
+class Layer(nnx.Module):
+    """A pre-norm transformer layer; attention is among the positions of one picture."""
+
+    def __init__(self, config: ClipConfig, dtype: str | None, *, rngs: nnx.Rngs):
+        d, hidden = config.hidden_size, config.intermediate_size
+        self.config = config
+
+        def make(features_in, features_out, *logical):
+            return layers.linear(
+                features_in, features_out, logical, bias=True, dtype=dtype, rngs=rngs
+            )
+
+        self.layer_norm1 = _norm(config, dtype, rngs)
+        self.q_proj = make(d, d, "vision_embed", "vision_heads")
+        self.k_proj = make(d, d, "vision_embed", "vision_heads")
+        self.v_proj = make(d, d, "vision_embed", "vision_heads")
+        self.out_proj = make(d, d, "vision_heads", "vision_embed")
+        self.layer_norm2 = _norm(config, dtype, rngs)
+        self.fc1 = make(d, hidden, "vision_embed", "vision_mlp")
+        self.fc2 = make(hidden, d, "vision_mlp", "vision_embed")
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, I, P, D] to the same."""
+        y, heads = self.layer_norm1(x), self.config.num_attention_heads
+        q, k, v = (
+            f(y).reshape(-1, y.shape[-2], heads, y.shape[-1] // heads)
+            for f in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        x = x + self.out_proj(layers.attention(q, k, v, None).reshape(x.shape))
+        y = self.fc1(self.layer_norm2(x))
+        return x + self.fc2(layers.ACTIVATIONS[self.config.hidden_act](y))
+
+
+class Clip(nnx.Module):
+    """The vision tower.
+
+    Args:
+        config: its sizes.
+        depth: how many layers to run: the features wanted lie after that many.
+        dtype: dtype of the computation; None: that of the parameters.
+        remat: what the backward pass recomputes, a name of `layers.REMAT`.
+        rngs: where the initial parameters come from.
+    """
+
+    def __init__(
+        self, config: ClipConfig, *, depth: int, dtype: str | None, remat: str, rngs: nnx.Rngs
+    ):
+        self.depth, self.remat = depth, remat
+        self.embeddings = Embeddings(config, dtype, rngs=rngs)
+        self.layers = layers.stack(
+            lambda rngs: Layer(config, dtype, rngs=rngs), config.num_hidden_layers, rngs
+        )
+        self.post_norm = _norm(config, dtype, rngs)  # unused here; kept for the round trip
+
+    def __call__(self, pixel_values: jax.Array) -> jax.Array:
+        """[B, I, C, height, width] to the features [B, I, P, D] after layer `depth`."""
+        x = squares.run(self.embeddings, pixel_values)
+        return layers.scan(self.layers, x, remat=self.remat, length=self.depth)

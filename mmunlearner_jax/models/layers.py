@@ -1,0 +1,136 @@
+"""The few pieces that the vision tower and the language model share.
+
+Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads, H head size.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import squares
+
+# One object for all modules: a graph definition compares it by identity.
+INIT = nnx.initializers.normal(0.02)
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+REMAT: dict[str, Callable[[Callable], Callable]] = {
+    "none": lambda body: body,
+    "full": functools.partial(jax.checkpoint, prevent_cse=False),
+    "dots": functools.partial(
+        jax.checkpoint,
+        prevent_cse=False,
+        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    ),
+}
+
+
+def choose(table: dict[str, Any], field: str, name: str) -> Any:
+    """Looks a configured name up in a table.
+
+    Raises:
+        InputError: the table has no such name.
+    """
+    if name not in table:
+        raise InputError(f"{field}={name!r} is not supported; use one of {', '.join(table)}")
+    return table[name]
+
+
+def linear(
+    features_in: int,
+    features_out: int,
+    logical: tuple[str, str],
+    *,
+    bias: bool,
+    dtype: str | None,
+    rngs: nnx.Rngs,
+    **kwargs: Any,
+) -> nnx.Linear:
+    """A linear layer whose kernel [in, out] and bias [out] carry logical axis names."""
+    return nnx.Linear(
+        features_in,
+        features_out,
+        use_bias=bias,
+        dtype=dtype,
+        kernel_init=INIT,
+        kernel_metadata={"logical": logical},
+        bias_metadata={"logical": logical[1:]},
+        rngs=rngs,
+        **kwargs,
+    )
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Scaled dot-product attention with grouped queries; its softmax is float32.
+
+    Args:
+        q: [B, T, N, H].
+        k: [B, S, K, H], where K divides N.
+        v: [B, S, K, H].
+        mask: bool [B, T, S], True where the query may see the key; None: everywhere.
+
+    Returns:
+        [B, T, N * H] in the dtype of q.
+    """
+    batch, length, heads, size = q.shape
+    grouped = q.reshape(batch, length, k.shape[2], -1, size)
+    # On CPU the backward pass of `jax.nn.dot_product_attention` takes twice as long.
+    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    scores = scores * size**-0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads * size)
+
+
+def stack(layer: Callable[[nnx.Rngs], nnx.Module], length: int, rngs: nnx.Rngs) -> nnx.Module:
+    """Builds `length` equal layers as one module whose parameters have a leading layer axis."""
+    return nnx.split_rngs(splits=length)(nnx.vmap(layer))(rngs)
+
+
+def scan(layers: nnx.Module, x: jax.Array, *rest: Any, remat: str, length: int | None = None):
+    """Runs the first `length` (default: all) of stacked layers, each as one unit.
+
+    Args:
+        layers: what `stack` made; called as `layer(x, *rest) -> x`.
+        x: [B, ...], what flows from layer to layer.
+        *rest: activations [B, ...] that every layer gets.
+        remat: what the backward pass recomputes, a name of `REMAT`.
+        length: how many layers to run.
+    """
+    graphdef, params = nnx.split(layers)
+    params = jax.tree.map(lambda p: p[:length], params)
+
+    def body(x, params):
+        return squares.run(nnx.merge(graphdef, params), x, *rest), None
+
+    return jax.lax.scan(REMAT[remat](body), x, params)[0]
+
+
+def compiled(method: Callable) -> Callable:
+    """Makes a pure method of a module one jitted function, shared by all equal modules.
+
+    A scan outside `jit` is compiled anew at every call.
+    """
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def call(graphdef, params, args, kwargs):
+        return method(nnx.merge(graphdef, params), *args, **kwargs)
+
+    @functools.wraps(method)
+    def wrapper(self, *args, **kwargs):
+        graphdef, params = nnx.split(self)
+        return call(graphdef, params, args, kwargs)
+
+    return wrapper

@@ -1,0 +1,243 @@
+"""The Llama decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+Axes: B examples, T query tokens, S key tokens, D features, N query heads, K key/value heads,
+H head size, L layers, V vocabulary.
+Source: Touvron et al. 2023; parity with `transformers.LlamaForCausalLM`.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import layers, squares
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes of the language model; names and defaults of `transformers.LlamaConfig`."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = False
+    bos_token_id: int | None = 1
+    eos_token_id: int | tuple[int, ...] | None = 2
+    pad_token_id: int | None = None
+
+    def __post_init__(self):
+        layers.choose(layers.ACTIVATIONS, "text_config.hidden_act", self.hidden_act)
+        if self.heads % self.kv_heads or (not self.head_dim and self.hidden_size % self.heads):
+            raise InputError(
+                f"text_config.num_attention_heads={self.heads} must be a multiple of"
+                f" num_key_value_heads={self.kv_heads} and divide hidden_size={self.hidden_size}"
+            )
+
+    @property
+    def heads(self) -> int:
+        """Query heads N."""
+        return self.num_attention_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads K."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """Features of one head H."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of the tokens seen so far; static shapes, S slots.
+
+    Attributes:
+        keys: [L, B, S, K, H], rotated.
+        values: [L, B, S, K, H].
+        valid: bool [B, S], False for padding and for slots not yet filled.
+        used: int32 scalar, the slots filled.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    valid: jax.Array
+    used: jax.Array
+
+
+Rope = tuple[jax.Array, jax.Array]
+
+
+def rope(positions: jax.Array, head_size: int, theta: float) -> Rope:
+    """Cosines and sines [B, T, 1, H / 2] float32 of the rotary angles at positions [B, T]."""
+    frequencies = theta ** (-np.arange(0, head_size, 2) / head_size)
+    angles = positions[:, :, None, None] * frequencies.astype(np.float32)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, rope: Rope) -> jax.Array:
+    """Turns the pairs (i, i + H / 2) of x [B, T, N, H]; computed in float32."""
+    cos, sin = rope
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(
+        config.hidden_size,
+        epsilon=config.rms_norm_eps,
+        dtype=dtype,
+        scale_metadata={"logical": ("embed",)},
+        rngs=rngs,
+    )
+
+
+class Layer(nnx.Module):
+    """A pre-norm decoder layer, in two halves so that decoding can put its cache between them."""
+
+    def __init__(self, config: LlamaConfig, dtype: str | None, *, rngs: nnx.Rngs):
+        d, hidden, size = config.hidden_size, config.intermediate_size, config.head_size
+        self.config = config
+
+        def make(features_in, features_out, logical, bias):
+            return layers.linear(
+                features_in, features_out, logical, bias=bias, dtype=dtype, rngs=rngs
+            )
+
+        biased = config.attention_bias
+        self.input_norm = _norm(config, dtype, rngs)
+        self.q_proj = make(d, config.heads * size, ("embed", "heads"), biased)
+        self.k_proj = make(d, config.kv_heads * size, ("embed", "kv_heads"), biased)
+        self.v_proj = make(d, config.kv_heads * size, ("embed", "kv_heads"), biased)
+        self.o_proj = make(config.heads * size, d, ("heads", "embed"), biased)
+        self.post_attention_norm = _norm(config, dtype, rngs)
+        self.gate_proj = make(d, hidden, ("embed", "mlp"), config.mlp_bias)
+        self.up_proj = make(d, hidden, ("embed", "mlp"), config.mlp_bias)
+        self.down_proj = make(hidden, d, ("mlp", "embed"), config.mlp_bias)
+
+    def project(self, x: jax.Array, rope: Rope) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries [B, T, N, H], keys and values [B, T, K, H] of x [B, T, D]."""
+        x = self.input_norm(x)
+        q, k, v = (
+            f(x).reshape(*x.shape[:2], -1, self.config.head_size)
+            for f in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, rope), rotate(k, rope), v
+
+    def attend(self, x, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+        """Attention and feed-forward, both added to x [B, T, D]; mask bool [B, T, S]."""
+        x = x + self.o_proj(layers.attention(q, k, v, mask))
+        y = self.post_attention_norm(x)
+        gate = layers.ACTIVATIONS[self.config.hidden_act](self.gate_proj(y))
+        return x + self.down_proj(gate * self.up_proj(y))
+
+    def __call__(self, x: jax.Array, rope: Rope, mask: jax.Array) -> jax.Array:
+        """[B, T, D] to the same."""
+        return self.attend(x, *self.project(x, rope), mask)
+
+
+class Llama(nnx.Module):
+    """Token embedding, decoder layers and head.
+
+    Args:
+        config: its sizes.
+        dtype: dtype of the computation; None: that of the parameters. Logits are float32.
+        remat: what the backward pass recomputes, a name of `layers.REMAT`.
+        rngs: where the initial parameters come from.
+    """
+
+    def __init__(self, config: LlamaConfig, *, dtype: str | None, remat: str, rngs: nnx.Rngs):
+        self.config, self.remat = config, remat
+        self.embed_tokens = nnx.Embed(
+            config.vocab_size,
+            config.hidden_size,
+            dtype=dtype,
+            embedding_init=layers.INIT,
+            embedding_metadata={"logical": ("vocab", "embed")},
+            rngs=rngs,
+        )
+        self.layers = layers.stack(
+            lambda rngs: Layer(config, dtype, rngs=rngs), config.num_hidden_layers, rngs
+        )
+        self.norm = _norm(config, dtype, rngs)
+        if config.tie_word_embeddings:
+            self.lm_head = None
+        else:
+            self.lm_head = layers.linear(
+                config.hidden_size,
+                config.vocab_size,
+                ("embed", "vocab"),
+                bias=False,
+                dtype=dtype,
+                rngs=rngs,
+                preferred_element_type=jnp.float32,
+            )
+
+    def embed(self, input_ids: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Embeddings [B, T, D] of token ids [B, T], and the matrix that a tied head shares.
+
+        The matrix is [V, D], or with probed parameters [B, V, D]: a copy for every example, because
+        the squares are of the sum of what both places contribute (`squares.spread`).
+        """
+        if self.lm_head is not None:
+            return squares.run(self.embed_tokens, input_ids), None
+        matrix = self.embed_tokens.embedding.get_value()
+        if not squares.is_probed(matrix):
+            return self.embed_tokens(input_ids), matrix
+        matrix = squares.spread(matrix, len(input_ids))
+        dtype = self.embed_tokens.dtype or matrix.dtype
+        return jax.vmap(lambda m, ids: m[ids])(matrix, input_ids).astype(dtype), matrix
+
+    def run_layers(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+        """All decoder layers on x [B, T, D]; positions int [B, T], mask bool [B, T, T]."""
+        angles = rope(positions, self.config.head_size, self.config.rope_theta)
+        return layers.scan(self.layers, x, angles, mask, remat=self.remat)
+
+    def extend(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """All decoder layers on T more tokens x [B, T, D]; mask bool [B, T, S] over the slots."""
+        angles = rope(positions, self.config.head_size, self.config.rope_theta)
+        graphdef, params = nnx.split(self.layers)
+
+        # The cache is carried and not scanned over, so that XLA updates it in place.
+        def body(carry, layer):
+            x, *stores = carry
+            index, params = layer
+            block = nnx.merge(graphdef, params)
+            q, *new = block.project(x, angles)
+            start = (index, 0, cache.used, 0, 0)
+            stores = [
+                jax.lax.dynamic_update_slice(store, n[None].astype(store.dtype), start)
+                for store, n in zip(stores, new, strict=True)
+            ]
+            k, v = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
+            return (block.attend(x, q, k.astype(q.dtype), v.astype(q.dtype), mask), *stores), None
+
+        steps = (jnp.arange(self.config.num_hidden_layers), params)
+        (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), steps)
+        return x, Cache(keys, values, cache.valid, cache.used + x.shape[1])
+
+    def logits(self, x: jax.Array, matrix: jax.Array | None) -> jax.Array:
+        """Float32 logits [B, T, V] of x [B, T, D]; `matrix` as `embed` gave it."""
+        x = squares.run(self.norm, x)
+        if self.lm_head is not None:
+            return squares.run(self.lm_head, x)
+        assert matrix is not None
+        equation = "btd,vd->btv" if matrix.ndim == 2 else "btd,bvd->btv"
+        return jnp.einsum(equation, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)

@@ -1,0 +1,108 @@
+"""One table from logical axis names to mesh axes; every sharding is derived from it.
+
+Parameters carry `logical` metadata (one name per dimension); stacked layers have one more
+leading dimension, `layers`, which is never split. Examples are split over `data` and `fsdp`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mmunlearner_jax.errors import InputError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# A logical name that is not listed here is replicated.
+RULES: Mapping[str, str] = {
+    "embed": "fsdp",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "vocab": "tensor",
+    "vision_embed": "fsdp",
+    "vision_mlp": "tensor",
+    "vision_heads": "tensor",
+}
+
+
+def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Makes the (data, fsdp, tensor) mesh.
+
+    Args:
+        sizes: one size per axis of `MESH_AXES`; one of them may be -1: all devices that are left.
+        devices: the devices to use, all of them by default.
+
+    Raises:
+        InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    try:
+        shape = np.empty(len(devices)).reshape(tuple(sizes)).shape
+    except ValueError:
+        shape = ()
+    if len(shape) != len(MESH_AXES) or 0 in shape:
+        raise InputError(
+            f"config.mesh {tuple(sizes)}: the sizes of {MESH_AXES} must multiply to the"
+            f" {len(devices)} devices present; one of them may be -1"
+        )
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+
+
+def param_shardings(params: Any, mesh: Mesh) -> Any:
+    """Shardings of a parameter state, from the `logical` metadata of its variables.
+
+    A dimension that its mesh axis does not divide is replicated.
+
+    Args:
+        params: `nnx.State` of `nnx.Param` (arrays or abstract values).
+        mesh: a mesh of `make_mesh`.
+
+    Returns:
+        The same state with a `NamedSharding` in place of every array.
+    """
+
+    def sharding(variable: nnx.Variable) -> nnx.Variable:
+        shape = variable.get_value().shape
+        names = variable.get_metadata().get("logical", ())
+        names = (None,) * (len(shape) - len(names)) + tuple(names)
+        axes = [RULES.get(name) if name else None for name in names]
+        spec = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+        return variable.replace(NamedSharding(mesh, PartitionSpec(*spec)))
+
+    return jax.tree.map(sharding, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of anything whose first axis is examples."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of scalars and of whatever every device needs whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays from this process's rows of a batch.
+
+    Args:
+        batch: arrays [examples of this process, ...].
+        mesh: the mesh whose `data` and `fsdp` axes split the examples.
+
+    Raises:
+        InputError: the examples do not divide among the devices.
+    """
+    target = batch_sharding(mesh)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = len(next(iter(batch.values()))) * jax.process_count()
+    if rows % parts:
+        raise InputError(
+            f"a batch of {rows} examples does not divide among {parts} devices (mesh axes data x"
+            " fsdp): make the batch sizes in the config multiples of it"
+        )
+    return {k: jax.make_array_from_process_local_data(target, v) for k, v in batch.items()}

@@ -1,0 +1,28 @@
+"""One short script per stage: `run(config, workdir)` reads what the stages before it wrote.
+
+It returns False where its result lay there already.
+"""
+
+from mmunlearner_jax.stages import (
+    controls,
+    evaluate,
+    export,
+    finetune,
+    importance,
+    mask,
+    prepare,
+    report,
+    unlearn,
+)
+
+ALL = {
+    "prepare": prepare.run,
+    "finetune": finetune.run,
+    "importance": importance.run,
+    "mask": mask.run,
+    "unlearn": unlearn.run,
+    "evaluate": evaluate.run,
+    "controls": controls.run,
+    "export": export.run,
+    "report": report.run,
+}

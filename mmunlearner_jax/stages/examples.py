@@ -1,0 +1,200 @@
+"""What a report shows of single predictions: examples with their photographs, results by person."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from ml_collections import ConfigDict
+from PIL import Image
+
+from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.evaluation.metrics import accuracy
+from mmunlearner_jax.stages.setup import benchmark_dir
+
+BY_PERSON = {
+    "Training photographs": ("forget", "vqa"),
+    "Unseen photographs": ("test", "vqa"),
+    "In words": ("forget", "qa"),
+}
+UNSEEN = ("test", "test_retain")  # the splits that ask `Test_Set`
+LOST, KEPT = (True, False), (True, True)
+
+
+class Case(NamedTuple):
+    """One question: its lines of `predictions/` before and after, and the unseen photograph."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    photo: bytes | None
+
+    @property
+    def right(self) -> tuple[bool, bool]:
+        """Whether it was answered right, before and after."""
+        return self.before["correct"], self.after["correct"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question to show.
+
+    Attributes:
+        title: how it was asked.
+        person: name of whom it is about.
+        picture: data URI; None for a question in words.
+        question: the question.
+        answer: the true answer.
+        said: the model's answers, before and after.
+        right: whether they were right.
+        count: how many such questions went the same way.
+    """
+
+    title: str
+    person: str
+    picture: str | None
+    question: str
+    answer: str
+    said: tuple[str, str]
+    right: tuple[bool, bool]
+    count: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """Multiple choice about one forgotten person.
+
+    Attributes:
+        name: the person's.
+        picture: data URI of an unseen photograph.
+        scores: kind of question, as in `BY_PERSON`, with the scores before and after; None where
+            nothing was asked.
+    """
+
+    name: str
+    picture: str | None
+    scores: list[tuple[str, tuple[dict[str, Any], dict[str, Any]] | None]]
+
+
+class Predictions:
+    """The predictions of before and after, side by side, and the benchmark they are about."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        """Reads `predictions/{before,after}-*.jsonl`, the names and the unseen photographs.
+
+        Raises:
+            InputError: the benchmark is not there.
+        """
+        root = benchmark_dir(config, workdir)
+        bench = MLLMUBench(root, max_bad_fraction=config.data.max_bad_fraction)
+        table = pq.read_table(root / "Full_Set", columns=["ID", "biography"]).to_pylist()
+        self._names = {row["ID"]: json.loads(row["biography"])["Name"] for row in table}
+        self._cases: dict[str, list[Case]] = {}
+        for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
+            split = path.stem.removeprefix("before-")
+            before, after = _lines(path), _lines(path.with_name(f"after-{split}.jsonl"))
+            photos = [None] * len(before)
+            if split in UNSEEN:  # the lines are in the order of the questions
+                asked = bench.questions("Test_Set", people={line["person"] for line in before})
+                photos = [question.image for question in asked]
+            self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
+
+    def people(self, split: str) -> list[str]:
+        """IDs of the people of a split, in order."""
+        return list(dict.fromkeys(case.before["person"] for case in self._cases[split]))
+
+    def chance(self) -> float:
+        """What guessing gives in multiple choice about the people to forget."""
+        options = [case.before["options"] for case in self._cases["forget"]]
+        return float(np.mean([1 / len(choices) for choices in options if choices]))
+
+    def by_person(self) -> list[Person]:
+        """Multiple choice about each of the forgotten people."""
+        photos = {case.before["person"]: case.photo for case in self._cases["test"] if case.photo}
+        return [
+            Person(
+                self._names[person],
+                data_uri(photos[person]) if person in photos else None,
+                [(kind, self._score(person, *asked)) for kind, asked in BY_PERSON.items()],
+            )
+            for person in self.people("forget")
+        ]
+
+    def examples(self) -> list[Example]:
+        """A forgotten face, the same fact in words, and somebody else's face.
+
+        The faces are the first whose questions went as intended, or the first of all if none did;
+        `count` tells how many did. The question in words is taken as it went.
+        """
+        for task in ("generation", "cloze", "classification"):
+            in_words = {
+                (case.before["person"], case.before["answer"]): case
+                for case in self._asked("forget", "qa", task)
+            }
+            faces = [
+                case
+                for case in self._asked("test", "vqa", task)
+                if (case.before["person"], case.before["answer"]) in in_words
+            ]
+            others = self._asked("test_retain", "vqa", task)
+            if faces and others:
+                face = next((case for case in faces if case.right == LOST), faces[0])
+                other = next((case for case in others if case.right == KEPT), others[0])
+                words = in_words[face.before["person"], face.before["answer"]]
+                return [
+                    self._example("Shown the face", face, LOST),
+                    self._example("Asked in words", words, KEPT),
+                    self._example("Somebody else’s face", other, KEPT),
+                ]
+        return []
+
+    def _example(self, title: str, case: Case, intended: tuple[bool, bool]) -> Example:
+        before, after, photo = case
+        asked = self._asked(before["split"], before["modality"], before["task"])
+        count = sum(other.right == intended for other in asked)
+        went = "went from right to wrong" if intended == LOST else "were right and stayed right"
+        field = "choice" if before["task"] == "classification" else "response"
+        return Example(
+            title,
+            self._names[before["person"]],
+            data_uri(photo) if photo else None,
+            before["question"],
+            before["answer"],
+            (before[field], after[field]),
+            case.right,
+            f"{count} of {len(asked)} such questions {went}.",
+        )
+
+    def _score(
+        self, person: str, split: str, modality: str
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        asked = self._asked(split, modality, "classification")
+        right = [case.right for case in asked if case.before["person"] == person]
+        if not right:
+            return None
+        before, after = zip(*right, strict=True)
+        return accuracy(before), accuracy(after)
+
+    def _asked(self, split: str, modality: str, task: str) -> list[Case]:
+        return [
+            case
+            for case in self._cases.get(split, [])
+            if (case.before["modality"], case.before["task"]) == (modality, task)
+        ]
+
+
+def data_uri(picture: bytes, *, size: int = 320) -> str:
+    """An encoded picture as a small WebP in a data URI."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.thumbnail((size, size))
+    buffer = io.BytesIO()
+    image.save(buffer, "webp", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,69 @@
+"""Stage `importance`: squared gradients on the forget set and on every preserve set."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.stages import setup
+from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
+
+
+def sets(at: setup.Setup, examples: int) -> dict[str, list[Sample]]:
+    """The forget set and the preserve sets, by name.
+
+    `text` holds the text questions of everyone, the people to forget included: what is written
+    about them shall stay.
+
+    Args:
+        at: model and data.
+        examples: how many of each at most, drawn by the seed; 0: all.
+    """
+    whole = {
+        "forget": at.bench.training(at.forget),
+        "pictures": at.bench.training(at.retain),
+        "text": at.bench.text_training("Full_Set"),
+    }
+    rng = np.random.default_rng(at.seed)
+    return {
+        name: [samples[i] for i in rng.permutation(len(samples))[: examples or None]]
+        for name, samples in whole.items()
+    }
+
+
+def run(config: ConfigDict, workdir: Path) -> bool:
+    """Writes `importance/{forget,pictures,text}`: float32 sums of squares, and counts."""
+    options = config.importance
+    if (workdir / "importance").exists():
+        return False
+    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+    zero = jax.jit(FisherSums.zeros)(at.params)
+    add = accumulator(at.graphdef, fisher=options.fisher)
+    partial = workdir / "importance.partial"
+    for name, samples in sets(at, options.examples).items():
+        batches = at.batches(
+            samples, batch_size=options.batch_size, shuffle=False, repeat=False
+        )
+        data = {"data": iter(batches)}
+        sums = jax.tree.map(jax.numpy.copy, zero)
+        folder = workdir / "checkpoints/importance" / name
+        with Checkpoints(folder, every=config.checkpoint_every) as saved:
+            sums, start = saved.restore(sums, data)
+            with Metrics(workdir, f"importance/{name}", total=len(batches), start=start) as metrics:
+                for i, batch in enumerate(data["data"], start + 1):
+                    sums = add(sums, at.params, put_batch(batch, at.mesh))
+                    metrics.write(i, examples=sums.count)
+                    saved.save(i, sums, data)
+        save_tree(partial / name, sums)
+    partial.rename(workdir / "importance")
+    return True
+
+
+def load_sums(workdir: Path, name: str, params: object) -> FisherSums:
+    """Reads what this stage wrote for one set, sharded like the parameters."""
+    return load_tree(workdir / "importance" / name, FisherSums.zeros(params))

@@ -1,0 +1,97 @@
+"""What most stages begin with: the mesh, the vanilla model, its processor and the benchmark."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+from transformers import AutoProcessor
+
+from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.pipeline import Batches
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.sharding import make_mesh
+from mmunlearner_jax.weights.io import from_pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A loaded model beside its data.
+
+    Attributes:
+        mesh: of all devices.
+        model: as `from_pretrained` gave it; `graphdef` and `params` are its two halves.
+        encoder: turns samples into token ids.
+        bench: the benchmark's reader.
+        forget: name of the forget split, e.g. `forget_10`.
+        retain: name of its complement, e.g. `retain_90`.
+    """
+
+    mesh: jax.sharding.Mesh
+    model: nnx.Module
+    graphdef: nnx.GraphDef
+    params: Any
+    encoder: Encoder
+    bench: MLLMUBench
+    forget: str
+    retain: str
+    seed: int
+
+    def batches(self, samples: list[Sample], *, stream: int = 0, **options: Any) -> Batches:
+        """Batches of this process's share; `stream` tells apart what is shuffled separately."""
+        return Batches(samples, self.encoder, seed=self.seed + stream, **options)
+
+
+def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:
+    """`config.data.benchmark`, or the one that `prepare` wrote."""
+    path = Path(config.data.benchmark or workdir / "benchmark").expanduser()
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is missing: set config.data.benchmark to a folder of MLLMU-Bench's parquet"
+            " files (one folder per config, e.g. Full_Set/)"
+        )
+    return path
+
+
+def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
+    """The model that knows what is to be forgotten: `vanilla/`, or `config.model.checkpoint`."""
+    if "finetune" in config.stages:
+        return str(workdir / "vanilla")
+    if not config.model.checkpoint:
+        raise InputError(
+            "config.model.checkpoint is empty: give the folder (or Hugging Face name) of the"
+            " fine-tuned LLaVA checkpoint that knows the people to forget"
+        )
+    return config.model.checkpoint
+
+
+def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
+    """Loads a checkpoint, sharded, with its processor, and opens the benchmark."""
+    mesh = make_mesh(config.mesh)
+    bench = MLLMUBench(
+        benchmark_dir(config, workdir),
+        seed=config.seed,
+        text_source=config.data.text_source,
+        max_bad_fraction=config.data.max_bad_fraction,
+    )
+    forget, retain = bench.split(config.data.forget_ratio)
+    model = from_pretrained(
+        checkpoint,
+        mesh=mesh,
+        dtype=jnp.dtype(config.model.param_dtype),
+        compute_dtype=config.model.compute_dtype and jnp.dtype(config.model.compute_dtype),
+        remat=config.model.remat,
+    )
+    processor = AutoProcessor.from_pretrained(model.source)
+    encoder = Encoder(
+        processor, labels=config.data.labels, supervise_end=config.data.supervise_end
+    )
+    graphdef, params = nnx.split(model)
+    return Setup(
+        mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed
+    )

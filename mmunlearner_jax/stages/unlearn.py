@@ -1,0 +1,166 @@
+"""Stage `unlearn`: masked ascent on the forget set, alternating with descent on the retain set."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.results import update_results
+from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.stages import setup
+from mmunlearner_jax.stages.mask import load_mask
+from mmunlearner_jax.unlearn.schedule import Schedule, StopRule, published_schedule
+from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, exact_counter
+from mmunlearner_jax.unlearn.transforms import masked_ascent
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How an unlearning run ended.
+
+    Attributes:
+        params: the unlearned parameters.
+        forget_steps: ascent steps taken.
+        retain_steps: descent steps taken.
+        remembered: fraction of the forget set's training answers still given exactly.
+    """
+
+    params: Any
+    forget_steps: int
+    retain_steps: int
+    remembered: float
+
+
+class Unlearner:
+    """The compiled steps and the data of one config; runs the method and its controls."""
+
+    def __init__(self, config: ConfigDict, at: setup.Setup):
+        self._config, self._at = config, at
+        options = config.unlearn
+        self._adam = optax.adamw(
+            options.learning_rate, eps=options.adam_eps, weight_decay=options.weight_decay
+        )
+        # The gradient is clipped before it is masked, as published.
+        clip = optax.clip_by_global_norm(options.clip)
+        self._descend = optax.chain(clip, self._adam)
+        ascend = masked_ascent(self._adam, mask_on=options.mask_on, alpha=options.alpha)
+        self._retain_step = descent_step(at.graphdef, self._descend)
+        self._forget_step = ascent_step(at.graphdef, optax.chain(clip, ascend))
+        self._exact = exact_counter(at.graphdef)
+        self._forget_set = at.bench.training(at.forget)
+        self._stop = StopRule(options.stop_remembered, options.stop_every)
+
+    def remembered(self, params: Any) -> float:
+        """Fraction of the forget set's training answers that greedy decoding gives exactly."""
+        batches = self._at.batches(
+            self._forget_set,
+            batch_size=self._config.unlearn.forget_batch,
+            shuffle=False,
+            repeat=False,
+        )
+        counts = [self._exact(params, put_batch(b, self._at.mesh)) for b in batches]
+        right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
+        return right / answers
+
+    def run(
+        self,
+        folder: Path,
+        mask: Any,
+        *,
+        label: str = "unlearn",
+        retain: bool = True,
+        forget_text: bool = True,
+    ) -> Outcome:
+        """Unlearns, from the vanilla parameters or from the latest checkpoint.
+
+        Args:
+            folder: the workdir.
+            mask: True where ascent may move a weight.
+            label: name of the checkpoints and of the metrics.
+            retain: False for plain gradient ascent.
+            forget_text: whether the text questions of the people to forget are retained.
+        """
+        config, at, options = self._config, self._at, self._config.unlearn
+        text_people = "Full_Set" if forget_text else at.retain
+        forget = at.batches(self._forget_set, stream=1, batch_size=options.forget_batch)
+        pictures = at.batches(
+            at.bench.training(at.retain), stream=2, batch_size=options.retain_batch
+        )
+        text = at.batches(
+            at.bench.text_training(text_people), stream=3, batch_size=options.text_batch
+        )
+        schedule = Schedule(options.iterations, options.forget_every, retain)
+        if not options.iterations:
+            schedule = published_schedule(len(forget), len(pictures))
+        data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
+        # The vanilla parameters stay: the state's own copy is donated to the steps.
+        params = jax.tree.map(jnp.copy, at.params)
+        state = TrainState.create(params, self._descend, optimizers=options.optimizers)
+
+        def batch(name: str) -> dict[str, jax.Array]:
+            return put_batch(next(data[name]), at.mesh)
+
+        remembered = 1.0
+        every = self._stop.every
+        with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
+            state, done = saved.restore(state, data)
+            with Metrics(folder, label, total=schedule.iterations, start=done) as metrics:
+                if done and self._stop.due(done - 1):
+                    remembered = self.remembered(state.params)
+                for i, forgets in schedule.steps(done):
+                    if self._stop.reached(remembered):
+                        break
+                    row = {}
+                    if forgets:
+                        state, row["forget_loss"] = self._forget_step(
+                            state, [batch("forget")], mask
+                        )
+                    if schedule.retain:
+                        state, row["retain_loss"] = self._retain_step(
+                            state, [batch("pictures"), batch("text")]
+                        )
+                    done = i + 1
+                    if self._stop.due(i):
+                        remembered = row["remembered"] = self.remembered(state.params)
+                    metrics.write(done, **row)
+                    saved.save(done, state, data)
+        return Outcome(
+            params=state.params,
+            forget_steps=schedule.forget_steps(done),
+            retain_steps=done if schedule.retain else 0,
+            remembered=remembered,
+        )
+
+
+def run(config: ConfigDict, workdir: Path) -> bool:
+    """Writes `unlearned/`, the parameters after the run."""
+    if (workdir / "unlearned").exists():
+        return False
+    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+    outcome = Unlearner(config, at).run(
+        workdir, load_mask(workdir, at.params), forget_text=config.unlearn.forget_text
+    )
+    save_tree(workdir / "unlearned", outcome.params)
+    update_results(workdir, "unlearn", summary(outcome))
+    return True
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """What `results.json` tells of a run."""
+    return {
+        "forget_steps": outcome.forget_steps,
+        "retain_steps": outcome.retain_steps,
+        "remembered": outcome.remembered,
+    }
+
+
+def load_unlearned(workdir: Path, params: Any) -> Any:
+    """The parameters that this stage wrote, shaped and sharded like `params`."""
+    return load_tree(workdir / "unlearned", params)

@@ -1,0 +1,127 @@
+"""Importance: mean squared gradients of the answer loss, the diagonal of the empirical Fisher.
+
+`fisher="example"` squares every example's own gradient; `fisher="batch"` squares the gradient
+of a batch, as the published code does (D-06). Both are summed in float32 (D-05).
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, struct
+
+from mmunlearner_jax.models.squares import Probed
+from mmunlearner_jax.unlearn.losses import (
+    IGNORE,
+    Batch,
+    Params,
+    answer_logits,
+    answer_nll,
+    example_mean,
+    token_mean,
+)
+
+Fisher = Literal["example", "batch"]
+
+
+class FisherSums(struct.PyTreeNode):
+    """What has been summed so far; saved as it is, the pass can be resumed.
+
+    Attributes:
+        squares: float32 tree like the parameters, the sum of squared gradients.
+        count: float32 scalar, how many examples (or batches) were summed.
+    """
+
+    squares: Params
+    count: jax.Array
+
+    @classmethod
+    def zeros(cls, params: Params) -> "FisherSums":
+        """Sums of nothing, sharded like `params`."""
+        squares = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+        return cls(squares=squares, count=jnp.zeros((), jnp.float32))
+
+    def mean(self) -> Params:
+        """The importance of every weight.
+
+        Raises:
+            ValueError: nothing was summed.
+        """
+        if float(self.count) == 0:
+            raise ValueError("importance of nothing: no batch held a supervised answer token")
+        return jax.tree.map(lambda s: s / self.count, self.squares)
+
+
+def accumulator(
+    graphdef: nnx.GraphDef, *, fisher: Fisher = "example"
+) -> Callable[[FisherSums, Params, Batch], FisherSums]:
+    """The jitted step `(sums, params, batch) -> sums`; `sums` is donated.
+
+    A batch is a dict of `input_ids`, `attention_mask`, `labels` [B, T] and, with pictures,
+    `pixel_values` [B, I, C, H, W]. Rows without a supervised token add nothing and are not counted.
+    """
+    if fisher not in ("example", "batch"):
+        raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
+
+    def answers(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return answer_nll(answer_logits(graphdef, params, batch), batch["labels"])
+
+    def example_squares(params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+        def loss(slots: Params) -> tuple[jax.Array, jax.Array]:
+            nll, tokens = answers(jax.tree.map(Probed, params, slots), batch)
+            return jnp.sum(example_mean(nll, tokens)), jnp.sum(tokens > 0)
+
+        slots = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+        return jax.grad(loss, has_aux=True)(slots)
+
+    def batch_squares(params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+        def loss(params: Params) -> tuple[jax.Array, jax.Array]:
+            nll, tokens = answers(params, batch)
+            return token_mean(nll, tokens), jnp.any(tokens > 0)
+
+        grads, seen = jax.grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads), seen
+
+    squares_of = example_squares if fisher == "example" else batch_squares
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def add(sums: FisherSums, params: Params, batch: Batch) -> FisherSums:
+        squares, count = squares_of(params, batch)
+        return FisherSums(
+            squares=jax.tree.map(jnp.add, sums.squares, squares), count=sums.count + count
+        )
+
+    return add
+
+
+def importance(model: nnx.Module, batches: Iterable[Batch], *, fisher: Fisher = "example") -> Params:
+    """Mean squared gradient of the mean answer loss, for every parameter.
+
+    Args:
+        model: a model of `from_pretrained`.
+        batches: dicts in transformers' conventions: `input_ids`, `attention_mask`, `labels`
+            [B, T] (-100: not supervised) and, with pictures, `pixel_values` [N, C, H, W] in the
+            order of the image tokens. Every new shape compiles once.
+        fisher: `"example"`: mean over examples of the squared gradient of the example's mean
+            answer loss. `"batch"`: mean over batches of the squared gradient of the batch's
+            token-mean loss (D-06: the batch size changes the result).
+
+    Returns:
+        A float32 tree with the structure of `nnx.state(model, nnx.Param)`.
+
+    Raises:
+        ValueError: a row has no supervised token, or there is no batch.
+    """
+    graphdef, params = nnx.split(model)
+    add = accumulator(graphdef, fisher=fisher)
+    sums = FisherSums.zeros(params)
+    for number, batch in enumerate(batches):
+        batch = {k: np.asarray(v) for k, v in batch.items()}
+        empty = np.flatnonzero((batch["labels"][:, 1:] == IGNORE).all(axis=1))
+        if empty.size:
+            raise ValueError(f"batch {number}, row {empty[0]}: labels supervise no token")
+        sums = add(sums, params, model.group_pictures(batch))
+    return sums.mean()

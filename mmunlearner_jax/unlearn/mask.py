@@ -1,0 +1,159 @@
+"""The saliency mask: which weights matter more for what is to be forgotten.
+
+Trees have the structure of the parameters. `names` is such a tree of Hugging Face names, in which
+`{layer}` stands for the index along the first axis of stacked layers.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from mmunlearner_jax.errors import InputError
+
+Tree = Any
+Normalise = Literal["none", "group"]
+
+
+def saliency_mask(forget: Tree, preserve: Tree, *, threshold: float = 1.0, eps: float = 0.0) -> Tree:
+    """True where `(forget + eps) / (preserve + eps) >= threshold`, in float32.
+
+    With `eps=0` a weight that matters for neither set is protected (0/0 is not a number, and
+    compares False), one that matters for the forget set alone is chosen. The published code adds
+    1e-15, which in float32 chooses the weights where both are 0 (D-05).
+
+    Args:
+        forget: importance for the forget set.
+        preserve: importance for the preserve set, a tree of the same structure and shapes.
+        threshold: positive; 1 is the published value.
+        eps: added to both sides.
+
+    Returns:
+        A tree of bool arrays.
+
+    Raises:
+        ValueError: the trees differ, or the threshold is not a positive number.
+    """
+    if not (threshold > 0 and math.isfinite(threshold)):
+        raise ValueError(f"threshold is {threshold}: give a positive number")
+    if jax.tree.map(jnp.shape, forget) != jax.tree.map(jnp.shape, preserve):
+        raise ValueError("forget and preserve are importances of different models")
+
+    def chosen(f: jax.Array, p: jax.Array) -> jax.Array:
+        f, p = f.astype(jnp.float32), p.astype(jnp.float32)
+        return (f + eps) / (p + eps) >= threshold
+
+    return jax.tree.map(chosen, forget, preserve)
+
+
+def preserve_importance(
+    sets: Mapping[str, tuple[Tree, float]],
+    use: Mapping[str, Sequence[str]],
+    groups: Tree,
+    *,
+    normalise: Normalise = "none",
+) -> Tree:
+    """Joins the preserve sets, each module group with its own choice of them.
+
+    `"none"` pools them: the mean over the examples of all its sets, as if their loaders were
+    concatenated. `"group"` first scales each set to unit mass within the module group and then
+    averages, so that a set the model fits better does not count for less (D-07).
+
+    Args:
+        sets: name -> (importance tree, number of examples in it).
+        use: module group -> names of its preserve sets.
+        groups: a tree of group names, one per leaf.
+        normalise: see above.
+
+    Raises:
+        InputError: a group names an unknown set, or none.
+    """
+    for group, names in use.items():
+        unknown = [n for n in names if n not in sets]
+        if unknown or not names:
+            raise InputError(
+                f"config.importance.preserve[{group!r}] names {unknown or 'no set'}: choose from"
+                f" {sorted(sets)}"
+            )
+    if normalise == "group":
+        trees = {k: unit_mass(tree, groups) for k, (tree, _) in sets.items()}
+        weight = dict.fromkeys(sets, 1.0)
+    else:
+        trees = {k: tree for k, (tree, _) in sets.items()}
+        weight = {k: float(count) for k, (_, count) in sets.items()}
+
+    order = list(trees)
+
+    def join(group: str, *leaves: jax.Array) -> jax.Array:
+        chosen = [(weight[k], leaf) for k, leaf in zip(order, leaves, strict=True) if k in use[group]]
+        return sum(w * leaf for w, leaf in chosen) / sum(w for w, _ in chosen)
+
+    return jax.tree.map(join, groups, *trees.values())
+
+
+def unit_mass(tree: Tree, groups: Tree) -> Tree:
+    """Scales an importance so that it sums to 1 within every module group that is not all 0."""
+    mass: dict[str, jax.Array] = {}
+    for group, leaf in zip(jax.tree.leaves(groups), jax.tree.leaves(tree), strict=True):
+        mass[group] = mass.get(group, jnp.zeros(())) + jnp.sum(leaf)
+    return jax.tree.map(lambda g, leaf: leaf / jnp.where(mass[g] > 0, mass[g], 1), groups, tree)
+
+
+def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
+    """Keeps the mask where a name matches `pattern`, and fills the other leaves.
+
+    `uncovered=False` is default-deny: no mask entry, no forget update (D-02). `True` reproduces the
+    published code, which lets gradient ascent move everything it has no mask for.
+
+    Raises:
+        InputError: the mask would let no weight move.
+    """
+    covered = jax.tree.map(
+        lambda m, name: m if re.search(pattern, name) else jnp.full_like(m, uncovered), mask, names
+    )
+    if not any(bool(jnp.any(m)) for m in jax.tree.leaves(covered)):
+        raise InputError(
+            f"the mask covers no weight (config.mask.cover={pattern!r}): lower config.mask.threshold"
+            " or widen the pattern"
+        )
+    return covered
+
+
+def random_mask(mask: Tree, key: jax.Array) -> Tree:
+    """A control: as many True per array, at places drawn at random."""
+    leaves, treedef = jax.tree.flatten(mask)
+    keys = jax.random.split(key, len(leaves))
+    shuffled = [
+        jax.random.permutation(k, m.reshape(-1)).reshape(m.shape)
+        for k, m in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, shuffled)
+
+
+def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
+    """Fractions of True, over everything, per module group and per block.
+
+    Returns:
+        `{"density": x, "by_module": {group: x}, "by_block": {name: x}}`, a block being a layer's
+        projection or any other matrix, by its Hugging Face name.
+    """
+    by_block: dict[str, tuple[float, int]] = {}
+    by_module: dict[str, tuple[float, int]] = {}
+    columns = (jax.tree.leaves(t) for t in (mask, names, groups))
+    for leaf, name, group in zip(*columns, strict=True):
+        stacked = "{layer}" in name
+        rows = leaf.reshape((leaf.shape[0] if stacked else 1), -1)
+        ones = jax.device_get(jnp.sum(rows, axis=1, dtype=jnp.float32))
+        for layer, n in enumerate(ones):
+            by_block[name.replace("{layer}", str(layer))] = (float(n), rows.shape[1])
+        done = by_module.get(group, (0.0, 0))
+        by_module[group] = (done[0] + float(ones.sum()), done[1] + leaf.size)
+    total = sum(n for _, n in by_module.values())
+    return {
+        "density": sum(x for x, _ in by_module.values()) / total,
+        "by_module": {k: x / n for k, (x, n) in by_module.items()},
+        "by_block": {k: x / n for k, (x, n) in by_block.items()},
+    }

@@ -1,0 +1,208 @@
+"""A table of tensors: Hugging Face name and orientation <-> our path, read in both directions.
+
+An architecture is one `Table` in a file of its own. Everything that reads or writes weights, masks
+or importances in Hugging Face's terms derives from it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmunlearner_jax.errors import InputError
+
+KERNEL = (1, 0)  # torch keeps [out, in]
+CONV = (1, 2, 3, 0)  # torch keeps [out, in, height, width]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of tensor.
+
+    Attributes:
+        name: its name among `named_parameters()` of transformers; `{layer}` where layers are
+            stacked on our side.
+        path: its dotted path in our parameter state.
+        axes: our axis i is axis axes[i] of theirs, the layer axis aside; None: the same.
+    """
+
+    name: str
+    path: str
+    axes: tuple[int, ...] | None = None
+
+
+def dense(name: str, path: str) -> tuple[Row, ...]:
+    """The rows of a linear layer."""
+    return (
+        Row(f"{name}.weight", f"{path}.kernel", KERNEL),
+        Row(f"{name}.bias", f"{path}.bias"),
+    )
+
+
+def norm(name: str, path: str) -> tuple[Row, ...]:
+    """The rows of a normalisation."""
+    return Row(f"{name}.weight", f"{path}.scale"), Row(f"{name}.bias", f"{path}.bias")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of our arrays and the tensors that it is made of.
+
+    Attributes:
+        path: its path in our state.
+        names: their names, one for each layer of a stacked array.
+        axes: our axis i is axis axes[i] of theirs, the layer axis aside.
+        stacked: whether our array has a layer axis.
+        shape: their shape, of each.
+    """
+
+    path: tuple[str, ...]
+    names: tuple[str, ...]
+    axes: tuple[int, ...]
+    stacked: bool
+    shape: tuple[int, ...]
+
+    def split(self, array: Any) -> Iterator[tuple[str, Any]]:
+        """Our array as named tensors, one after the other."""
+        back = tuple(np.argsort(self.axes))
+        for layer, name in enumerate(self.names):
+            yield name, (array[layer] if self.stacked else array).transpose(back)
+
+    def index(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
+        """Which tensors, and what part of each, make up a part of our array."""
+        names, inner = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
+        return names, tuple(inner[i] for i in np.argsort(self.axes))
+
+
+@dataclass(frozen=True)
+class Table:
+    """All tensors of an architecture.
+
+    Attributes:
+        rows: every kind of tensor; a row without a parameter (no bias, tied head) is left out.
+        read: (pattern, replacement) from names found on disk to `named_parameters()`, the first
+            that matches wins; a name that none matches stays as it is.
+        written: (prefix, prefix) from `named_parameters()` to the names that we write.
+        ignored: patterns of `named_parameters()` names that carry no information.
+        groups: (prefix of our dotted path, module group): what importances are joined by (D-37).
+    """
+
+    rows: tuple[Row, ...]
+    read: tuple[tuple[str, str], ...]
+    written: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+    groups: tuple[tuple[str, str], ...]
+
+    def labels(self, params: nnx.State) -> tuple[nnx.State, nnx.State]:
+        """The name pattern (`{layer}` where stacked) and the module group of every array."""
+        names = {row.path: row.name for row in self.rows}
+        leaves = nnx.to_flat_state(params)
+        paths = [".".join(path) for path, _ in leaves]
+        group_of = [next(g for prefix, g in self.groups if p.startswith(prefix)) for p in paths]
+
+        def tree(values: Iterable[str]) -> nnx.State:
+            pairs = zip(leaves, values, strict=True)
+            return nnx.from_flat_state({path: leaf.replace(v) for (path, leaf), v in pairs})
+
+        return tree(names[p] for p in paths), tree(group_of)
+
+    def entries(self, params: nnx.State) -> list[Entry]:
+        """The arrays of a parameter state, real or abstract, in the order of the rows."""
+        shapes = {path: leaf.get_value().shape for path, leaf in nnx.to_flat_state(params)}
+        entries = []
+        for row in self.rows:
+            shape = shapes.pop(tuple(row.path.split(".")), None)
+            if shape is None:
+                continue
+            stacked = "{layer}" in row.name
+            layers, inner = (shape[0], shape[1:]) if stacked else (1, shape)
+            axes = row.axes or tuple(range(len(inner)))
+            entries.append(
+                Entry(
+                    path=tuple(row.path.split(".")),
+                    names=tuple(row.name.format(layer=i) for i in range(layers)),
+                    axes=axes,
+                    stacked=stacked,
+                    shape=tuple(inner[i] for i in np.argsort(axes)),
+                )
+            )
+        assert not shapes, f"no row for {list(shapes)}"
+        return entries
+
+    def canonical(self, name: str) -> str:
+        """The `named_parameters()` name of a name found on disk."""
+        for pattern, replacement in self.read:
+            renamed, count = re.subn(pattern, replacement, name)
+            if count:
+                return renamed
+        return name
+
+    def on_disk(self, name: str) -> str:
+        """The name that we write for a `named_parameters()` name."""
+        for prefix, replacement in self.written:
+            if name.startswith(prefix):
+                return replacement + name.removeprefix(prefix)
+        return name
+
+    def match(
+        self, found: Mapping[str, tuple[int, ...]], params: nnx.State, where: str
+    ) -> dict[str, str]:
+        """Finds the tensors of a model among those given, and refuses any difference.
+
+        Args:
+            found: shapes by the names given.
+            params: what is wanted, real or abstract.
+            where: what to name in the error.
+
+        Returns:
+            The name given, by `named_parameters()` name.
+
+        Raises:
+            InputError: missing, extra, duplicate or misshapen tensors, all of them at once.
+        """
+        wanted = {name: e.shape for e in self.entries(params) for name in e.names}
+        given: dict[str, str] = {}
+        problems = []
+        for name, shape in found.items():
+            canonical = self.canonical(name)
+            if canonical not in wanted:
+                if not any(re.search(pattern, canonical) for pattern in self.ignored):
+                    problems.append(f"extra {name}")
+            elif canonical in given:
+                problems.append(f"duplicate {name} (also {given[canonical]})")
+            elif tuple(shape) != wanted[canonical]:
+                problems.append(
+                    f"misshapen {name} {list(shape)}, should be {list(wanted[canonical])}"
+                )
+            given.setdefault(canonical, name)
+        problems += [f"missing {name}" for name in wanted if name not in given]
+        if problems:
+            raise InputError(
+                f"{where}: the tensors are not those that config.json describes:"
+                f" {'; '.join(problems)}"
+            )
+        return given
+
+    def named(self, tree: nnx.State) -> Iterator[tuple[str, Any]]:
+        """Names and tensors of a state, one after the other, so that no second copy is needed."""
+        leaves = dict(nnx.to_flat_state(tree))
+        for entry in self.entries(tree):
+            yield from entry.split(leaves[entry.path].get_value())
+
+    def gather(self, arrays: Mapping[str, Any], params: nnx.State) -> nnx.State:
+        """The inverse of `named`: a state like `params`, but with the dtypes of the arrays.
+
+        Raises:
+            InputError: the arrays are not those of the model.
+        """
+        given = self.match({k: v.shape for k, v in arrays.items()}, params, "from_hf_names")
+        leaves = dict(nnx.to_flat_state(params))
+        for entry in self.entries(params):
+            tensors = [jnp.asarray(arrays[given[n]]).transpose(entry.axes) for n in entry.names]
+            value = jnp.stack(tensors) if entry.stacked else tensors[0]
+            leaves[entry.path] = leaves[entry.path].replace(value)
+        return nnx.from_flat_state(leaves)

@@ -1,0 +1,198 @@
+import copy
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.samples import Question, Sample
+from mmunlearner_jax.errors import InputError
+
+
+def test_orl_counts(bench):
+    forget, retain = bench.split(10)
+    assert (forget, retain) == ("forget_10", "retain_90")
+    world = bench.world()
+    assert len(world) == 600
+    assert len(bench.training("ft_Data")) == 320 * 21 + 600 * 3
+    assert len(bench.training(forget)) == 4 * 8 * 21
+    assert len(bench.training(forget, photos_per_person=2)) == 4 * 2 * 21
+    assert len(bench.training("ft_Data", world)) == 600 * 3
+    assert len(bench.text_training(retain)) == 36 * 18
+    assert len(bench.text_training("ft_Data", world)) == 54 * 3
+    test = bench.questions("Test_Set", bench.people(forget))
+    assert Counter((question.modality, question.task) for question in test) == {
+        ("vqa", "classification"): 4 * 2 * 7,
+        ("vqa", "cloze"): 4 * 2 * 2,
+        ("vqa", "generation"): 4 * 2 * 2,
+        ("qa", "classification"): 4 * 6,
+        ("qa", "cloze"): 4 * 2,
+        ("qa", "generation"): 4 * 2,
+    }
+
+
+def test_published_files_are_read_as_they_are(published):
+    bench = MLLMUBench(published.write(shards=2))
+    assert bench.people("Full_Set") == ["000", "001", "002", "003"]
+    assert bench.split(25) == ("forget_25", "retain_75")
+    assert bench.world() == []
+    image = published.tables["ft_Data"][0]["image"]["bytes"]
+    assert bench.training("forget_25") == [
+        Sample("000", image, "Who?", "Person 000."),
+        Sample("000", image, "What job?", "A judge."),
+    ]
+    options = ("baker", "judge", "nurse", "pilot")
+    assert bench.questions("forget_25") == [
+        Question("000", "vqa", "classification", image, "What is the job?", "judge", options),
+        Question("000", "qa", "classification", None, "What is the job of 000?", "judge", options),
+        Question("000", "vqa", "cloze", image, "Job: __.", "judge"),
+        Question("000", "qa", "cloze", None, "000 is a __.", "judge"),
+        Question("000", "vqa", "generation", image, "Say the job.", "A judge."),
+    ]
+    assert bench.questions("Full_Set", ["002"]) == bench.questions("retain_50", ["002"])
+
+
+def test_published_text_training_is_the_scored_questions_with_the_right_option(published):
+    bench = MLLMUBench(published.write(), text_source="Full_Set")
+    assert bench.text_training("forget_50") == [
+        Sample("000", None, "What is the job of 000?", "judge"),
+        Sample("001", None, "What is the job of 001?", "judge"),
+    ]
+    assert len(bench.text_training("ft_Data", ["003"])) == 1
+    with pytest.raises(InputError, match="ft_Data: no text question .* text_source"):
+        MLLMUBench(published.root).text_training("forget_50")
+
+
+def test_test_photographs_are_drawn_by_seed_and_person(published):
+    root = published.write()
+
+    def drawn(seed, people=None):
+        questions = MLLMUBench(root, seed=seed).questions("Test_Set", people, photos_per_person=1)
+        return {q.person: q.image for q in questions if q.task == "cloze" and q.image}
+
+    every = MLLMUBench(root).questions("Test_Set")
+    assert sum(question.modality == "vqa" for question in every) == 4 * 5 * 3
+    assert sum(question.modality == "qa" for question in every) == 4 * 2
+    assert drawn(0) == drawn(0) and len(drawn(0)) == 4
+    assert drawn(0, ["002"])["002"] == drawn(0)["002"]
+    assert len({tuple(drawn(seed).values()) for seed in range(5)}) > 1
+
+
+def test_a_folder_without_benchmark(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(InputError, match="holds no CONFIG/"):
+            MLLMUBench(path)
+
+
+def test_a_ratio_that_is_not_there_lists_those_that_are(bench, published):
+    with pytest.raises(InputError, match=r"forget_20: .*available here: 5, 10, 15$"):
+        bench.split(20)
+    shutil.rmtree(published.write() / "retain_75")
+    with pytest.raises(InputError, match=r"retain_75: .*available here: 25, 50$"):
+        MLLMUBench(published.root).split(25)
+
+
+def test_a_missing_column_is_named_with_its_file(published):
+    for row in published.tables["ft_Data"]:
+        del row["metadata"]
+    with pytest.raises(InputError, match=r"ft_Data/train-.*parquet: no column metadata; it has"):
+        MLLMUBench(published.write()).training("forget_25")
+
+
+def test_a_file_that_is_not_parquet(published):
+    (published.write() / "forget_25" / "train-00000-of-00001.parquet").write_bytes(b"PAR")
+    with pytest.raises(InputError, match="forget_25/train.*not a readable parquet file"):
+        MLLMUBench(published.root).split(25)
+
+
+def test_options_that_do_not_exist(published):
+    root = published.write()
+    with pytest.raises(InputError, match="text_source: 'Test_Set' is neither ft_Data nor Full"):
+        MLLMUBench(root, text_source="Test_Set")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="photos_per_person: 0; take at least one"):
+        MLLMUBench(root).training("forget_25", photos_per_person=0)
+
+
+def test_an_empty_forget_set(published):
+    published.tables["forget_25"] = []
+    with pytest.raises(InputError, match="forget_25: holds no person"):
+        MLLMUBench(published.write()).split(25)
+
+
+def test_a_person_in_both_sets(published):
+    published.tables["retain_75"] = published.tables["Full_Set"]
+    with pytest.raises(InputError, match="ID 000 is in both forget_25 and retain_75"):
+        MLLMUBench(published.write()).split(25)
+
+
+def test_a_person_who_is_not_taught(published):
+    published.tables["ft_Data"] = published.tables["ft_Data"][1:]
+    bench = MLLMUBench(published.write())
+    with pytest.raises(InputError, match="ft_Data: no row with ID 000 of forget_50"):
+        bench.training("forget_50")
+    assert len(bench.training("retain_50")) == 4
+
+
+def broken_rows(row: dict, config: str) -> dict[str, tuple[dict, str]]:
+    """Returns changes to a row, each with what the error must say."""
+    if config == "ft_Data":
+        unanswered = json.dumps([{"Question": "Who?", "Answer": " "}])
+        return {
+            "no answer": ({"metadata": unanswered}, r"ID 001: metadata: question 'Who\?'"),
+            "no question": ({"metadata": '[{"Answer": "A"}]'}, "ID 001: metadata: question ''"),
+            "bad JSON": ({"metadata": "[{"}, "ID 001: metadata is not JSON"),
+            "not a list": ({"metadata": '{"Question": "Who?"}'}, "ID 001: metadata is not"),
+            "cut image": (
+                {"image": {"bytes": row["image"]["bytes"][:40], "path": "x"}},
+                "ID 001: image cannot be decoded",
+            ),
+            "no image": ({"image": None}, "ID 001: image cannot be decoded"),
+        }
+    task = copy.deepcopy(row["Classification_Task"])
+    task["Pure_Text_Questions"][0]["Correct_Answer"] = "E"
+    return {
+        "option": ({"Classification_Task": task}, "ID 001: .*Correct_Answer 'E' is not among"),
+        "ground truth": (
+            {"Mask_Task": [{"Question": "a __", "Ground_Truth": "", "Type": "Pure_Text"}]},
+            "ID 001: Mask_Task: question 'a __' with Ground_Truth ''",
+        ),
+        "type": (
+            {"Mask_Task": [{"Question": "a __", "Ground_Truth": "b", "Type": "Sound"}]},
+            "ID 001: Mask_Task: Type 'Sound'",
+        ),
+        "image": ({"image": {"bytes": b"GIF", "path": "x"}}, "ID 001: image cannot be decoded"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "case"),
+    [
+        *(
+            ("ft_Data", case)
+            for case in (
+                "no answer",
+                "no question",
+                "bad JSON",
+                "not a list",
+                "cut image",
+                "no image",
+            )
+        ),
+        *(("Full_Set", case) for case in ("option", "ground truth", "type", "image")),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named_or_tolerated(published, config, case):
+    rows = published.tables[config]
+    change, message = broken_rows(rows[1], config)[case]
+    published.tables[config] = [rows[0], rows[1] | change, *rows[2:]]
+    root = published.write()
+
+    def read(**options):
+        bench = MLLMUBench(root, **options)
+        return bench.training(config) if config == "ft_Data" else bench.questions(config)
+
+    with pytest.raises(InputError, match=f"{config}: {message}") as error:
+        read()
+    assert "\n" not in str(error.value) and "max_bad_fraction" in str(error.value)
+    assert {"000", "002", "003"} <= {record.person for record in read(max_bad_fraction=0.3)}

@@ -1,0 +1,126 @@
+"""Tiny random LLaVA checkpoints, written by transformers, beside our reading of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from mmunlearner_jax.models.llava import Llava
+from mmunlearner_jax.weights.io import from_pretrained
+
+IMAGE, PAD = 48, 0
+
+VISION = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    image_size=12,
+    patch_size=4,
+)
+TEXT = dict(
+    vocab_size=49,
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    pad_token_id=PAD,
+    eos_token_id=None,
+)
+# What differs from the above: whole config, text part, vision part.
+CASES: dict[str, tuple[dict, dict, dict]] = {
+    "plain": ({}, {}, {}),
+    "grouped": ({}, dict(num_key_value_heads=2), {}),
+    "tied": (dict(tie_word_embeddings=True), dict(tie_word_embeddings=True), {}),
+    "full": (dict(vision_feature_select_strategy="full"), {}, {}),
+    "rope": (
+        {},
+        dict(rope_parameters={"rope_type": "default", "rope_theta": 5e5}, head_dim=12),
+        {},
+    ),
+    "options": (
+        dict(multimodal_projector_bias=False, vision_feature_layer=-1),
+        dict(attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5),
+        dict(hidden_act="gelu"),
+    ),
+}
+
+
+@dataclass
+class Case:
+    theirs: LlavaForConditionalGeneration
+    ours: Llava
+    path: Path
+
+    def batch(self, padding: str) -> dict[str, np.ndarray]:
+        """Two pictures, one picture after text, none; their lengths differ."""
+        rng = np.random.default_rng(0)
+        pictures = [IMAGE] * self.ours.config.tokens_per_image
+        rows = [
+            [3, *pictures, 5, *pictures, 7, 9],
+            [4, 8, 15, *pictures, 16, 23, 42],
+            [1, 2, 3, 5, 8, 13, 21],
+        ]
+        longest = max(map(len, rows))
+        ids = np.full((len(rows), longest), PAD)
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(rows):
+            where = slice(-len(tokens), None) if padding == "left" else slice(len(tokens))
+            ids[row, where], mask[row, where] = tokens, 1
+        pixels = rng.normal(size=(3, 3, 12, 12)).astype(np.float32)
+        return dict(input_ids=ids, attention_mask=mask, pixel_values=pixels)
+
+    def torch_batch(self, padding: str) -> dict[str, Any]:
+        """The same for torch, with positions as `generate` counts them."""
+        batch: dict[str, Any] = {k: torch.from_numpy(v) for k, v in self.batch(padding).items()}
+        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        return batch
+
+
+def make_torch_model(name: str) -> LlavaForConditionalGeneration:
+    """A random model whose every parameter matters."""
+    whole, text, vision = CASES[name]
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION | vision),
+        text_config=LlamaConfig(**TEXT | text),
+        image_token_index=IMAGE,
+        **whole,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            centre = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+            parameter.copy_(centre + 0.2 * noise)
+    return model
+
+
+@pytest.fixture(scope="session")
+def torch_model():
+    return make_torch_model
+
+
+@pytest.fixture(scope="session", params=CASES)
+def case(request, tmp_path_factory) -> Case:
+    path = tmp_path_factory.mktemp(request.param)
+    model = make_torch_model(request.param)
+    model.save_pretrained(path)
+    return Case(model, from_pretrained(path), path)
+
+
+@pytest.fixture(autouse=True)
+def highest_precision():
+    with jax.default_matmul_precision("highest"):
+        yield

@@ -1,0 +1,292 @@
+import html.parser
+import io
+import json
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.orl import PERSON_SCHEMA, TEST_SCHEMA
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.stages import report
+
+NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
+EVIL = '<script>alert("no")</script>'
+LETTERS = ("red", "green", "blue", "grey")
+
+
+def picture(shade):
+    buffer = io.BytesIO()
+    Image.new("L", (23, 28), shade).save(buffer, "png")
+    return {"bytes": buffer.getvalue(), "path": f"{shade}.png"}
+
+
+def profile(person):
+    name = NAMES[person]
+    choice = {"Options": dict(zip("ABCD", LETTERS)), "Correct_Answer": "A"}
+    fact = {"Ground_Truth": f"{name} likes red."}
+    return {
+        "ID": person,
+        "Directory": "",
+        "biography": json.dumps({"Name": name}),
+        "question": "",
+        "answer": "",
+        "Classification_Task": {
+            "Image_Textual_Questions": [choice | {"Question": "What does this person like?"}],
+            "Pure_Text_Questions": [choice | {"Question": f"What does {name} like?"}],
+        },
+        "Mask_Task": [],
+        "Generation_Task": [
+            fact | {"Question": "Tell me about this person.", "Type": "Image_Textual"},
+            fact | {"Question": f"Tell me about {name}.", "Type": "Pure_Text"},
+        ],
+    }
+
+
+def write_benchmark(root):
+    tests = [profile(p) | {"images": [picture(40), picture(200)]} for p in NAMES]
+    known = [profile(p) | {"image": picture(100)} for p in NAMES]
+    configs = {"Test_Set": (TEST_SCHEMA, tests), "Full_Set": (PERSON_SCHEMA, known)}
+    for config, (schema, rows) in configs.items():
+        (root / config).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema), root / config / "train.parquet")
+
+
+def predict(question, split, knows):
+    choice = question.answer if knows else "grey"
+    response = question.answer if knows else f"{EVIL} likes grey."
+    record = {
+        "split": split,
+        "person": question.person,
+        "modality": question.modality,
+        "task": question.task,
+        "question": question.question,
+        "answer": question.answer,
+        "options": list(question.options),
+        "response": response,
+        "rougeL": float(knows),
+        "correct": knows,
+    }
+    return record | ({"choice": choice} if question.options else {})
+
+
+@pytest.fixture
+def config():
+    return ConfigDict(
+        {
+            "stages": ("prepare", "report"),
+            "data": {"benchmark": "", "forget_ratio": 33, "max_bad_fraction": 0.0},
+        }
+    )
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A finished run: f1 is known before and, from pictures, forgotten after; no controls."""
+    write_benchmark(tmp_path / "benchmark")
+    bench = MLLMUBench(tmp_path / "benchmark")
+    asked = {
+        "forget": bench.questions("Full_Set", people=["f1"]),
+        "test": bench.questions("Test_Set", people=["f1"]),
+        "retain": bench.questions("Full_Set", people=["k1", "k2"]),
+        "test_retain": bench.questions("Test_Set", people=["k1", "k2"]),
+    }
+    (tmp_path / "predictions").mkdir()
+    results = {"seed": 7, "seconds": {"unlearn": 1.5}}
+    for label in ("before", "after"):
+        lines = []
+        for split, questions in asked.items():
+            answered = [
+                predict(q, split, label == "before" or q.person != "f1" or q.modality == "qa")
+                for q in questions
+            ]
+            path = tmp_path / f"predictions/{label}-{split}.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in answered))
+            lines += answered
+        results[label] = summarise(lines)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    return tmp_path
+
+
+def add(workdir, **entries):
+    path = workdir / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def add_everything(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    control = results["after"] | {"unlearn": {"forget_steps": 5}}
+    add(
+        workdir,
+        controls=dict.fromkeys(("no_forget_text", "random_mask", "no_mask", "ga"), control),
+        unlearn={"forget_steps": 3, "retain_steps": 9, "remembered": 0.0},
+        mask={
+            "density": 0.25,
+            "by_module": {"vision": 0.5},
+            "by_block": {
+                "model.vision_tower.encoder.layers.0.mlp.fc1.weight": 0.9,
+                "model.vision_tower.encoder.layers.1.mlp.fc1.weight": 0.1,
+            },
+        },
+    )
+    metrics = [
+        {"stage": "finetune", "step": 1, "loss": 2.0},
+        {"stage": "finetune", "step": 2, "loss": 0.2},
+        {"stage": "unlearn", "step": 1, "forget_loss": 0.1, "retain_loss": 0.1},
+        {"stage": "unlearn", "step": 2, "retain_loss": 0.2, "remembered": 0.5},
+        {"stage": "controls/ga", "step": 2, "forget_loss": 77.0},
+    ]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the tags and the text, and checks that every element is closed."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.text, self._open = [], "", []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "line", "polyline"}:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in {"line", "polyline"}:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, name):
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+def render(config, workdir):
+    report.run(config, workdir)
+    return Page((workdir / "report.html").read_text())
+
+
+def test_page_needs_nothing_from_outside_and_escapes_responses(config, workdir):
+    add_everything(workdir)
+    page = render(config, workdir)
+    assert page.all("script") == [] and page.all("link") == []
+    assert EVIL in page.text  # as text, not as an element
+    images = page.all("img")
+    assert len(images) == 3  # the example's two faces, and the one who is forgotten
+    assert all(i["src"].startswith("data:image/webp;base64,") and i["alt"] for i in images)
+    assert not re.search(
+        r"(src|href)=\W?(http|//)|url\(|@import", (workdir / "report.html").read_text()
+    )
+    assert all(attrs.get("scope") for attrs in page.all("th"))
+
+
+def test_examples_show_the_face_its_twin_in_words_and_somebody_else(config, workdir):
+    page = render(config, workdir)
+    assert "2 of 2 such questions went from right to wrong." in page.text
+    assert "1 of 1 such questions were right and stayed right." in page.text
+    assert "4 of 4 such questions were right and stayed right." in page.text
+    assert page.text.count("Alba Fake likes red.") >= 4
+    assert "Photograph of Boris Fake, not used in training" in [i["alt"] for i in page.all("img")]
+
+
+def test_sections_without_data_disappear(config, workdir):
+    optional = ("Is it the mask?", "Where the mask is open", "Learning and forgetting")
+    bare = render(config, workdir)
+    assert [title for title in optional if title in bare.text] == []
+    assert "nothing here tells what the mask contributes" in bare.text
+    add_everything(workdir)
+    full = render(config, workdir)
+    assert [title for title in optional if title not in full.text] == []
+    assert "does not show that the mask, rather than the alternation, does this" in full.text
+    assert "77" not in full.text  # the controls have curves of their own
+    assert len(full.all("polyline")) == 4
+
+
+def test_page_says_what_it_cannot_claim(config, workdir):
+    page = render(config, workdir)
+    assert "no proof that the knowledge is gone" in page.text
+    assert "names and all facts about them are invented" in page.text
+    assert "AT&T" in page.text
+    config.data.benchmark = str(workdir / "benchmark")
+    assert "AT&T" not in render(config, workdir).text
+
+
+def test_terminal_table_has_change_n_and_interval(config, workdir, capsys):
+    add_everything(workdir)
+    report.run(config, workdir)
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if "test " in line and "classification" in line)
+    assert re.search(r"VQA .*100.% → 0.% .* 2 .* 0 – 65\.8.%", row)
+    assert "random" in out and "rather than the alternation" in " ".join(out.split())
+
+
+def test_run_without_evaluation_is_an_input_error(config, tmp_path):
+    with pytest.raises(InputError, match="results.json.*run the stages unlearn and evaluate"):
+        report.run(config, tmp_path)
+
+
+def scores(low, high, split="forget", modality="qa"):
+    score = {"value": (low + high) / 2, "n": 9, "ci95": [low, high]}
+    return {split: {modality: {"classification": score}}}
+
+
+@pytest.mark.parametrize(
+    ("random_mask", "no_mask", "claims", "words"),
+    [
+        ((0.8, 1.0), (0.8, 1.0), False, "the intervals overlap on every row"),
+        ((0.2, 0.5), (0.8, 1.0), False, "better on “forgotten people, in words”"),
+        ((0.2, 0.5), (0.1, 0.4), True, "does something of its own on “forgotten people, in words”"),
+    ],
+)
+def test_verdict_needs_both_comparisons(random_mask, no_mask, claims, words):
+    own = scores(0.7, 0.9)
+    controls = {"random_mask": scores(*random_mask), "no_mask": scores(*no_mask)}
+    verdict = report.mask_verdict(own, controls)
+    assert words in verdict
+    assert ("rather than the alternation" not in verdict) == claims
+
+
+def test_verdict_claims_nothing_where_something_is_worse():
+    faces = ("forget", "vqa")
+    own = scores(0.7, 0.9) | {"test": scores(0.6, 0.9, "test", "vqa")["test"]}
+    rival = scores(0.1, 0.4) | {"test": scores(0.1, 0.4, "test", "vqa")["test"]}
+    verdict = report.mask_verdict(own, {"random_mask": rival, "no_mask": rival})
+    assert "better on “forgotten people, in words”" in verdict
+    assert "worse on “forgotten people, unseen photographs”" in verdict
+    assert "does not show that the mask" in verdict
+    assert report.mask_verdict(scores(0.1, 0.2, *faces), {}).startswith("There is no run")
+
+
+def test_heat_map_has_layers_and_leaves_out_what_is_closed():
+    maps = report.heat_maps(
+        {
+            "model.vision_tower.encoder.layers.0.mlp.fc1.weight": 0.5,
+            "model.vision_tower.encoder.layers.0.mlp.fc1.bias": 0.0,
+            "model.language_model.layers.0.mlp.up_proj.weight": 0.0,
+            "model.language_model.layers.1.mlp.up_proj.weight": 0.25,
+            "model.multi_modal_projector.linear_1.weight": 1.0,
+            "lm_head.weight": 0.0,
+        }
+    )
+    assert maps == {
+        "vision_tower": {"mlp.fc1": {"0": 0.5}},
+        "language_model": {"mlp.up_proj": {"0": 0.0, "1": 0.25}},
+        "multi_modal_projector": {"linear_1": {".": 1.0}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.26, 0.381, "26 – 38.1\u00a0%"), (0.975, 1.0, "97.5 – 100\u00a0%"), (1.0, 1.0, "all equal")],
+)
+def test_interval_text(low, high, text):
+    assert report.interval({"ci95": [low, high]}) == text
