@@ -82,7 +82,7 @@ def get_config() -> ConfigDict:
         dict(
             fisher="example",
             batch_size=16,
-            examples=512,  # of every set at most, drawn by the seed; 0: all
+            examples=256,  # of every set at most, drawn by the seed; 0: all
             normalise="group",
             preserve=dict(
                 vision=("pictures",), projector=("pictures",), language=("pictures", "text")

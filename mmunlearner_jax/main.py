@@ -12,12 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mmunlearner_jax import stages
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.results import update_results
+from mmunlearner_jax.results import read_results, update_results
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
@@ -67,11 +68,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if unknown:
         raise InputError(f"config.stages: unknown {unknown}; choose from {list(stages.ALL)}")
     check_workdir(config, workdir)
+    # Stages share programs, and so does a run that goes on after an interruption.
+    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     for name in config.stages:
         begin = time.monotonic()
-        logging.info("stage %s", name)
+        print(f"stage {name}", file=sys.stderr, flush=True)
         if stages.ALL[name](config, workdir):
-            update_results(workdir, "seconds", {name: round(time.monotonic() - begin, 1)})
+            before = read_results(workdir).get("seconds", {}).get(name, 0.0)
+            seconds = round(before + time.monotonic() - begin, 1)
+            update_results(workdir, "seconds", {name: seconds})
 
 
 def main(argv: list[str]) -> None:
@@ -79,7 +84,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         app.usage(shorthelp=True)
         sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     try:
         run(_CONFIG.value, Path(_WORKDIR.value).expanduser())
     except InputError as error:

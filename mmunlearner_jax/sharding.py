@@ -70,11 +70,18 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
         shape = variable.get_value().shape
         names = variable.get_metadata().get("logical", ())
         names = (None,) * (len(shape) - len(names)) + tuple(names)
-        axes = [RULES.get(name) if name else None for name in names]
-        spec = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
-        return variable.replace(NamedSharding(mesh, PartitionSpec(*spec)))
+        spec = PartitionSpec(*(RULES.get(name) if name else None for name in names))
+        return variable.replace(fitting(NamedSharding(mesh, spec), shape))
 
     return jax.tree.map(sharding, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def fitting(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """The sharding, but replicated along the axes of `shape` that it does not divide."""
+    spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    sizes = [sharding.mesh.shape[axis] if axis else 1 for axis in spec]
+    kept = [a if n % size == 0 else None for a, n, size in zip(spec, shape, sizes, strict=True)]
+    return NamedSharding(sharding.mesh, PartitionSpec(*kept))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

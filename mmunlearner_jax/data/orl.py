@@ -207,16 +207,14 @@ def _person_columns(
         about_name = _choice(rng, fact, profile.name, profile.values[key])
         text_choices.append(about_name)
         image_choices.append(about_name | {"Question": fill(fact.choice, PICTURED)})
-    # Only a picture can be asked for the name: one of its two questions, the other has a text twin.
+    # Only a picture can be asked for the name; the other question about it has a twin in text.
+    known = {key: (fact, profile.values[key]) for key, fact in FACTS.items()}
+    known["name"] = naming, profile.name
     keys = rng.choice(list(FACTS), size=4, replace=False).tolist()
-    known = {key: (FACTS[key], profile.values[key]) for key in keys}
-    asked = [
-        (kind, who, [first, known[keys[1]]], [second, known[keys[3]]])
-        for kind, who, first, second in (
-            ("Image_Textual", PICTURED, (naming, profile.name), (naming, profile.name)),
-            ("Pure_Text", profile.name, known[keys[0]], known[keys[2]]),
-        )
-    ]
+    asked = (
+        ("Image_Textual", PICTURED, ("name", keys[0]), ("name", keys[1])),
+        ("Pure_Text", profile.name, (keys[2], keys[0]), (keys[3], keys[1])),
+    )
     return {
         "ID": f"s{number + 1}",
         "Directory": f"ORL_faces/s{number + 1}",
@@ -239,12 +237,12 @@ def _person_columns(
         "Mask_Task": [
             _open(fill(fact.cloze, who), value, kind)
             for kind, who, clozes, _ in asked
-            for fact, value in clozes
+            for fact, value in map(known.__getitem__, clozes)
         ],
         "Generation_Task": [
             _open(fill(fact.generation, who), fact.answer(profile.name, value), kind)
             for kind, who, _, generations in asked
-            for fact, value in generations
+            for fact, value in map(known.__getitem__, generations)
         ],
     }
 

@@ -62,9 +62,9 @@ def build_processor(
     )
     # A person's photographs repeat the same conversations: each counts once.
     conversations = {
-        f"USER: {IMAGE}\n"[: None if sample.image else 6]
-        + f"{sample.question} ASSISTANT: {sample.answer}"
+        f"USER: {picture}{sample.question} ASSISTANT: {sample.answer}"
         for sample in samples
+        for picture in [f"{IMAGE}\n" if sample.image else ""]
     }
     bpe.train_from_iterator(sorted(conversations), trainer)
     bpe.post_processor = processors.TemplateProcessing(

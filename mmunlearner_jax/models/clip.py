@@ -75,7 +75,7 @@ class Embeddings(nnx.Module):
             axis=(-3, -2, -1),
             use_bias=False,
             dtype=dtype,
-            kernel_init=layers.INIT,
+            kernel_init=layers.KERNEL_INIT,
             kernel_metadata={"logical": ("channels", "patch", "patch", "vision_embed")},
             rngs=rngs,
         )

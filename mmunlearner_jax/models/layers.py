@@ -16,6 +16,8 @@ from mmunlearner_jax.models import squares
 
 # One object for all modules: a graph definition compares it by identity.
 INIT = nnx.initializers.normal(0.02)
+# Of matrices: transformers' constant 0.02 would leave narrow models all but linear at first.
+KERNEL_INIT = nnx.initializers.lecun_normal()
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -63,7 +65,7 @@ def linear(
         features_out,
         use_bias=bias,
         dtype=dtype,
-        kernel_init=INIT,
+        kernel_init=KERNEL_INIT,
         kernel_metadata={"logical": logical},
         bias_metadata={"logical": logical[1:]},
         rngs=rngs,

@@ -47,7 +47,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     }
     unlearner = Unlearner(config, at)
     answerer = Answerer(at.graphdef, at.encoder, at.mesh, **config.evaluate.decode)
-    questions = splits(config, at)
+    # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
+    questions = {
+        split: [q for q in asked if q.task == "classification"]
+        for split, asked in splits(config, at).items()
+    }
     for name in todo:
         outcome = unlearner.run(workdir, label=f"controls/{name}", **runs[name])
         scores = evaluate(workdir, name, outcome.params, answerer, questions)

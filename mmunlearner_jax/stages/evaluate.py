@@ -20,14 +20,22 @@ from mmunlearner_jax.stages.unlearn import load_unlearned
 
 
 def splits(config: ConfigDict, at: setup.Setup) -> dict[str, list[Question]]:
-    """The scored questions: `test*` ask about pictures that no stage trains on."""
+    """The scored questions: `test*` ask about pictures that no stage trains on.
+
+    Their text twins are those of `forget` and `retain`, and are not asked twice.
+    """
     forget, retain = at.bench.people(at.forget), at.bench.people(at.retain)
     few = config.evaluate.photos_per_person
+
+    def unseen(people: list[str]) -> list[Question]:
+        asked = at.bench.questions("Test_Set", people=people, photos_per_person=few)
+        return [q for q in asked if q.modality == "vqa"]
+
     return {
         "forget": at.bench.questions(at.forget),
-        "test": at.bench.questions("Test_Set", people=forget),
+        "test": unseen(forget),
         "retain": at.bench.questions(at.retain, photos_per_person=few),
-        "test_retain": at.bench.questions("Test_Set", people=retain),
+        "test_retain": unseen(retain),
         "realworld": at.bench.questions("Retain_Set"),
     }
 

@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             with Metrics(workdir, f"importance/{name}", total=len(batches), start=start) as metrics:
                 for i, batch in enumerate(data["data"], start + 1):
                     sums = add(sums, at.params, put_batch(batch, at.mesh))
-                    metrics.write(i, examples=sums.count)
+                    metrics.write(i)
                     saved.save(i, sums, data)
         save_tree(partial / name, sums)
     partial.rename(workdir / "importance")

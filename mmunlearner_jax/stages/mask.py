@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from mmunlearner_jax.checkpoint import load_tree, save_tree
 from mmunlearner_jax.results import update_results
+from mmunlearner_jax.sharding import fitting
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.importance import load_sums
 from mmunlearner_jax.unlearn.mask import (
@@ -50,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "mask").exists():
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    mask = jax.jit(lambda m: m)(make_mask(config, workdir, at))
+    mask = make_mask(config, workdir, at)
     update_results(workdir, "mask", density(mask, *leaf_labels(at.model)))
     named = to_hf_names(at.model, mask)
     save_file(
@@ -58,7 +59,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         workdir / "mask.safetensors",
         metadata={"format": "pt"},
     )
-    save_tree(workdir / "mask", jax.tree.map(jnp.packbits, mask))
+    save_tree(workdir / "mask", jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask))
     return True
 
 
@@ -68,20 +69,19 @@ def load_mask(workdir: Path, params: Any) -> Any:
     Raises:
         InputError: there is none, or it was made for another model.
     """
-    sizes = jax.tree.map(lambda p: p.size, params)
-    packed = jax.tree.map(
-        lambda p, n: jax.ShapeDtypeStruct((-(-n // 8),), jnp.uint8, sharding=p.sharding),
-        params,
-        sizes,
-    )
-    bits = load_tree(workdir / "mask", packed)
-    return jax.tree.map(
-        lambda b, p: jax.device_put(
-            jnp.unpackbits(b, count=p.size).reshape(p.shape).astype(bool), p.sharding
-        ),
-        bits,
-        params,
-    )
+    packed = load_tree(workdir / "mask", jax.tree.map(_packed, params))
+
+    def unpack(bits: jax.Array, param: jax.Array) -> jax.Array:
+        mask = jnp.unpackbits(bits, axis=-1, count=param.shape[-1]).astype(bool)
+        return jax.device_put(mask, param.sharding)
+
+    return jax.tree.map(unpack, packed, params)
+
+
+def _packed(param: jax.Array) -> jax.ShapeDtypeStruct:
+    """What eight bits a byte along the last axis make of a mask like this parameter."""
+    shape = (*param.shape[:-1], -(-param.shape[-1] // 8))
+    return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=fitting(param.sharding, shape))
 
 
 def all_true(params: nnx.State) -> Any:

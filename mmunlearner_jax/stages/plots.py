@@ -1,4 +1,4 @@
-"""Line charts reduced to what a page has to draw: points, ticks and labels in percent of the area."""
+"""Line charts as what a page has to draw: points and ticks in percent of the area."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def line_chart(
     """
     curves = {label: _thin(np.asarray(pairs, np.float64)) for label, pairs in series.items()}
     whole = np.concatenate(list(curves.values()))
-    x_ticks, y_ticks = _ticks(0, whole[:, 0].max()), _ticks(0, whole[:, 1].max())
+    x_ticks, y_ticks = _ticks(whole[:, 0].max()), _ticks(whole[:, 1].max())
     if log:
         low, high = np.floor(np.log10([whole[:, 1].min(), 0.999 * whole[:, 1].max()]))
         y_ticks = 10.0 ** np.arange(low, high + 2)
@@ -62,7 +62,9 @@ def line_chart(
         [
             Line(
                 label,
-                " ".join(f"{px:.2f},{py:.2f}" for px, py in zip(x(c[:, 0]), y(c[:, 1]))),
+                " ".join(
+                    f"{px:.2f},{py:.2f}" for px, py in zip(x(c[:, 0]), y(c[:, 1]), strict=True)
+                ),
                 f"{c[-1, 1]:.3g}",
             )
             for label, c in curves.items()
@@ -78,9 +80,9 @@ def _thin(curve: np.ndarray) -> np.ndarray:
     return np.stack([part.mean(0) for part in parts])
 
 
-def _ticks(low: float, high: float) -> np.ndarray:
-    """Four to six round values from `low` to at least `high`."""
-    rough = max(high - low, 1e-9) / 5
-    unit = 10 ** np.floor(np.log10(rough))
-    step = unit * min((m for m in (1, 2, 2.5, 5, 10) if m * unit >= rough), default=10)
-    return np.arange(low, high + step * 0.999, step)
+def _ticks(high: float) -> np.ndarray:
+    """Four to six round values from 0 to at least `high`, or to 1 if that is 0."""
+    high = high or 1.0
+    unit = 10 ** np.floor(np.log10(high / 5))
+    step = unit * next(m for m in (1, 2, 2.5, 5, 10) if m * unit >= high / 5)
+    return step * np.arange(np.ceil(high / step - 1e-9) + 1)

@@ -5,6 +5,7 @@ page says about the mask is worked out from the control runs and their intervals
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -119,8 +120,9 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
 
 def control_runs(results: Mapping[str, Any]) -> dict[str, Scores]:
     """This run and the runs it is to be compared with, by name; empty without controls."""
-    controls = results.get("controls")
-    return controls and {"before": results["before"], "after": results["after"], **controls}
+    controls = results.get("controls", {})
+    own = {"before": results["before"], "after": results["after"]}
+    return own | controls if controls else {}
 
 
 def choice_score(scores: Scores, asked: tuple[str, str]) -> Score | None:
@@ -291,7 +293,8 @@ def charts(path: Path) -> list[Chart]:
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def curve(stage: str, name: str) -> list[tuple[float, float]]:
-        return [(x["step"], x[name]) for x in lines if x["stage"] == stage and name in x]
+        points = [(x["step"], x.get(name, math.nan)) for x in lines if x["stage"] == stage]
+        return [(step, value) for step, value in points if math.isfinite(value)]
 
     wanted = (
         ("Learning: loss", "finetune", {"loss": "loss"}, True),

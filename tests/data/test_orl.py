@@ -121,13 +121,15 @@ def test_scored_wordings_use_only_words_that_training_uses(bench, processor):
         "qa": bench.text_training("ft_Data"),
     }
     for modality, samples in taught.items():
-        words = {word for sample in samples for word in encoder.encode(sample)["input_ids"]}
+        words: set[int] = set()
+        for sample in samples:
+            words.update(encoder.encode(sample)["input_ids"].tolist())
         for config in ("Full_Set", "Retain_Set"):
             questions = bench.questions(config, photos_per_person=1)
             for question in {question.question: question for question in questions}.values():
                 if question.modality == modality:
                     prompt = encoder.prompt(question.question, question.image is not None)
-                    asked = encoder.encode_prompt(prompt, question.image)["input_ids"]
+                    asked = encoder.encode_prompt(prompt, question.image)["input_ids"].tolist()
                     options = [f" {option}" for option in question.options]
                     answers = processor.tokenizer(options or "", add_special_tokens=False)
                     assert {*asked, *sum(answers["input_ids"], [])} <= words, question

@@ -41,12 +41,18 @@ TEXT = dict(
 # What differs from the above: whole config, text part, vision part.
 CASES: dict[str, tuple[dict, dict, dict]] = {
     "plain": ({}, {}, {}),
-    "grouped": ({}, dict(num_key_value_heads=2), {}),
-    "tied": (dict(tie_word_embeddings=True), dict(tie_word_embeddings=True), {}),
-    "full": (dict(vision_feature_select_strategy="full"), {}, {}),
-    "rope": (
+    "grouped-rope": (
         {},
-        dict(rope_parameters={"rope_type": "default", "rope_theta": 5e5}, head_dim=12),
+        dict(
+            num_key_value_heads=2,
+            head_dim=12,
+            rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+        ),
+        {},
+    ),
+    "tied-full": (
+        dict(tie_word_embeddings=True, vision_feature_select_strategy="full"),
+        dict(tie_word_embeddings=True),
         {},
     ),
     "options": (

@@ -1,5 +1,7 @@
 """Ours against `transformers.LlavaForConditionalGeneration`, from modules to greedy decoding."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,14 @@ def close(ours, theirs, tolerance=1e-5):
 def layer_of(layers: nnx.Module, index: int) -> nnx.Module:
     graphdef, params = nnx.split(layers)
     return nnx.merge(graphdef, jax.tree.map(lambda p: p[index], params))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.grad, argnums=1)
+def gradients(graphdef, params, batch, labels):
+    logits, targets = nnx.merge(graphdef, params)(**batch)[:, :-1], labels[:, 1:]
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
+    return jnp.mean(loss, where=targets != IGNORE)
 
 
 @pytest.fixture(params=["left", "right"])
@@ -104,16 +114,7 @@ def test_gradients(case, padding):
     labels = np.where(supervised & (batch["attention_mask"] == 1), batch["input_ids"], IGNORE)
     case.theirs.zero_grad()
     case.theirs(**case.torch_batch(padding), labels=torch.from_numpy(labels)).loss.backward()
-    graphdef, params = nnx.split(case.ours)
-
-    @jax.jit
-    @jax.grad
-    def gradients(params):
-        logits, targets = nnx.merge(graphdef, params)(**batch)[:, :-1], labels[:, 1:]
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, np.maximum(targets, 0))
-        return jnp.mean(loss, where=targets != IGNORE)
-
-    ours = to_hf_names(case.ours, gradients(params))
+    ours = to_hf_names(case.ours, gradients(*nnx.split(case.ours), batch, labels))
     theirs = dict(case.theirs.named_parameters())
     assert ours.keys() == theirs.keys()
     for name, parameter in theirs.items():

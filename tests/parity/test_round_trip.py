@@ -56,7 +56,7 @@ def test_every_case_returns(case, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_kept(torch_model, tmp_path, dtype):
-    theirs = torch_model("grouped").to(dtype)
+    theirs = torch_model("grouped-rope").to(dtype)
     theirs.save_pretrained(tmp_path / "theirs")
     ours = from_pretrained(tmp_path / "theirs")
     assert_same_model(ours, theirs)
@@ -118,7 +118,7 @@ def test_written_names_are_the_hub_s(case, tmp_path):
 
 
 def test_tied_head_stored_twice(torch_model, tmp_path):
-    theirs = torch_model("tied")
+    theirs = torch_model("tied-full")
     theirs.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["language_model.lm_head.weight"] = theirs.lm_head.weight.detach().clone()

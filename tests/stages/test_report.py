@@ -17,7 +17,7 @@ from mmunlearner_jax.stages import report
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
 EVIL = '<script>alert("no")</script>'
-LETTERS = ("red", "green", "blue", "grey")
+COLOURS = ("red", "green", "blue", "grey")
 
 
 def picture(shade):
@@ -28,7 +28,7 @@ def picture(shade):
 
 def profile(person):
     name = NAMES[person]
-    choice = {"Options": dict(zip("ABCD", LETTERS)), "Correct_Answer": "A"}
+    choice = {"Options": dict(zip("ABCD", COLOURS, strict=True)), "Correct_Answer": "A"}
     fact = {"Ground_Truth": f"{name} likes red."}
     return {
         "ID": person,

@@ -1,0 +1,73 @@
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmunlearner_jax.models.clip import ClipConfig
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava import Llava, LlavaConfig
+
+IMAGE = 29
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Llava]:
+    """Builds a tiny model whose every parameter matters.
+
+    Keywords are fields of its config; `tied` ties its head.
+    """
+
+    def make(*, tied: bool = False, **fields) -> Llava:
+        config = LlavaConfig(
+            vision=ClipConfig(
+                hidden_size=8,
+                intermediate_size=12,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                image_size=4,
+                patch_size=2,
+            ),
+            text=LlamaConfig(
+                vocab_size=30,
+                hidden_size=8,
+                intermediate_size=12,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                tie_word_embeddings=tied,
+            ),
+            image_token_id=IMAGE,
+            **fields,
+        )
+        rng = np.random.default_rng(0)
+        abstract = nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0)))
+        graphdef, params = nnx.split(abstract)
+        fill = jax.tree_util.tree_map_with_path(
+            lambda path, p: jnp.asarray(
+                ("scale" in jax.tree_util.keystr(path)) + 0.3 * rng.normal(size=p.shape), p.dtype
+            ),
+            params,
+        )
+        return nnx.merge(graphdef, fill)
+
+    return make
+
+
+@pytest.fixture
+def batch() -> dict[str, np.ndarray]:
+    """Two pictures, one, none; padded left, not at all, right."""
+    picture = [IMAGE] * 4
+    rows = [
+        [0, 0, 3, *picture, 5, *picture, 7],
+        [4, 8, 15, *picture, 16, 23, 2, 6, 7, 1],
+        [1, 2, 3, 5, 8, 13, 21, 9, 0, 0, 0, 0, 0],
+    ]
+    ids = np.array(rows)
+    mask = np.ones_like(ids)
+    mask[0, :2], mask[2, 8:] = 0, 0
+    pixels = np.random.default_rng(0).normal(size=(3, 2, 3, 4, 4)).astype(np.float32)
+    pixels[1, 1:], pixels[2] = 0, 0
+    return dict(input_ids=ids, attention_mask=mask, pixel_values=pixels)

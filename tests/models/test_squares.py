@@ -1,0 +1,102 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import squares
+
+
+def losses(graphdef, params, batch):
+    """Next-token loss of every example, [B]."""
+    logits = nnx.merge(graphdef, params)(**batch)[:, :-1]
+    mask = batch["attention_mask"]
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["input_ids"][:, 1:])
+    return jnp.sum(nll * mask[:, 1:] * mask[:, :-1], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def in_one_pass(graphdef, params, batch):
+    def loss(slots):
+        return jnp.sum(losses(graphdef, squares.probe(params, slots), batch))
+
+    return jax.value_and_grad(loss)(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def one_by_one(graphdef, params, batch):
+    def squared(example):
+        example = jax.tree.map(lambda x: x[None], example)
+        loss, gradients = jax.value_and_grad(lambda p: losses(graphdef, p, example)[0])(params)
+        return loss, jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), gradients)
+
+    return jax.tree.map(lambda s: jnp.sum(s, 0), jax.vmap(squared)(batch))
+
+
+@pytest.mark.parametrize(
+    ("tied", "remat", "dtype"),
+    [(False, "none", "float32"), (False, "full", "bfloat16"), (True, "dots", "float32")],
+)
+def test_equal_to_gradients_of_single_examples(make_model, batch, tied, remat, dtype):
+    graphdef, params = nnx.split(make_model(tied=tied, remat=remat))
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    wanted_loss, wanted = one_by_one(graphdef, params, batch)
+    loss, got = in_one_pass(graphdef, params, batch)
+    np.testing.assert_allclose(loss, wanted_loss, rtol=1e-5)
+    for (path, a), (_, b) in zip(nnx.to_flat_state(got), nnx.to_flat_state(wanted), strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a[...], b[...], rtol=1e-4, atol=1e-6, err_msg=str(path))
+        # Nothing lies behind these: the last norm is not used, keys' biases cancel in the softmax.
+        if path[1] != "post_norm" and path[-2:] != ("k_proj", "bias"):
+            assert np.max(b[...]) > 1e-3, path
+
+
+def test_tiny_gradients_do_not_underflow():
+    """D-05: float16 squares of gradients below 1e-4 vanish."""
+    graphdef, params = nnx.split(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    params = jax.tree.map(lambda p: p.astype(jnp.float16), params)
+    slots = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+
+    def loss(slots):
+        unit = nnx.merge(graphdef, squares.probe(params, slots))
+        return jnp.sum(squares.run(unit, jnp.full((3, 2), 1e-4, jnp.float16)))
+
+    np.testing.assert_allclose(jax.grad(loss)(slots)["kernel"][...], 3e-8, rtol=1e-2)
+
+
+class Unit(nnx.Module):
+    def __init__(self):
+        self.linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, extra):
+        gain, steps, keep = extra
+        return jnp.where(keep, jnp.sin(self.linear(x)) * gain + steps, 0)
+
+
+def test_activations_get_ordinary_cotangents_and_values_none():
+    x, gain = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    steps, keep = np.arange(12).reshape(4, 3), np.arange(12).reshape(4, 3) % 5 > 0
+    graphdef, params = nnx.split(Unit())
+
+    def loss(params, x, gain):
+        return jnp.sum(squares.run(nnx.merge(graphdef, params), x, (gain, steps, keep)) ** 2)
+
+    probed = squares.probe(params, jax.tree.map(jnp.zeros_like, params))
+    for by in (1, 2):
+        wanted = jax.grad(loss, by)(params, x, gain)
+        np.testing.assert_allclose(jax.grad(loss, by)(probed, x, gain), wanted, rtol=1e-6)
+    leaves = jax.tree.leaves(jax.grad(loss)(probed, x, gain), is_leaf=squares.is_probed)
+    for leaf in leaves:
+        assert jnp.all(leaf.value == 0)
+        assert jnp.any(leaf.square > 0)
+
+
+def test_pictures_in_batch_order_are_refused(make_model, batch):
+    graphdef, params = nnx.split(make_model())
+    pixels = batch["pixel_values"][[0, 0, 1], [0, 1, 0]]
+    with pytest.raises(InputError, match="group_pictures"):
+        in_one_pass(graphdef, params, batch | {"pixel_values": pixels})
