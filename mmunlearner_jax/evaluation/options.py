@@ -49,7 +49,9 @@ class Continuations:
 
 
 def find_slot(log_probs: np.ndarray, boundaries: Sequence[int]) -> int:
-    """The boundary at which the options together are most probable.
+    """The last boundary at which the options hold most of the probability, or the best there is.
+
+    The last, because an option may also occur in words that only repeat the question.
 
     Args:
         log_probs: float [N, K], of every option's first token at every position.
@@ -60,5 +62,6 @@ def find_slot(log_probs: np.ndarray, boundaries: Sequence[int]) -> int:
     """
     usable = [n for n in boundaries if n < len(log_probs)]
     # options that share a first token count once
-    mass = [logsumexp(np.unique(log_probs[n])) for n in usable]
-    return usable[int(np.argmax(mass))]
+    mass = np.array([logsumexp(np.unique(log_probs[n])) for n in usable])
+    likely = np.flatnonzero(mass > np.log(0.5))
+    return usable[likely[-1] if likely.size else int(np.argmax(mass))]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import layers, squares
@@ -139,13 +140,21 @@ class Clip(nnx.Module):
         depth: how many layers to run: the features wanted lie after that many.
         dtype: dtype of the computation; None: that of the parameters.
         remat: what the backward pass recomputes, a name of `layers.REMAT`.
+        mesh: splits the examples; None: one device.
         rngs: where the initial parameters come from.
     """
 
     def __init__(
-        self, config: ClipConfig, *, depth: int, dtype: str | None, remat: str, rngs: nnx.Rngs
+        self,
+        config: ClipConfig,
+        *,
+        depth: int,
+        dtype: str | None,
+        remat: str,
+        mesh: Mesh | None,
+        rngs: nnx.Rngs,
     ):
-        self.depth, self.remat = depth, remat
+        self.depth, self.remat, self.mesh = depth, remat, mesh
         self.embeddings = Embeddings(config, dtype, rngs=rngs)
         self.layers = layers.stack(
             lambda rngs: Layer(config, dtype, rngs=rngs), config.num_hidden_layers, rngs
@@ -155,4 +164,4 @@ class Clip(nnx.Module):
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
         """[B, I, C, height, width] to the features [B, I, P, D] after layer `depth`."""
         x = squares.run(self.embeddings, pixel_values)
-        return layers.scan(self.layers, x, remat=self.remat, length=self.depth)
+        return layers.scan(self.layers, x, remat=self.remat, mesh=self.mesh, length=self.depth)

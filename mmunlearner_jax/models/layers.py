@@ -5,14 +5,18 @@ Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
+from mmunlearner_jax.sharding import batch_sharding
+
+M = TypeVar("M", bound=nnx.Module)
 
 # One object for all modules: a graph definition compares it by identity.
 INIT = nnx.initializers.normal(0.02)
@@ -96,12 +100,30 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) 
     return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads * size)
 
 
-def stack(layer: Callable[[nnx.Rngs], nnx.Module], length: int, rngs: nnx.Rngs) -> nnx.Module:
+def stack(layer: Callable[[nnx.Rngs], M], length: int, rngs: nnx.Rngs) -> M:
     """Builds `length` equal layers as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=length)(nnx.vmap(layer))(rngs)
 
 
-def scan(layers: nnx.Module, x: jax.Array, *rest: Any, remat: str, length: int | None = None):
+def by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Keeps the examples of x [B, ...] split over the mesh.
+
+    Parameters are split over the same devices (FSDP). Left to itself, XLA would rather gather the
+    activations of all examples on every device than the parameters of one layer.
+    """
+    if mesh is None or len(x) % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
+def scan(
+    layers: nnx.Module,
+    x: jax.Array,
+    *rest: Any,
+    remat: str,
+    mesh: Mesh | None,
+    length: int | None = None,
+) -> jax.Array:
     """Runs the first `length` (default: all) of stacked layers, each as one unit.
 
     Args:
@@ -109,15 +131,17 @@ def scan(layers: nnx.Module, x: jax.Array, *rest: Any, remat: str, length: int |
         x: [B, ...], what flows from layer to layer.
         *rest: activations [B, ...] that every layer gets.
         remat: what the backward pass recomputes, a name of `REMAT`.
+        mesh: splits the examples; None: one device.
         length: how many layers to run.
     """
     graphdef, params = nnx.split(layers)
     params = jax.tree.map(lambda p: p[:length], params)
 
     def body(x, params):
-        return squares.run(nnx.merge(graphdef, params), x, *rest), None
+        x = squares.run(nnx.merge(graphdef, params), by_example(x, mesh), *rest)
+        return by_example(x, mesh), None
 
-    return jax.lax.scan(REMAT[remat](body), x, params)[0]
+    return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), params)[0]
 
 
 def compiled(method: Callable) -> Callable:

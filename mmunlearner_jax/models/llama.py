@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import layers, squares
@@ -158,11 +159,20 @@ class Llama(nnx.Module):
         config: its sizes.
         dtype: dtype of the computation; None: that of the parameters. Logits are float32.
         remat: what the backward pass recomputes, a name of `layers.REMAT`.
+        mesh: splits the examples; None: one device.
         rngs: where the initial parameters come from.
     """
 
-    def __init__(self, config: LlamaConfig, *, dtype: str | None, remat: str, rngs: nnx.Rngs):
-        self.config, self.remat = config, remat
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        dtype: str | None,
+        remat: str,
+        mesh: Mesh | None,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.remat, self.mesh = config, remat, mesh
         self.embed_tokens = nnx.Embed(
             config.vocab_size,
             config.hidden_size,
@@ -197,16 +207,16 @@ class Llama(nnx.Module):
         if self.lm_head is not None:
             return squares.run(self.embed_tokens, input_ids), None
         matrix = self.embed_tokens.embedding.get_value()
-        if not squares.is_probed(matrix):
-            return self.embed_tokens(input_ids), matrix
-        matrix = squares.spread(matrix, len(input_ids))
-        dtype = self.embed_tokens.dtype or matrix.dtype
-        return jax.vmap(lambda m, ids: m[ids])(matrix, input_ids).astype(dtype), matrix
+        if squares.is_probed(matrix):
+            copies = squares.spread(matrix, len(input_ids))
+            x = jax.vmap(lambda m, ids: m[ids])(copies, input_ids)
+            return x.astype(self.embed_tokens.dtype or x.dtype), copies
+        return self.embed_tokens(input_ids), matrix
 
     def run_layers(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
         """All decoder layers on x [B, T, D]; positions int [B, T], mask bool [B, T, T]."""
         angles = rope(positions, self.config.head_size, self.config.rope_theta)
-        return layers.scan(self.layers, x, angles, mask, remat=self.remat)
+        return layers.scan(self.layers, x, angles, mask, remat=self.remat, mesh=self.mesh)
 
     def extend(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
@@ -218,6 +228,7 @@ class Llama(nnx.Module):
         # The cache is carried and not scanned over, so that XLA updates it in place.
         def body(carry, layer):
             x, *stores = carry
+            x = layers.by_example(x, self.mesh)
             index, params = layer
             block = nnx.merge(graphdef, params)
             q, *new = block.project(x, angles)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
+from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import layers, squares
@@ -214,12 +216,17 @@ class Projector(nnx.Module):
 class Llava(nnx.Module):
     """The model; `nnx.split` gives a graph definition and a state of `nnx.Param` only.
 
+    Args:
+        config: sizes and options.
+        mesh: what the examples of a batch are split over; None: one device.
+        rngs: where the initial parameters come from.
+
     Attributes:
         config: what it was made from.
         source: folder that its weights were read from, None for a fresh model.
     """
 
-    def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LlavaConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
         self.config = config
         self.source: str | None = None
         self.vision_tower = Clip(
@@ -227,10 +234,13 @@ class Llava(nnx.Module):
             depth=config.vision_depth,
             dtype=config.dtype,
             remat=config.remat,
+            mesh=mesh,
             rngs=rngs,
         )
         self.multi_modal_projector = Projector(config, rngs=rngs)
-        self.language_model = Llama(config.text, dtype=config.dtype, remat=config.remat, rngs=rngs)
+        self.language_model = Llama(
+            config.text, dtype=config.dtype, remat=config.remat, mesh=mesh, rngs=rngs
+        )
 
     def __call__(
         self,
@@ -379,7 +389,7 @@ class Llava(nnx.Module):
                     f"pixel_values: shape {pixel_values.shape} must be [pictures, *{wanted}] or"
                     f" [examples, pictures, *{wanted}]"
                 )
-        if isinstance(input_ids, jax.core.Tracer):
+        if isinstance(input_ids, Tracer):
             return
         tokens = np.sum(np.asarray(input_ids) == self.config.image_token_id, axis=1)
         if pixel_values is None or pixel_values.ndim == 4:

@@ -13,7 +13,7 @@ whatever the dtype of the weights. Memory: the gradient of one unit for each loc
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class Probed:
     square: Any
 
 
-def is_probed(x: Any) -> bool:
+def is_probed(x: Any) -> TypeGuard[Probed]:
     """Tells a `Probed` from any other leaf."""
     return isinstance(x, Probed)
 

@@ -28,7 +28,7 @@ def splits(config: ConfigDict, at: setup.Setup) -> dict[str, list[Question]]:
     few = config.evaluate.photos_per_person
 
     def unseen(people: list[str]) -> list[Question]:
-        asked = at.bench.questions("Test_Set", people=people, photos_per_person=few)
+        asked = at.bench.questions("Test_Set", people=people)
         return [q for q in asked if q.modality == "vqa"]
 
     return {

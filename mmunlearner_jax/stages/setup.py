@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 from transformers import AutoProcessor
@@ -83,10 +82,11 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     model = from_pretrained(
         checkpoint,
         mesh=mesh,
-        dtype=jnp.dtype(config.model.param_dtype),
-        compute_dtype=config.model.compute_dtype and jnp.dtype(config.model.compute_dtype),
+        dtype=config.model.param_dtype,
+        compute_dtype=config.model.compute_dtype,
         remat=config.model.remat,
     )
+    assert model.source is not None
     processor = AutoProcessor.from_pretrained(model.source)
     encoder = Encoder(
         processor, labels=config.data.labels, supervise_end=config.data.supervise_end

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
@@ -96,9 +95,10 @@ class Unlearner:
         text = at.batches(
             at.bench.text_training(text_people), stream=3, batch_size=options.text_batch
         )
-        schedule = Schedule(options.iterations, options.forget_every, retain)
-        if not options.iterations:
-            schedule = published_schedule(len(forget), len(pictures))
+        if options.epochs:
+            schedule = published_schedule(len(forget), len(pictures), options.epochs)
+        else:
+            schedule = Schedule(options.iterations, options.forget_every)
         data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
         # The vanilla parameters stay: the state's own copy is donated to the steps.
         params = jax.tree.map(jnp.copy, at.params)
@@ -122,7 +122,7 @@ class Unlearner:
                         state, row["forget_loss"] = self._forget_step(
                             state, [batch("forget")], mask
                         )
-                    if schedule.retain:
+                    if retain:
                         state, row["retain_loss"] = self._retain_step(
                             state, [batch("pictures"), batch("text")]
                         )
@@ -134,7 +134,7 @@ class Unlearner:
         return Outcome(
             params=state.params,
             forget_steps=schedule.forget_steps(done),
-            retain_steps=done if schedule.retain else 0,
+            retain_steps=done if retain else 0,
             remembered=remembered,
         )
 

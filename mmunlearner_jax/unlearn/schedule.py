@@ -8,17 +8,15 @@ from mmunlearner_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The alternation: a forget step every `forget_every` iterations, then retain steps.
+    """The alternation: a retain step every iteration, a forget step before every n-th.
 
     Attributes:
         iterations: how many iterations at most.
         forget_every: a forget step at iterations 0, n, 2n, ...
-        retain: whether every iteration ends with a retain step (False: plain gradient ascent).
     """
 
     iterations: int
     forget_every: int = 1
-    retain: bool = True
 
     def __post_init__(self):
         if self.iterations < 1:

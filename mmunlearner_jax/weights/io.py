@@ -65,7 +65,7 @@ def from_pretrained(
     Args:
         path_or_name: a folder with `config.json` and safetensors, or a Hugging Face name.
         mesh: of `mmunlearner_jax.sharding.make_mesh`; every device reads only its part of each
-            tensor. None: everything goes to the first device.
+            tensor, and the examples of a batch are split over it. None: one device.
         dtype: of the parameters; None: as stored.
         compute_dtype: of the computation; None: that of the parameters.
         remat: what the backward pass recomputes, a name of `models.layers.REMAT`.
@@ -94,7 +94,7 @@ def from_pretrained(
         )
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
-    abstract = nnx.eval_shape(lambda: architecture.model(config, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: architecture.model(config, mesh=mesh, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(abstract)
     if mesh is None:
         target = SingleDeviceSharding(jax.local_devices()[0])
@@ -236,7 +236,7 @@ def _read(
             " layers are stacked; give one dtype"
         )
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         names, inner = entry.index(index)
         arrays = [parts[name][inner].transpose(entry.axes) for name in names]
         array = np.stack(arrays) if entry.stacked else arrays[0]

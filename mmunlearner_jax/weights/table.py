@@ -101,7 +101,7 @@ class Table:
         """The name pattern (`{layer}` where stacked) and the module group of every array."""
         names = {row.path: row.name for row in self.rows}
         leaves = nnx.to_flat_state(params)
-        paths = [".".join(path) for path, _ in leaves]
+        paths = [".".join(map(str, path)) for path, _ in leaves]
         group_of = [next(g for prefix, g in self.groups if p.startswith(prefix)) for p in paths]
 
         def tree(values: Iterable[str]) -> nnx.State:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
@@ -17,10 +18,10 @@ IMAGE = 29
 def make_model() -> Callable[..., Llava]:
     """Builds a tiny model whose every parameter matters.
 
-    Keywords are fields of its config; `tied` ties its head.
+    Keywords are fields of its config; `tied` ties its head; `mesh` splits its examples.
     """
 
-    def make(*, tied: bool = False, **fields) -> Llava:
+    def make(*, tied: bool = False, mesh: Mesh | None = None, **fields) -> Llava:
         config = LlavaConfig(
             vision=ClipConfig(
                 hidden_size=8,
@@ -43,7 +44,7 @@ def make_model() -> Callable[..., Llava]:
             **fields,
         )
         rng = np.random.default_rng(0)
-        abstract = nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0)))
+        abstract = nnx.eval_shape(lambda: Llava(config, mesh=mesh, rngs=nnx.Rngs(0)))
         graphdef, params = nnx.split(abstract)
         fill = jax.tree_util.tree_map_with_path(
             lambda path, p: jnp.asarray(
@@ -58,16 +59,17 @@ def make_model() -> Callable[..., Llava]:
 
 @pytest.fixture
 def batch() -> dict[str, np.ndarray]:
-    """Two pictures, one, none; padded left, not at all, right."""
+    """Two pictures, one, none, none; padded left, not at all, right, not at all."""
     picture = [IMAGE] * 4
     rows = [
         [0, 0, 3, *picture, 5, *picture, 7],
         [4, 8, 15, *picture, 16, 23, 2, 6, 7, 1],
         [1, 2, 3, 5, 8, 13, 21, 9, 0, 0, 0, 0, 0],
+        [5, 4, 3, 2, 1, 6, 7, 8, 9, 10, 11, 12, 13],
     ]
     ids = np.array(rows)
     mask = np.ones_like(ids)
     mask[0, :2], mask[2, 8:] = 0, 0
-    pixels = np.random.default_rng(0).normal(size=(3, 2, 3, 4, 4)).astype(np.float32)
-    pixels[1, 1:], pixels[2] = 0, 0
+    pixels = np.random.default_rng(0).normal(size=(4, 2, 3, 4, 4)).astype(np.float32)
+    pixels[1, 1:], pixels[2:] = 0, 0
     return dict(input_ids=ids, attention_mask=mask, pixel_values=pixels)

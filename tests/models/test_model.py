@@ -11,6 +11,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.sharding import batch_sharding, make_mesh, param_shardings
 
 
 @pytest.fixture
@@ -18,9 +19,9 @@ def compilations():
     """A list that grows with every compilation."""
     seen = []
 
-    def listen(event, duration, **_):
+    def listen(event, duration_secs, **_):
         if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(duration)
+            seen.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
@@ -47,8 +48,8 @@ def test_examples_do_not_see_each_other_nor_padding(make_model, batch):
     logits = model(**batch)
     alone = model(**{k: v[1:2] for k, v in batch.items()})
     np.testing.assert_allclose(logits[1:2], alone, rtol=1e-5, atol=1e-6)
-    short = model(batch["input_ids"][2:, :8])
-    np.testing.assert_allclose(logits[2:, :8], short, rtol=1e-5, atol=1e-6)
+    short = model(batch["input_ids"][2:3, :8])
+    np.testing.assert_allclose(logits[2:3, :8], short, rtol=1e-5, atol=1e-6)
     unpadded = model(batch["input_ids"][:1, 2:], None, batch["pixel_values"][:1])
     np.testing.assert_allclose(logits[:1, 2:], unpadded, rtol=1e-5, atol=1e-6)
 
@@ -56,12 +57,12 @@ def test_examples_do_not_see_each_other_nor_padding(make_model, batch):
 def test_decoding_equals_the_forward_pass(make_model, batch):
     """A prompt with pictures and left padding, then tokens; one row has already ended."""
     model = make_model()
-    more = np.array([[3, 4, 5], [6, 7, 8], [9, 0, 0]])
-    more_mask = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0]])
+    more = np.array([[3, 4, 5], [6, 7, 8], [9, 0, 0], [1, 1, 2]])
+    more_mask = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 1]])
     ids = np.concatenate([batch["input_ids"], more], axis=1)
     mask = np.concatenate([batch["attention_mask"], more_mask], axis=1)
     whole = model(ids, mask, batch["pixel_values"])
-    logits, cache = model.decode(**batch, cache=model.init_cache(3, 20))
+    logits, cache = model.decode(**batch, cache=model.init_cache(4, 20))
     parts = [logits]
     for step in range(3):
         columns = slice(step, step + 1)
@@ -75,11 +76,11 @@ def test_decoding_equals_the_forward_pass(make_model, batch):
 
 def test_nothing_is_compiled_twice(make_model, batch, compilations):
     model, again = (make_model(remat="dots") for _ in range(2))  # no other test uses it here
-    step = np.ones((3, 1), int)
+    step = np.ones((4, 1), int)
 
     def everything(model):
         model(**batch)
-        _, cache = model.decode(**batch, cache=model.init_cache(3, 20))
+        _, cache = model.decode(**batch, cache=model.init_cache(4, 20))
         for _ in range(2):
             _, cache = model.decode(step, step, cache)
 
@@ -126,14 +127,26 @@ def test_big_weights_are_not_moved():
         feature_layer=-1,
     )
     graphdef, params = nnx.split(nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0))))
-    ids, pixels = np.ones((2, 8), int), np.ones((2, 1, 3, 28, 28), np.float32)
+    ids, pixels = jnp.ones((2, 8), int), jnp.ones((2, 1, 3, 28, 28))
     forward = jax.jit(lambda params: nnx.merge(graphdef, params)(ids, None, pixels))
-    program = forward.lower(params).compile().as_text()
+    program = str(forward.lower(params).compile().as_text())
     kernels = {p.shape for p in jax.tree.leaves(params) if p.ndim > 1}
     sizes = {tuple(sorted(s[-2:])) for s in kernels} | {tuple(sorted(s)) for s in kernels}
     moved = re.findall(r"f32\[([\d,]+)\]\S* (?:transpose|copy|convert|pad)\(", program)
     shapes = [tuple(sorted(map(int, shape.split(",")))) for shape in moved]
     assert [s for s in shapes if s in sizes] == []
+
+
+def test_devices_exchange_parameters_and_not_activations(make_model):
+    mesh = make_mesh((1, 8, 1))
+    graphdef, params = nnx.split(make_model(mesh=mesh))
+    params = jax.device_put(params, param_shardings(params, mesh))
+    ids = jax.device_put(np.ones((8, 37), int), batch_sharding(mesh))
+    loss = jax.jit(jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(ids) ** 2)))
+    program = str(loss.lower(params).compile().as_text())
+    exchanged = re.findall(r"= \(?\w+\[([\d,]*)\].* all-(?:gather|reduce)\(", program)
+    assert "8,12" in exchanged  # a layer's gate projection
+    assert [shape for shape in exchanged if "37" in shape.split(",")] == []
 
 
 def test_parameters_give_the_dtype(make_model, batch):
@@ -174,7 +187,7 @@ def test_pictures_must_belong_to_image_tokens(make_model, batch):
         with pytest.raises(InputError, match=message):
             model(batch["input_ids"], None, wrong)
     with pytest.raises(InputError, match="split between two rows"):
-        model.group_pictures({"input_ids": np.full((2, 6), 29), "pixel_values": pixels[:, 0]})
+        model.group_pictures({"input_ids": np.full((2, 6), 29), "pixel_values": pixels[:3, 0]})
 
 
 def test_config_returns_from_its_own_json(make_model):

@@ -9,6 +9,7 @@ from flax import nnx
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
+from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 
 
 def losses(graphdef, params, batch):
@@ -53,6 +54,16 @@ def test_equal_to_gradients_of_single_examples(make_model, batch, tied, remat, d
         # Nothing lies behind these: the last norm is not used, keys' biases cancel in the softmax.
         if path[1] != "post_norm" and path[-2:] != ("k_proj", "bias"):
             assert np.max(b[...]) > 1e-3, path
+
+
+def test_sharded_squares_are_those_of_one_device(make_model, batch):
+    _, wanted = in_one_pass(*nnx.split(make_model()), batch)
+    mesh = make_mesh((2, 2, 2))
+    graphdef, params = nnx.split(make_model(mesh=mesh))
+    params = jax.device_put(params, param_shardings(params, mesh))
+    _, got = in_one_pass(graphdef, params, put_batch(batch, mesh))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_tiny_gradients_do_not_underflow():

@@ -20,7 +20,7 @@ from mmunlearner_jax.weights.io import from_pretrained
 
 IMAGE, PAD = 48, 0
 
-VISION = dict(
+VISION: dict[str, Any] = dict(
     hidden_size=32,
     intermediate_size=48,
     num_hidden_layers=3,
@@ -28,7 +28,7 @@ VISION = dict(
     image_size=12,
     patch_size=4,
 )
-TEXT = dict(
+TEXT: dict[str, Any] = dict(
     vocab_size=49,
     hidden_size=32,
     intermediate_size=40,

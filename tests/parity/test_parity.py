@@ -8,10 +8,14 @@ import numpy as np
 import optax
 import pytest
 import torch
+import transformers
 from flax import nnx
+from transformers import LlavaForConditionalGeneration
 
 from mmunlearner_jax.models import llama
+from mmunlearner_jax.models.llava import Llava, LlavaConfig
 from mmunlearner_jax.weights.io import to_hf_names
+from mmunlearner_jax.weights.llava import TABLE
 
 IGNORE = -100
 
@@ -137,3 +141,14 @@ def test_greedy_tokens(case):
         logits, cache = case.ours.decode(tokens[-1][:, None], None, cache)
         tokens.append(jnp.argmax(logits[:, -1], axis=-1))
     np.testing.assert_array_equal(np.stack(tokens, axis=1), theirs)
+
+
+@pytest.mark.parametrize("size", ["7b", "13b"])
+def test_published_sizes(size):
+    """Names and shapes of the whole model, without a weight on either side."""
+    config = getattr(LlavaConfig, f"llava_1_5_{size}")()
+    with torch.device("meta"):
+        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig(**config.to_hf()))
+    params = nnx.split(nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0))))[1]
+    ours = {name: e.shape for e in TABLE.entries(params) for name in e.names}
+    assert ours == {name: tuple(p.shape) for name, p in theirs.named_parameters()}

@@ -1,6 +1,7 @@
 """transformers -> ours -> transformers, bit by bit, in every spelling and dtype."""
 
 import json
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -35,7 +36,8 @@ def assert_same_model(ours, theirs: LlavaForConditionalGeneration):
 
 
 def reload(path) -> LlavaForConditionalGeneration:
-    model, info = LlavaForConditionalGeneration.from_pretrained(path, output_loading_info=True)
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(path, output_loading_info=True)
+    model, info = loaded
     assert not any(info.values()), info
     return model
 

@@ -1,0 +1,85 @@
+"""LLaVA-1.5-7B forgets people of MLLMU-Bench.
+
+    python -m mmunlearner_jax.main --config=configs/llava.py --workdir=gs://bucket/run \
+        --config.model.checkpoint=PATH_OR_HF_NAME --config.data.benchmark=PATH_TO_PARQUET
+
+The checkpoint is a vanilla one, which knows the people (`third_party/manifest.toml` lists those
+that the benchmark's authors publish); the benchmark is a folder with MLLMU-Bench's parquet files.
+Not yet run at this size: no accelerator was at hand; expect to choose `mesh` and batch sizes.
+"""
+
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.semantics import with_semantics
+
+
+def get_config(semantics: str = "paper") -> ConfigDict:
+    """Batch size, learning rate and epoch as published; `--config=configs/llava.py:released`."""
+    config = ConfigDict()
+    config.seed = 0
+    config.stages = ("evaluate", "importance", "mask", "unlearn", "evaluate", "export", "report")
+    config.mesh = (1, -1, 1)  # data, fsdp, tensor
+    config.checkpoint_every = 50
+
+    config.model = ConfigDict(
+        dict(
+            checkpoint="",  # must be given
+            param_dtype="float32",  # master weights (D-09)
+            compute_dtype="bfloat16",
+            remat="full",
+        )
+    )
+    config.data = ConfigDict(
+        dict(
+            benchmark="",  # must be given
+            forget_ratio=5,
+            text_source="Full_Set",
+            labels="answer",
+            supervise_end=True,
+            max_bad_fraction=0.0,
+        )
+    )
+    config.importance = ConfigDict(
+        dict(
+            fisher="example",
+            batch_size=16,
+            examples=0,  # of every set at most, drawn by the seed; 0: all
+            normalise="none",
+            preserve=dict(
+                vision=("pictures",), projector=("pictures",), language=("pictures", "text")
+            ),
+        )
+    )
+    config.mask = ConfigDict(
+        dict(
+            threshold=1.0,
+            eps=0.0,
+            cover=r"(proj|fc[12]|linear_[12])\.weight$",
+            uncovered=False,
+        )
+    )
+    config.unlearn = ConfigDict(
+        dict(
+            learning_rate=1e-5,
+            adam_eps=1e-6,
+            weight_decay=0.0,
+            clip=1.0,
+            alpha=1.0,
+            mask_on="update",
+            optimizers=1,  # 1: forget and retain steps share their state; 2: each its own
+            epochs=1,  # over the retain pictures, forget steps spread evenly, as published
+            iterations=0,  # where epochs is 0: so many, and a forget step every `forget_every`
+            forget_every=1,
+            forget_batch=4,
+            retain_batch=4,
+            text_batch=4,
+            forget_text=True,
+            stop_remembered=-1.0,  # never before the end
+            stop_every=50,
+        )
+    )
+    config.controls = ()
+    config.evaluate = ConfigDict(
+        dict(photos_per_person=1, decode=dict(batch_size=16, max_new_tokens=50))
+    )
+    return with_semantics(config, semantics)
