@@ -1,0 +1,131 @@
+"""The default example over several seeds, as one table with its bars.
+
+    python benchmarks/orl_seeds.py --seeds=0,1,2 --runs=runs/seeds --out=docs/orl.md
+
+Runs `configs/orl.py` once per seed (a finished run is only read) and writes the multiple-choice
+accuracies of all of them, the controls' too. A seed changes the profiles, the people to forget, the
+initial weights and the order of the data.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jinja2
+import numpy as np
+from absl import app, flags
+
+from mmunlearner_jax.results import read_results
+
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run.")
+_RUNS = flags.DEFINE_string("runs", "runs/seeds", "Folder of the workdirs, one per seed.")
+_OUT = flags.DEFINE_string("out", "docs/orl.md", "Markdown file to write.")
+
+CELLS = {
+    ("forget", "vqa"): "forget VQA",
+    ("test", "vqa"): "forget VQA, unseen photographs",
+    ("forget", "qa"): "forget QA",
+    ("retain", "vqa"): "retain VQA",
+    ("test_retain", "vqa"): "retain VQA, unseen photographs",
+    ("retain", "qa"): "retain QA",
+    ("realworld", "vqa"): "realworld VQA",
+    ("realworld", "qa"): "realworld QA",
+}
+# What the example was asked to reach on the mean over the seeds, before any run: (least, most).
+BARS: dict[tuple[str, str, str], tuple[float, float]] = {
+    ("before", "forget", "vqa"): (0.95, 1),
+    ("before", "test", "vqa"): (0.85, 1),
+    ("before", "forget", "qa"): (0.98, 1),
+    ("after", "forget", "vqa"): (0, 0.40),
+    ("after", "test", "vqa"): (0, 0.45),
+    ("after", "forget", "qa"): (0.95, 1),
+    ("after", "retain", "vqa"): (0.95, 1),
+    ("after", "test_retain", "vqa"): (0.90, 1),
+    ("after", "retain", "qa"): (0.98, 1),
+}
+RUNS = {
+    "before": "before",
+    "after": "after: the default",
+    "no_forget_text": "without the forgotten people's text in the retain steps",
+    "random_mask": "random mask of equal density",
+    "no_mask": "no mask",
+    "ga": "plain gradient ascent",
+}
+TEMPLATE = """\
+# The ORL example over seeds {{ seeds | join(", ") }}
+
+Written by `{{ command }}` on {{ where }}. Multiple choice with four options (chance 25 %), in
+percent: every seed, then the mean over the seeds and its standard error. `n` is the number of questions of one seed.
+{% for name, rows in tables.items() %}
+## {{ name | capitalize }}
+
+| questions | n | {% for s in seeds %}seed {{ s }} | {% endfor %}mean ± s.e. | bar |
+|---|---|{% for s in seeds %}---|{% endfor %}---|---|
+{% for row in rows -%}
+| {{ row.label }} | {{ row.n }} | {% for v in row.values %}{{ "%.1f" | format(100 * v) }} | {% endfor -%}
+{{ "%.1f ± %.1f" | format(100 * row.mean, 100 * row.error) }} | {{ row.bar }} |
+{% endfor -%}
+{% endfor %}
+## The runs
+
+| | {% for s in seeds %}seed {{ s }} | {% endfor %}
+|---|{% for s in seeds %}---|{% endfor %}
+| mask density | {% for r in results %}{{ "%.3f" | format(r.mask.density) }} | {% endfor %}
+| forget steps of the default | {% for r in results %}{{ r.unlearn.forget_steps }} | {% endfor %}
+| seconds in all | {% for r in results %}{{ "%.0f" | format(r.seconds.values() | sum) }} | {% endfor %}
+"""
+
+
+def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[str, Any] | None:
+    """One kind of question of one run over the seeds; None if it was not asked."""
+    found = [(r[run] if run in r else r["controls"][run]).get(cell[0], {}) for r in results]
+    scores = [f.get(cell[1], {}).get("classification") for f in found]
+    if None in scores:
+        return None
+    values = np.array([s["value"] for s in scores])
+    least, most = BARS.get((run, *cell), (None, None))
+    bar = ""
+    if least is not None and most is not None:
+        met = least <= values.mean() <= most
+        bar = (f"≥ {least:.0%}" if least else f"≤ {most:.0%}") + (": met" if met else ": missed")
+    return {
+        "label": CELLS[cell],
+        "n": scores[0]["n"],
+        "values": values,
+        "mean": values.mean(),
+        "error": values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan"),
+        "bar": bar,
+    }
+
+
+def main(_: list[str]) -> None:
+    """Runs what is missing and writes the table."""
+    workdirs = [Path(_RUNS.value) / f"orl-{seed}" for seed in _SEEDS.value]
+    for seed, workdir in zip(_SEEDS.value, workdirs, strict=True):
+        command = [sys.executable, "-m", "mmunlearner_jax.main", "--config=configs/orl.py"]
+        subprocess.run([*command, f"--workdir={workdir}", f"--config.seed={seed}"], check=True)
+    results = [read_results(workdir) for workdir in workdirs]
+    tables = {
+        title: [r for cell in CELLS if (r := row(results, run, cell))]
+        for run, title in RUNS.items()
+    }
+    where = (
+        f"{os.cpu_count()} {jax.default_backend()} cores ({platform.machine()}), Python"
+        f" {platform.python_version()}, jax {jax.__version__}"
+    )
+    command = f"python benchmarks/orl_seeds.py --seeds={','.join(_SEEDS.value)}"
+    environment = jinja2.Environment(keep_trailing_newline=True, autoescape=False)
+    text = environment.from_string(TEMPLATE).render(
+        seeds=_SEEDS.value, command=command, where=where, tables=tables, results=results
+    )
+    Path(_OUT.value).parent.mkdir(parents=True, exist_ok=True)
+    Path(_OUT.value).write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    app.run(main)

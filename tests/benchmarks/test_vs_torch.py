@@ -1,0 +1,73 @@
+"""The benchmark against torch: equal numbers, honest ratios."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "vs_torch.py"
+
+
+@pytest.fixture(scope="module")
+def vs_torch():
+    spec = importlib.util.spec_from_file_location("vs_torch", FILE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fake(module, side, kind, value=1.0):
+    """A side whose every call gives one number at once."""
+    names = {getattr(comparison, side) for comparison in module.COMPARISONS}
+    call = lambda: {"weight": np.full(3, value)}  # noqa: E731
+    return SimpleNamespace(kind=kind, calls=dict.fromkeys(names, call), numbers=lambda x: x)
+
+
+def printed(module, report):
+    console = Console(record=True, width=100, quiet=True)
+    console.quiet = False
+    with console.capture() as capture:
+        module.show(report, console)
+    return capture.get()
+
+
+def test_both_sides_compute_the_same(vs_torch):
+    report = vs_torch.run("small", batch=2, rounds=2, seed=0)
+    results = report["comparisons"]
+    assert [r["torch"]["call"] for r in results] == ["loop", "vmap", "batch", "iteration"]
+    for result in results:
+        assert result["difference"] < (1e-4 if result["jax"]["call"] == "iteration" else 1e-3)
+        pairs = zip(result["torch"]["seconds"], result["jax"]["seconds"], strict=True)
+        assert result["ratios"] == pytest.approx([theirs / ours for theirs, ours in pairs])
+    text = printed(vs_torch, report)
+    for result in results:
+        assert f"{np.median(result['ratios']):.3g} [{min(result['ratios']):.3g}" in text
+
+
+def test_nothing_is_timed_where_they_disagree(vs_torch):
+    ours, theirs = fake(vs_torch, "ours", "cpu"), fake(vs_torch, "theirs", "cpu", 1.01)
+    with pytest.raises(SystemExit, match=r"loop.*differ by 9\.9e-03.*nothing was timed"):
+        vs_torch.compare(ours, theirs, rounds=1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_must_be_numbers(vs_torch, value):
+    ours, theirs = fake(vs_torch, "ours", "cpu", value), fake(vs_torch, "theirs", "cpu", value)
+    with pytest.raises(SystemExit, match="nothing was timed"):
+        vs_torch.compare(ours, theirs, rounds=1)
+
+
+def test_no_ratio_between_kinds_of_device(vs_torch):
+    ours, theirs = fake(vs_torch, "ours", "gpu"), fake(vs_torch, "theirs", "cpu")
+    assert all(r["ratios"] is None for r in vs_torch.compare(ours, theirs, rounds=1))
+
+
+def test_rounding_is_no_disagreement_but_a_missing_tensor_is(vs_torch):
+    theirs = {"kernel": np.ones(4), "key.bias": np.full(4, 1e-20)}
+    assert vs_torch.difference(theirs | {"key.bias": np.zeros(4)}, theirs) < 1e-10
+    assert vs_torch.difference(theirs | {"kernel": np.array([1, 1, 1, 1.1])}, theirs) > 0.04
+    assert vs_torch.difference({"kernel": np.ones(4)}, theirs) == np.inf
