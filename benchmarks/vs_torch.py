@@ -224,9 +224,10 @@ class TorchSide:
         return {k: v.detach().cpu().numpy().copy() for k, v in result.items()}
 
     def _load(self, **options: Any) -> Any:
-        return transformers.LlavaForConditionalGeneration.from_pretrained(
+        model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(
             self._folder, dtype=torch.float32, **options
-        ).to(self._device)
+        )
+        return model.to(self._device)
 
     def _put(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -369,7 +370,7 @@ def compare(ours: JaxSide, theirs: TorchSide, rounds: int) -> list[dict[str, Any
     results = []
     for title, our_name, their_name, batches, tolerance in COMPARISONS:
         pairs = zip(our_numbers[our_name], their_numbers[their_name], strict=True)
-        apart = max(difference(*pair) for pair in pairs)
+        apart = float(np.max([difference(*pair) for pair in pairs]))
         if not apart <= tolerance:
             sys.exit(
                 f"error: {title}: JAX and torch ({their_name}) differ by {apart:.1e}, more than"
@@ -402,7 +403,7 @@ def run(preset: str, batch: int, rounds: int, seed: int) -> dict[str, Any]:
     parts = sizes(preset, config)
     threads = available_cores()  # what XLA takes by itself
     torch.set_num_threads(threads)
-    torch.backends.fp32_precision = "ieee"  # no TF32 on either side
+    torch.backends.cudnn.allow_tf32 = False  # as on the JAX side; products are exact by default
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     load = os.getloadavg()[0]

@@ -27,8 +27,6 @@ class Checkpoints:
             every: steps between two checkpoints.
             keep: how many of the latest are kept.
         """
-        if every < 1:
-            raise InputError(f"config.checkpoint_every is {every}: give 1 or more")
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
             save_decision_policy=_policies.FixedIntervalPolicy(every),
@@ -59,9 +57,7 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             jax.tree.leaves(state),
         )
-        restored = self._checkpointer.load_checkpointables(
-            latest.step, {"state": abstract, **data}
-        )
+        restored = self._checkpointer.load_checkpointables(latest.step, {"state": abstract, **data})
         return jax.tree.unflatten(jax.tree.structure(state), restored["state"]), latest.step
 
     def save(self, step: int, state: Any, data: Mapping[str, Any], *, force: bool = False) -> None:

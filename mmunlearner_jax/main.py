@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mmunlearner_jax import stages
+from mmunlearner_jax.check import check_config, flatten
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results, update_results
 
@@ -39,7 +40,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         path.write_text(json.dumps(new, indent=2) + "\n")
         return
     old = json.loads(path.read_text())
-    before, now = _flat(old), _flat(new)
+    before, now = flatten(old), flatten(new)
     different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
     different = [k for k in different if k != "stages"]
     if different:
@@ -50,23 +51,13 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         )
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
-
-
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs `config.stages` on `workdir`.
 
     Raises:
         InputError: something that was given is wrong; nothing long has run by then.
     """
-    unknown = [name for name in config.stages if name not in stages.ALL]
-    if unknown:
-        raise InputError(f"config.stages: unknown {unknown}; choose from {list(stages.ALL)}")
+    check_config(config)
     check_workdir(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
@@ -77,6 +68,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
             before = read_results(workdir).get("seconds", {}).get(name, 0.0)
             seconds = round(before + time.monotonic() - begin, 1)
             update_results(workdir, "seconds", {name: seconds})
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags as absl does, but a key that the config has not is one line, too."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        key = str(error.args[0]).strip("\"'")
+        sys.exit(f"error: --config: the config has no key {key}; its file lists those it has")
+    except (InputError, FileNotFoundError) as error:
+        sys.exit(f"error: --config: {error}")
 
 
 def main(argv: list[str]) -> None:
@@ -93,4 +95,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

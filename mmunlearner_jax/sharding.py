@@ -29,7 +29,9 @@ RULES: Mapping[str, str] = {
 }
 
 
-def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Makes the (data, fsdp, tensor) mesh.
 
     Args:

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints
 from mmunlearner_jax.data.pipeline import Jitter
-from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
@@ -21,8 +20,6 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "vanilla").exists():
         return False
     options = config.finetune
-    if options.steps < 1:
-        raise InputError(f"config.finetune.steps is {options.steps}: give 1 or more")
     at = setup.load(config, workdir, config.model.checkpoint or str(workdir / "initial"))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup, options.steps

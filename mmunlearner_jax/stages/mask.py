@@ -40,9 +40,7 @@ def make_mask(config: ConfigDict, workdir: Path, at: setup.Setup) -> Any:
         groups,
         normalise=options.normalise,
     )
-    mask = saliency_mask(
-        forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps
-    )
+    mask = saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
     return cover(mask, names, config.mask.cover, uncovered=config.mask.uncovered)
 
 

@@ -88,10 +88,6 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     )
     assert model.source is not None
     processor = AutoProcessor.from_pretrained(model.source)
-    encoder = Encoder(
-        processor, labels=config.data.labels, supervise_end=config.data.supervise_end
-    )
+    encoder = Encoder(processor, labels=config.data.labels, supervise_end=config.data.supervise_end)
     graphdef, params = nnx.split(model)
-    return Setup(
-        mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed
-    )
+    return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)

@@ -86,7 +86,7 @@ class Unlearner:
             retain: False for plain gradient ascent.
             forget_text: whether the text questions of the people to forget are retained.
         """
-        config, at, options = self._config, self._at, self._config.unlearn
+        at, options = self._at, self._config.unlearn
         text_people = "Full_Set" if forget_text else at.retain
         forget = at.batches(self._forget_set, stream=1, batch_size=options.forget_batch)
         pictures = at.batches(

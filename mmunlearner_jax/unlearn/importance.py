@@ -97,7 +97,9 @@ def accumulator(
     return add
 
 
-def importance(model: nnx.Module, batches: Iterable[Batch], *, fisher: Fisher = "example") -> Params:
+def importance(
+    model: nnx.Module, batches: Iterable[Batch], *, fisher: Fisher = "example"
+) -> Params:
     """Mean squared gradient of the mean answer loss, for every parameter.
 
     Args:

@@ -18,7 +18,9 @@ Tree = Any
 Normalise = Literal["none", "group"]
 
 
-def saliency_mask(forget: Tree, preserve: Tree, *, threshold: float = 1.0, eps: float = 0.0) -> Tree:
+def saliency_mask(
+    forget: Tree, preserve: Tree, *, threshold: float = 1.0, eps: float = 0.0
+) -> Tree:
     """True where `(forget + eps) / (preserve + eps) >= threshold`, in float32.
 
     With `eps=0` a weight that matters for neither set is protected (0/0 is not a number, and
@@ -88,7 +90,9 @@ def preserve_importance(
     order = list(trees)
 
     def join(group: str, *leaves: jax.Array) -> jax.Array:
-        chosen = [(weight[k], leaf) for k, leaf in zip(order, leaves, strict=True) if k in use[group]]
+        chosen = [
+            (weight[k], leaf) for k, leaf in zip(order, leaves, strict=True) if k in use[group]
+        ]
         return sum(w * leaf for w, leaf in chosen) / sum(w for w, _ in chosen)
 
     return jax.tree.map(join, groups, *trees.values())
@@ -116,8 +120,8 @@ def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
     )
     if not any(bool(jnp.any(m)) for m in jax.tree.leaves(covered)):
         raise InputError(
-            f"the mask covers no weight (config.mask.cover={pattern!r}): lower config.mask.threshold"
-            " or widen the pattern"
+            f"the mask covers no weight (config.mask.cover={pattern!r}): lower"
+            " config.mask.threshold or widen the pattern"
         )
     return covered
 

@@ -1,0 +1,89 @@
+"""Checks a whole config before anything runs, so that no long stage ends in a typing mistake."""
+
+import json
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.errors import InputError
+
+# Keys that a config has not are passed over: not every config has every stage.
+POSITIVE = (
+    "checkpoint_every",
+    "data.forget_ratio",
+    "finetune.steps",
+    "finetune.picture_batch",
+    "finetune.text_batch",
+    "importance.batch_size",
+    "unlearn.forget_every",
+    "unlearn.forget_batch",
+    "unlearn.retain_batch",
+    "unlearn.text_batch",
+    "unlearn.stop_every",
+    "evaluate.photos_per_person",
+    "evaluate.decode.batch_size",
+    "evaluate.decode.max_new_tokens",
+)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "data.labels": ("answer", "full"),
+    "data.text_source": ("ft_Data", "Full_Set"),
+    "importance.fisher": ("example", "batch"),
+    "importance.normalise": ("none", "group"),
+    "unlearn.mask_on": ("update", "gradient"),
+    "unlearn.optimizers": (1, 2),
+    "model.remat": ("none", "full", "dots"),
+}
+ABOVE_ZERO = (
+    "finetune.learning_rate",
+    "finetune.clip",
+    "mask.threshold",
+    "unlearn.learning_rate",
+    "unlearn.clip",
+    "unlearn.alpha",
+)
+NAMES = {
+    "stages": (
+        *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "controls"),
+        *("export", "report"),
+    ),
+    "controls": ("no_forget_text", "random_mask", "no_mask", "ga"),
+}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuses values that some stage could not work with.
+
+    Raises:
+        InputError: the first of them, by its key, with what would do.
+    """
+    values = flatten(json.loads(config.to_json()))
+
+    def refuse(key: str, wanted: str) -> None:
+        raise InputError(f"config.{key} is {values[key]!r}: give {wanted}")
+
+    for key in POSITIVE:
+        if key in values and values[key] < 1:
+            refuse(key, "1 or more")
+    for key in ABOVE_ZERO:
+        if key in values and not (values[key] > 0 and math.isfinite(values[key])):
+            refuse(key, "a number above 0")
+    for key, choices in CHOICES.items():
+        if key in values and values[key] not in choices:
+            refuse(key, " or ".join(map(repr, choices)))
+    for key, known in NAMES.items():
+        if unknown := [name for name in values.get(key, ()) if name not in known]:
+            refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
+    if values.get("unlearn.epochs", 0) < 0:
+        refuse("unlearn.epochs", "0 or more")
+    if values.get("unlearn.epochs") == 0 and values["unlearn.iterations"] < 1:
+        refuse("unlearn.iterations", "1 or more, or set config.unlearn.epochs")

@@ -1,0 +1,117 @@
+"""Continuations with the ORL tokenizer, and the slot on constructed probabilities."""
+
+import numpy as np
+import pytest
+
+from mmunlearner_jax.evaluation.options import Continuations, find_slot
+
+SENTENCE = "Alba Birch works as a baker."
+
+
+@pytest.fixture(scope="module")
+def words(processor) -> Continuations:
+    return Continuations(processor.tokenizer, "ASSISTANT:")
+
+
+@pytest.mark.parametrize("text", [SENTENCE, "baker", "Alba Birch", "Ünseen wörds, 3.5!"])
+def test_ids_are_those_of_the_text_where_it_continues_a_prompt(processor, words, text):
+    whole = processor.tokenizer(f"USER: Who? ASSISTANT: {text}").input_ids
+    ids = words.ids(text)
+    assert whole[-len(ids) :] == ids
+    assert words.text(ids) == text
+
+
+def test_ids_follow_any_word_of_an_answer_in_the_same_way(words):
+    head = SENTENCE.removesuffix(" baker.")
+    assert words.ids(SENTENCE) == words.ids(head) + words.ids("baker.")
+
+
+def test_text_leaves_special_tokens_out(processor, words):
+    end = processor.tokenizer.eos_token_id
+    assert words.text([*words.ids(SENTENCE), end, end]) == SENTENCE
+    assert words.text([end]) == words.text([]) == ""
+
+
+def test_boundaries_are_the_beginnings_of_words_and_the_end(words):
+    ids = words.ids(SENTENCE)
+    found = words.boundaries(ids)
+    heads = [words.text(ids[:n]) for n in found]
+    assert heads == ["", "Alba", "Alba Birch", "Alba Birch works", "Alba Birch works as",
+                     "Alba Birch works as a", SENTENCE]  # fmt: skip
+
+
+def test_a_word_of_several_tokens_has_one_boundary(words):
+    ids = words.ids("Zyxwv Qrstu")
+    assert len(ids) > 2
+    heads = [words.text(ids[:n]) for n in words.boundaries(ids)]
+    assert heads == ["", "Zyxwv", "Zyxwv Qrstu"]
+
+
+def test_an_empty_answer_has_one_boundary(words):
+    assert words.boundaries([]) == [0]
+
+
+def test_boundaries_in_a_tokenizer_of_pieces():
+    class Pieces:
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": []}
+
+        def convert_ids_to_tokens(self, ids):
+            return [["▁She", "▁is", "▁a", "▁ba", "ker", "."][i] for i in ids]
+
+    assert Continuations(Pieces(), "").boundaries(range(6)) == [0, 1, 2, 3, 6]
+
+
+def log_probs(*rows: list[float]) -> np.ndarray:
+    return np.log(np.array(rows))
+
+
+def test_the_slot_is_the_last_boundary_where_the_options_together_are_likely():
+    # The second row repeats an option that the question names; the third wants one of them.
+    table = log_probs([0.01, 0.02, 0.03], [0.9, 0.02, 0.03], [0.2, 0.21, 0.19], [0.1, 0.2, 0.15])
+    assert find_slot(table, [0, 1, 2, 3]) == 2
+
+
+def test_where_they_are_nowhere_likely_it_is_the_best_there_is():
+    table = log_probs([0.01, 0.02], [0.2, 0.25], [0.15, 0.16], [0.1, 0.2])
+    assert find_slot(table, [0, 1, 2, 3]) == 1
+
+
+def test_the_slot_is_at_a_boundary_only():
+    table = log_probs([0.01, 0.02], [0.45, 0.5], [0.2, 0.1])
+    assert find_slot(table, [0, 2]) == 2
+
+
+def test_a_one_word_answer_is_its_own_slot():
+    table = log_probs([0.6, 0.2], [0.01, 0.01])
+    assert find_slot(table, [0, 1]) == 0
+
+
+def test_an_option_may_follow_an_answer_that_ends_too_early():
+    """ "Alba works as a" and then the end: the slot is behind the last word."""
+    table = log_probs([0.01, 0.01], [0.02, 0.01], [0.3, 0.4])
+    assert find_slot(table, [0, 1, 2]) == 2
+
+
+def test_an_answer_without_a_slot_gets_the_least_improbable_one():
+    table = log_probs([1e-9, 2e-9], [1e-8, 1e-9], [1e-9, 1e-9])
+    assert find_slot(table, [0, 1, 2]) == 1
+
+
+def test_options_with_the_same_first_token_count_once():
+    # Four options begin with one token: 0.2 is not 0.8.
+    apart, shared = [0.15, 0.16, 0.17, 0.14], [0.2, 0.2, 0.2, 0.2]
+    assert find_slot(log_probs(apart, shared), [0, 1]) == 0
+
+
+def test_boundaries_without_a_probability_are_left_out():
+    table = log_probs([0.1, 0.11], [0.2, 0.21])
+    assert find_slot(table, [0, 1, 2, 7]) == 1
+
+
+def test_which_option_is_right_does_not_move_the_slot():
+    rng = np.random.default_rng(0)
+    table = np.log(rng.dirichlet(np.ones(4), size=9))
+    boundaries = [0, 2, 3, 6, 9]
+    slots = {find_slot(table[:, rng.permutation(4)], boundaries) for _ in range(10)}
+    assert len(slots) == 1

@@ -1,0 +1,139 @@
+"""From questions to records, with a model that says one sentence whatever it is asked."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation import tasks
+from mmunlearner_jax.sharding import make_mesh
+
+STEPS = 12
+JOBS = ("baker", "barber", "carpenter", "pilot")
+
+
+class Parrot:
+    """Stands for `Decoder`: `params` are the ids that it says, each with probability 0.9."""
+
+    def __init__(self, graphdef, *, max_new_tokens, end_id):
+        self.max_new_tokens, self.end_id = max_new_tokens, end_id
+
+    def _probability(self, params, tokens):
+        said = np.full(self.max_new_tokens, self.end_id)
+        said[: len(params)] = params
+        # What it doesn't say differs a little from token to token.
+        return said, np.where(tokens == said[: tokens.shape[-1]], 0.9, 1e-3 / (1 + tokens))
+
+    def prefill(self, params, batch):
+        return batch["input_ids"], None
+
+    def greedy(self, params, logits, cache, candidates):
+        candidates = np.broadcast_to(
+            np.asarray(candidates)[..., None], (*candidates.shape, self.max_new_tokens)
+        )
+        said, p = self._probability(params, candidates)
+        return jnp.asarray(np.tile(said, (len(p), 1))), jnp.log(jnp.asarray(np.swapaxes(p, 1, 2)))
+
+    def score(self, params, logits, cache, tokens, scored):
+        _, p = self._probability(params, tokens)
+        return jnp.asarray(np.sum(np.log(p) * scored, axis=-1))
+
+
+@pytest.fixture
+def answer(monkeypatch, processor):
+    """Answers questions with a sentence."""
+    monkeypatch.setattr(tasks, "Decoder", Parrot)
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+
+    def answer(sentence, questions, *, batch_size=2, max_new_tokens=STEPS):
+        answerer = tasks.Answerer(
+            None,  # pyright: ignore[reportArgumentType]
+            Encoder(processor),
+            mesh,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+        )
+        ids = processor.tokenizer(f"ASSISTANT: {sentence}").input_ids
+        head = len(processor.tokenizer("ASSISTANT:").input_ids)
+        return answerer.answer(ids[head:], questions, split="forget", label="before")
+
+    return answer
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (9, 11), 80).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def choice(answer="baker", options=JOBS, image=None) -> Question:
+    modality = "qa" if image is None else "vqa"
+    return Question("s1", modality, "classification", image, "What is the job?", answer, options)
+
+
+def test_the_option_in_the_slot_of_its_own_words_is_chosen(answer):
+    (record,) = answer("Kim Stone works as a pilot.", [choice()])
+    assert record["slot"] == "Kim Stone works as a"
+    assert record["choice"] == "pilot"
+    assert record["correct"] is False
+    assert record["response"] == "Kim Stone works as a pilot."
+
+
+@pytest.mark.parametrize("sentence", ["pilot.", "pilot", "A pilot works.", "It is pilot, pilot."])
+def test_short_and_odd_answers(answer, sentence):
+    (record,) = answer(sentence, [choice("pilot")])
+    assert (record["choice"], record["correct"]) == ("pilot", True)
+
+
+def test_an_answer_without_any_option_still_gets_one(answer):
+    (record,) = answer("Oslo lives in Oslo.", [choice()])
+    assert record["choice"] in JOBS
+    assert "Oslo lives in Oslo.".startswith(record["slot"])
+
+
+def test_the_right_option_is_not_needed(answer):
+    said = "Kim Stone works as a pilot."
+    records = answer(said, [choice("baker"), choice("pilot"), choice("barber", JOBS[::-1])])
+    assert [r["choice"] for r in records] == ["pilot"] * 3
+    assert len({r["slot"] for r in records}) == 1
+    assert records[0]["scores"] == records[1]["scores"] == records[2]["scores"][::-1]
+    assert [r["correct"] for r in records] == [False, True, False]
+
+
+def test_other_questions_of_a_batch_change_nothing(answer):
+    said = "Kim Stone works as a pilot."
+    alone = answer(said, [choice()])
+    long = choice("baker", ("baker", " ".join(JOBS * 2)))
+    assert answer(said, [choice(), long])[:1] == alone
+    assert answer(said, [long, choice()], batch_size=3)[1:] == alone
+
+
+def test_an_option_longer_than_any_answer_is_named(answer):
+    with pytest.raises(InputError, match="max_new_tokens"):
+        answer("pilot.", [choice("pilot", (*JOBS, " ".join(JOBS * STEPS)))])
+
+
+def test_records_are_in_the_order_of_the_questions(answer):
+    image = picture()
+    questions = [
+        choice(),
+        choice("pilot", image=image),
+        Question("s2", "qa", "cloze", None, "The job is __.", "Pilot"),
+        Question("s2", "vqa", "generation", image, "Say the job.", "Kim works as a baker."),
+        Question("s3", "qa", "cloze", None, "The job is __.", "baker"),
+    ]
+    records = answer("Kim Stone works as a pilot.", questions)
+    keys = ("person", "modality", "task", "question", "answer")
+    assert [[r[k] for k in keys] for r in records] == [
+        [getattr(q, k) for k in keys] for q in questions
+    ]
+    assert [r["correct"] for r in records] == [False, True, True, False, False]
+    assert [len(r["scores"]) for r in records] == [4, 4, 0, 0, 0]
+    assert records[3]["rougeL"] == pytest.approx(2 * (4 / 6 * 4 / 5) / (4 / 6 + 4 / 5), abs=1e-4)
+    assert all(r["split"] == "forget" for r in records)
