@@ -47,6 +47,7 @@ BARS: dict[tuple[str, str, str], tuple[float, float]] = {
     ("after", "test_retain", "vqa"): (0.90, 1),
     ("after", "retain", "qa"): (0.98, 1),
 }
+WITHIN = 0.03  # of the other things' accuracy before
 RUNS = {
     "before": "before",
     "after": "after: the default",
@@ -55,29 +56,6 @@ RUNS = {
     "no_mask": "no mask",
     "ga": "plain gradient ascent",
 }
-TEMPLATE = """\
-# The ORL example over seeds {{ seeds | join(", ") }}
-
-Written by `{{ command }}` on {{ where }}. Multiple choice with four options (chance 25 %), in
-percent: every seed, then the mean over the seeds and its standard error. `n` is the number of questions of one seed.
-{% for name, rows in tables.items() %}
-## {{ name | capitalize }}
-
-| questions | n | {% for s in seeds %}seed {{ s }} | {% endfor %}mean ± s.e. | bar |
-|---|---|{% for s in seeds %}---|{% endfor %}---|---|
-{% for row in rows -%}
-| {{ row.label }} | {{ row.n }} | {% for v in row.values %}{{ "%.1f" | format(100 * v) }} | {% endfor -%}
-{{ "%.1f ± %.1f" | format(100 * row.mean, 100 * row.error) }} | {{ row.bar }} |
-{% endfor -%}
-{% endfor %}
-## The runs
-
-| | {% for s in seeds %}seed {{ s }} | {% endfor %}
-|---|{% for s in seeds %}---|{% endfor %}
-| mask density | {% for r in results %}{{ "%.3f" | format(r.mask.density) }} | {% endfor %}
-| forget steps of the default | {% for r in results %}{{ r.unlearn.forget_steps }} | {% endfor %}
-| seconds in all | {% for r in results %}{{ "%.0f" | format(r.seconds.values() | sum) }} | {% endfor %}
-"""
 
 
 def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[str, Any] | None:
@@ -87,11 +65,17 @@ def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[
     if None in scores:
         return None
     values = np.array([s["value"] for s in scores])
-    least, most = BARS.get((run, *cell), (None, None))
     bar = ""
-    if least is not None and most is not None:
+    if limits := BARS.get((run, *cell)):
+        least, most = limits
         met = least <= values.mean() <= most
         bar = (f"≥ {least:.0%}" if least else f"≤ {most:.0%}") + (": met" if met else ": missed")
+    elif (run, cell[0]) == ("after", "realworld"):
+        before = np.mean(
+            [r["before"][cell[0]][cell[1]]["classification"]["value"] for r in results]
+        )
+        met = abs(values.mean() - before) <= WITHIN
+        bar = f"within {100 * WITHIN:.0f} points of before: " + ("met" if met else "missed")
     return {
         "label": CELLS[cell],
         "n": scores[0]["n"],
@@ -118,8 +102,8 @@ def main(_: list[str]) -> None:
         f" {platform.python_version()}, jax {jax.__version__}"
     )
     command = f"python benchmarks/orl_seeds.py --seeds={','.join(_SEEDS.value)}"
-    environment = jinja2.Environment(keep_trailing_newline=True, autoescape=False)
-    text = environment.from_string(TEMPLATE).render(
+    template = Path(__file__).with_suffix(".md.j2").read_text()
+    text = jinja2.Template(template, keep_trailing_newline=True).render(
         seeds=_SEEDS.value, command=command, where=where, tables=tables, results=results
     )
     Path(_OUT.value).parent.mkdir(parents=True, exist_ok=True)
