@@ -143,6 +143,7 @@ class JaxSide:
     def __init__(self, folder: Path, forget: Batch, retain: Batch, mask: Numbers, options: Any):
         self._model = from_pretrained(folder)
         self._graphdef, self._params = nnx.split(self._model)
+        self._device = jax.local_devices()[0]
         self._forget, self._retain = (
             jax.device_put(self._model.group_pictures(batch)) for batch in (forget, retain)
         )
@@ -155,14 +156,15 @@ class JaxSide:
         self._forget_step = ascent_step(self._graphdef, ascend)
         descend = optax.chain(clip, adam)
         self._retain_step = descent_step(self._graphdef, descend)
-        self._state = TrainState.create(jax.tree.map(jnp.copy, self._params), descend)
+        state = TrainState.create(jax.tree.map(jnp.copy, self._params), descend)
+        # Placed by hand: a counter that is on no device for sure makes the second call compile too.
+        self._state = jax.device_put(state, self._device)
         self.calls = {
             "example": self._fisher("example"),
             "batch": self._fisher("batch"),
             "iteration": self._iteration,
         }
-        device = jax.local_devices()[0]
-        self.kind, self.device = device.platform, device.device_kind
+        self.kind, self.device = self._device.platform, self._device.device_kind
 
     def numbers(self, result: Any) -> Numbers:
         """What a call returned, on the host, by transformers' names."""
@@ -171,7 +173,7 @@ class JaxSide:
 
     def _fisher(self, fisher: Any) -> Callable[[], Any]:
         add = accumulator(self._graphdef, fisher=fisher)
-        sums = FisherSums.zeros(self._params)
+        sums = jax.device_put(FisherSums.zeros(self._params), self._device)
 
         def call():
             nonlocal sums

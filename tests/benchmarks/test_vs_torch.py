@@ -1,10 +1,12 @@
 """The benchmark against torch: equal numbers, honest ratios."""
 
+import contextlib
 import importlib.util
 import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -31,6 +33,15 @@ def fake(module, side, kind, value=1.0):
     return SimpleNamespace(kind=kind, calls=dict.fromkeys(names, call), numbers=lambda x: x)
 
 
+@contextlib.contextmanager
+def unoptimized():
+    """Compiles fast rather than well: nothing here looks at how long a call took."""
+    before = jax.config.jax_disable_most_optimizations  # pyright: ignore
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def printed(module, report):
     console = Console(width=100, file=io.StringIO())
     with console.capture() as capture:
@@ -40,7 +51,8 @@ def printed(module, report):
 
 @pytest.fixture(scope="module")
 def report(vs_torch):
-    return vs_torch.run("small", batch=2, rounds=2, seed=0)
+    with unoptimized():
+        return vs_torch.run("small", batch=2, rounds=2, seed=0)
 
 
 def test_both_sides_compute_the_same(report):

@@ -36,7 +36,7 @@ CONFIG = LlavaConfig(
     ),
     image_token_id=IMAGE,
 )
-MESHES = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
+MESHES = [(8, 1, 1), (2, 2, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def work(model, batch, sizes):
     prompt = {k: v for k, v in batch.items() if k != "labels"}
     logits, cache = decoder.prefill(params, prompt)
     tokens, _ = decoder.greedy(params, logits, cache, jnp.zeros((8, 1), jnp.int32))
-    return jax.device_get((importances, state.params, up, down, tokens))
+    return jax.device_get((*importances, state.params, up, down, tokens))
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,12 @@ def one_device(model, batch):
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_any_mesh_gives_the_result_of_one_device(model, batch, one_device, sizes):
-    with jax.default_matmul_precision("highest"):
-        many = work(model, batch, sizes)
-    for expected, got in zip(jax.tree.leaves(one_device), jax.tree.leaves(many), strict=True):
-        scale = np.abs(expected).max() or 1
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * scale)
+    for expected, got in zip(one_device, work(model, batch, sizes), strict=True):
+        expected, got = jax.tree.leaves(expected), jax.tree.leaves(got)
+        # Gradients that are 0 but for rounding (a key's bias) have no scale of their own.
+        scale = max(np.abs(leaf).max() for leaf in expected)
+        for one, many in zip(expected, got, strict=True):
+            np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-6 * scale)
 
 
 def test_parameters_are_really_split(model):

@@ -1,0 +1,211 @@
+"""The command line: one clear line for every mistake, and nothing left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import llava, orl
+from mmunlearner_jax import main
+from mmunlearner_jax.errors import InputError
+from tests.data.conftest import Published
+
+ROOT = Path(__file__).parents[1]
+
+# Everything that takes long is imported once; each command line then has its own process.
+SERVER = """
+import json, os, runpy, sys
+import mmunlearner_jax.stages
+for line in sys.stdin:
+    sys.argv[1:] = json.loads(line)
+    out, err = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        os.dup2(out[1], 1), os.dup2(err[1], 2)
+        runpy.run_module("mmunlearner_jax.main", run_name="__main__", alter_sys=True)
+        sys.exit()
+    os.close(out[1]), os.close(err[1])
+    texts = [os.fdopen(fd).read() for fd in (out[0], err[0])]
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([code, *texts]), flush=True)
+"""
+
+
+def python(program: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def command():
+    """Runs `python -m mmunlearner_jax.main ARGUMENTS`: exit code, stdout, stderr."""
+    with python(SERVER, stdin=subprocess.PIPE) as server:
+        assert server.stdin is not None and server.stdout is not None
+
+        def run(*arguments: str) -> tuple[int, str, str]:
+            server.stdin.write(json.dumps(arguments) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
+
+        yield run
+        server.stdin.close()
+
+
+def test_help(command):
+    _, out, err = command("--help")
+    assert "--workdir" in out
+    assert "--config" in out
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--config.unlearn.nope=1"], "nope"),
+        (["--config.nope.steps=1"], "nope"),
+        (["--config.finetune.steps=ten"], "config.finetune.steps"),
+        (["--config.finetune.steps=0"], "config.finetune.steps"),
+        (["--config.unlearn.forget_every=-3"], "config.unlearn.forget_every"),
+        (["--config.checkpoint_every=0"], "config.checkpoint_every"),
+        (["--config.stages=('prepare','forget')"], "config.stages"),
+        (["--config=configs/missing.py"], "configs/missing.py"),
+        (["--nope"], "nope"),
+        (["extra"], "extra"),
+        (["--workdir="], "workdir"),
+    ],
+)
+def test_one_line_tells_what_is_wrong(command, tmp_path, arguments, named):
+    workdir = tmp_path / "run"
+    code, _, err = command("--config=configs/orl.py", f"--workdir={workdir}", *arguments)
+    assert code == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["workdir", "config"])
+def test_both_flags_are_needed(command, tmp_path, flag):
+    flags = {"config": "configs/orl.py", "workdir": str(tmp_path / "run")}
+    code, _, err = command(*(f"--{k}={v}" for k, v in flags.items() if k != flag))
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert f"--{flag}" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_llava_needs_a_checkpoint(command, tmp_path):
+    code, _, err = command("--config=configs/llava.py", f"--workdir={tmp_path / 'run'}")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("error: config.model.checkpoint is empty: give")
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_torch_and_tensorflow_are_not_imported():
+    """Even where torch is installed, for `transformers` would take it."""
+    program = "import {}, sys; print({{'torch', 'tensorflow'}} & sys.modules.keys())"
+    for module in ("mmunlearner_jax", "mmunlearner_jax.main"):
+        with python(program.format(module)) as process:
+            assert process.communicate()[0].strip() == "set()", module
+
+
+@pytest.fixture
+def config():
+    """The default config; `run` sets where compiled programs are kept."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    yield orl.get_config()
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def mistake(config: ConfigDict, workdir: Path) -> str:
+    with pytest.raises(InputError) as error:
+        main.run(config, workdir)
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+def test_a_workdir_of_another_config(config, tmp_path):
+    config.stages = ()
+    main.run(config, tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    config.unlearn.learning_rate = 1e-3
+    config.seed, config.stages = 5, ("report",)
+    line = mistake(config, tmp_path)
+    assert "seed was 0 and is now 5 (2 fields differ)" in line
+    assert str(tmp_path / "config.json") in line
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_stages_may_differ(config, tmp_path):
+    config.stages = ()
+    main.run(config, tmp_path)
+    config.stages = ("report",)
+    assert "seed" not in mistake(config, tmp_path)
+
+
+def test_a_single_stage_finds_the_model_that_was_finetuned_here(config, tmp_path):
+    (tmp_path / "vanilla").mkdir()
+    config.stages = ("mask",)
+    assert "benchmark is missing" in mistake(config, tmp_path)
+
+
+def test_a_workdir_that_cannot_be_made(config, tmp_path):
+    config.stages = ()
+    file = tmp_path / "file"
+    file.touch()
+    assert str(file) in mistake(config, file)
+    assert str(file) in mistake(config, file / "run")
+
+
+def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
+    root = Published(tmp_path / "published").write()
+    config = llava.get_config()
+    config.model.checkpoint = str(tmp_path)
+    workdir = tmp_path / "run"
+    assert "config.data.benchmark" in mistake(config, workdir)
+    config.data.benchmark = str(root)  # the first try does not make this another config
+    config.mesh = (-1, 1, 1)
+    line = mistake(config, workdir)
+    assert "forget_5" in line
+    assert "ratios available here: 25, 50" in line
+    config.data.forget_ratio = 25
+    assert "config.json" in mistake(config, workdir)  # the checkpoint's: the folder has none
+    assert not list(workdir.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("finetune.steps", -1),
+        ("unlearn.iterations", 0),
+        ("unlearn.iterations", -5),
+        ("unlearn.stop_every", 0),
+        ("checkpoint_every", 0),
+        ("importance.batch_size", 0),
+        ("importance.examples", -1),
+        ("importance.fisher", "token"),
+        ("unlearn.mask_on", "nothing"),
+        ("unlearn.optimizers", 3),
+        ("unlearn.learning_rate", float("nan")),
+        ("finetune.warmup", 600),
+        ("model.remat", "some"),
+        ("model.param_dtype", "float33"),
+        ("controls", ("no_mask", "nothing")),
+        ("evaluate.decode.max_new_tokens", 0),
+    ],
+)
+def test_values_are_refused_before_anything_is_written(config, tmp_path, key, value):
+    config.update_from_flattened_dict({key: value})
+    assert mistake(config, tmp_path / "run").startswith(f"config.{key} is ")
+    assert list(tmp_path.iterdir()) == []
