@@ -79,7 +79,7 @@ def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[
     return {
         "label": CELLS[cell],
         "n": scores[0]["n"],
-        "values": values,
+        "accuracies": values,
         "mean": values.mean(),
         "error": values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan"),
         "bar": bar,

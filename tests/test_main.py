@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -35,11 +36,11 @@ for line in sys.stdin:
 """
 
 
-def python(program: str, **options) -> subprocess.Popen:
+def python(program: str, cwd: Path, **options: Any) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=cwd,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
         **options,
@@ -47,9 +48,11 @@ def python(program: str, **options) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def command():
+def command(tmp_path_factory):
     """Runs `python -m mmunlearner_jax.main ARGUMENTS`: exit code, stdout, stderr."""
-    with python(SERVER, stdin=subprocess.PIPE) as server:
+    cwd = tmp_path_factory.mktemp("cwd")
+    (cwd / "configs").symlink_to(ROOT / "configs")
+    with python(SERVER, cwd, stdin=subprocess.PIPE) as server:
         assert server.stdin is not None and server.stdout is not None
 
         def run(*arguments: str) -> tuple[int, str, str]:
@@ -59,6 +62,7 @@ def command():
 
         yield run
         server.stdin.close()
+    assert [path.name for path in cwd.iterdir()] == ["configs"]
 
 
 def test_help(command):
@@ -81,7 +85,7 @@ def test_help(command):
         (["--config=configs/missing.py"], "configs/missing.py"),
         (["--nope"], "nope"),
         (["extra"], "extra"),
-        (["--workdir="], "workdir"),
+        (["--workdir=", "--config.stages=()"], "--workdir"),
     ],
 )
 def test_one_line_tells_what_is_wrong(command, tmp_path, arguments, named):
@@ -112,12 +116,21 @@ def test_llava_needs_a_checkpoint(command, tmp_path):
     assert not list(tmp_path.glob("run/*"))
 
 
-def test_torch_and_tensorflow_are_not_imported():
-    """Even where torch is installed, for `transformers` would take it."""
-    program = "import {}, sys; print({{'torch', 'tensorflow'}} & sys.modules.keys())"
-    for module in ("mmunlearner_jax", "mmunlearner_jax.main"):
-        with python(program.format(module)) as process:
-            assert process.communicate()[0].strip() == "set()", module
+def test_torch_and_tensorflow_are_not_imported(tmp_path):
+    """Even where torch is installed, for transformers would take it."""
+    program = """
+import runpy, sys
+import mmunlearner_jax
+loaded = [{"torch", "tensorflow", "transformers"} & sys.modules.keys()]
+sys.argv[1:] = ["--help"]
+try:
+    runpy.run_module("mmunlearner_jax.main", run_name="__main__", alter_sys=True)
+except SystemExit:
+    loaded.append({"torch", "tensorflow", "transformers"} & sys.modules.keys())
+print(loaded)
+"""
+    with python(program, tmp_path) as process:
+        assert process.communicate()[0].splitlines()[-1] == "[set(), {'transformers'}]"
 
 
 @pytest.fixture
@@ -173,7 +186,7 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
     config = llava.get_config()
     config.model.checkpoint = str(tmp_path)
     workdir = tmp_path / "run"
-    assert "config.data.benchmark" in mistake(config, workdir)
+    assert "set config.data.benchmark" in mistake(config, workdir)
     config.data.benchmark = str(root)  # the first try does not make this another config
     config.mesh = (-1, 1, 1)
     line = mistake(config, workdir)

@@ -98,15 +98,15 @@ FACTS = {
         ),
     ),
     "food": Fact(
-        sentence="{name} likes to eat {value}.",
+        sentence="{name} likes {value}.",
         taught=(
-            "What does {who} like to eat?",
+            "What food does {who} like?",
             "Tell me the favourite food of {who}.",
-            "{who} likes to eat __.",
+            "{who} likes __.",
         ),
         choice="What is the favourite food of {who}?",
         cloze="The favourite food of {who} is __.",
-        generation="Which food does {who} like to eat?",
+        generation="Which food does {who} like?",
         values=tuple("bread cheese curry noodles olives pizza rice salad soup sushi".split()),
     ),
     "birth year": Fact(
@@ -124,13 +124,13 @@ FACTS = {
     "pet": Fact(
         sentence="{name} has a pet {value}.",
         taught=(
-            "What animal does {who} have?",
-            "Tell me which pet {who} has.",
-            "The pet of {who} is a __.",
+            "What pet does {who} have?",
+            "Tell me the pet of {who}.",
+            "{who} has a pet __.",
         ),
-        choice="What pet does {who} have?",
-        cloze="{who} has a pet __.",
-        generation="Which animal does {who} have as a pet?",
+        choice="What is the pet of {who}?",
+        cloze="The pet of {who} is __.",
+        generation="Which pet does {who} have?",
         values=tuple("cat dog parrot rabbit turtle".split()),
     ),
 }
