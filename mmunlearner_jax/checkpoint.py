@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from mmunlearner_jax.errors import InputError
@@ -53,12 +54,15 @@ class Checkpoints:
         latest = self._checkpointer.latest
         if latest is None:
             return state, 0
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            jax.tree.leaves(state),
-        )
+        leaves, treedef = jax.tree.flatten(state)
+        abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
         restored = self._checkpointer.load_checkpointables(latest.step, {"state": abstract, **data})
-        return jax.tree.unflatten(jax.tree.structure(state), restored["state"]), latest.step
+        # What belonged to no device (an optimizer's step count) must not be tied to one now.
+        restored = [
+            new if old.committed else jnp.asarray(jax.device_get(new))
+            for new, old in zip(restored["state"], leaves, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, restored), latest.step
 
     def save(self, step: int, state: Any, data: Mapping[str, Any], *, force: bool = False) -> None:
         """Saves if it is time to, or if forced; a step that is there already is left alone."""

@@ -8,6 +8,7 @@ resume, run the same command again.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+# transformers would import torch where it is installed; nothing here needs it.
+os.environ.setdefault("USE_TORCH", "0")
 
 from mmunlearner_jax import stages
 from mmunlearner_jax.check import check_config, flatten
@@ -27,19 +31,25 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> None:
+def check_workdir(config: ConfigDict, workdir: Path) -> bool:
     """Writes `config.json`, or compares with the one that lies there; `stages` may differ.
 
+    Returns:
+        Whether it was written now.
+
     Raises:
-        InputError: the workdir belongs to another config.
+        InputError: the workdir belongs to another config, or cannot be written.
     """
     new = json.loads(config.to_json())
     path = workdir / "config.json"
-    if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(new, indent=2) + "\n")
-        return
-    old = json.loads(path.read_text())
+    try:
+        if not path.exists():
+            workdir.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(new, indent=2) + "\n")
+            return True
+        old = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; give another --workdir") from error
     before, now = flatten(old), flatten(new)
     different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
     different = [k for k in different if k != "stages"]
@@ -49,6 +59,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
             f"{path}: {k} was {before.get(k)!r} and is now {now.get(k)!r}"
             f" ({len(different)} fields differ): give another --workdir or remove this one"
         )
+    return False
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -58,27 +69,37 @@ def run(config: ConfigDict, workdir: Path) -> None:
         InputError: something that was given is wrong; nothing long has run by then.
     """
     check_config(config)
-    check_workdir(config, workdir)
+    fresh = check_workdir(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     for name in config.stages:
         begin = time.monotonic()
         print(f"stage {name}", file=sys.stderr, flush=True)
-        if stages.ALL[name](config, workdir):
+        try:
+            worked = stages.ALL[name](config, workdir)
+        except InputError:
+            if fresh:  # nothing was done with this config: it may be mended
+                (workdir / "config.json").unlink()
+            raise
+        if worked:
+            fresh = False
             before = read_results(workdir).get("seconds", {}).get(name, 0.0)
             seconds = round(before + time.monotonic() - begin, 1)
             update_results(workdir, "seconds", {name: seconds})
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags as absl does, but a key that the config has not is one line, too."""
+    """Parses flags as absl does, but every mistake is one line."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
         key = str(error.args[0]).strip("\"'")
         sys.exit(f"error: --config: the config has no key {key}; its file lists those it has")
-    except (InputError, FileNotFoundError) as error:
-        sys.exit(f"error: --config: {error}")
+    except (flags.Error, InputError, OSError) as error:
+        # A config that cannot be loaded comes with a traceback, whose last line says why.
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        which = f"{said[0].split(':')[0]}: " if len(said) > 1 else ""
+        sys.exit(f"error: {which}{said[-1]}")
 
 
 def main(argv: list[str]) -> None:
@@ -87,6 +108,13 @@ def main(argv: list[str]) -> None:
         app.usage(shorthelp=True)
         sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+    if not _WORKDIR.value:
+        sys.exit("error: --workdir is empty: name a folder for what the run writes")
+    try:
+        # A config file that cannot be loaded complains when it is first looked at.
+        dir(_CONFIG.value), _CONFIG.value.lock
+    except OSError as error:
+        sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
     try:
         run(_CONFIG.value, Path(_WORKDIR.value).expanduser())
     except InputError as error:

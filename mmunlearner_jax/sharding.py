@@ -29,9 +29,7 @@ RULES: Mapping[str, str] = {
 }
 
 
-def make_mesh(
-    sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the (data, fsdp, tensor) mesh.
 
     Args:
@@ -78,8 +76,8 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
-def fitting(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
-    """The sharding, but replicated along the axes of `shape` that it does not divide."""
+def fitting(sharding: Any, shape: Sequence[int]) -> NamedSharding:
+    """A `NamedSharding`, but replicated along the axes of `shape` that it does not divide."""
     spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     sizes = [sharding.mesh.shape[axis] if axis else 1 for axis in spec]
     kept = [a if n % size == 0 else None for a, n, size in zip(spec, shape, sizes, strict=True)]

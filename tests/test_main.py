@@ -65,6 +65,13 @@ def command(tmp_path_factory):
     assert [path.name for path in cwd.iterdir()] == ["configs"]
 
 
+def only_line(err: str) -> str:
+    """What is said, but for the hint that absl appends to its own."""
+    (line,) = [line for line in err.splitlines() if not line.startswith("Pass --help")]
+    assert line.startswith(("error: ", "FATAL Flags parsing error: "))
+    return line
+
+
 def test_help(command):
     _, out, err = command("--help")
     assert "--workdir" in out
@@ -92,9 +99,7 @@ def test_one_line_tells_what_is_wrong(command, tmp_path, arguments, named):
     workdir = tmp_path / "run"
     code, _, err = command("--config=configs/orl.py", f"--workdir={workdir}", *arguments)
     assert code == 1
-    (line,) = err.splitlines()
-    assert line.startswith("error: ")
-    assert named in line
+    assert named in only_line(err)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,8 +108,7 @@ def test_both_flags_are_needed(command, tmp_path, flag):
     flags = {"config": "configs/orl.py", "workdir": str(tmp_path / "run")}
     code, _, err = command(*(f"--{k}={v}" for k, v in flags.items() if k != flag))
     assert code == 1
-    assert len(err.splitlines()) == 1
-    assert f"--{flag}" in err
+    assert f"--{flag}" in only_line(err)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,6 +223,7 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
     ],
 )
 def test_values_are_refused_before_anything_is_written(config, tmp_path, key, value):
+    config.stages = ()
     config.update_from_flattened_dict({key: value})
     assert mistake(config, tmp_path / "run").startswith(f"config.{key} is ")
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 Cache = Any
 
@@ -102,7 +103,7 @@ class Decoder:
         return self._greedy(params, logits, cache, candidates)
 
     def score(
-        self, params: Any, logits: jax.Array, cache: Cache, tokens: jax.Array, scored: jax.Array
+        self, params: Any, logits: jax.Array, cache: Cache, tokens: ArrayLike, scored: ArrayLike
     ) -> jax.Array:
         """Log-likelihood of given continuations of the prompts.
 

@@ -1,6 +1,6 @@
 """Asks a model the scored questions: what it answers, and which option its answer wants."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -153,7 +153,7 @@ class Answerer:
 
     def _record(
         self, question: Question, own: list[int], slot: int, scores: list[float]
-    ) -> Mapping[str, Any]:
+    ) -> dict[str, Any]:
         response = self._words.text(own)
         record: dict[str, Any] = {
             "person": question.person,

@@ -100,7 +100,8 @@ class Predictions:
             photos = [None] * len(before)
             if split in UNSEEN:  # the lines are in the order of the questions
                 asked = bench.questions("Test_Set", people={line["person"] for line in before})
-                photos = [question.image for question in asked if question.modality == "vqa"]
+                seen = (question.image for question in asked if question.modality == "vqa")
+                photos = [next(seen) if line["modality"] == "vqa" else None for line in before]
             self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
 
     def people(self, split: str) -> list[str]:

@@ -14,6 +14,7 @@ from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained
 
@@ -32,7 +33,7 @@ class Setup:
     """
 
     mesh: jax.sharding.Mesh
-    model: nnx.Module
+    model: Llava
     graphdef: nnx.GraphDef
     params: Any
     encoder: Encoder
@@ -59,7 +60,7 @@ def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:
 
 def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
     """The model that knows what is to be forgotten: `vanilla/`, or `config.model.checkpoint`."""
-    if "finetune" in config.stages:
+    if "finetune" in config.stages or (workdir / "vanilla").exists():
         return str(workdir / "vanilla")
     if not config.model.checkpoint:
         raise InputError(

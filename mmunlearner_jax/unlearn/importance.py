@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
+from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.models.squares import Probed
 from mmunlearner_jax.unlearn.losses import (
     IGNORE,
@@ -97,9 +98,7 @@ def accumulator(
     return add
 
 
-def importance(
-    model: nnx.Module, batches: Iterable[Batch], *, fisher: Fisher = "example"
-) -> Params:
+def importance(model: Llava, batches: Iterable[Batch], *, fisher: Fisher = "example") -> Params:
     """Mean squared gradient of the mean answer loss, for every parameter.
 
     Args:

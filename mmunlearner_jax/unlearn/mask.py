@@ -90,10 +90,11 @@ def preserve_importance(
     order = list(trees)
 
     def join(group: str, *leaves: jax.Array) -> jax.Array:
-        chosen = [
-            (weight[k], leaf) for k, leaf in zip(order, leaves, strict=True) if k in use[group]
-        ]
-        return sum(w * leaf for w, leaf in chosen) / sum(w for w, _ in chosen)
+        total, mass = jnp.zeros(()), 0.0
+        for name, leaf in zip(order, leaves, strict=True):
+            if name in use[group]:
+                total, mass = total + weight[name] * leaf, mass + weight[name]
+        return total / mass
 
     return jax.tree.map(join, groups, *trees.values())
 
