@@ -33,6 +33,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "unlearn.mask_on": ("update", "gradient"),
     "unlearn.optimizers": (1, 2),
     "model.remat": ("none", "full", "dots"),
+    "model.param_dtype": ("float32", "bfloat16", "float16"),
+    "model.compute_dtype": ("float32", "bfloat16", "float16"),
 }
 ABOVE_ZERO = (
     "finetune.learning_rate",
@@ -83,6 +85,10 @@ def check_config(config: ConfigDict) -> None:
     for key, known in NAMES.items():
         if unknown := [name for name in values.get(key, ()) if name not in known]:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
+    if values.get("importance.examples", 0) < 0:
+        refuse("importance.examples", "0 (all) or more")
+    if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
+        refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:
         refuse("unlearn.epochs", "0 or more")
     if values.get("unlearn.epochs") == 0 and values["unlearn.iterations"] < 1:

@@ -8,7 +8,6 @@ resume, run the same command again.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,6 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
-
-# transformers would import torch where it is installed; nothing here needs it.
-os.environ.setdefault("USE_TORCH", "0")
 
 from mmunlearner_jax import stages
 from mmunlearner_jax.check import check_config, flatten
@@ -112,11 +108,13 @@ def main(argv: list[str]) -> None:
         sys.exit("error: --workdir is empty: name a folder for what the run writes")
     try:
         # A config file that cannot be loaded complains when it is first looked at.
-        dir(_CONFIG.value), _CONFIG.value.lock
-    except OSError as error:
-        sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+        config: ConfigDict = _CONFIG.value
+        config.to_json()
+    except Exception as error:  # whatever its Python raised
+        cause = error.__cause__ or error
+        sys.exit(f"error: --config: {str(cause).splitlines()[-1].strip()}")
     try:
-        run(_CONFIG.value, Path(_WORKDIR.value).expanduser())
+        run(config, Path(_WORKDIR.value).expanduser())
     except InputError as error:
         sys.exit(f"error: {error}")
 
