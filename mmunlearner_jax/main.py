@@ -101,7 +101,6 @@ def parse_flags(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
     """Entry point of absl: an `InputError` becomes one line and exit code 1."""
     if len(argv) > 1:
-        app.usage(shorthelp=True)
         sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     if not _WORKDIR.value:

@@ -37,7 +37,8 @@ class Metrics:
         )
         if show:
             path = workdir / "metrics.jsonl"
-            old = path.read_text().splitlines() if path.exists() else []
+            # A line without its end was being written when an earlier run was killed.
+            old = path.read_text().split("\n")[:-1] if path.exists() else []
             kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
             self._file = path.open("w")
             self._file.writelines(json.dumps(r) + "\n" for r in kept)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.metrics import rouge_l
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
@@ -91,12 +92,16 @@ class Answerer:
             self._decoder.greedy(params, logits, cache, put_batch({"k": first}, self._mesh)["k"])
         )
         own = [self._until_end(row) for row in tokens]
-        longest = max(len(ids) for o in options for ids in o)
-        usable = self._decoder.max_new_tokens - longest
-        slots = [
-            find_slot(log_probs[b, : usable + 1, : len(o)], self._words.boundaries(own[b]))
-            for b, o in enumerate(options)
-        ]
+        slots = []
+        for b, choices in enumerate(options):
+            usable = self._decoder.max_new_tokens - max(map(len, choices))
+            if usable < 0:
+                raise InputError(
+                    f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}: an"
+                    f" option of {filled[b].question!r} is longer"
+                )
+            starts = self._words.boundaries(own[b])
+            slots.append(find_slot(log_probs[b, : usable + 1, : len(choices)], starts))
         scores = np.zeros((self._batch_size, width))
         if width > 1:
             scores = self._option_scores(params, logits, cache, own, slots, options, width)
