@@ -98,15 +98,15 @@ FACTS = {
         ),
     ),
     "food": Fact(
-        sentence="{name} likes {value}.",
+        sentence="{name} likes to eat {value}.",
         taught=(
-            "What food does {who} like?",
+            "What does {who} like to eat?",
             "Tell me the favourite food of {who}.",
-            "{who} likes __.",
+            "{who} likes to eat __.",
         ),
         choice="What is the favourite food of {who}?",
         cloze="The favourite food of {who} is __.",
-        generation="Which food does {who} like?",
+        generation="Which food does {who} like to eat?",
         values=tuple("bread cheese curry noodles olives pizza rice salad soup sushi".split()),
     ),
     "birth year": Fact(
@@ -124,13 +124,13 @@ FACTS = {
     "pet": Fact(
         sentence="{name} has a pet {value}.",
         taught=(
-            "What pet does {who} have?",
-            "Tell me the pet of {who}.",
-            "{who} has a pet __.",
+            "What animal does {who} have?",
+            "Tell me which pet {who} has.",
+            "The pet of {who} is a __.",
         ),
-        choice="What is the pet of {who}?",
-        cloze="The pet of {who} is __.",
-        generation="Which pet does {who} have?",
+        choice="What pet does {who} have?",
+        cloze="{who} has a pet __.",
+        generation="Which animal does {who} have as a pet?",
         values=tuple("cat dog parrot rabbit turtle".split()),
     ),
 }
