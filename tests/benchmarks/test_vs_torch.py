@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
