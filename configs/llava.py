@@ -1,6 +1,6 @@
 """LLaVA-1.5-7B forgets people of MLLMU-Bench.
 
-    python -m mmunlearner_jax.main --config=configs/llava.py --workdir=gs://bucket/run \
+    python -m mmunlearner_jax.main --config=configs/llava.py --workdir=runs/llava \
         --config.model.checkpoint=PATH_OR_HF_NAME --config.data.benchmark=PATH_TO_PARQUET
 
 The checkpoint is a vanilla one, which knows the people (`third_party/manifest.toml` lists those

@@ -74,7 +74,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         try:
             worked = stages.ALL[name](config, workdir)
         except InputError:
-            if fresh:  # nothing was done with this config: it may be mended
+            # Where nothing was made yet, the config may be mended.
+            if fresh and [p.name for p in workdir.iterdir()] == ["config.json"]:
                 (workdir / "config.json").unlink()
             raise
         if worked:

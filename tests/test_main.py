@@ -53,15 +53,16 @@ def command(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("cwd")
     (cwd / "configs").symlink_to(ROOT / "configs")
     with python(SERVER, cwd, stdin=subprocess.PIPE) as server:
-        assert server.stdin is not None and server.stdout is not None
+        stdin, stdout = server.stdin, server.stdout
+        assert stdin is not None and stdout is not None
 
         def run(*arguments: str) -> tuple[int, str, str]:
-            server.stdin.write(json.dumps(arguments) + "\n")
-            server.stdin.flush()
-            return json.loads(server.stdout.readline())
+            stdin.write(json.dumps(arguments) + "\n")
+            stdin.flush()
+            return json.loads(stdout.readline())
 
         yield run
-        server.stdin.close()
+        stdin.close()
     assert [path.name for path in cwd.iterdir()] == ["configs"]
 
 

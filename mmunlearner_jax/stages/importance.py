@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "importance").exists():
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    zero = jax.jit(FisherSums.zeros)(at.params)
+    zero = FisherSums.zeros(at.params)
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
     for name, samples in sets(at, options.examples).items():

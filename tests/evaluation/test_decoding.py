@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -34,7 +35,7 @@ class Prompts:
         prefilled = self.decoder.prefill(
             self.params, padded_left(self.rows[which], self.pixels[which])
         )
-        return self.decoder.greedy(self.params, *prefilled, CANDIDATES[which])
+        return self.decoder.greedy(self.params, *prefilled, jnp.asarray(CANDIDATES[which]))
 
     def score(self, continuations: np.ndarray, scored: np.ndarray) -> jax.Array:
         prefilled = self.decoder.prefill(self.params, padded_left(self.rows, self.pixels))
@@ -162,7 +163,7 @@ def test_batches_and_models_of_equal_shape_share_the_programs(case, prompts, cap
 
     def answer(params: Any, rows: list[list[int]], pixels: np.ndarray) -> list[Any]:
         prefilled = decoder.prefill(params, padded_left(rows, pixels))
-        tokens, _ = decoder.greedy(params, *prefilled, CANDIDATES)
+        tokens, _ = decoder.greedy(params, *prefilled, jnp.asarray(CANDIDATES))
         continuations = np.full((3, len(rows), STEPS - 1), 5, np.int32)
         scores = decoder.score(params, *prefilled, continuations, continuations > 0)
         return [tokens.tolist(), scores.tolist()]
