@@ -454,7 +454,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     """Prints a report of `run`."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, title="Seconds a call, float32")
     table.add_column("work", no_wrap=True)
-    for header in ("median", "min-max", "examples/s", "torch / JAX", "fastest", "first"):
+    for header in ("median", "min-max", "ex/s", "torch / JAX", "fastest", "first"):
         table.add_column(header, justify="right")
     for result in report["comparisons"]:
         table.add_row(result["title"])
@@ -480,14 +480,14 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         f"preset {report['preset']}: {report['parameters']:,} parameters, batches of"
         f" {report['batch']} x {report['tokens']} tokens with a picture each,"
         f" {report['rounds']} rounds, seed {report['seed']}",
-        f"torch / JAX: median [min, max] of the {report['rounds']} pairs of neighbouring calls,"
-        " above 1 JAX is faster; fastest: torch's fastest call over JAX's; first: the first call,"
-        " with compilation, in none of the others",
+        f"ex/s: examples a second; torch / JAX: median [min, max] of the {report['rounds']} pairs"
+        " of neighbouring calls, above 1 JAX is faster; fastest: torch's fastest call over"
+        " JAX's; first: the first call, with compilation, in none of the others",
         "largest relative difference between the sides' numbers: "
         f"{max(r['difference'] for r in report['comparisons']):.1e}",
     ]
     if report["load_average"] > report["threads"] / 2:
-        lines.append("the machine was busy with something else: take no ratio from this run")
+        lines.append("the machine was busy with something else: measure again when it is idle")
     if report["comparisons"][0]["ratios"] is None:
         lines.append("no ratio: the two sides ran on different kinds of device")
     for line in lines:
