@@ -366,7 +366,7 @@ def compare(ours: JaxSide, theirs: TorchSide, rounds: int) -> list[dict[str, Any
         the fastest calls; both None where the sides ran on different kinds of device.
 
     Raises:
-        SystemExit: the sides disagree; nothing has been timed.
+        SystemExit: the sides disagree; no round has been timed.
     """
     first_ours, our_numbers = warm_up(ours)
     first_theirs, their_numbers = warm_up(theirs)
@@ -433,7 +433,6 @@ def run(preset: str, batch: int, rounds: int, seed: int) -> dict[str, Any]:
             side: {"kind": it.kind, "name": it.device}
             for side, it in (("jax", ours), ("torch", theirs))
         },
-        "processor": platform.processor() or platform.machine(),
         "versions": {"python": platform.python_version()}
         | {
             name: importlib.metadata.version(name)
@@ -452,7 +451,7 @@ def available_cores() -> int:
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Prints a report of `run`."""
-    table = Table(box=box.SIMPLE_HEAD, padding=0, title="Seconds a call, float32")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, title="Seconds a call, float32")
     table.add_column("work", no_wrap=True)
     for header in ("median", "min-max", "ex/s", "torch / JAX", "fastest", "first"):
         table.add_column(header, justify="right")
@@ -474,9 +473,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     lines = [
         ", ".join(f"{k} {v}" for k, v in report["versions"].items()),
         f"JAX on {devices['jax']['kind']} ({devices['jax']['name']}), torch on"
-        f" {devices['torch']['kind']} ({devices['torch']['name']}); {report['processor']},"
-        f" {report['threads']} threads each, load average at the start"
-        f" {report['load_average']:.1f}",
+        f" {devices['torch']['kind']} ({devices['torch']['name']}), {report['threads']}"
+        f" threads each, load average at the start {report['load_average']:.1f}",
         f"preset {report['preset']}: {report['parameters']:,} parameters, batches of"
         f" {report['batch']} x {report['tokens']} tokens with a picture each,"
         f" {report['rounds']} rounds, seed {report['seed']}",
@@ -498,8 +496,8 @@ def _ratios(result: Mapping[str, Any]) -> tuple[str, str]:
     ratios = result["ratios"]
     if ratios is None:
         return "none", "none"
-    spread = f"{np.median(ratios):.3g} [{min(ratios):.3g}, {max(ratios):.3g}]"
-    return escape(spread), f"{result['ratio_of_fastest']:.3g}"
+    spread = f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+    return escape(spread), f"{result['ratio_of_fastest']:.2f}"
 
 
 def main(argv: list[str]) -> None:

@@ -56,7 +56,7 @@ def test_ratios_are_those_of_the_pairs(vs_torch, report):
         pairs = zip(result["torch"]["seconds"], result["jax"]["seconds"], strict=True)
         ratios = [theirs / ours for theirs, ours in pairs]
         assert len(ratios) == 2
-        assert f"{np.median(ratios):.3g} [{min(ratios):.3g}, {max(ratios):.3g}]" in text
+        assert f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" in text
 
 
 def test_nothing_is_timed_where_they_disagree(vs_torch):

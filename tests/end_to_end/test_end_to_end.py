@@ -1,0 +1,175 @@
+"""The whole example, a few steps of everything: artefacts, `results.json`, resuming, the export."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+import mmunlearner_jax as mmu
+
+ROOT = Path(__file__).parents[2]
+SHORT = {
+    "checkpoint_every": 2,
+    "finetune.steps": 6,
+    "finetune.warmup": 2,
+    "finetune.picture_batch": 16,
+    "importance.examples": 32,
+    "unlearn.iterations": 8,
+    "unlearn.stop_remembered": -1.0,
+    "unlearn.stop_every": 2,
+    "unlearn.retain_batch": 8,
+    "evaluate.photos_per_person": 1,
+    "controls": '("ga",)',
+}
+
+
+def command(workdir: Path, **overrides) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "mmunlearner_jax.main", "--config=configs/orl.py", f"--workdir={workdir}"),
+        *(f"--config.{k}={v}" for k, v in {**SHORT, **overrides}.items()),
+    ]
+
+
+def run(workdir: Path, **overrides) -> subprocess.CompletedProcess:
+    env = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(
+        command(workdir, **overrides), cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def kill_at(workdir: Path, stage: str, step: int) -> None:
+    """Runs until the metrics show a step of a stage, then kill -9."""
+    process = subprocess.Popen(
+        command(workdir),
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = workdir / "checkpoints" / stage / str(step)
+    try:
+        deadline = time.monotonic() + 300
+        while not folder.exists():
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("orl") / "run"
+    done = run(workdir)
+    assert "stage report" in done.stderr
+    return workdir
+
+
+def test_artefacts(finished):
+    for name in (
+        *("config.json", "metrics.jsonl", "tensorboard", "benchmark", "vanilla", "checkpoints"),
+        *("importance", "mask", "mask.safetensors", "predictions", "results.json", "report.html"),
+        "export",
+    ):
+        assert (finished / name).exists(), name
+    assert not list(finished.rglob("*partial*"))
+
+
+def test_results(finished):
+    results = json.loads((finished / "results.json").read_text())
+    for scores in (results["before"], results["after"], results["controls"]["ga"]):
+        assert {"forget", "test", "retain", "test_retain", "realworld"} <= scores.keys()
+        assert scores["forget"].keys() == {"vqa", "qa"}
+        cell = scores["forget"]["vqa"]["classification"]
+        assert cell["n"] == 4 * 8 * 7
+        assert 0 <= cell["ci95"][0] <= cell["value"] <= cell["ci95"][1] <= 1
+    assert results["before"]["forget"]["qa"].keys() == {"classification", "cloze", "rougeL"}
+    assert results["unlearn"]["forget_steps"] == 3 and results["unlearn"]["retain_steps"] == 8
+    assert results["controls"]["ga"]["unlearn"]["retain_steps"] == 0
+    assert results["mask"]["by_module"].keys() == {"vision", "projector", "language"}
+    assert results["seed"] == 0
+    metrics = [json.loads(r) for r in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in metrics if r["stage"] == "finetune"] == list(range(1, 7))
+
+
+def test_predictions_can_be_scored_again(finished):
+    lines = (finished / "predictions/before-forget.jsonl").read_text().splitlines()
+    for line in map(json.loads, lines):
+        if line["task"] == "classification":
+            best = line["options"][int(np.argmax(line["scores"]))]
+            assert (line["choice"], line["correct"]) == (best, best == line["answer"])
+
+
+def test_the_mask_is_readable_by_name_and_has_the_density_reported(finished):
+    mask = load_file(finished / "mask.safetensors")
+    weights = LlavaForConditionalGeneration.from_pretrained(finished / "vanilla")
+    named = dict(weights.named_parameters())
+    assert {k: v.shape for k, v in mask.items()} == {k: tuple(v.shape) for k, v in named.items()}
+    ones, size = (sum(f(m) for m in mask.values()) for f in (np.sum, np.size))
+    results = json.loads((finished / "results.json").read_text())
+    assert results["mask"]["density"] == pytest.approx(ones / size)
+
+
+def test_a_finished_run_does_nothing_again(finished):
+    kept = {p: p.stat().st_mtime_ns for p in finished.rglob("*.safetensors")}
+    run(finished)
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*.safetensors")} == kept
+
+
+def test_killed_and_rerun_gives_the_same_bits(finished, tmp_path):
+    workdir = tmp_path / "run"
+    kill_at(workdir, "finetune", 4)
+    assert not (workdir / "vanilla").exists()
+    kill_at(workdir, "importance/pictures", 2)
+    kill_at(workdir, "unlearn", 4)
+    assert not (workdir / "unlearned").exists()
+    run(workdir)
+    for name in ("vanilla/model.safetensors", "mask.safetensors", "export/model.safetensors"):
+        assert (workdir / name).read_bytes() == (finished / name).read_bytes(), name
+    for path in (finished / "predictions").iterdir():
+        assert (workdir / "predictions" / path.name).read_text() == path.read_text()
+
+
+def test_the_export_answers_the_same_in_transformers(finished):
+    theirs = LlavaForConditionalGeneration.from_pretrained(finished / "export").eval()
+    processor = AutoProcessor.from_pretrained(finished / "export")
+    ours = mmu.from_pretrained(finished / "export")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (112, 92), np.uint8))
+    turn = [{"type": "image"}, {"type": "text", "text": "Who is this person?"}]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": turn}], add_generation_prompt=True
+    )
+    inputs = processor(text=prompt, images=picture.convert("RGB"), return_tensors="np")
+    given = {k: inputs[k] for k in ("input_ids", "attention_mask", "pixel_values")}
+    with torch.no_grad():
+        batch = {k: torch.from_numpy(np.asarray(v)) for k, v in given.items()}
+        logits = theirs(**batch).logits.numpy()
+        tokens = theirs.generate(**batch, max_new_tokens=8, do_sample=False)
+    np.testing.assert_allclose(ours(**given), logits, rtol=1e-4, atol=1e-4)
+
+    cache = ours.init_cache(1, given["input_ids"].shape[1] + 8)
+    out, cache = ours.decode(
+        given["input_ids"], given["attention_mask"], cache, given["pixel_values"]
+    )
+    answer = []
+    for _ in range(8):
+        answer.append(int(np.argmax(out[0, -1])))
+        out, cache = ours.decode(np.array([[answer[-1]]]), None, cache)
+    end = processor.tokenizer.eos_token_id
+    expected = tokens[0, given["input_ids"].shape[1] :].tolist()
+    answer = answer[: answer.index(end) + 1] if end in answer else answer
+    assert answer == expected[: len(answer)] and len(answer) == len(expected)
