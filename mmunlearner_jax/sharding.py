@@ -94,6 +94,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def settled(tree: Any, params: Any) -> Any:
+    """Puts arrays that belong to no device yet (counters) on all devices of the parameters.
+
+    Left alone they would be settled by the first step, and the second step would be compiled anew.
+    """
+    home = jax.tree.leaves(params)[0].sharding
+    if isinstance(home, NamedSharding):
+        home = replicated(home.mesh)
+    return jax.tree.map(lambda x: x if x.committed else jax.device_put(x, home), tree)
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays from this process's rows of a batch.
 

@@ -15,6 +15,7 @@ from flax import nnx, struct
 
 from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.models.squares import Probed
+from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
     IGNORE,
     Batch,
@@ -43,7 +44,7 @@ class FisherSums(struct.PyTreeNode):
     def zeros(cls, params: Params) -> "FisherSums":
         """Sums of nothing, sharded like `params`."""
         squares = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-        return cls(squares=squares, count=jnp.zeros((), jnp.float32))
+        return settled(cls(squares=squares, count=jnp.zeros((), jnp.float32)), params)
 
     def mean(self) -> Params:
         """The importance of every weight.

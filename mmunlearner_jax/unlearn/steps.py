@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
+from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
     IGNORE,
     Batch,
@@ -38,7 +39,8 @@ class TrainState(struct.PyTreeNode):
         cls, params: Params, optimizer: optax.GradientTransformation, *, optimizers: int = 1
     ) -> "TrainState":
         """A new state with `optimizers` optimizer states (1: shared)."""
-        return cls(params, tuple(optimizer.init(params) for _ in range(optimizers)))
+        states = tuple(optimizer.init(params) for _ in range(optimizers))
+        return cls(params, settled(states, params))
 
 
 def mean_answer_loss(graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch]) -> jax.Array:
