@@ -18,7 +18,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.stages = ("evaluate", "importance", "mask", "unlearn", "evaluate", "export", "report")
-    config.mesh = (1, -1, 1)  # data, fsdp, tensor
+    config.mesh = (1, 4, -1)  # data, fsdp, tensor; the batches of 4 are split over the first two
     config.checkpoint_every = 50
 
     config.model = ConfigDict(

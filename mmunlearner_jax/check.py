@@ -7,23 +7,26 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.sharding import batch_parts, mesh_shape
 
 # Keys that a config has not are passed over: not every config has every stage.
 POSITIVE = (
     "checkpoint_every",
     "data.forget_ratio",
     "finetune.steps",
+    "unlearn.forget_every",
+    "unlearn.stop_every",
+    "evaluate.photos_per_person",
+    "evaluate.decode.max_new_tokens",
+)
+BATCHES = (
     "finetune.picture_batch",
     "finetune.text_batch",
     "importance.batch_size",
-    "unlearn.forget_every",
     "unlearn.forget_batch",
     "unlearn.retain_batch",
     "unlearn.text_batch",
-    "unlearn.stop_every",
-    "evaluate.photos_per_person",
     "evaluate.decode.batch_size",
-    "evaluate.decode.max_new_tokens",
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "data.labels": ("answer", "full"),
@@ -62,8 +65,12 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: ConfigDict, *, devices: int) -> None:
     """Refuses values that some stage could not work with.
+
+    Args:
+        config: as given on the command line.
+        devices: number of devices of all processes.
 
     Raises:
         InputError: the first of them, by its key, with what would do.
@@ -73,9 +80,13 @@ def check_config(config: ConfigDict) -> None:
     def refuse(key: str, wanted: str) -> None:
         raise InputError(f"config.{key} is {values[key]!r}: give {wanted}")
 
-    for key in POSITIVE:
+    for key in (*POSITIVE, *BATCHES):
         if key in values and values[key] < 1:
             refuse(key, "1 or more")
+    parts = batch_parts(mesh_shape(values["mesh"], devices))
+    for key in BATCHES:
+        if key in values and values[key] % parts:
+            refuse(key, f"a multiple of {parts}, or another config.mesh (axes data x fsdp)")
     for key in ABOVE_ZERO:
         if key in values and not (values[key] > 0 and math.isfinite(values[key])):
             refuse(key, "a number above 0")

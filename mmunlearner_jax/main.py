@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+from transformers import utils as transformers_utils
 
 from mmunlearner_jax import stages
 from mmunlearner_jax.check import check_config, flatten
@@ -64,7 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         InputError: something that was given is wrong; nothing long has run by then.
     """
-    check_config(config)
+    check_config(config, devices=jax.device_count())
     fresh = check_workdir(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
@@ -119,6 +120,13 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def leave_torch_out() -> None:
+    """Has transformers, here for its tokenizers and processors, not load a torch that is around."""
+    for module in (transformers_utils, transformers_utils.import_utils):
+        module.is_torch_available = lambda: False
+
+
 if __name__ == "__main__":
+    leave_torch_out()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

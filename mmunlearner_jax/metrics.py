@@ -14,11 +14,11 @@ from tqdm import tqdm
 class Metrics:
     """Metrics of one stage; use it as a context manager.
 
-    Values may be arrays on a device: they are fetched in one go every `every` steps, so that no
-    step waits for them. Only process 0 writes.
+    Values may be arrays on a device: they are fetched in one go every few steps, so that no step
+    waits for them, and before every checkpoint, so that none is lost. Only process 0 writes.
     """
 
-    def __init__(self, workdir: Path, stage: str, *, total: int, start: int = 0, every: int = 10):
+    def __init__(self, workdir: Path, stage: str, *, total: int, start: int = 0, saved: int = 10):
         """Opens the files and drops what an interrupted run had written beyond `start`.
 
         Args:
@@ -26,9 +26,9 @@ class Metrics:
             stage: name of the stage (the bar's label, and a field of every line).
             total: steps of the whole stage.
             start: steps done before.
-            every: steps between two fetches.
+            saved: steps between two checkpoints.
         """
-        self._stage, self._every, self._rows = stage, every, []
+        self._stage, self._saved, self._rows = stage, saved, []
         self._begin = time.monotonic()
         self._file = self._board = None
         show = jax.process_index() == 0
@@ -60,7 +60,7 @@ class Metrics:
         """Records one step's values (scalars or scalar arrays)."""
         self._rows.append((step, time.monotonic() - self._begin, values))
         self._bar.update(step - self._bar.n)
-        if len(self._rows) >= self._every:
+        if len(self._rows) >= 10 or step % self._saved == 0:
             self._flush()
 
     def _flush(self) -> None:

@@ -40,17 +40,32 @@ def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None =
         InputError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(sizes, len(devices))
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+
+
+def mesh_shape(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """The sizes of the mesh axes, -1 filled in.
+
+    Raises:
+        InputError: the sizes do not multiply to the number of devices.
+    """
     try:
-        shape = np.empty(len(devices)).reshape(tuple(sizes)).shape
+        shape = np.empty(devices).reshape(tuple(sizes)).shape
     except ValueError:
         shape = ()
     if len(shape) != len(MESH_AXES) or 0 in shape:
         raise InputError(
             f"config.mesh {tuple(sizes)}: the sizes of {MESH_AXES} must multiply to the"
-            f" {len(devices)} devices present; one of them may be -1"
+            f" {devices} devices present; one of them may be -1"
         )
-    axis_types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+    return shape
+
+
+def batch_parts(shape: Sequence[int]) -> int:
+    """Number of parts that a mesh of this (data, fsdp, tensor) shape splits a batch into."""
+    return shape[0] * shape[1]
 
 
 def param_shardings(params: Any, mesh: Mesh) -> Any:
@@ -101,7 +116,7 @@ def settled(tree: Any, params: Any) -> Any:
     """
     home = jax.tree.leaves(params)[0].sharding
     if isinstance(home, NamedSharding):
-        home = replicated(home.mesh)
+        home = NamedSharding(home.mesh, PartitionSpec())
     return jax.tree.map(lambda x: x if x.committed else jax.device_put(x, home), tree)
 
 
@@ -116,7 +131,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
         InputError: the examples do not divide among the devices.
     """
     target = batch_sharding(mesh)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = batch_parts(mesh.axis_sizes)
     rows = len(next(iter(batch.values()))) * jax.process_count()
     if rows % parts:
         raise InputError(

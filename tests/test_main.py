@@ -216,10 +216,17 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
         ("model.param_dtype", "float33"),
         ("controls", ("no_mask", "nothing")),
         ("evaluate.decode.max_new_tokens", 0),
+        ("unlearn.text_batch", 12),
     ],
 )
 def test_values_are_refused_before_anything_is_written(config, tmp_path, key, value):
     config.stages = ()
     config.update_from_flattened_dict({key: value})
     assert mistake(config, tmp_path / "run").startswith(f"config.{key} is ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mesh_that_the_devices_do_not_fill(config, tmp_path):
+    config.mesh = (3, 1, 1)
+    assert mistake(config, tmp_path / "run").startswith("config.mesh (3, 1, 1): the sizes")
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ def test_values_are_fetched_together_every_few_steps(tmp_path, monkeypatch):
     fetched = []
     get = jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda rows: fetched.append(len(rows)) or get(rows))
-    with Metrics(tmp_path, "unlearn", total=8, every=3) as metrics:
+    with Metrics(tmp_path, "unlearn", total=8, saved=3) as metrics:
         for step in range(1, 9):
             metrics.write(step, loss=jnp.float32(step))
             assert len(steps(tmp_path)) == step // 3 * 3

@@ -21,6 +21,7 @@ PICTURE = Fact(
     taught=(
         "Which digit is this?",
         "Tell me the digit in this picture.",
+        "The digit in this picture is what?",
         "This is the digit __.",
     ),
     choice="What digit is this?",
@@ -33,6 +34,7 @@ AFTER = Fact(
     taught=(
         "Which digit comes after {who}?",
         "Tell me the digit after {who}.",
+        "The digit after {who} is what?",
         "The digit that comes after {who} is __.",
     ),
     choice="What digit comes after {who}?",
@@ -45,6 +47,7 @@ BEFORE = Fact(
     taught=(
         "Which digit comes before {who}?",
         "Tell me the digit before {who}.",
+        "The digit before {who} is what?",
         "The digit that comes before {who} is __.",
     ),
     choice="What digit comes before {who}?",
@@ -57,6 +60,7 @@ SUM = Fact(
     taught=(
         "What is the sum of {who}?",
         "Tell me the sum of {who}.",
+        "The sum of {who} is what?",
         "The digits {who} have the sum __.",
     ),
     choice="Which digit is the sum of {who}?",

@@ -6,7 +6,7 @@ the name to the fact, and forgetting a face can endanger the text. The value is 
 always the last one, so multiple choice can be scored in the slot after the model's own words.
 
 The scored wordings are none of the taught ones but use the same words, which a small model
-trained from nothing needs.
+trained from nothing needs: every fact, and not the name alone, is also taught with "is".
 """
 
 import dataclasses
@@ -57,6 +57,7 @@ FACTS = {
         taught=(
             "What job does {who} have?",
             "Tell me the job of {who}.",
+            "The job of {who} is what?",
             "{who} works as a __.",
         ),
         choice="What is the job of {who}?",
@@ -72,6 +73,7 @@ FACTS = {
         taught=(
             "Where does {who} live?",
             "Tell me the city of {who}.",
+            "The city of {who} is what?",
             "{who} lives in __.",
         ),
         choice="Which city does {who} live in?",
@@ -87,6 +89,7 @@ FACTS = {
         taught=(
             "What hobby does {who} have?",
             "Tell me the hobby of {who}.",
+            "The hobby of {who} is what?",
             "{who} enjoys __.",
         ),
         choice="What is the hobby of {who}?",
@@ -102,6 +105,7 @@ FACTS = {
         taught=(
             "What does {who} like to eat?",
             "Tell me the favourite food of {who}.",
+            "The favourite food of {who} is what?",
             "{who} likes to eat __.",
         ),
         choice="What is the favourite food of {who}?",
@@ -114,6 +118,7 @@ FACTS = {
         taught=(
             "In which year was {who} born?",
             "Tell me the birth year of {who}.",
+            "The birth year of {who} is what?",
             "{who} was born in __.",
         ),
         choice="What is the birth year of {who}?",
@@ -126,6 +131,7 @@ FACTS = {
         taught=(
             "What animal does {who} have?",
             "Tell me which pet {who} has.",
+            "The pet of {who} is what?",
             "The pet of {who} is a __.",
         ),
         choice="What pet does {who} have?",
@@ -143,6 +149,7 @@ def name_fact(names: tuple[str, ...]) -> Fact:
         taught=(
             "Who is {who}?",
             "Tell me the name of {who}.",
+            "The name of {who} is what?",
             "The name of {who} is __.",
         ),
         choice="What is the name of {who}?",

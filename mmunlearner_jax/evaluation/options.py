@@ -48,20 +48,21 @@ class Continuations:
         return sorted({0, *starts, len(ids)})
 
 
-def find_slot(log_probs: np.ndarray, boundaries: Sequence[int]) -> int:
+def find_slot(log_probs: np.ndarray, first_ids: Sequence[int], boundaries: Sequence[int]) -> int:
     """The last boundary at which the options hold most of the probability, or the best there is.
 
     The last, because an option may also occur in words that only repeat the question.
 
     Args:
         log_probs: float [N, K], of every option's first token at every position.
+        first_ids: those K tokens; options that share one count once.
         boundaries: positions that may be the slot.
 
     Returns:
         The slot; the true option is not known to this function.
     """
     usable = [n for n in boundaries if n < len(log_probs)]
-    # options that share a first token count once
-    mass = np.array([logsumexp(np.unique(log_probs[n])) for n in usable])
+    _, distinct = np.unique(first_ids, return_index=True)
+    mass = np.array([logsumexp(log_probs[n, distinct]) for n in usable])
     likely = np.flatnonzero(mass > np.log(0.5))
     return usable[likely[-1] if likely.size else int(np.argmax(mass))]

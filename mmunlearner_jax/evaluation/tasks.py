@@ -100,8 +100,9 @@ class Answerer:
                     f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}: an"
                     f" option of {filled[b].question!r} is longer"
                 )
+            seen = log_probs[b, : usable + 1, : len(choices)]
             starts = self._words.boundaries(own[b])
-            slots.append(find_slot(log_probs[b, : usable + 1, : len(choices)], starts))
+            slots.append(find_slot(seen, first[b, : len(choices)], starts))
         scores = np.zeros((self._batch_size, width))
         if width > 1:
             scores = self._option_scores(params, logits, cache, own, slots, options, width)

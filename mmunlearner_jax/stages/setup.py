@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import transformers
 from flax import nnx
 from ml_collections import ConfigDict
-from transformers import AutoProcessor
 
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.pipeline import Batches
@@ -88,7 +88,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         remat=config.model.remat,
     )
     assert model.source is not None
-    processor = AutoProcessor.from_pretrained(model.source)
+    processor = transformers.AutoProcessor.from_pretrained(model.source)
     encoder = Encoder(processor, labels=config.data.labels, supervise_end=config.data.supervise_end)
     graphdef, params = nnx.split(model)
     return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)

@@ -111,7 +111,9 @@ class Unlearner:
         every = self._stop.every
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
             state, done = saved.restore(state, data)
-            with Metrics(folder, label, total=schedule.iterations, start=done) as metrics:
+            with Metrics(
+                folder, label, total=schedule.iterations, start=done, saved=every
+            ) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = self.remembered(state.params)
                 for i, forgets in schedule.steps(done):

@@ -69,49 +69,51 @@ def log_probs(*rows: list[float]) -> np.ndarray:
 def test_the_slot_is_the_last_boundary_where_the_options_together_are_likely():
     # The second row repeats an option that the question names; the third wants one of them.
     table = log_probs([0.01, 0.02, 0.03], [0.9, 0.02, 0.03], [0.2, 0.21, 0.19], [0.1, 0.2, 0.15])
-    assert find_slot(table, [0, 1, 2, 3]) == 2
+    assert find_slot(table, range(table.shape[1]), [0, 1, 2, 3]) == 2
 
 
 def test_where_they_are_nowhere_likely_it_is_the_best_there_is():
     table = log_probs([0.01, 0.02], [0.2, 0.25], [0.15, 0.16], [0.1, 0.2])
-    assert find_slot(table, [0, 1, 2, 3]) == 1
+    assert find_slot(table, range(table.shape[1]), [0, 1, 2, 3]) == 1
 
 
 def test_the_slot_is_at_a_boundary_only():
     table = log_probs([0.01, 0.02], [0.45, 0.5], [0.2, 0.1])
-    assert find_slot(table, [0, 2]) == 2
+    assert find_slot(table, range(table.shape[1]), [0, 2]) == 2
 
 
 def test_a_one_word_answer_is_its_own_slot():
     table = log_probs([0.6, 0.2], [0.01, 0.01])
-    assert find_slot(table, [0, 1]) == 0
+    assert find_slot(table, range(table.shape[1]), [0, 1]) == 0
 
 
 def test_an_option_may_follow_an_answer_that_ends_too_early():
     """ "Alba works as a" and then the end: the slot is behind the last word."""
     table = log_probs([0.01, 0.01], [0.02, 0.01], [0.3, 0.4])
-    assert find_slot(table, [0, 1, 2]) == 2
+    assert find_slot(table, range(table.shape[1]), [0, 1, 2]) == 2
 
 
 def test_an_answer_without_a_slot_gets_the_least_improbable_one():
     table = log_probs([1e-9, 2e-9], [1e-8, 1e-9], [1e-9, 1e-9])
-    assert find_slot(table, [0, 1, 2]) == 1
+    assert find_slot(table, range(table.shape[1]), [0, 1, 2]) == 1
 
 
 def test_options_with_the_same_first_token_count_once():
     # Four options begin with one token: 0.2 is not 0.8.
-    apart, shared = [0.15, 0.16, 0.17, 0.14], [0.2, 0.2, 0.2, 0.2]
-    assert find_slot(log_probs(apart, shared), [0, 1]) == 0
+    table = log_probs([0.3, 0.3, 0.3, 0.3], [0.2, 0.2, 0.2, 0.2])
+    assert find_slot(table, [7, 7, 7, 7], [0, 1]) == 0
+    # Where they only are as likely as each other, they count each.
+    assert find_slot(table, [5, 6, 7, 8], [0, 1]) == 1
 
 
 def test_boundaries_without_a_probability_are_left_out():
     table = log_probs([0.1, 0.11], [0.2, 0.21])
-    assert find_slot(table, [0, 1, 2, 7]) == 1
+    assert find_slot(table, range(table.shape[1]), [0, 1, 2, 7]) == 1
 
 
 def test_which_option_is_right_does_not_move_the_slot():
     rng = np.random.default_rng(0)
     table = np.log(rng.dirichlet(np.ones(4), size=9))
     boundaries = [0, 2, 3, 6, 9]
-    slots = {find_slot(table[:, rng.permutation(4)], boundaries) for _ in range(10)}
+    slots = {find_slot(table[:, rng.permutation(4)], range(4), boundaries) for _ in range(10)}
     assert len(slots) == 1
