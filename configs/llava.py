@@ -75,6 +75,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             text_batch=4,
             forget_text=True,
             stop_remembered=-1.0,  # never before the end
+            stop_examples=0,  # of the forget set, drawn by the seed; 0: all
             stop_every=50,
         )
     )

@@ -116,6 +116,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             text_batch=16,
             forget_text=True,
             stop_remembered=0.1,
+            stop_examples=224,  # of the forget set, drawn by the seed; 0: all
             stop_every=6,
         )
     )

@@ -96,8 +96,9 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
     for key, known in NAMES.items():
         if unknown := [name for name in values.get(key, ()) if name not in known]:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
-    if values.get("importance.examples", 0) < 0:
-        refuse("importance.examples", "0 (all) or more")
+    for key in ("importance.examples", "unlearn.stop_examples"):
+        if values.get(key, 0) < 0:
+            refuse(key, "0 (all) or more")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

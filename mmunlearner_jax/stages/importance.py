@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
@@ -29,11 +28,7 @@ def sets(at: setup.Setup, examples: int) -> dict[str, list[Sample]]:
         "pictures": at.bench.training(at.retain),
         "text": at.bench.text_training("Full_Set"),
     }
-    rng = np.random.default_rng(at.seed)
-    return {
-        name: [samples[i] for i in rng.permutation(len(samples))[: examples or None]]
-        for name, samples in whole.items()
-    }
+    return {name: at.drawn(samples, examples) for name, samples in whole.items()}
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:

@@ -31,16 +31,22 @@ def make_mask(config: ConfigDict, workdir: Path, at: setup.Setup) -> Any:
     names, groups = leaf_labels(at.model)
     needed = {name for use in options.preserve.values() for name in use}
     sums = {name: load_sums(workdir, name, at.params) for name in ("forget", *sorted(needed))}
-    forget = sums.pop("forget").mean()
-    if options.normalise == "group":
-        forget = unit_mass(forget, groups)
-    preserve = preserve_importance(
-        {name: (s.mean(), float(s.count)) for name, s in sums.items()},
-        options.preserve.to_dict(),
-        groups,
-        normalise=options.normalise,
-    )
-    mask = saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
+    counts = {name: float(s.count) for name, s in sums.items()}
+
+    @jax.jit
+    def compare(means: dict[str, Any]) -> Any:
+        forget = means.pop("forget")
+        if options.normalise == "group":
+            forget = unit_mass(forget, groups)
+        preserve = preserve_importance(
+            {name: (mean, counts[name]) for name, mean in means.items()},
+            options.preserve.to_dict(),
+            groups,
+            normalise=options.normalise,
+        )
+        return saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
+
+    mask = compare({name: s.mean() for name, s in sums.items()})
     return cover(mask, names, config.mask.cover, uncovered=config.mask.uncovered)
 
 

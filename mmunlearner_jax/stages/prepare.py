@@ -41,6 +41,6 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         ),
         image_token_id=tokenizer.convert_tokens_to_ids(processor.image_token),
     )
-    model = Llava(model_config, rngs=nnx.Rngs(config.seed))
+    model = nnx.jit(lambda: Llava(model_config, rngs=nnx.Rngs(config.seed)))()
     save_pretrained(model, initial, processor=processor)
     return True

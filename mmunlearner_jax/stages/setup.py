@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import transformers
 from flax import nnx
 from ml_collections import ConfigDict
@@ -45,6 +46,11 @@ class Setup:
     def batches(self, samples: list[Sample], *, stream: int = 0, **options: Any) -> Batches:
         """Batches of this process's share; `stream` tells apart what is shuffled separately."""
         return Batches(samples, self.encoder, seed=self.seed + stream, **options)
+
+    def drawn(self, samples: list[Sample], at_most: int) -> list[Sample]:
+        """So many of the samples, drawn by the seed; 0: all of them."""
+        order = np.random.default_rng(self.seed).permutation(len(samples))
+        return [samples[i] for i in order[: at_most or None]]
 
 
 def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:

@@ -57,9 +57,9 @@ class Unlearner:
         self._stop = StopRule(options.stop_remembered, options.stop_every)
 
     def remembered(self, params: Any) -> float:
-        """Fraction of the forget set's training answers that greedy decoding gives exactly."""
+        """Fraction of training answers of the forget set that greedy decoding gives exactly."""
         batches = self._at.batches(
-            self._forget_set,
+            self._at.drawn(self._forget_set, self._config.unlearn.stop_examples),
             batch_size=self._config.unlearn.forget_batch,
             shuffle=False,
             repeat=False,

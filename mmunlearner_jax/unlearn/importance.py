@@ -54,7 +54,12 @@ class FisherSums(struct.PyTreeNode):
         """
         if float(self.count) == 0:
             raise ValueError("importance of nothing: no batch held a supervised answer token")
-        return jax.tree.map(lambda s: s / self.count, self.squares)
+        return _divided(self.squares, self.count)
+
+
+@jax.jit
+def _divided(tree: Params, by: jax.Array) -> Params:
+    return jax.tree.map(lambda x: x / by, tree)
 
 
 def accumulator(
