@@ -24,6 +24,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model = ConfigDict(
         dict(
             checkpoint="",  # must be given
+            size="llava_1_5_7b",  # what `plan` compiles, which needs no checkpoint
             param_dtype="float32",  # master weights (D-09)
             compute_dtype="bfloat16",
             remat="full",
@@ -77,6 +78,18 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             stop_remembered=-1.0,  # never before the end
             stop_examples=0,  # of the forget set, drawn by the seed; 0: all
             stop_every=50,
+        )
+    )
+    # What `plan` counts on: lengths, and the questions of MLLMU-Bench at 5 % (ten taught pairs a
+    # portrait, five text questions and 14 scored ones of each kind a person: assumed).
+    config.plan = ConfigDict(
+        dict(
+            picture_tokens=1024,
+            text_tokens=256,
+            forget=250,
+            pictures=4750,
+            text=2500,
+            questions=14000,
         )
     )
     config.controls = ()

@@ -19,6 +19,7 @@ from transformers import utils as transformers_utils
 
 from mmunlearner_jax import stages
 from mmunlearner_jax.check import check_config, flatten
+from mmunlearner_jax.command_line import parse_flags, read_config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results, update_results
 
@@ -86,34 +87,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
             update_results(workdir, "seconds", {name: seconds})
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags as absl does, but every mistake is one line."""
-    try:
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        key = str(error.args[0]).strip("\"'")
-        sys.exit(f"error: --config: the config has no key {key}; its file lists those it has")
-    except (flags.Error, InputError, OSError) as error:
-        # A config that cannot be loaded comes with a traceback, whose last line says why.
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        which = f"{said[0].split(':')[0]}: " if len(said) > 1 else ""
-        sys.exit(f"error: {which}{said[-1]}")
-
-
 def main(argv: list[str]) -> None:
     """Entry point of absl: an `InputError` becomes one line and exit code 1."""
-    if len(argv) > 1:
-        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    config = read_config(_CONFIG, argv)
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for what the run writes")
-    try:
-        # A config file that cannot be loaded complains when it is first looked at.
-        config: ConfigDict = _CONFIG.value
-        config.to_json()
-    except Exception as error:  # whatever its Python raised
-        cause = error.__cause__ or error
-        sys.exit(f"error: --config: {str(cause).splitlines()[-1].strip()}")
     try:
         run(config, Path(_WORKDIR.value).expanduser())
     except InputError as error:
@@ -123,7 +102,7 @@ def main(argv: list[str]) -> None:
 def leave_torch_out() -> None:
     """Has transformers, here for its tokenizers and processors, not load a torch that is around."""
     for module in (transformers_utils, transformers_utils.import_utils):
-        module.is_torch_available = lambda: False
+        vars(module)["is_torch_available"] = lambda: False
 
 
 if __name__ == "__main__":

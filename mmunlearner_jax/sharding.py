@@ -4,6 +4,7 @@ Parameters carry `logical` metadata (one name per dimension); stacked layers hav
 leading dimension, `layers`, which is never split. Examples are split over `data` and `fsdp`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,10 +92,32 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
+def sharding_table(params: Any) -> str:
+    """Every parameter by path: shape, dtype, logical axes, how it is split, bytes on a device.
+
+    Args:
+        params: `nnx.State` of arrays, or of `jax.ShapeDtypeStruct`, with shardings.
+    """
+    rows = []
+    for path, variable in nnx.to_flat_state(params):
+        x = variable.get_value()
+        logical = variable.get_metadata().get("logical", ())
+        spec = fitting(x.sharding, x.shape).spec if hasattr(x.sharding, "spec") else ()
+        size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        axes = ", ".join(str(axis) if axis else "-" for axis in spec)
+        shape = "x".join(map(str, x.shape))
+        name = ".".join(map(str, path))
+        rows.append(f"{name}  {x.dtype}[{shape}]  ({', '.join(logical)})  [{axes}]  {size}")
+    return "".join(f"{row}\n" for row in sorted(rows))
+
+
 def fitting(sharding: Any, shape: Sequence[int]) -> NamedSharding:
     """A `NamedSharding`, but replicated along the axes of `shape` that it does not divide."""
     spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-    sizes = [sharding.mesh.shape[axis] if axis else 1 for axis in spec]
+    sizes = [
+        math.prod(sharding.mesh.shape[a] for a in ([axis] if isinstance(axis, str) else axis or ()))
+        for axis in spec
+    ]
     kept = [a if n % size == 0 else None for a, n, size in zip(spec, shape, sizes, strict=True)]
     return NamedSharding(sharding.mesh, PartitionSpec(*kept))
 

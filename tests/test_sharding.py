@@ -1,5 +1,7 @@
 """Meshes of eight fake devices, and the shardings that follow from logical names."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -9,8 +11,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.sharding import MESH_AXES, fitting, make_mesh, param_shardings, put_batch
+from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
+from mmunlearner_jax.sharding import (
+    MESH_AXES,
+    fitting,
+    make_mesh,
+    param_shardings,
+    put_batch,
+    sharding_table,
+)
 
 # Stacked layers begin with the axis of layers. The feed-forward width of the vision tower, 27, is
 # divided by no axis.
@@ -138,3 +147,26 @@ def test_a_batch_is_split_over_data_and_fsdp():
 def test_a_batch_that_does_not_divide():
     with pytest.raises(InputError, match="6 examples does not divide among 4 devices"):
         put_batch(dict(ids=np.zeros((6, 3), np.int32)), make_mesh((2, 2, 2)))
+
+
+# A change of these files is a change of what a slice must hold. To write them anew:
+# XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.test_sharding
+GOLDEN = {
+    sizes: Path(__file__).parent / "golden" / f"llava-1.5-7b-{'x'.join(map(str, sizes))}.txt"
+    for sizes in [(1, 8, 1), (2, 2, 2)]
+}
+
+
+def llava_7b(sizes) -> str:
+    _, params = abstract_model(LlavaConfig.llava_1_5_7b(), make_mesh(sizes), "float32")
+    return sharding_table(params)
+
+
+@pytest.mark.parametrize("sizes", GOLDEN, ids=str)
+def test_how_llava_7b_is_split(sizes):
+    assert llava_7b(sizes) == GOLDEN[sizes].read_text()
+
+
+if __name__ == "__main__":
+    for sizes, path in GOLDEN.items():
+        path.write_text(llava_7b(sizes))

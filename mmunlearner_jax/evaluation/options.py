@@ -48,7 +48,9 @@ class Continuations:
         return sorted({0, *starts, len(ids)})
 
 
-def find_slot(log_probs: np.ndarray, first_ids: Sequence[int], boundaries: Sequence[int]) -> int:
+def find_slot(
+    log_probs: np.ndarray, first_ids: Sequence[int] | np.ndarray, boundaries: Sequence[int]
+) -> int:
     """The last boundary at which the options hold most of the probability, or the best there is.
 
     The last, because an option may also occur in words that only repeat the question.

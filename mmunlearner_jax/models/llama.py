@@ -6,15 +6,17 @@ Source: Touvron et al. 2023; parity with `transformers.LlamaForCausalLM`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import layers, squares
+from mmunlearner_jax.sharding import RULES, batch_sharding, fitting, replicated
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,22 @@ class Cache:
     values: jax.Array
     valid: jax.Array
     used: jax.Array
+
+
+def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
+    """Shardings of a cache: examples like a batch, heads like the projections that make them."""
+    rows = batch_sharding(mesh)
+    stores = NamedSharding(mesh, PartitionSpec(None, *rows.spec, None, RULES["kv_heads"], None))
+
+    def fit(sharding: NamedSharding, x: jax.Array) -> Any:
+        return fitting(sharding, x.shape)
+
+    return Cache(
+        keys=fit(stores, cache.keys),
+        values=fit(stores, cache.values),
+        valid=fit(rows, cache.valid),
+        used=fit(replicated(mesh), cache.used),
+    )
 
 
 Rope = tuple[jax.Array, jax.Array]

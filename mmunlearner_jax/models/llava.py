@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import layers, squares
 from mmunlearner_jax.models.clip import Clip, ClipConfig
-from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig
+from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings
+from mmunlearner_jax.sharding import param_shardings
 
 # Our field, transformers' field.
 _FIELDS = {
@@ -280,12 +281,16 @@ class Llava(nnx.Module):
         text = self.config.text
         shape = (text.num_hidden_layers, batch, length, text.kv_heads, text.head_size)
         dtype = self.config.dtype or self.language_model.embed_tokens.embedding.dtype
-        return Cache(
+        cache = Cache(
             keys=jnp.zeros(shape, dtype),
             values=jnp.zeros(shape, dtype),
             valid=jnp.zeros((batch, length), bool),
             used=jnp.zeros((), jnp.int32),
         )
+        mesh = self.language_model.mesh
+        if mesh is None:
+            return cache
+        return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
 
     def decode(
         self,
@@ -404,6 +409,32 @@ class Llava(nnx.Module):
                 f"input_ids hold {tokens.tolist()} image tokens per row; each must be a multiple"
                 f" of {each}, at most {pixel_values.shape[1] * each}"
             )
+
+
+def abstract_model(
+    config: LlavaConfig, mesh: Mesh | None, dtype: Any = None
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """The model without its arrays: the one tree that all others are like.
+
+    Args:
+        config: sizes and options.
+        mesh: that its parameters are sharded over; None: the first device.
+        dtype: of the parameters; None: float32.
+
+    Returns:
+        The graph definition, and a state of `jax.ShapeDtypeStruct` with shardings.
+    """
+    model = nnx.eval_shape(lambda: Llava(config, mesh=mesh, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(model)
+    if mesh is None:
+        target = SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: target, params)
+    else:
+        shardings = param_shardings(params, mesh)
+    params = jax.tree.map(
+        lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype or p.dtype, sharding=s), params, shardings
+    )
+    return graphdef, params
 
 
 def _valid(input_ids, attention_mask):

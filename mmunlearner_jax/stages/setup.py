@@ -1,6 +1,8 @@
 """What most stages begin with: the mesh, the vanilla model, its processor and the benchmark."""
 
 import dataclasses
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import Llava
-from mmunlearner_jax.sharding import make_mesh
+from mmunlearner_jax.sharding import make_mesh, sharding_table
 from mmunlearner_jax.weights.io import from_pretrained
 
 
@@ -97,4 +99,21 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     processor = transformers.AutoProcessor.from_pretrained(model.source)
     encoder = Encoder(processor, labels=config.data.labels, supervise_end=config.data.supervise_end)
     graphdef, params = nnx.split(model)
+    tell_shardings(params, mesh, workdir)
     return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)
+
+
+def tell_shardings(params: Any, mesh: jax.sharding.Mesh, workdir: Path) -> None:
+    """Writes `sharding.txt`, how every parameter is split, and says so, once a workdir."""
+    path = workdir / "sharding.txt"
+    if path.exists() or jax.process_index():
+        return
+    path.write_text(sharding_table(params))
+    leaves = jax.tree.leaves(params)
+    own = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    print(
+        f"mesh {axes}: {sum(x.size for x in leaves):,} parameters, {own / 2**20:,.1f} MiB a device"
+        f" ({path} lists them)",
+        file=sys.stderr,
+    )

@@ -37,21 +37,28 @@ class Outcome:
     remembered: float
 
 
+def optimizers(
+    options: ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs]:
+    """The optimizers of retain and forget steps, of `config.unlearn`; their states are alike."""
+    adam = optax.adamw(
+        options.learning_rate, eps=options.adam_eps, weight_decay=options.weight_decay
+    )
+    # The gradient is clipped before it is masked, as published.
+    clip = optax.clip_by_global_norm(options.clip)
+    ascend = masked_ascent(adam, mask_on=options.mask_on, alpha=options.alpha)
+    return optax.chain(clip, adam), optax.chain(clip, ascend)
+
+
 class Unlearner:
     """The compiled steps and the data of one config; runs the method and its controls."""
 
     def __init__(self, config: ConfigDict, at: setup.Setup):
         self._config, self._at = config, at
         options = config.unlearn
-        self._adam = optax.adamw(
-            options.learning_rate, eps=options.adam_eps, weight_decay=options.weight_decay
-        )
-        # The gradient is clipped before it is masked, as published.
-        clip = optax.clip_by_global_norm(options.clip)
-        self._descend = optax.chain(clip, self._adam)
-        ascend = masked_ascent(self._adam, mask_on=options.mask_on, alpha=options.alpha)
+        self._descend, ascend = optimizers(options)
         self._retain_step = descent_step(at.graphdef, self._descend)
-        self._forget_step = ascent_step(at.graphdef, optax.chain(clip, ascend))
+        self._forget_step = ascent_step(at.graphdef, ascend)
         self._exact = exact_counter(at.graphdef)
         self._forget_set = at.bench.training(at.forget)
         self._stop = StopRule(options.stop_remembered, options.stop_every)

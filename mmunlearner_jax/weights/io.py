@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +14,12 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.sharding import param_shardings
+from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
 from mmunlearner_jax.weights import llava
 from mmunlearner_jax.weights.table import Entry, Table
 
@@ -29,11 +28,11 @@ class Architecture(NamedTuple):
     """A model with what it takes to read and write it."""
 
     config: type[LlavaConfig]
-    model: type[Llava]
+    abstract: Callable[..., tuple[nnx.GraphDef, nnx.State]]
     table: Table
 
 
-ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, Llava, llava.TABLE)}
+ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, abstract_model, llava.TABLE)}
 
 SHARD_BYTES = 5 * 10**9
 
@@ -94,14 +93,7 @@ def from_pretrained(
         )
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
-    abstract = nnx.eval_shape(lambda: architecture.model(config, mesh=mesh, rngs=nnx.Rngs(0)))
-    graphdef, params = nnx.split(abstract)
-    if mesh is None:
-        target = SingleDeviceSharding(jax.local_devices()[0])
-        shardings = jax.tree.map(lambda _: target, params)
-    else:
-        shardings = param_shardings(params, mesh)
-    shardings = dict(nnx.to_flat_state(shardings))
+    graphdef, params = architecture.abstract(config, mesh)
     leaves = dict(nnx.to_flat_state(params))
     with contextlib.ExitStack() as stack:
         tensors = _open(directory, stack)
@@ -109,9 +101,8 @@ def from_pretrained(
         given = architecture.table.match(shapes, params, str(directory))
         for entry in architecture.table.entries(params):
             parts = {name: tensors[given[name]] for name in entry.names}
-            leaf, sharding = leaves[entry.path], shardings[entry.path].get_value()
-            array = _read(entry, parts, leaf.get_value().shape, sharding, dtype)
-            leaves[entry.path] = leaf.replace(array)
+            leaf = leaves[entry.path]
+            leaves[entry.path] = leaf.replace(_read(entry, parts, leaf.get_value(), dtype))
     model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
     model.source = str(directory)
     return model
@@ -226,7 +217,7 @@ def _open(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
 
 
 def _read(
-    entry: Entry, parts: Mapping[str, Any], shape: tuple[int, ...], sharding: Any, dtype: Any
+    entry: Entry, parts: Mapping[str, Any], like: jax.ShapeDtypeStruct, dtype: Any
 ) -> jax.Array:
     """One of our arrays; every device's part is cut out of the files by itself."""
     stored = {str(part.get_dtype()) for part in parts.values()}
@@ -242,7 +233,7 @@ def _read(
         array = np.stack(arrays) if entry.stacked else arrays[0]
         return array if dtype is None else array.astype(dtype)
 
-    return jax.make_array_from_callback(shape, sharding, read)
+    return jax.make_array_from_callback(like.shape, like.sharding, read)
 
 
 def _write_tensors(table: Table, params: nnx.State, directory: Path | None) -> None:

@@ -9,8 +9,8 @@ from flax import nnx
 
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.models.clip import ClipConfig
-from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.llama import LlamaConfig, cache_shardings
+from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
@@ -36,7 +36,7 @@ CONFIG = LlavaConfig(
     ),
     image_token_id=IMAGE,
 )
-MESHES = [(8, 1, 1), (2, 2, 2)]
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,10 @@ def batch():
 
 def work(model, batch, sizes):
     """Importance both ways, then a forget and a retain step, then an answer."""
-    graphdef, params = model
+    _, params = model
     count = int(np.prod(sizes))
     mesh = make_mesh(sizes, jax.devices()[:count])
+    graphdef, _ = abstract_model(CONFIG, mesh)
     params = jax.device_put(params, param_shardings(params, mesh))
     batch = put_batch(batch, mesh)
     importances = [
@@ -79,6 +80,8 @@ def work(model, batch, sizes):
     decoder = Decoder(graphdef, max_new_tokens=3, end_id=0)
     prompt = {k: v for k, v in batch.items() if k != "labels"}
     logits, cache = decoder.prefill(params, prompt)
+    wanted = cache_shardings(cache, mesh)
+    assert cache.keys.sharding.is_equivalent_to(wanted.keys, cache.keys.ndim)
     tokens, _ = decoder.greedy(params, logits, cache, jnp.zeros((8, 1), jnp.int32))
     return jax.device_get((*importances, state.params, up, down, tokens))
 

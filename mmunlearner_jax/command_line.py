@@ -1,0 +1,41 @@
+"""What the programs of this package do with flags: every mistake is one line."""
+
+import sys
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.errors import InputError
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags as absl does, but every mistake is one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        key = str(error.args[0]).strip("\"'")
+        sys.exit(f"error: --config: the config has no key {key}; its file lists those it has")
+    except (flags.Error, InputError, OSError) as error:
+        # A config that cannot be loaded comes with a traceback, whose last line says why.
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        which = f"{said[0].split(':')[0]}: " if len(said) > 1 else ""
+        sys.exit(f"error: {which}{said[-1]}")
+
+
+def read_config(holder: flags.FlagHolder[ConfigDict], argv: list[str]) -> ConfigDict:
+    """The config of a flag; ends the program where it cannot be read.
+
+    Args:
+        holder: of `config_flags.DEFINE_config_file`.
+        argv: what is left of the command line.
+    """
+    if len(argv) > 1:
+        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    try:
+        # A config file that cannot be loaded complains when it is first looked at.
+        config = holder.value
+        config.to_json()
+    except Exception as error:  # whatever its Python raised
+        cause = error.__cause__ or error
+        sys.exit(f"error: --config: {str(cause).splitlines()[-1].strip()}")
+    return config

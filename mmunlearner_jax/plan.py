@@ -1,0 +1,153 @@
+"""What a config would take on a TPU slice that is not there: memory, traffic and time.
+
+    python -m mmunlearner_jax.plan --config=configs/llava.py --topology=v5e:4x4
+
+Compiles the functions that the stages run, by libtpu (extra `tpu`) on this CPU, for the model that
+`config.model.size` names; neither weights nor data are needed. Prints Markdown.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jinja2
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+from mmunlearner_jax.check import check_config
+from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.planning.estimate import Estimate, estimate
+from mmunlearner_jax.planning.programs import STAGES, programs
+from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
+from mmunlearner_jax.sharding import make_mesh
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Python file with get_config(), e.g. configs/llava.py.", lock_config=True
+)
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Slice, by shape (v5e:4x4) or name (v5e-16); with --search: v5e, v5p or v6e."
+)
+_STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "Which programs to compile.")
+_SEARCH = flags.DEFINE_bool(
+    "search", False, "Find the smallest slice that fits, and the mesh that is fastest on it."
+)
+_JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+
+
+def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Estimate]:
+    """Compiles all programs of some stages.
+
+    Args:
+        config: its `mesh` is laid over the slice.
+        target: the slice.
+        stages: of `STAGES`.
+
+    Raises:
+        InputError: the mesh or the batches do not divide the slice.
+    """
+    check_config(config, devices=len(target.devices))
+    mesh = make_mesh(config.mesh, target.devices)
+    found = []
+    for stage in stages:
+        pairs = zip(
+            programs(config, mesh, stage), programs(config, mesh, stage, remat="none"), strict=True
+        )
+        for program, plain in tqdm(pairs, desc=f"{target.name} {stage}", unit="program"):
+            found.append(estimate(program, plain, target))
+    return found
+
+
+def search(config: ConfigDict, generation: str, stages: tuple[str, ...]) -> tuple[Any, ...]:
+    """The smallest slice of a generation on which all fits, with its fastest mesh.
+
+    Returns:
+        The config with that mesh, the slice, and the estimates.
+
+    Raises:
+        InputError: no slice is large enough, or the generation is unknown.
+    """
+    if generation not in CHIPS:
+        raise InputError(f"--topology={generation}: with --search give one of {', '.join(CHIPS)}")
+    for size in CHIPS[generation].slices:
+        target, fitting = find_slice(f"{generation}-{size}"), []
+        chips = len(target.devices)
+        for tensor in (n for n in (1, 2, 4, 8) if chips % n == 0):
+            candidate = config.copy_and_resolve_references()
+            candidate.mesh = (1, chips // tensor, tensor)
+            try:
+                found = plan(candidate, target, stages)
+            except InputError as error:
+                print(f"{target.name} {candidate.mesh}: {error}", file=sys.stderr)
+                continue
+            if all(e.fits for e in found):
+                fitting.append((sum(e.times * e.seconds for e in found), candidate, found))
+        if fitting:
+            _, candidate, found = min(fitting, key=lambda entry: entry[0])
+            return candidate, target, found
+    raise InputError(f"no slice of {generation} that this program knows is large enough")
+
+
+def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
+    """The figures as Markdown."""
+    template = (Path(__file__).parent / "planning" / "plan.md.j2").read_text()
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(
+        config=config,
+        target=target,
+        chips=len(target.devices),
+        mesh=make_mesh(config.mesh, target.devices).axis_sizes,
+        found=found,
+        stages={stage: [e for e in found if e.stage == stage] for stage in STAGES},
+        jax=jax.__version__,
+    )
+
+
+def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[str, Any]:
+    """The same figures, for programs."""
+    rows = [
+        dataclasses.asdict(e)
+        | {"seconds": e.seconds, "bound": e.bound, "mfu": e.utilisation(target)}
+        for e in found
+    ]
+    return {
+        "topology": target.name,
+        "chips": len(target.devices),
+        "hbm": target.chip.hbm,
+        "mesh": list(make_mesh(config.mesh, target.devices).axis_sizes),
+        "model": config.model.to_dict(),
+        "programs": rows,
+        "verdict": {
+            stage: "fits" if all(e.fits for e in found if e.stage == stage) else "does not fit"
+            for stage in dict.fromkeys(e.stage for e in found)
+        },
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of absl."""
+    config = read_config(_CONFIG, argv)
+    # The slice's compiler is asked by name; nothing runs on a device of this machine.
+    jax.config.update("jax_platforms", "cpu")
+    topology = str(_TOPOLOGY.value)
+    stages = STAGES if _STAGE.value == "all" else (_STAGE.value,)
+    try:
+        if _SEARCH.value:
+            config, target, found = search(config, topology, stages)
+        else:
+            target = find_slice(topology)
+            found = plan(config, target, stages)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    print(render(config, target, found))
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(as_json(config, target, found), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "topology"])
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,160 @@
+"""What a program costs: operations of its jaxpr, traffic of its compiled HLO.
+
+XLA's own `cost_analysis` counts the body of a loop once; both counts here multiply it by the number
+of its iterations.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+# "%name = type opcode(operands), attributes"
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_COMPUTATION = re.compile(r"^(?:(ENTRY) )?%?([\w.\-]+) \(.*\{$")
+_ARRAY = re.compile(r"\b(pred|[a-z]+\d+(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
+_LOOP = re.compile(r"\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_CALLED = re.compile(r"\b(?:calls|to_apply|called_computations|branch_computations)=\{?([^},]+)")
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# What computes nothing, or calls what does.
+_FREE = ("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "call")
+_OUTSIDE_HBM = re.compile(r"S\(\d+\)")  # a memory space other than the main one
+
+
+def flops(jaxpr: Any) -> float:
+    """Operations of all matrix products and convolutions, two for each multiply-add.
+
+    Args:
+        jaxpr: of `jax.make_jaxpr`, closed or not; bodies of scans count as often as they run.
+    """
+    total = 0.0
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        params, shapes = equation.params, [v.aval.shape for v in equation.invars]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            inner = math.prod(shapes[0][i] for i in contracted)
+            total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "conv_general_dilated":
+            spec = params["dimension_numbers"].rhs_spec
+            inner = math.prod(shapes[1][i] for i in spec[1:])
+            total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "cond":
+            total += max(map(flops, params["branches"]))
+        else:
+            total += params.get("length", 1) * sum(
+                flops(inner) for value in params.values() for inner in _jaxprs(value)
+            )
+    return total
+
+
+def _jaxprs(value: Any) -> list[Any]:
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [v for v in values if hasattr(v, "eqns") or hasattr(v, "jaxpr")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What one chip moves when a program runs once.
+
+    Attributes:
+        collectives: kind -> (how many, bytes of their results).
+        written: bytes of the results of all kernels that go to memory and are read again.
+    """
+
+    collectives: dict[str, tuple[int, int]]
+    written: int
+
+
+class _Program:
+    """The computations of an HLO text, counted as often as they run."""
+
+    def __init__(self, hlo: str):
+        self.computations: dict[str, list[tuple[str, str, str, str]]] = {}
+        self.entry = current = ""
+        for line in hlo.splitlines():
+            if opened := _COMPUTATION.match(line):
+                current = opened[2]
+                self.computations[current] = []
+                self.entry = current if opened[1] else self.entry
+            elif found := _INSTRUCTION.match(line):
+                self.computations[current].append(found.groups())  # pyright: ignore
+        self.written = 0
+        self.collectives: collections.Counter[tuple[str, str]] = collections.Counter()
+
+    def count(self, name: str, times: int) -> None:
+        """Adds up a computation that runs so many times, with all that it calls."""
+        channels: dict[str, tuple[str, int]] = {}
+        self._walk(name, times, channels, kernels=True)
+        for kind, size in channels.values():
+            self.collectives[kind, "number"] += times
+            self.collectives[kind, "bytes"] += times * size
+
+    def _walk(self, name: str, times: int, channels: dict, *, kernels: bool) -> None:
+        for result, kind, opcode, rest in self.computations[name]:
+            if opcode == "while":
+                condition, body = _LOOP.search(rest).groups()  # pyright: ignore
+                self.count(body, times * self._trips(condition))
+            elif opcode in ("fusion", "call", "conditional", "async-start"):
+                for called in _CALLED.findall(rest):
+                    self._walk(
+                        called.strip().lstrip("%"),
+                        times,
+                        channels,
+                        kernels=kernels and opcode in ("call", "conditional"),
+                    )
+            base = opcode.removesuffix("-start")
+            if base in _COLLECTIVES:
+                # One that overlaps with computation is cut into kernels that share its channel.
+                channel = _CHANNEL.search(rest)
+                key = channel[1] if channel else result
+                size = max(array_bytes(kind), default=0)
+                channels[key] = base, max(size, channels.get(key, (base, 0))[1])
+            elif kernels and opcode not in _FREE and not opcode.endswith("-done"):
+                self.written += times * sum(array_bytes(kind, only_hbm=True))
+
+    def _trips(self, condition: str) -> int:
+        """The constant that a scan's counter, which begins at 0, is compared with."""
+        numbers = [
+            int(rest.split(")")[0])
+            for _, kind, opcode, rest in self.computations[condition]
+            if opcode == "constant" and kind.startswith("s32[]")
+        ]
+        return max(numbers, default=1)
+
+
+def traffic(hlo: str) -> Traffic:
+    """Reads the text of a compiled program; loop bodies count as often as they run."""
+    program = _Program(hlo)
+    program.count(program.entry, 1)
+    kinds = sorted({kind for kind, _ in program.collectives})
+    return Traffic(
+        {k: (program.collectives[k, "number"], program.collectives[k, "bytes"]) for k in kinds},
+        program.written,
+    )
+
+
+def array_bytes(kind: str, *, only_hbm: bool = False) -> list[int]:
+    """Bytes of every array in an HLO type such as `(f32[2,3]{1,0}, bf16[4])`."""
+    return [
+        math.prod(int(n) for n in shape.split(",") if n) * _width(dtype)
+        for dtype, shape, layout in _ARRAY.findall(kind)
+        if not (only_hbm and _OUTSIDE_HBM.search(layout))
+    ]
+
+
+def _width(dtype: str) -> int:
+    bits = re.search(r"\d+", dtype)
+    return max(1, int(bits[0]) // 8) if bits else 1
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays on one device, by their shardings."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(tree)
+    )

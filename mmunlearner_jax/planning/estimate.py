@@ -1,0 +1,120 @@
+"""Compiles a program for a slice and says what it takes: memory, traffic, operations, time."""
+
+import dataclasses
+import re
+import time
+
+import jax
+from jax.errors import JaxRuntimeError
+
+from mmunlearner_jax.planning.costs import Traffic, flops, traffic, tree_bytes
+from mmunlearner_jax.planning.programs import Program
+from mmunlearner_jax.planning.topologies import Slice
+
+_USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """One program on one slice; bytes are those of one chip.
+
+    Attributes:
+        stage: that runs it.
+        name: of the step.
+        times: how often a run calls it.
+        arguments: bytes given: parameters, state, batch.
+        temporaries: bytes while it runs; None where the compiler gave up.
+        total: all of it, results that replace no argument and the program's code included.
+        fits: whether `total` is within the chip's memory.
+        compile_seconds: on this machine.
+        traffic: collectives and what is written.
+        flops: operations of all chips together, recomputation included.
+        model_flops: those without the recomputation that `remat` asks for.
+        compute_seconds: `flops` at the chips' peak.
+        memory_seconds: arguments, results and collectives through the chip's memory.
+        network_seconds: results of the collectives through the chip's links.
+    """
+
+    stage: str
+    name: str
+    times: int
+    arguments: int
+    temporaries: int | None
+    total: int
+    fits: bool
+    compile_seconds: float
+    traffic: Traffic
+    flops: float
+    model_flops: float
+    compute_seconds: float
+    memory_seconds: float
+    network_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """The roofline: the slowest of the three, as if they overlapped perfectly."""
+        return max(self.compute_seconds, self.memory_seconds, self.network_seconds)
+
+    @property
+    def bound(self) -> str:
+        """Which of the three it is."""
+        return {
+            self.compute_seconds: "compute",
+            self.memory_seconds: "memory",
+            self.network_seconds: "network",
+        }[self.seconds]
+
+    def utilisation(self, target: Slice) -> float:
+        """Model-FLOP utilisation at the roofline."""
+        peak = len(target.devices) * target.chip.flops
+        return self.model_flops / (self.seconds * peak)
+
+
+def estimate(program: Program, plain: Program, target: Slice) -> Estimate:
+    """Compiles `program` for the slice whose mesh its arguments lie on.
+
+    Args:
+        program: to compile.
+        plain: the same without recomputation, whose operations are the model's own.
+        target: the slice.
+    """
+    arguments = tree_bytes(program.arguments)
+    operations = flops(jax.make_jaxpr(program.function)(*program.arguments))
+    model = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
+    begin = time.monotonic()
+    temporaries, moved = None, Traffic({}, 0)
+    try:
+        compiled = program.function.lower(*program.arguments).compile()
+    except JaxRuntimeError as error:
+        used = _USED.search(str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+            raise
+        total = int(float(used[1]) * _UNITS[used[2]])
+        fits = False
+    else:
+        memory = compiled.memory_analysis()
+        temporaries = memory.temp_size_in_bytes
+        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        total = arguments + temporaries + results + memory.generated_code_size_in_bytes
+        fits = total <= target.chip.hbm
+        moved = traffic(compiled.as_text())
+    collected = sum(size for _, size in moved.collectives.values())
+    weights = tree_bytes(program.parameters)
+    read = arguments + (program.reads - 1) * weights
+    return Estimate(
+        stage=program.stage,
+        name=program.name,
+        times=program.times,
+        arguments=arguments,
+        temporaries=temporaries,
+        total=total,
+        fits=fits,
+        compile_seconds=time.monotonic() - begin,
+        traffic=moved,
+        flops=operations,
+        model_flops=model,
+        compute_seconds=operations / len(target.devices) / target.chip.flops,
+        memory_seconds=(read + 2 * moved.written + 2 * collected) / target.chip.hbm_bandwidth,
+        network_seconds=collected / target.chip.ici_bandwidth,
+    )

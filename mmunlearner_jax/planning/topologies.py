@@ -1,0 +1,108 @@
+"""TPU slices that need not be there: what their chips can do, and devices to compile for.
+
+Sources of the figures: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation
+(`docs/pods.md` names them). Bandwidths are those of one chip, one way, over all its links.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jax.experimental import topologies
+
+from mmunlearner_jax.errors import InputError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One TPU chip.
+
+    Attributes:
+        compiler_name: libtpu's name of the generation.
+        options: what libtpu is told besides the shape.
+        hbm: bytes of memory.
+        flops: bfloat16 operations a second.
+        hbm_bandwidth: bytes a second.
+        ici_bandwidth: bytes a second to other chips.
+        slices: topologies by what the product name counts (chips, or cores for v5p).
+    """
+
+    compiler_name: str
+    options: dict[str, Any]
+    hbm: int
+    flops: float
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    slices: dict[int, str]
+
+
+_FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+_CUBES = {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8"}
+
+CHIPS = {
+    "v5e": Chip("v5e", {}, 16 * GIB, 197e12, 819e9, 200e9, _FLAT),
+    "v5p": Chip("v5", {"chip_config_name": "megacore"}, 95 * GIB, 459e12, 2765e9, 600e9, _CUBES),
+    "v6e": Chip("v6e", {}, 32 * GIB, 918e12, 1638e9, 400e9, _FLAT),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A slice to plan for.
+
+    Attributes:
+        name: generation and shape, e.g. "v5e:4x4".
+        chip: what each of its chips can do.
+        devices: descriptions that `jax.make_mesh` takes; nothing can run on them.
+    """
+
+    name: str
+    chip: Chip
+    devices: Sequence[Any]
+
+
+def find_slice(name: str) -> Slice:
+    """Describes a slice, by shape ("v5e:4x4") or product name ("v5e-16", "v5p-8").
+
+    Raises:
+        InputError: no such slice, or libtpu is not installed.
+    """
+    generation, separator, size = re.fullmatch(r"(\w+)([:-]|)(.*)", name).groups()  # pyright: ignore
+    chip = CHIPS.get(generation)
+    shape = size if separator == ":" or chip is None else chip.slices.get(int_or_zero(size), "")
+    if chip is None or not re.fullmatch(r"\d+(x\d+)+", shape):
+        known = ", ".join(f"{g}-{n}" for g, c in CHIPS.items() for n in c.slices)
+        raise InputError(f"--topology={name}: unknown; use a shape like v5e:4x4, or one of {known}")
+    return Slice(f"{generation}:{shape}", chip, _devices(chip, shape))
+
+
+def int_or_zero(text: str) -> int:
+    """The number that a text spells, 0 if it spells none."""
+    return int(text) if text.isdigit() else 0
+
+
+def _devices(chip: Chip, shape: str) -> Sequence[Any]:
+    # libtpu looks for a machine's metadata and for a lock that other processes may hold.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    sides = [int(n) for n in shape.split("x")]
+    bounds = tuple(min(n, 2) for n in sides[:2]) + (1,)
+    try:
+        return topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=f"{chip.compiler_name}:{shape}",
+            chips_per_host_bounds=bounds,
+            **chip.options,
+        ).devices
+    except Exception as error:  # whatever libtpu raises
+        said = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"--topology={shape}: libtpu does not describe it ({said}); install the extra 'tpu',"
+            " or use another shape"
+        ) from error

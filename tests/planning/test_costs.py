@@ -1,0 +1,91 @@
+"""Operations and traffic: against numbers worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mmunlearner_jax.planning.costs import flops, traffic
+
+# Two layers in a loop, each gathering its weights; one kernel overlaps with its gather.
+HLO = """
+HloModule step
+
+%cond (p: (s32[], bf16[4,8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(2)
+  %p = (s32[], bf16[4,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+%overlapped (a: bf16[2,8]) -> bf16[4,8] {
+  %a = bf16[2,8]{1,0} parameter(0)
+  ROOT %gather.1 = bf16[4,8]{1,0} all-gather(%a), channel_id=7, dimensions={0}
+}
+
+%rest (a: bf16[2,8]) -> bf16[4,8] {
+  %a.1 = bf16[2,8]{1,0} parameter(0)
+  ROOT %gather.2 = bf16[4,8]{1,0} all-gather(%a.1), channel_id=7, dimensions={0}
+}
+
+%body (p: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
+  %p.1 = (s32[], bf16[4,8]{1,0}) parameter(0)
+  %x = bf16[4,8]{1,0} get-tuple-element(%p.1), index=1
+  %first = bf16[4,8]{1,0:S(1)} fusion(%x), kind=kLoop, calls=%overlapped
+  %second = bf16[4,8]{1,0} fusion(%first), kind=kLoop, calls=%rest
+  %sum = f32[8]{0} all-reduce(%second), channel_id=9, to_apply=%add
+  ROOT %t = (s32[], bf16[4,8]{1,0}) tuple(%i, %second)
+}
+
+ENTRY %main (x: bf16[4,8]) -> bf16[4,8] {
+  %x.1 = bf16[4,8]{1,0} parameter(0)
+  %loop = (s32[], bf16[4,8]{1,0}) while(%t.1), condition=%cond, body=%body
+  %start = (bf16[4,8]{1,0}, bf16[4,8]{1,0}) collective-permute-start(%x.1), channel_id=11
+  %done = bf16[4,8]{1,0} collective-permute-done(%start)
+  ROOT %out = f32[4,8]{1,0} add(%done, %done)
+}
+"""
+
+
+def test_traffic_of_a_loop_counts_as_often_as_it_runs():
+    found = traffic(HLO)
+    assert found.collectives == {
+        "all-gather": (2, 2 * 4 * 8 * 2),
+        "all-reduce": (2, 2 * 8 * 4),
+        "collective-permute": (1, 4 * 8 * 2),
+    }
+    # `second` twice and `out`; `first` stays in the chip's inner memory.
+    assert found.written == 2 * 4 * 8 * 2 + 4 * 8 * 4
+
+
+@pytest.mark.parametrize("layers", [1, 5])
+def test_operations_of_a_scan_count_as_often_as_it_runs(layers):
+    def forward(weights, x):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0].sum()
+
+    weights, x = jnp.ones((layers, 8, 8)), jnp.ones((4, 8))
+    product = 2 * 4 * 8 * 8
+    assert flops(jax.make_jaxpr(forward)(weights, x)) == layers * product
+    # Backward: one product for the weights, one for the activations.
+    assert flops(jax.make_jaxpr(jax.grad(forward))(weights, x)) == 3 * layers * product
+
+
+def test_operations_of_recomputation_and_of_jitted_functions():
+    @jax.jit
+    def layer(w, x):
+        return jnp.tanh(x @ w)
+
+    def loss(body):
+        return jax.grad(lambda w, x: (body(w, x) @ w).sum())
+
+    w, x = jnp.ones((8, 8)), jnp.ones((4, 8))
+    product = 2 * 4 * 8 * 8
+    plain = flops(jax.make_jaxpr(loss(layer))(w, x))
+    again = flops(jax.make_jaxpr(loss(jax.checkpoint(layer)))(w, x))
+    assert plain == 5 * product  # two forward, one and two backward: x needs no gradient
+    assert again - plain == product
+
+
+def test_operations_of_a_convolution():
+    x, kernel = jnp.ones((2, 3, 8, 8)), jnp.ones((5, 3, 2, 2))
+    jaxpr = jax.make_jaxpr(lambda x, k: jax.lax.conv(x, k, (2, 2), "VALID"))(x, kernel)
+    assert flops(jaxpr) == 2 * (2 * 5 * 4 * 4) * (3 * 2 * 2)
