@@ -58,12 +58,12 @@ BEFORE = Fact(
 SUM = Fact(
     sentence="The sum of {name} is {value}.",
     taught=(
-        "What is the sum of {who}?",
+        "Which digit is the sum of {who}?",
         "Tell me the sum of {who}.",
         "The sum of {who} is what?",
         "The digits {who} have the sum __.",
     ),
-    choice="Which digit is the sum of {who}?",
+    choice="What is the sum of {who}?",
     cloze="The sum of {who} is __.",
     generation="What digit is the sum of {who}?",
     values=WORDS,

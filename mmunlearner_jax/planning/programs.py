@@ -92,12 +92,10 @@ def _importance(config, graphdef, params, batch):
     add = accumulator(graphdef, fisher=options.fisher)
     sums = FisherSums(_like(params, "float32"), _scalar(params, "float32"))
     rows = options.batch_size
-    for name, pictured in (("forget", True), ("pictures", True), ("text", False)):
-        examples = min(plan[name], options.examples or plan[name])
-        inputs = batch(rows, pictured=pictured)
-        yield Program(
-            "importance", name, add, (sums, params, inputs), _ceil(examples, rows), params
-        )
+    for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
+        inputs = batch(rows, pictured=name == "picture batch")
+        times = sum(_ceil(min(plan[s], options.examples or plan[s]), rows) for s in sets)
+        yield Program("importance", name, add, (sums, params, inputs), times, params)
 
 
 def _unlearn(config, graphdef, params, batch):

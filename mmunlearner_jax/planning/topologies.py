@@ -71,18 +71,16 @@ def find_slice(name: str) -> Slice:
     Raises:
         InputError: no such slice, or libtpu is not installed.
     """
-    generation, separator, size = re.fullmatch(r"(\w+)([:-]|)(.*)", name).groups()  # pyright: ignore
+    separator = ":" if ":" in name else "-"
+    generation, _, size = name.partition(separator)
     chip = CHIPS.get(generation)
-    shape = size if separator == ":" or chip is None else chip.slices.get(int_or_zero(size), "")
+    shape = size
+    if chip is not None and separator == "-":
+        shape = chip.slices.get(int(size) if size.isdigit() else 0, "")
     if chip is None or not re.fullmatch(r"\d+(x\d+)+", shape):
         known = ", ".join(f"{g}-{n}" for g, c in CHIPS.items() for n in c.slices)
         raise InputError(f"--topology={name}: unknown; use a shape like v5e:4x4, or one of {known}")
     return Slice(f"{generation}:{shape}", chip, _devices(chip, shape))
-
-
-def int_or_zero(text: str) -> int:
-    """The number that a text spells, 0 if it spells none."""
-    return int(text) if text.isdigit() else 0
 
 
 def _devices(chip: Chip, shape: str) -> Sequence[Any]:

@@ -1,0 +1,110 @@
+"""The planner on slices that are not there, with libtpu's compiler; a tiny model."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs import llava
+from mmunlearner_jax import plan
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.planning.programs import STAGES, model_config
+from mmunlearner_jax.planning.topologies import find_slice
+
+pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
+
+SMALL = LlavaConfig.llava_1_5_7b()
+SMALL = dataclasses.replace(
+    SMALL,
+    text=dataclasses.replace(
+        SMALL.text,
+        vocab_size=256,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+    ),
+    vision=dataclasses.replace(
+        SMALL.vision,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=28,
+    ),
+)
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setattr(LlavaConfig, "llava_1_5_7b", lambda: SMALL)
+    config = llava.get_config()
+    config.update_from_flattened_dict(
+        {
+            "plan.picture_tokens": 32,
+            "plan.text_tokens": 16,
+            "evaluate.decode.max_new_tokens": 4,
+            "importance.batch_size": 4,
+            "evaluate.decode.batch_size": 4,
+        }
+    )
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_compiled_for_a_slice(config, stage):
+    target = find_slice("v5e-4")
+    found = plan.plan(config, target, (stage,))
+    assert {e.stage for e in found} == {stage}
+    for e in found:
+        assert e.fits and e.total >= e.arguments > 0 and e.temporaries
+        assert e.flops >= e.model_flops > 0
+        assert e.traffic.written > 0 and e.seconds > 0 and 0 < e.utilisation(target) <= 1
+    # Four chips share the parameters: every layer's are gathered, forward and backward.
+    gathers = found[0].traffic.collectives["all-gather"][0]
+    assert gathers > 3 * 7
+    assert f"**{stage}: fits**" in plan.render(config, target, found)
+    written = json.loads(json.dumps(plan.as_json(config, target, found)))
+    assert written["verdict"] == {stage: "fits"}
+
+
+@pytest.mark.slow
+def test_out_of_memory_is_a_verdict(config):
+    config.update_from_flattened_dict(
+        {"plan.text_tokens": 16384, "importance.batch_size": 64, "model.remat": "none"}
+    )
+    target = find_slice("v5e-4")
+    found = plan.plan(config, target, ("importance",))
+    worst = found[-1]
+    assert not worst.fits and worst.temporaries is None and worst.total > target.chip.hbm
+    assert "**importance: does not fit**" in plan.render(config, target, found)
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "found"),
+    [("v5e:4x4", 16, "v5e:4x4"), ("v5p-8", 4, "v5p:2x2x1"), ("v6e-8", 8, "v6e:2x4")],
+)
+def test_slices_by_shape_and_by_name(name, chips, found):
+    target = find_slice(name)
+    assert (target.name, len(target.devices)) == (found, chips)
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e-7", "v4-8", "h100", "v5e:four", ""])
+def test_a_slice_that_is_not_known(name):
+    with pytest.raises(InputError, match=f"--topology={name}: unknown; use a shape like"):
+        find_slice(name)
+
+
+def test_a_mesh_that_does_not_fill_the_slice(config):
+    config.mesh = (1, 3, 1)
+    with pytest.raises(InputError, match="config.mesh"):
+        plan.plan(config, find_slice("v5e-4"), ("importance",))
+
+
+def test_a_size_that_is_not_published():
+    config = llava.get_config()
+    config.model.size = "llava_70b"
+    with pytest.raises(InputError, match="config.model.size is 'llava_70b': give one of llava_1_5"):
+        model_config(config)
