@@ -1,5 +1,6 @@
 """Checkpoints of running stages (Orbax v1): a state and the positions of its data iterators."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from mmunlearner_jax import preemption
 from mmunlearner_jax.errors import InputError
 
 _policies = ocp.training.save_decision_policies
@@ -36,10 +38,13 @@ class Checkpoints:
         )
 
     def __enter__(self) -> "Checkpoints":
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(preemption.saved_by_loop())
+        self._stack.callback(self._checkpointer.close)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._checkpointer.close()
+        self._stack.close()
 
     def restore(self, state: Any, data: Mapping[str, Any]) -> tuple[Any, int]:
         """Restores the latest checkpoint, if there is one.
@@ -64,12 +69,19 @@ class Checkpoints:
         ]
         return jax.tree.unflatten(treedef, restored), latest.step
 
-    def save(self, step: int, state: Any, data: Mapping[str, Any], *, force: bool = False) -> None:
-        """Saves if it is time to, or if forced; a step that is there already is left alone."""
+    def save(self, step: int, state: Any, data: Mapping[str, Any]) -> None:
+        """Saves if it is time to, or if the machine goes away.
+
+        Raises:
+            Preempted: it does; the step is saved.
+        """
+        last = preemption.due(step)
         latest = self._checkpointer.latest
         if latest is None or latest.step != step:
             leaves = jax.tree.leaves(state)
-            self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=force)
+            self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=last)
+        if last:
+            raise preemption.Preempted
 
 
 def save_tree(directory: Path, tree: Any) -> None:

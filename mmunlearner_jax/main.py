@@ -14,17 +14,22 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict, config_flags
 from transformers import utils as transformers_utils
 
-from mmunlearner_jax import stages
+from mmunlearner_jax import preemption, processes, stages
 from mmunlearner_jax.check import check_config, flatten
 from mmunlearner_jax.command_line import parse_flags, read_config
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
+)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", "auto", ["auto", "on", "off"], "Whether to join other processes (pods, nodes)."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
@@ -67,19 +72,26 @@ def run(config: ConfigDict, workdir: Path) -> None:
         InputError: something that was given is wrong; nothing long has run by then.
     """
     check_config(config, devices=jax.device_count())
-    fresh = check_workdir(config, workdir)
+    fresh = is_first() and check_workdir(config, workdir)
+    wait("workdir")
+    if not is_first():
+        check_workdir(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     for name in config.stages:
         begin = time.monotonic()
-        print(f"stage {name}", file=sys.stderr, flush=True)
+        if is_first():
+            print(f"stage {name}", file=sys.stderr, flush=True)
         try:
-            worked = stages.ALL[name](config, workdir)
+            # What runs on no mesh is the first process's.
+            alone = name in stages.OF_ONE_PROCESS
+            worked = (is_first() or not alone) and stages.ALL[name](config, workdir)
         except InputError:
             # Where nothing was made yet, the config may be mended.
             if fresh and [p.name for p in workdir.iterdir()] == ["config.json"]:
                 (workdir / "config.json").unlink()
             raise
+        wait(name)
         if worked:
             fresh = False
             before = read_results(workdir).get("seconds", {}).get(name, 0.0)
@@ -94,9 +106,21 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for what the run writes")
     try:
+        processes.start(_DISTRIBUTED.value)
+        preemption.watch()
         run(config, Path(_WORKDIR.value).expanduser())
     except InputError as error:
-        sys.exit(f"error: {error}")
+        processes.leave(str(error))
+    except preemption.Preempted:
+        print("stopped by SIGTERM: run the same command again to go on", file=sys.stderr)
+    except JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        processes.leave(
+            f"process {jax.process_index()} of {jax.process_count()} cannot go on"
+            f" ({str(error).splitlines()[0]}): start all of them again, they go on from the last"
+            " checkpoint"
+        )
 
 
 def leave_torch_out() -> None:

@@ -10,6 +10,8 @@ import jax
 import tensorboardX
 from tqdm import tqdm
 
+from mmunlearner_jax.processes import is_first
+
 
 class Metrics:
     """Metrics of one stage; use it as a context manager.
@@ -31,7 +33,7 @@ class Metrics:
         self._stage, self._saved, self._rows = stage, saved, []
         self._begin = time.monotonic()
         self._file = self._board = None
-        show = jax.process_index() == 0
+        show = is_first()
         self._bar = tqdm(
             total=total, initial=start, desc=stage, unit="step", disable=not show, file=sys.stderr
         )

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mmunlearner_jax.processes import is_first
+
 
 def read_results(workdir: Path) -> dict[str, Any]:
     """The results so far; empty before there are any."""
@@ -13,7 +15,12 @@ def read_results(workdir: Path) -> dict[str, Any]:
 
 
 def update_results(workdir: Path, entry: str, values: Any) -> None:
-    """Merges `values` into one entry (or sets it, if they are no dict), atomically."""
+    """Merges `values` into one entry (or sets it, if they are no dict), atomically.
+
+    With several processes the first one does.
+    """
+    if not is_first():
+        return
     results = read_results(workdir)
     if isinstance(values, dict):
         values = {**results.get(entry, {}), **values}

@@ -155,10 +155,22 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """
     target = batch_sharding(mesh)
     parts = batch_parts(mesh.axis_sizes)
-    rows = len(next(iter(batch.values()))) * jax.process_count()
+    own = process_rows(mesh, parts)
+    here = own.stop - own.start  # of the parts
+    rows = len(next(iter(batch.values()))) * parts // here
     if rows % parts:
         raise InputError(
             f"a batch of {rows} examples does not divide among {parts} devices (mesh axes data x"
             " fsdp): make the batch sizes in the config multiples of it"
         )
-    return {k: jax.make_array_from_process_local_data(target, v) for k, v in batch.items()}
+    return {
+        k: jax.make_array_from_process_local_data(target, v, (rows, *v.shape[1:]))
+        for k, v in batch.items()
+    }
+
+
+def process_rows(mesh: Mesh, rows: int) -> slice:
+    """Which rows of a batch of so many lie on this process's devices."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    spans = [index[0].indices(rows) for index in indices if index is not None]
+    return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))

@@ -1,5 +1,8 @@
 """States and iterators come back bit by bit; trees of another model are refused."""
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from mmunlearner_jax import preemption
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.sharding import make_mesh
@@ -100,17 +104,39 @@ def test_only_the_latest_are_kept(tmp_path):
     with Checkpoints(tmp_path, every=1, keep=1) as saved:
         state, data = initial(), {"a": batches(0), "b": batches(1)}
         state, at = saved.restore(state, data)
-        saved.save(at, state, data, force=True)  # there already
+        saved.save(at, state, data)  # there already
         saved.save(at + 1, state, data)
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [13]
 
 
-def test_force_saves_between_times(tmp_path):
-    with Checkpoints(tmp_path, every=10) as saved:
-        saved.save(4, initial(), {})
-        assert saved.restore(initial(), {})[1] == 0
-        saved.save(5, initial(), {}, force=True)
-        assert saved.restore(initial(), {})[1] == 5
+@pytest.fixture
+def watched():
+    before = signal.getsignal(signal.SIGTERM)
+    preemption.watch()
+    yield
+    signal.signal(signal.SIGTERM, before)
+    preemption._Notice.came = False
+
+
+def test_sigterm_saves_between_times_and_ends_the_loop(tmp_path, watched):
+    whole, _, _ = train(tmp_path / "whole", initial(), 8)
+    state, data = initial(), {"a": batches(0), "b": batches(1)}
+    with pytest.raises(preemption.Preempted), Checkpoints(tmp_path / "run", every=EVERY) as saved:
+        for i in range(1, 9):
+            state = step(state, np.stack([next(it) for it in data.values()]))
+            if i == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            saved.save(i, state, data)
+    preemption._Notice.came = False
+    resumed, _, start = train(tmp_path / "run", initial(), 8)
+    assert start == 5
+    assert_same_bits(resumed, whole)
+
+
+def test_sigterm_outside_of_a_loop_ends_at_once(watched):
+    with pytest.raises(preemption.Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import grain
-import jax
 import numpy as np
 
 from mmunlearner_jax.data.prompts import IGNORE, Encoder
@@ -58,11 +57,11 @@ class Batches:
 
     Iterating gives a Grain iterator: `get_state()` and `set_state()` resume it exactly where it
     was. The order and the random changes depend on the seed and the position alone, not on the
-    number of processes; each process gets every n-th row of the batch.
+    number of processes; each process gets its own rows of the batch.
 
     A batch is a dict of int32 `input_ids`, `attention_mask`, `labels` [B, T] and, if the samples
-    have pictures, float32 `pixel_values` [B, 1, C, H, W]. B is `batch_size` over the number of
-    processes. Padding is on the right, with label -100.
+    have pictures, float32 `pixel_values` [B, 1, C, H, W]. B is the number of this process's rows.
+    Padding is on the right, with label -100.
 
     Args:
         samples: All with a picture or all without.
@@ -72,13 +71,14 @@ class Batches:
         shuffle: Whether each pass has a new random order.
         repeat: Whether the passes go on for ever. If not, the last batch is filled up with rows
             that have no label.
+        rows: Which of the batch are this process's (`sharding.process_rows`); by default all.
         buckets: Lengths T that a batch may have: the smallest that holds its rows. By default one,
             the longest sample's rounded up to a multiple of 8.
         augment: How every picture is changed each time it is taken.
 
     Raises:
         InputError: No samples, pictures on some only, a sample longer than the last bucket, or
-            a batch size that the processes cannot share.
+            an empty batch.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Batches:
         seed: int,
         shuffle: bool = True,
         repeat: bool = True,
+        rows: slice = slice(None),  # noqa: B008
         buckets: Sequence[int] = (),
         augment: Jitter | None = None,
     ):
@@ -97,15 +98,13 @@ class Batches:
             raise InputError("samples: none to make batches of; give at least one")
         if len({sample.image is None for sample in samples}) > 1:
             raise InputError("samples: some have a picture, some not; make batches of each kind")
-        if batch_size < 1 or batch_size % jax.process_count():
-            raise InputError(
-                f"batch_size: {batch_size} rows cannot be shared by {jax.process_count()} "
-                "processes; make it a positive multiple"
-            )
+        if batch_size < 1:
+            raise InputError(f"batch_size: {batch_size} rows; give 1 or more")
         self.samples = samples
         self.encoder = encoder
         self.batch_size = batch_size
         self.augment = augment
+        self._rows = range(batch_size)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
         self._lengths = np.array([len(encoder.encode(sample)["input_ids"]) for sample in samples])
         longest = int(self._lengths.max())
@@ -137,15 +136,14 @@ class Batches:
         longest = self._lengths[indices].max()
         length = next(bucket for bucket in self.buckets if bucket >= longest)
         seeds = rng.integers(2**63, size=self.batch_size)
-        mine = range(jax.process_index(), self.batch_size, jax.process_count())
-        shape = len(mine), length
+        shape = len(self._rows), length
         batch = {
             "input_ids": np.full(shape, self.encoder.tokenizer.pad_token_id, np.int32),
             "attention_mask": np.zeros(shape, np.int32),
             "labels": np.full(shape, IGNORE, np.int32),
         }
         pictures = []
-        for row, position in enumerate(mine):
+        for row, position in enumerate(self._rows):
             filling = position >= len(indices)
             index = indices[0 if filling else position]
             example = self.encoder.encode(self.samples[index])

@@ -14,7 +14,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.metrics import rouge_l
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
-from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.sharding import process_rows, put_batch
 
 # Prompts are padded to a multiple of this, so that a split compiles once or twice.
 LENGTH_MULTIPLE = 16
@@ -68,7 +69,12 @@ class Answerer:
             One record per question, enough to score it again without the model.
         """
         records: list[dict[str, Any] | None] = [None] * len(questions)
-        with tqdm(total=len(questions), desc=f"{label}/{split}", unit="question") as bar:
+        with tqdm(
+            total=len(questions),
+            desc=f"{label}/{split}",
+            unit="question",
+            disable=not is_first(),
+        ) as bar:
             for rows in self._chunks(questions):
                 answered = self._answer_batch(params, [questions[i] for i in rows])
                 for i, record in zip(rows, answered, strict=True):
@@ -88,9 +94,8 @@ class Answerer:
         options = [[self._words.ids(o) for o in q.options] or [[0]] for q in filled]
         width = max(map(len, options))
         first = np.array([[(o * width)[k][0] for k in range(width)] for o in options], np.int32)
-        tokens, log_probs = jax.device_get(
-            self._decoder.greedy(params, logits, cache, put_batch({"k": first}, self._mesh)["k"])
-        )
+        candidates = self._put({"k": first})["k"]
+        tokens, log_probs = to_host(self._decoder.greedy(params, logits, cache, candidates))
         own = [self._until_end(row) for row in tokens]
         slots = []
         for b, choices in enumerate(options):
@@ -130,7 +135,11 @@ class Answerer:
             batch["attention_mask"][row, length - n :] = 1
         if "pixel_values" in encoded[0]:
             batch["pixel_values"] = np.stack([e["pixel_values"] for e in encoded])
-        return put_batch(batch, self._mesh)
+        return self._put(batch)
+
+    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        own = process_rows(self._mesh, self._batch_size)
+        return put_batch({k: v[own] for k, v in batch.items()}, self._mesh)
 
     def _until_end(self, tokens: np.ndarray) -> list[int]:
         ends = np.flatnonzero(tokens == self._decoder.end_id)
@@ -155,7 +164,7 @@ class Answerer:
                 row = (words[:slot] + choice)[:size]
                 tokens[k, b, : len(row)] = row
                 scored[k, b, slot : len(row)] = True
-        return np.asarray(self._decoder.score(params, logits, cache, tokens, scored)).T
+        return to_host(self._decoder.score(params, logits, cache, tokens, scored)).T
 
     def _record(
         self, question: Question, own: list[int], slot: int, scores: list[float]

@@ -26,3 +26,5 @@ ALL = {
     "export": export.run,
     "report": report.run,
 }
+# They run on no mesh: with several processes the first runs them, and the others wait.
+OF_ONE_PROCESS = ("prepare", "report")

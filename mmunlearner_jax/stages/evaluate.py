@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
@@ -57,16 +58,17 @@ def evaluate(
     """
     folder = workdir / "predictions"
     folder.mkdir(exist_ok=True)
-    lines = []
     for split, asked in questions.items():
         path = folder / f"{label}-{split}.jsonl"
         if not path.exists():
             answers = answerer.answer(params, asked, split=split, label=label)
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in answers))
-            os.replace(partial, path)
-        lines += [json.loads(line) for line in path.read_text().splitlines()]
-    return summarise(lines)
+            if is_first():
+                partial = path.with_suffix(".partial")
+                partial.write_text("".join(json.dumps(line) + "\n" for line in answers))
+                os.replace(partial, path)
+    wait(f"predictions of {label}")
+    files = [folder / f"{label}-{split}.jsonl" for split in questions]
+    return summarise([json.loads(line) for f in files for line in f.read_text().splitlines()])
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:

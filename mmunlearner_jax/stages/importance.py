@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -53,7 +54,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
                     metrics.write(i)
                     saved.save(i, sums, data)
         save_tree(partial / name, sums)
-    partial.rename(workdir / "importance")
+    if is_first():
+        partial.rename(workdir / "importance")
     return True
 
 

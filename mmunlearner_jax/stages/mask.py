@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from mmunlearner_jax.checkpoint import load_tree, save_tree
+from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import fitting
 from mmunlearner_jax.stages import setup
@@ -57,12 +58,9 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     mask = make_mask(config, workdir, at)
     update_results(workdir, "mask", density(mask, *leaf_labels(at.model)))
-    named = to_hf_names(at.model, mask)
-    save_file(
-        {k: np.asarray(v, np.uint8) for k, v in named.items()},
-        workdir / "mask.safetensors",
-        metadata={"format": "pt"},
-    )
+    named = {k: to_host(v).astype(np.uint8) for k, v in to_hf_names(at.model, mask).items()}
+    if is_first():
+        save_file(named, workdir / "mask.safetensors", metadata={"format": "pt"})
     save_tree(workdir / "mask", jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask))
     return True
 

@@ -18,7 +18,8 @@ from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import Llava
-from mmunlearner_jax.sharding import make_mesh, sharding_table
+from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.sharding import make_mesh, process_rows, sharding_table
 from mmunlearner_jax.weights.io import from_pretrained
 
 
@@ -45,9 +46,18 @@ class Setup:
     retain: str
     seed: int
 
-    def batches(self, samples: list[Sample], *, stream: int = 0, **options: Any) -> Batches:
+    def batches(
+        self, samples: list[Sample], *, batch_size: int, stream: int = 0, **options: Any
+    ) -> Batches:
         """Batches of this process's share; `stream` tells apart what is shuffled separately."""
-        return Batches(samples, self.encoder, seed=self.seed + stream, **options)
+        return Batches(
+            samples,
+            self.encoder,
+            batch_size=batch_size,
+            seed=self.seed + stream,
+            rows=process_rows(self.mesh, batch_size),
+            **options,
+        )
 
     def drawn(self, samples: list[Sample], at_most: int) -> list[Sample]:
         """So many of the samples, drawn by the seed; 0: all of them."""
@@ -106,7 +116,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
 def tell_shardings(params: Any, mesh: jax.sharding.Mesh, workdir: Path) -> None:
     """Writes `sharding.txt`, how every parameter is split, and says so, once a workdir."""
     path = workdir / "sharding.txt"
-    if path.exists() or jax.process_index():
+    if path.exists() or not is_first():
         return
     path.write_text(sharding_table(params))
     leaves = jax.tree.leaves(params)

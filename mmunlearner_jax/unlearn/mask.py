@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.processes import to_host
 
 Tree = Any
 Normalise = Literal["none", "group"]
@@ -151,7 +152,7 @@ def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
     for leaf, name, group in zip(*columns, strict=True):
         stacked = "{layer}" in name
         rows = leaf.reshape((leaf.shape[0] if stacked else 1), -1)
-        ones = jax.device_get(jnp.sum(rows, axis=1, dtype=jnp.float32))
+        ones = to_host(jnp.sum(rows, axis=1, dtype=jnp.float32))
         for layer, n in enumerate(ones):
             by_block[name.replace("{layer}", str(layer))] = (float(n), rows.shape[1])
         done = by_module.get(group, (0.0, 0))

@@ -13,13 +13,13 @@ import huggingface_hub
 import jax
 import numpy as np
 from flax import nnx
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
+from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights import llava
 from mmunlearner_jax.weights.table import Entry, Table
 
@@ -125,7 +125,9 @@ def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) ->
         raise InputError(f"{path}: is not an empty folder; remove it or save somewhere else")
     table = ARCHITECTURES[model.config.model_type].table
     params = nnx.split(model)[1]
-    first = jax.process_index() == 0
+    # A model that this process holds whole it writes alone.
+    alone = all(x.is_fully_addressable for x in jax.tree.leaves(params))
+    first = alone or is_first()
     partial = path.with_name(f".{path.name}.partial")  # a sibling: renaming it moves no data
     if first:
         shutil.rmtree(partial, ignore_errors=True)
@@ -138,8 +140,8 @@ def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) ->
     finally:
         if first:
             shutil.rmtree(partial, ignore_errors=True)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("save_pretrained")
+    if not alone:
+        wait("save_pretrained")
 
 
 def to_hf_names(model: Llava, tree: nnx.State) -> dict[str, Any]:
@@ -255,7 +257,7 @@ def _write_tensors(table: Table, params: nnx.State, directory: Path | None) -> N
     files = [_WEIGHTS]
     if len(shards) > 1:
         files = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    tensors = (_to_host(tensor) for _, tensor in table.named(params))
+    tensors = (np.ascontiguousarray(to_host(tensor)) for _, tensor in table.named(params))
     for file, names in zip(files, shards, strict=True):
         arrays = dict(zip(names, itertools.islice(tensors, len(names)), strict=True))
         if directory is not None:
@@ -264,12 +266,6 @@ def _write_tensors(table: Table, params: nnx.State, directory: Path | None) -> N
         weight_map = {n: file for file, names in zip(files, shards, strict=True) for n in names}
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         (directory / _INDEX).write_text(json.dumps(index, indent=2))
-
-
-def _to_host(tensor: Any) -> np.ndarray:
-    if isinstance(tensor, jax.Array) and not tensor.is_fully_addressable:
-        tensor = multihost_utils.process_allgather(tensor, tiled=True)
-    return np.ascontiguousarray(tensor)
 
 
 def _write_companions(model: Llava, directory: Path, processor: Any) -> None:

@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 
@@ -117,21 +116,17 @@ def test_a_restored_iterator_goes_on_exactly(pictures, encoder):
     assert_equal(next(iterator), expected[0])
 
 
-def test_processes_share_the_batch_of_one(pictures, encoder, monkeypatch):
-    def batches():
+def test_processes_share_the_batch_of_one(pictures, encoder):
+    def batches(**rows):
         options = {"batch_size": 8, "seed": 2, "repeat": False, "buckets": (36, 40, 48)}
-        return list(Batches(pictures, encoder, augment=Jitter(), **options))
+        return list(Batches(pictures, encoder, augment=Jitter(), **options, **rows))
 
-    alone = batches()
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    parts = []
-    for index in range(2):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        parts.append(batches())
+    alone, halves = batches(), [slice(0, 4), slice(4, 8)]
+    parts = [batches(rows=half) for half in halves]
     assert [len(part) for part in parts] == [len(alone)] * 2
     for whole, *shares in zip(alone, *parts, strict=True):
-        for index, share in enumerate(shares):
-            assert_equal(share, {key: value[index::2] for key, value in whole.items()})
+        for half, share in zip(halves, shares, strict=True):
+            assert_equal(share, {key: value[half] for key, value in whole.items()})
 
 
 def test_several_buckets_give_the_smallest_that_holds_the_batch(processor):
@@ -149,16 +144,13 @@ def test_several_buckets_give_the_smallest_that_holds_the_batch(processor):
         Batches(samples, encoder, buckets=(16, 32), **options)
 
 
-def test_mistakes_are_named(pictures, texts, encoder, monkeypatch):
+def test_mistakes_are_named(pictures, texts, encoder):
     with pytest.raises(InputError, match="samples: none"):
         Batches([], encoder, batch_size=4, seed=0)
     with pytest.raises(InputError, match="some have a picture, some not"):
         Batches([*texts, *pictures], encoder, batch_size=4, seed=0)
     with pytest.raises(InputError, match="batch_size: 0 rows"):
         Batches(texts, encoder, batch_size=0, seed=0)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(InputError, match="batch_size: 5 rows cannot be shared by 2 processes"):
-        Batches(texts, encoder, batch_size=5, seed=0)
 
 
 def test_jitter_moves_at_most_shift_and_repeats_the_border():

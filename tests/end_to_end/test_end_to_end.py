@@ -51,8 +51,8 @@ def run(workdir: Path, **overrides) -> subprocess.CompletedProcess:
     return done
 
 
-def kill_at(workdir: Path, stage: str, step: int) -> None:
-    """Runs until the metrics show a step of a stage, then kill -9."""
+def kill_at(workdir: Path, stage: str, step: int, how: int = signal.SIGKILL) -> int:
+    """Runs until a step of a stage is saved, then sends a signal; returns the exit code."""
     process = subprocess.Popen(
         command(workdir),
         cwd=ROOT,
@@ -68,8 +68,9 @@ def kill_at(workdir: Path, stage: str, step: int) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how)
+        code = process.wait()
+    return code
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_killed_and_rerun_gives_the_same_bits(finished, tmp_path):
     kill_at(workdir, "finetune", 4)
     assert not (workdir / "vanilla").exists()
     kill_at(workdir, "importance/pictures", 2)
-    kill_at(workdir, "unlearn", 4)
+    assert kill_at(workdir, "unlearn", 4, signal.SIGTERM) == 0
     assert not (workdir / "unlearned").exists()
     run(workdir)
     for name in ("vanilla/model.safetensors", "mask.safetensors", "export/model.safetensors"):

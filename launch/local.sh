@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Runs the program as N processes on this host, connected over loopback.
+#
+#   launch/local.sh [--dry-run] N ARGUMENTS...      e.g.  launch/local.sh 2 --config=configs/orl.py --workdir=runs/two
+#
+# Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: as they are).
+# Ends when all have ended; where one fails, the others are ended too.
+set -euo pipefail
+
+dry=
+if [[ ${1:-} == --dry-run ]]; then
+  dry=1
+  shift
+fi
+if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
+  sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+count=$1
+shift
+
+command=("${PYTHON:-python3}" -m mmunlearner_jax.main --distributed=on "$@")
+export JAX_COORDINATOR_ADDRESS="127.0.0.1:${PORT:-29500}" JAX_NUM_PROCESSES=$count
+if [[ -n ${DEVICES:-} ]]; then
+  export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$DEVICES"
+fi
+
+processes=()
+for ((index = 0; index < count; index++)); do
+  if [[ -n $dry ]]; then
+    echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index ${command[*]}"
+  else
+    JAX_PROCESS_ID=$index "${command[@]}" &
+    processes+=($!)
+  fi
+done
+if [[ -n $dry ]]; then
+  exit
+fi
+trap 'kill "${processes[@]}" 2>/dev/null' TERM INT
+
+status=0
+for _ in "${processes[@]}"; do
+  wait -n || status=$?
+  if ((status)); then
+    kill "${processes[@]}" 2>/dev/null || true
+  fi
+done
+exit "$status"

@@ -1,0 +1,57 @@
+"""SIGTERM, by which schedulers announce that a machine goes away: save, and end well.
+
+A loop that writes checkpoints ends after the step it is at; anything else ends at once, because
+what it writes appears whole or not at all.
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Preempted(Exception):
+    """The run was asked to end; the same command goes on with it."""
+
+
+class _Notice:
+    """Whether the signal came, and whether a loop will see to it."""
+
+    came = False
+    loops = 0
+
+
+def watch() -> None:
+    """Turns SIGTERM into a notice; from then on it raises `Preempted` where no loop saves."""
+    # With several processes the runtime's own service hears it, and they agree on a step.
+    if jax.process_count() == 1:
+        signal.signal(signal.SIGTERM, _hear)
+
+
+def _hear(*_: Any) -> None:
+    _Notice.came = True
+    if not _Notice.loops:
+        raise Preempted
+
+
+@contextlib.contextmanager
+def saved_by_loop() -> Iterator[None]:
+    """Inside, a notice waits for `due`."""
+    _Notice.loops += 1
+    try:
+        yield
+    finally:
+        _Notice.loops -= 1
+
+
+def due(step: int) -> bool:
+    """Whether the loop should save after this step and raise `Preempted`.
+
+    With several processes all of them must ask, after every step; they get the same answer.
+    """
+    if jax.process_count() > 1:
+        return multihost_utils.reached_preemption_sync_point(step)
+    return _Notice.came
