@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs the program on a TPU slice of a GKE cluster through xpk, restarted where a spot slice is taken away.
+#
+#   launch/gke_xpk.sh [--dry-run] run|logs|delete [ARGUMENTS OF mmunlearner_jax.main...]
+#
+# Needs xpk and the variables NAME (of the workload), CLUSTER, ZONE, PROJECT, TYPE (v5litepod-16 ...), IMAGE (with the package's extra
+# 'tpu' installed in it). May be set: RESTARTS (5). The workdir must be one that all pods see, e.g. a mounted bucket; secrets are
+# those that the cluster mounts into the image, none passes through here.
+set -euo pipefail
+: "${NAME:=}"
+
+dry=
+if [[ ${1:-} == --dry-run ]]; then
+  dry=1
+  shift
+fi
+action=${1:-}
+shift || true
+for variable in NAME CLUSTER ZONE PROJECT TYPE IMAGE; do
+  if [[ -z ${!variable:-} ]]; then
+    echo "error: $variable is not set: see the head of $0" >&2
+    exit 2
+  fi
+done
+place=(--cluster="$CLUSTER" --zone="$ZONE" --project="$PROJECT")
+
+case $action in
+  run)
+    arguments=$(printf ' %q' "$@")
+    command=(xpk workload create --workload="$NAME" "${place[@]}" --tpu-type="$TYPE" --num-slices=1
+      --docker-image="$IMAGE" --max-restarts="${RESTARTS:-5}"
+      --command="python3 -m mmunlearner_jax.main --distributed=on$arguments")
+    ;;
+  logs) command=(kubectl logs --follow --selector="jobset.sigs.k8s.io/jobset-name=$NAME" --max-log-requests=64) ;;
+  delete) command=(xpk workload delete --workload="$NAME" "${place[@]}" --force) ;;
+  *)
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+if [[ -n $dry ]]; then
+  printf '%q ' "${command[@]}"
+  echo
+else
+  exec "${command[@]}"
+fi

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Runs the program on all workers of a TPU VM slice, and again where a spot slice is taken away.
+#
+#   launch/tpu_vm.sh [--dry-run] create|install|run|logs|delete|all [ARGUMENTS OF mmunlearner_jax.main...]
+#
+# Needs gcloud and the variables NAME (of the slice), ZONE, TYPE (v5litepod-16 ...), VERSION (of the runtime, v2-alpha-tpuv5-lite ...),
+# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (path inside the installed checkout or on the workers).
+# May be set: PROJECT (of gcloud's configuration), SPOT=1, TRIES (5: how often a spot slice is made). The workdir must be one that all
+# workers see, e.g. a mounted bucket. No secret passes through here: log in to Hugging Face on the workers.
+# `all` creates the slice where there is none, installs, runs, and makes it again after a preemption; it deletes nothing.
+set -euo pipefail
+: "${NAME:=}"
+
+dry=
+if [[ ${1:-} == --dry-run ]]; then
+  dry=1
+  shift
+fi
+action=${1:-}
+shift || true
+case $action in
+  create | install | run | logs | delete | all) ;;
+  *)
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+for variable in NAME ZONE TYPE VERSION SOURCE CONFIG; do
+  if [[ -z ${!variable:-} ]]; then
+    echo "error: $variable is not set: see the head of $0" >&2
+    exit 2
+  fi
+done
+
+place=(--zone="$ZONE")
+if [[ -n ${PROJECT:-} ]]; then
+  place+=(--project="$PROJECT")
+fi
+log=mmunlearner.log
+
+# Prints a command, or runs it.
+do_it() {
+  if [[ -n $dry ]]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+on_workers() { # which command
+  do_it gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker="$1" --command="$2"
+}
+
+create() {
+  local spot=()
+  if [[ -n ${SPOT:-} ]]; then
+    spot=(--spot)
+  fi
+  if [[ -z $dry ]] && gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" >/dev/null 2>&1; then
+    echo "$NAME is there already and is used" >&2
+    return
+  fi
+  do_it gcloud compute tpus tpu-vm create "$NAME" "${place[@]}" --accelerator-type="$TYPE" --version="$VERSION" "${spot[@]}"
+}
+
+install() {
+  on_workers all "python3 -m venv ~/mmu && ~/mmu/bin/pip install --quiet $(printf '%q' "mmunlearner_jax[tpu] @ $SOURCE")"
+}
+
+run() {
+  local arguments
+  arguments=$(printf ' %q' "--config=$CONFIG" "$@")
+  on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
+}
+
+taken_away() {
+  local state
+  state=$(gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" --format='value(state)' 2>/dev/null || echo GONE)
+  [[ $state == PREEMPTED || $state == TERMINATED || $state == GONE ]]
+}
+
+delete() {
+  do_it gcloud compute tpus tpu-vm delete "$NAME" "${place[@]}" --quiet
+}
+
+all() {
+  local try
+  for ((try = 1; try <= ${TRIES:-5}; try++)); do
+    create
+    install
+    if run "$@"; then
+      return
+    fi
+    if ! taken_away; then
+      echo "error: the run failed and the slice is there: see ~/$log on its workers (launch/tpu_vm.sh logs)" >&2
+      return 1
+    fi
+    echo "the slice was taken away (try $try): made again, the run goes on in its workdir" >&2
+    delete || true
+  done
+  echo "error: the slice was taken away ${TRIES:-5} times; run the same command again to go on" >&2
+  return 1
+}
+
+case $action in
+  logs) on_workers 0 "tail -n 100 -f ~/$log" ;;
+  *) "$action" "$@" ;;
+esac

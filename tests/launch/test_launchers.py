@@ -1,0 +1,123 @@
+"""What the launchers would do, word for word; and what they say where something is missing."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+TPU = {
+    "NAME": "mmu",
+    "ZONE": "us-west4-a",
+    "TYPE": "v5litepod-16",
+    "VERSION": "v2-alpha-tpuv5-lite",
+    "SOURCE": "git+https://example.org/mmu",
+    "CONFIG": "configs/llava.py",
+}
+GKE = {
+    "NAME": "mmu",
+    "CLUSTER": "c",
+    "ZONE": "us-west4-a",
+    "PROJECT": "p",
+    "TYPE": "v5litepod-16",
+    "IMAGE": "image",
+}
+
+
+def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {"PATH": os.environ["PATH"], "PYTHON": "python3", **variables}
+    command = [str(LAUNCH / script), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def dry(script: str, *arguments: str, **variables: str) -> list[str]:
+    done = launch(script, "--dry-run", *arguments, **variables)
+    assert done.returncode == 0, done.stderr
+    return [line.strip() for line in done.stdout.splitlines()]
+
+
+def test_local():
+    common = "JAX_COORDINATOR_ADDRESS=127.0.0.1:29500 JAX_NUM_PROCESSES=2"
+    program = "python3 -m mmunlearner_jax.main --distributed=on --config=c.py --workdir=w"
+    assert dry("local.sh", "2", "--config=c.py", "--workdir=w") == [
+        f"{common} JAX_PROCESS_ID={index} {program}" for index in range(2)
+    ]
+
+
+def test_local_ends_all_where_one_fails(tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\n[ "$JAX_PROCESS_ID" = 1 ] && exit 7\nexec sleep 60\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [str(LAUNCH / "local.sh"), "2"],
+        env={"PATH": os.environ["PATH"], "PYTHON": str(fake)},
+        timeout=30,
+    )
+    assert done.returncode != 0
+
+
+def test_tpu_vm():
+    create, install, run = dry("tpu_vm.sh", "all", "--workdir=/mnt/a b", SPOT="1", **TPU)
+    place = "mmu --zone=us-west4-a"
+    assert create == (
+        f"gcloud compute tpus tpu-vm create {place} --accelerator-type=v5litepod-16"
+        " --version=v2-alpha-tpuv5-lite --spot"
+    )
+    assert install.startswith(f"gcloud compute tpus tpu-vm ssh {place} --worker=all --command=")
+    assert run.startswith(f"gcloud compute tpus tpu-vm ssh {place} --worker=all --command=")
+    assert "--distributed=on" in run and "--config=configs/llava.py" in run
+    assert dry("tpu_vm.sh", "delete", PROJECT="p", **TPU) == [
+        f"gcloud compute tpus tpu-vm delete {place} --project=p --quiet"
+    ]
+
+
+def test_slurm():
+    assert dry("slurm.sbatch", "--config=c.py", "--workdir=/shared/a b") == [
+        r"srun --kill-on-bad-exit=1 python3 -m mmunlearner_jax.main --config=c.py"
+        r" --workdir=/shared/a\ b"
+    ]
+    (line,) = dry("slurm.sbatch", "--config=c.py", CONTAINER="image")
+    assert "--container-image=image" in line
+    done = launch("slurm.sbatch", "--config=c.py")
+    assert done.returncode == 2 and "not in a Slurm job" in done.stderr
+
+
+def test_gke():
+    (line,) = dry("gke_xpk.sh", "run", "--config=c.py", **GKE)
+    assert line == (
+        "xpk workload create --workload=mmu --cluster=c --zone=us-west4-a --project=p"
+        " --tpu-type=v5litepod-16 --num-slices=1 --docker-image=image --max-restarts=5"
+        r" --command=python3\ -m\ mmunlearner_jax.main\ --distributed=on\ --config=c.py"
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "action", "variables"), [("tpu_vm.sh", "run", TPU), ("gke_xpk.sh", "run", GKE)]
+)
+def test_every_variable_that_is_missing_is_named(script, action, variables):
+    for name in variables:
+        given = {k: v for k, v in variables.items() if k != name}
+        done = launch(script, "--dry-run", action, **given)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {name} is not set")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.iterdir()))
+def test_without_arguments_it_tells_how(script):
+    done = launch(script, **(TPU | GKE))
+    assert done.returncode == 2
+    assert re.search(rf"launch/{script}", done.stderr)
+    assert "--dry-run" in done.stderr
+
+
+def test_shellcheck():
+    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if checker is None:
+        pytest.skip("needs the extra 'dev'")
+    command = [checker, *map(str, LAUNCH.iterdir())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
