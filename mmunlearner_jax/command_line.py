@@ -3,9 +3,13 @@
 import sys
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from mmunlearner_jax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
+)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -22,18 +26,17 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {which}{said[-1]}")
 
 
-def read_config(holder: flags.FlagHolder[ConfigDict], argv: list[str]) -> ConfigDict:
-    """The config of a flag; ends the program where it cannot be read.
+def read_config(argv: list[str]) -> ConfigDict:
+    """The config of `--config`; ends the program where it cannot be read.
 
     Args:
-        holder: of `config_flags.DEFINE_config_file`.
         argv: what is left of the command line.
     """
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
     try:
         # A config file that cannot be loaded complains when it is first looked at.
-        config = holder.value
+        config: ConfigDict = _CONFIG.value
         config.to_json()
     except Exception as error:  # whatever its Python raised
         cause = error.__cause__ or error

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from transformers import utils as transformers_utils
 
 from mmunlearner_jax import preemption, processes, stages
@@ -25,9 +25,6 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
-)
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed", "auto", ["auto", "on", "off"], "Whether to join other processes (pods, nodes)."
 )
@@ -101,7 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Entry point of absl: an `InputError` becomes one line and exit code 1."""
-    config = read_config(_CONFIG, argv)
+    config = read_config(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for what the run writes")

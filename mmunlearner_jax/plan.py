@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jinja2
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mmunlearner_jax.check import check_config
@@ -26,9 +26,6 @@ from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
 from mmunlearner_jax.sharding import make_mesh
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Python file with get_config(), e.g. configs/llava.py.", lock_config=True
-)
 _TOPOLOGY = flags.DEFINE_string(
     "topology", None, "Slice, by shape (v5e:4x4) or name (v5e-16); with --search: v5e, v5p or v6e."
 )
@@ -130,7 +127,7 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
 
 def main(argv: list[str]) -> None:
     """Entry point of absl."""
-    config = read_config(_CONFIG, argv)
+    config = read_config(argv)
     # The slice's compiler is asked by name; nothing runs on a device of this machine.
     jax.config.update("jax_platforms", "cpu")
     topology = str(_TOPOLOGY.value)

@@ -188,7 +188,6 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
     workdir = tmp_path / "run"
     assert "set config.data.benchmark" in mistake(config, workdir)
     config.data.benchmark = str(root)  # the first try does not make this another config
-    config.mesh = (-1, 1, 1)
     line = mistake(config, workdir)
     assert "forget_5" in line
     assert "ratios available here: 25, 50" in line

@@ -99,4 +99,4 @@ def test_make_refuses_an_old_python(tmp_path):
 
 def test_ci_can_be_run():
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    assert EXTRAS["dev"][0] == "mmunlearner_jax[test]"
+    assert EXTRAS["dev"][0] == "mmunlearner_jax[test,tpu]"

@@ -11,7 +11,7 @@ from mmunlearner_jax.planning.costs import Traffic, flops, traffic, tree_bytes
 from mmunlearner_jax.planning.programs import Program
 from mmunlearner_jax.planning.topologies import Slice
 
-_USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+_USED = re.compile(r"(?:[Uu]sed |HLO temporaries \()([\d.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

@@ -15,12 +15,12 @@ def test_orl_counts(bench):
     assert (forget, retain) == ("forget_10", "retain_90")
     world = bench.world()
     assert len(world) == 600
-    assert len(bench.training("ft_Data")) == 320 * 21 + 600 * 3
-    assert len(bench.training(forget)) == 4 * 8 * 21
-    assert len(bench.training(forget, photos_per_person=2)) == 4 * 2 * 21
-    assert len(bench.training("ft_Data", world)) == 600 * 3
-    assert len(bench.text_training(retain)) == 36 * 18
-    assert len(bench.text_training("ft_Data", world)) == 54 * 3
+    assert len(bench.training("ft_Data")) == 320 * 28 + 600 * 4
+    assert len(bench.training(forget)) == 4 * 8 * 28
+    assert len(bench.training(forget, photos_per_person=2)) == 4 * 2 * 28
+    assert len(bench.training("ft_Data", world)) == 600 * 4
+    assert len(bench.text_training(retain)) == 36 * 24
+    assert len(bench.text_training("ft_Data", world)) == 54 * 4
     test = bench.questions("Test_Set", bench.people(forget))
     assert Counter((question.modality, question.task) for question in test) == {
         ("vqa", "classification"): 4 * 2 * 7,

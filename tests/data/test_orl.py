@@ -147,7 +147,7 @@ def test_training_answers_name_the_person_first_and_end_with_the_fact(bench, orl
         if not keys:
             assert sample.answer == f"{profile['Name']}."
     assert set(seen) == {*FACTS, "name"}
-    assert set(seen.values()) == {40 * 8 * 3 + 40 * 3, 40 * 8 * 3}
+    assert set(seen.values()) == {40 * 8 * 4 + 40 * 4, 40 * 8 * 4}
 
 
 def test_every_person_is_asked_every_fact_with_the_right_answer(bench, orl):
