@@ -53,7 +53,7 @@ _PRESET = flags.DEFINE_enum(
 _BATCH = flags.DEFINE_integer("batch", 16, "Examples in a batch.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed calls of each side.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights, pictures, tokens and mask.")
-_JSON = flags.DEFINE_string("json", None, "File for everything measured, every call's seconds too.")
+_JSON = flags.DEFINE_string("out", None, "File for everything measured, every call's seconds too.")
 
 Batch = dict[str, np.ndarray]
 Numbers = Mapping[str, np.ndarray]
