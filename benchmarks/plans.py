@@ -1,0 +1,97 @@
+"""What LLaVA-1.5 takes on several TPU slices, as one table: docs/plans.md.
+
+    python benchmarks/plans.py            # minutes a program; what lies in docs/plans/ is only read
+
+Each row of `PLANS` is one call of `python -m mmunlearner_jax.plan`, whose JSON is kept.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jinja2
+from absl import app, flags
+
+_OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files; the table lies beside.")
+_ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all.")
+
+SIZES = {"7b": "llava_1_5_7b", "13b": "llava_1_5_13b"}
+SIXTEEN: dict[str, object] = {
+    "mesh": "(1,-1,1)",
+    "unlearn.forget_batch": 16,
+    "unlearn.retain_batch": 16,
+    "unlearn.text_batch": 16,
+}
+EIGHT: dict[str, object] = {
+    "mesh": "(1,-1,1)",
+    "importance.batch_size": 8,
+    "unlearn.forget_batch": 8,
+    "unlearn.retain_batch": 8,
+    "unlearn.text_batch": 8,
+}
+# name -> (slice, stage, size, overrides)
+PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
+    "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
+    "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
+    "7b-v5e-16-importance-batch": (
+        "v5e-16",
+        "importance",
+        "7b",
+        SIXTEEN | {"importance.fisher": "batch"},
+    ),
+    "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
+    "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
+    "7b-v5e-8-evaluate": ("v5e-8", "evaluate", "7b", EIGHT),
+    "7b-v5p-8-importance": ("v5p-8", "importance", "7b", EIGHT),
+    "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),
+    "7b-v6e-8-importance": ("v6e-8", "importance", "7b", EIGHT),
+    "7b-v6e-8-unlearn": ("v6e-8", "unlearn", "7b", EIGHT),
+    "13b-v5e-16-importance": ("v5e-16", "importance", "13b", SIXTEEN),
+    "13b-v5e-16-unlearn": ("v5e-16", "unlearn", "13b", SIXTEEN),
+    "13b-v5p-8-unlearn": ("v5p-8", "unlearn", "13b", EIGHT),
+    "13b-v6e-8-unlearn": ("v6e-8", "unlearn", "13b", EIGHT),
+    "13b-v6e-8-importance": ("v6e-8", "importance", "13b", EIGHT),
+}
+
+
+def make(name: str, path: Path) -> None:
+    """Calls the planner."""
+    topology, stage, size, overrides = PLANS[name]
+    given = {"model.size": SIZES[size], **overrides}
+    command = [
+        *(sys.executable, "-m", "mmunlearner_jax.plan", "--config=configs/llava.py"),
+        *(f"--topology={topology}", f"--stage={stage}", f"--json={path}"),
+        *(f"--config.{key}={value}" for key, value in given.items()),
+    ]
+    subprocess.run(command, check=True)
+
+
+def main(_: list[str]) -> None:
+    """Makes what is missing and writes the table."""
+    folder = Path(_OUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in list(_ONLY.value or PLANS):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            make(name, path)
+    for name, (topology, _stage, size, overrides) in PLANS.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            batch = "batch squares" if overrides.get("importance.fisher") == "batch" else ""
+            rows += [
+                {"slice": topology, "size": size, "note": batch, "plan": found, **program}
+                for program in found["programs"]
+            ]
+    template = Path(__file__).with_suffix(".md.j2").read_text()
+    text = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(
+        rows=rows, jax=jax.__version__
+    )
+    folder.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    app.run(main)
