@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2153 # the variables in capitals are the caller's
 # Runs the program on a TPU slice of a GKE cluster through xpk, restarted where a spot slice is taken away.
 #
 #   launch/gke_xpk.sh [--dry-run] run|logs|delete [ARGUMENTS OF mmunlearner_jax.main...]
@@ -7,7 +8,6 @@
 # 'tpu' installed in it). May be set: RESTARTS (5). The workdir must be one that all pods see, e.g. a mounted bucket; secrets are
 # those that the cluster mounts into the image, none passes through here.
 set -euo pipefail
-: "${NAME:=}"
 
 dry=
 if [[ ${1:-} == --dry-run ]]; then
@@ -34,7 +34,7 @@ case $action in
   logs) command=(kubectl logs --follow --selector="jobset.sigs.k8s.io/jobset-name=$NAME" --max-log-requests=64) ;;
   delete) command=(xpk workload delete --workload="$NAME" "${place[@]}" --force) ;;
   *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '3,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

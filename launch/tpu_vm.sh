@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2153 # the variables in capitals are the caller's
 # Runs the program on all workers of a TPU VM slice, and again where a spot slice is taken away.
 #
 #   launch/tpu_vm.sh [--dry-run] create|install|run|logs|delete|all [ARGUMENTS OF mmunlearner_jax.main...]
 #
 # Needs gcloud and the variables NAME (of the slice), ZONE, TYPE (v5litepod-16 ...), VERSION (of the runtime, v2-alpha-tpuv5-lite ...),
-# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (path inside the installed checkout or on the workers).
+# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (path of the config file on the workers).
 # May be set: PROJECT (of gcloud's configuration), SPOT=1, TRIES (5: how often a spot slice is made). The workdir must be one that all
 # workers see, e.g. a mounted bucket. No secret passes through here: log in to Hugging Face on the workers.
-# `all` creates the slice where there is none, installs, runs, and makes it again after a preemption; it deletes nothing.
+# `all` creates the slice where there is none, installs, runs, and makes it again where it was taken away.
 set -euo pipefail
-: "${NAME:=}"
 
 dry=
 if [[ ${1:-} == --dry-run ]]; then
@@ -21,7 +21,7 @@ shift || true
 case $action in
   create | install | run | logs | delete | all) ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '3,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
