@@ -18,29 +18,21 @@ _OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files; the t
 _ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all.")
 
 SIZES = {"7b": "llava_1_5_7b", "13b": "llava_1_5_13b"}
-SIXTEEN: dict[str, object] = {
-    "mesh": "(1,-1,1)",
-    "unlearn.forget_batch": 16,
-    "unlearn.retain_batch": 16,
-    "unlearn.text_batch": 16,
-}
-EIGHT: dict[str, object] = {
-    "mesh": "(1,-1,1)",
-    "importance.batch_size": 8,
-    "unlearn.forget_batch": 8,
-    "unlearn.retain_batch": 8,
-    "unlearn.text_batch": 8,
-}
+
+
+def rows(count: int, **more: object) -> dict[str, object]:
+    """Overrides: batches of so many rows, split over all chips with the weights."""
+    names = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain", "text")))
+    return {"mesh": "(1,-1,1)", **dict.fromkeys(names, count), **more}
+
+
+SIXTEEN, EIGHT = rows(16), rows(8)
+BATCH_SQUARES = rows(16, **{"importance.fisher": "batch"})
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
-    "7b-v5e-16-importance-batch": (
-        "v5e-16",
-        "importance",
-        "7b",
-        SIXTEEN | {"importance.fisher": "batch"},
-    ),
+    "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", BATCH_SQUARES),
     "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
     "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
     "7b-v5e-8-evaluate": ("v5e-8", "evaluate", "7b", EIGHT),
@@ -72,7 +64,7 @@ def main(_: list[str]) -> None:
     """Makes what is missing and writes the table."""
     folder = Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    table = []
     for name in list(_ONLY.value or PLANS):
         path = folder / f"{name}.json"
         if not path.exists():
@@ -82,13 +74,13 @@ def main(_: list[str]) -> None:
         if path.exists():
             found = json.loads(path.read_text())
             batch = "batch squares" if overrides.get("importance.fisher") == "batch" else ""
-            rows += [
+            table += [
                 {"slice": topology, "size": size, "note": batch, "plan": found, **program}
                 for program in found["programs"]
             ]
     template = Path(__file__).with_suffix(".md.j2").read_text()
     text = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(
-        rows=rows, jax=jax.__version__
+        rows=table, jax=jax.__version__
     )
     folder.with_suffix(".md").write_text(text)
 

@@ -1,6 +1,6 @@
 """Times the method in JAX against the same work written with transformers and torch.
 
-    python benchmarks/vs_torch.py --preset=orl --batch=16 --rounds=5 --json=vs_torch.json
+    python benchmarks/vs_torch.py --preset=orl --batch=16 --rounds=5 --out=vs_torch.json
 
 One random LLaVA is written by transformers and read by both sides; both get the same batches, in
 float32, with one thread per available core (fewer: `taskset -c 0 python benchmarks/vs_torch.py`).

@@ -1,6 +1,7 @@
 """What the programs of this package do with flags: every mistake is one line."""
 
 import sys
+from importlib.machinery import PathFinder
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -10,6 +11,16 @@ from mmunlearner_jax.errors import InputError
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
 )
+
+
+def hide_torch() -> None:
+    """Has imports find no torch: transformers and tensorboardX would load it, and need it not."""
+    find = PathFinder.find_spec
+
+    def find_but_torch(name, *place):
+        return None if name == "torch" else find(name, *place)
+
+    PathFinder.find_spec = find_but_torch  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -16,11 +16,10 @@ import jax
 from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
-from transformers import utils as transformers_utils
 
-from mmunlearner_jax import preemption, processes, stages
+from mmunlearner_jax import preemption, processes
 from mmunlearner_jax.check import check_config, flatten
-from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
@@ -68,6 +67,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         InputError: something that was given is wrong; nothing long has run by then.
     """
+    from mmunlearner_jax import stages  # not before `hide_torch`
+
     check_config(config, devices=jax.device_count())
     fresh = is_first() and check_workdir(config, workdir)
     wait("workdir")
@@ -120,13 +121,7 @@ def main(argv: list[str]) -> None:
         )
 
 
-def leave_torch_out() -> None:
-    """Has transformers, here for its tokenizers and processors, not load a torch that is around."""
-    for module in (transformers_utils, transformers_utils.import_utils):
-        vars(module)["is_torch_available"] = lambda: False
-
-
 if __name__ == "__main__":
-    leave_torch_out()
+    hide_torch()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

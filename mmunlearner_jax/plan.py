@@ -59,7 +59,9 @@ def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Est
     return found
 
 
-def search(config: ConfigDict, generation: str, stages: tuple[str, ...]) -> tuple[Any, ...]:
+def search(
+    config: ConfigDict, generation: str, stages: tuple[str, ...]
+) -> tuple[ConfigDict, Slice, list[Estimate]]:
     """The smallest slice of a generation on which all fits, with its fastest mesh.
 
     Returns:
@@ -89,6 +91,14 @@ def search(config: ConfigDict, generation: str, stages: tuple[str, ...]) -> tupl
     raise InputError(f"no slice of {generation} that this program knows is large enough")
 
 
+def verdicts(found: list[Estimate]) -> dict[str, str]:
+    """Whether all programs of a stage fit, by stage."""
+    return {
+        stage: "fits" if all(e.fits for e in found if e.stage == stage) else "does not fit"
+        for stage in dict.fromkeys(e.stage for e in found)
+    }
+
+
 def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
     """The figures as Markdown."""
     template = (Path(__file__).parent / "planning" / "plan.md.j2").read_text()
@@ -99,7 +109,7 @@ def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
         chips=len(target.devices),
         mesh=make_mesh(config.mesh, target.devices).axis_sizes,
         found=found,
-        stages={stage: [e for e in found if e.stage == stage] for stage in STAGES},
+        verdicts=verdicts(found),
         jax=jax.__version__,
     )
 
@@ -118,10 +128,7 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
         "mesh": list(make_mesh(config.mesh, target.devices).axis_sizes),
         "model": config.model.to_dict(),
         "programs": rows,
-        "verdict": {
-            stage: "fits" if all(e.fits for e in found if e.stage == stage) else "does not fit"
-            for stage in dict.fromkeys(e.stage for e in found)
-        },
+        "verdict": verdicts(found),
     }
 
 

@@ -92,6 +92,13 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
+def device_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays (or `jax.ShapeDtypeStruct`) on one device, by their shardings."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
 def sharding_table(params: Any) -> str:
     """Every parameter by path: shape, dtype, logical axes, how it is split, bytes on a device.
 
@@ -102,12 +109,12 @@ def sharding_table(params: Any) -> str:
     for path, variable in nnx.to_flat_state(params):
         x = variable.get_value()
         logical = variable.get_metadata().get("logical", ())
-        spec = fitting(x.sharding, x.shape).spec if hasattr(x.sharding, "spec") else ()
-        size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-        axes = ", ".join(str(axis) if axis else "-" for axis in spec)
+        axes = ", ".join(axis or "-" for axis in fitting(x.sharding, x.shape).spec)
         shape = "x".join(map(str, x.shape))
         name = ".".join(map(str, path))
-        rows.append(f"{name}  {x.dtype}[{shape}]  ({', '.join(logical)})  [{axes}]  {size}")
+        rows.append(
+            f"{name}  {x.dtype}[{shape}]  ({', '.join(logical)})  [{axes}]  {device_bytes(x)}"
+        )
     return "".join(f"{row}\n" for row in sorted(rows))
 
 

@@ -36,7 +36,7 @@ CHAT_TEMPLATE = inspect.cleandoc(
 
 def build_processor(
     samples: Iterable[Sample], *, vocab_size: int = 1024, image_size: int = 64, patch_size: int = 16
-) -> transformers.LlavaProcessor:
+) -> "transformers.LlavaProcessor":  # a name of transformers that is looked up loads torch
     """Trains a tokenizer and joins it with an image processor.
 
     `save_pretrained` of the result writes all that `AutoProcessor.from_pretrained` needs.

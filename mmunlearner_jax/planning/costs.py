@@ -10,9 +10,6 @@ import math
 import re
 from typing import Any
 
-import jax
-import numpy as np
-
 # "%name = type opcode(operands), attributes"
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _COMPUTATION = re.compile(r"^(?:(ENTRY) )?%?([\w.\-]+) \(.*\{$")
@@ -150,11 +147,3 @@ def array_bytes(kind: str, *, only_hbm: bool = False) -> list[int]:
 def _width(dtype: str) -> int:
     bits = re.search(r"\d+", dtype)
     return max(1, int(bits[0]) // 8) if bits else 1
-
-
-def tree_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays on one device, by their shardings."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
-        for x in jax.tree.leaves(tree)
-    )

@@ -7,9 +7,10 @@ import time
 import jax
 from jax.errors import JaxRuntimeError
 
-from mmunlearner_jax.planning.costs import Traffic, flops, traffic, tree_bytes
+from mmunlearner_jax.planning.costs import Traffic, flops, traffic
 from mmunlearner_jax.planning.programs import Program
 from mmunlearner_jax.planning.topologies import Slice
+from mmunlearner_jax.sharding import device_bytes
 
 _USED = re.compile(r"(?:[Uu]sed |HLO temporaries \()([\d.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -79,7 +80,7 @@ def estimate(program: Program, plain: Program, target: Slice) -> Estimate:
         plain: the same without recomputation, whose operations are the model's own.
         target: the slice.
     """
-    arguments = tree_bytes(program.arguments)
+    arguments = device_bytes(program.arguments)
     operations = flops(jax.make_jaxpr(program.function)(*program.arguments))
     model = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
     begin = time.monotonic()
@@ -100,7 +101,7 @@ def estimate(program: Program, plain: Program, target: Slice) -> Estimate:
         fits = total <= target.chip.hbm
         moved = traffic(compiled.as_text())
     collected = sum(size for _, size in moved.collectives.values())
-    weights = tree_bytes(program.parameters)
+    weights = device_bytes(program.parameters)
     read = arguments + (program.reads - 1) * weights
     return Estimate(
         stage=program.stage,

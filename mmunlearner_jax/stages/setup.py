@@ -1,7 +1,6 @@
 """What most stages begin with: the mesh, the vanilla model, its processor and the benchmark."""
 
 import dataclasses
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.processes import is_first
-from mmunlearner_jax.sharding import make_mesh, process_rows, sharding_table
+from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.weights.io import from_pretrained
 
 
@@ -119,11 +118,10 @@ def tell_shardings(params: Any, mesh: jax.sharding.Mesh, workdir: Path) -> None:
     if path.exists() or not is_first():
         return
     path.write_text(sharding_table(params))
-    leaves = jax.tree.leaves(params)
-    own = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+    count = sum(x.size for x in jax.tree.leaves(params))
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     print(
-        f"mesh {axes}: {sum(x.size for x in leaves):,} parameters, {own / 2**20:,.1f} MiB a device"
+        f"mesh {axes}: {count:,} parameters, {device_bytes(params) / 2**20:,.1f} MiB a device"
         f" ({path} lists them)",
         file=sys.stderr,
     )

@@ -62,16 +62,16 @@ class Unlearner:
         self._exact = exact_counter(at.graphdef)
         self._forget_set = at.bench.training(at.forget)
         self._stop = StopRule(options.stop_remembered, options.stop_every)
-
-    def remembered(self, params: Any) -> float:
-        """Fraction of training answers of the forget set that greedy decoding gives exactly."""
-        batches = self._at.batches(
-            self._at.drawn(self._forget_set, self._config.unlearn.stop_examples),
-            batch_size=self._config.unlearn.forget_batch,
+        self._looked_at = at.batches(
+            at.drawn(self._forget_set, options.stop_examples),
+            batch_size=options.forget_batch,
             shuffle=False,
             repeat=False,
         )
-        counts = [self._exact(params, put_batch(b, self._at.mesh)) for b in batches]
+
+    def remembered(self, params: Any) -> float:
+        """Fraction of training answers of the forget set that greedy decoding gives exactly."""
+        counts = [self._exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
         right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
         return right / answers
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def command(workdir: Path, **overrides) -> list[str]:
 
 
 def run(workdir: Path, **overrides) -> subprocess.CompletedProcess:
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(
         command(workdir, **overrides), cwd=ROOT, env=env, capture_output=True, text=True
     )
@@ -77,6 +78,10 @@ def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("orl") / "run"
     done = run(workdir)
     assert "stage report" in done.stderr
+    # The torch of this environment is there to be loaded. A line without a dot is a mere attempt.
+    imported = re.findall(r"^import time:.*\| *(\w+)\.", done.stderr, flags=re.MULTILINE)
+    assert {"transformers", "tensorboardX"} <= set(imported)
+    assert not {"torch", "tensorflow"} & set(imported)
     return workdir
 
 
