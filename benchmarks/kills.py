@@ -1,16 +1,19 @@
 """Kills a run at random moments, and compares its end with that of an undisturbed run.
 
     python benchmarks/kills.py --reference=runs/orl --workdir=runs/killed --kills=20
+    python benchmarks/kills.py --reference=runs/two --workdir=runs/killed --kills=3 --processes=2 \
+        -- --config.finetune.steps=20
 
-The reference is a finished run of the same config and seed (`make demo`). A kill is SIGKILL, after
-an exponentially distributed time, and the same command follows. Prints in which stage each fell,
+The reference is a run of the same config and processes; it is made where it is missing. A kill is
+SIGKILL of one process after an exponentially distributed time; then all must end, and the same
+command follows. What stands behind `--` is given to the runs. Prints in which stage each kill fell,
 and whether the files are the same bytes.
 """
 
 import collections
 import json
 import re
-import signal
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,56 +29,79 @@ _REFERENCE = flags.DEFINE_string(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of the killed run.", required=True)
 _KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Of each run, connected over loopback.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 
 START = 8.0  # seconds that a process needs before it works
+ENDING = 60.0  # seconds in which the others must have ended
+ROOT = Path(__file__).parents[1]
 
 
-def run_until(command: list[str], seconds: float | None) -> tuple[bool, str]:
+def command(workdir: Path, given: list[str]) -> list[str]:
+    """What starts a run."""
+    several = ["env", f"PYTHON={sys.executable}", str(ROOT / "launch/local.sh")]
+    several.append(str(_PROCESSES.value))
+    start = [sys.executable, "-m", "mmunlearner_jax.main"] if _PROCESSES.value == 1 else several
+    return [*start, f"--config={_CONFIG.value}", f"--workdir={workdir}", *given]
+
+
+def run_until(
+    command: list[str], said: Path, seconds: float | None, rng: np.random.Generator
+) -> tuple[bool, str]:
     """Runs for so long (None: to the end): whether it ended by itself, and the stage it was in."""
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    try:
-        _, said = process.communicate(timeout=seconds)
-        ended = True
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate()
-        ended = False
+    with said.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=seconds)
+            ended = True
+        except subprocess.TimeoutExpired:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            ids = [str(process.pid)] if _PROCESSES.value == 1 else children
+            subprocess.run(["kill", "-KILL", str(rng.choice(ids))], check=True)
+            process.wait(timeout=ENDING)
+            ended = False
+    text = said.read_text()
     if ended and process.returncode:
-        raise SystemExit(said[-2000:])
-    stages = re.findall(r"^stage (\w+)$", said, flags=re.MULTILINE)
+        raise SystemExit(text[-2000:])
+    stages = re.findall(r"^stage (\w+)$", text, flags=re.MULTILINE)
     return ended, stages[-1] if stages else "start"
 
 
 def compared(reference: Path, workdir: Path) -> dict[str, bool]:
     """Whether the files that a run ends with are the same bytes."""
-    names = ["vanilla/model.safetensors", "mask.safetensors", "export/model.safetensors"]
-    names += sorted(f"predictions/{p.name}" for p in (reference / "predictions").iterdir())
-    return {n: (reference / n).read_bytes() == (workdir / n).read_bytes() for n in names}
+    found = [
+        path.relative_to(reference)
+        for pattern in ("vanilla/*.safetensors", "export/*.safetensors", "mask.safetensors")
+        for path in sorted(reference.glob(pattern))
+    ]
+    found += [path.relative_to(reference) for path in sorted(reference.glob("predictions/*"))]
+    return {str(n): (reference / n).read_bytes() == (workdir / n).read_bytes() for n in found}
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Kills, resumes, compares."""
     reference, workdir = Path(_REFERENCE.value), Path(_WORKDIR.value)
-    results = read_results(reference)
-    command = [sys.executable, "-m", "mmunlearner_jax.main", f"--config={_CONFIG.value}"]
-    command += [f"--workdir={workdir}", f"--config.seed={results['seed']}"]
-    mean = sum(results["seconds"].values()) / _KILLS.value
     rng = np.random.default_rng(_SEED.value)
+    said = workdir.with_name(f"{workdir.name}.log")
+    said.parent.mkdir(parents=True, exist_ok=True)
+    run_until(command(reference, argv[1:]), said, None, rng)
+    mean = sum(read_results(reference)["seconds"].values()) / _KILLS.value
     tally: collections.Counter[str] = collections.Counter()
-    ended = False
-    while not ended and tally.total() < _KILLS.value:
-        ended, stage = run_until(command, START + rng.exponential(mean))
-        if not ended:
+    differing, ended = set(), True
+    while tally.total() < _KILLS.value or not ended:
+        if ended:  # before all kills were done: once more from the beginning
+            shutil.rmtree(workdir, ignore_errors=True)
+        last = tally.total() == _KILLS.value
+        moment = None if last else START + rng.exponential(mean)
+        ended, stage = run_until(command(workdir, argv[1:]), said, moment, rng)
+        if ended:
+            differing |= {name for name, same in compared(reference, workdir).items() if not same}
+        else:
             tally[stage] += 1
             print(f"kill {tally.total()}: in {stage}", file=sys.stderr, flush=True)
-    if not ended:
-        run_until(command, None)
-    same = compared(reference, workdir)
-    print(json.dumps({"kills": dict(tally), "same bytes": same}, indent=2))
-    if not all(same.values()):
+    files = len(compared(reference, workdir))
+    print(json.dumps({"kills": dict(tally), "files": files, "differing": sorted(differing)}))
+    if differing or not files:
         sys.exit(1)
 
 

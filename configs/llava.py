@@ -28,6 +28,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             param_dtype="float32",  # master weights (D-09)
             compute_dtype="bfloat16",
             remat="full",
+            attention="xla",  # or "splash" (TPU), "cudnn" (GPU)
         )
     )
     config.data = ConfigDict(

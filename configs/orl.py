@@ -36,6 +36,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             param_dtype="float32",
             compute_dtype="float32",
             remat="none",
+            attention="xla",
         )
     )
     config.prepare = ConfigDict(

@@ -4,7 +4,7 @@
 #   launch/local.sh [--dry-run] N ARGUMENTS...      e.g.  launch/local.sh 2 --config=configs/orl.py --workdir=runs/two
 #
 # Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: as they are).
-# Ends when all have ended; where one fails, the others are ended too.
+# Ends when all have ended; where one fails, the others are killed: they would wait for it.
 set -euo pipefail
 
 dry=
@@ -43,7 +43,9 @@ status=0
 for _ in "${processes[@]}"; do
   wait -n || status=$?
   if ((status)); then
-    kill "${processes[@]}" 2>/dev/null || true
+    echo "a process ended with status $status, so the others are ended: run the same command to go on" >&2
+    kill -KILL "${processes[@]}" 2>/dev/null || true
+    break
   fi
 done
 exit "$status"

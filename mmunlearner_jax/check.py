@@ -36,6 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "unlearn.mask_on": ("update", "gradient"),
     "unlearn.optimizers": (1, 2),
     "model.remat": ("none", "full", "dots"),
+    "model.attention": ("xla", "splash", "cudnn"),
     "model.param_dtype": ("float32", "bfloat16", "float16"),
     "model.compute_dtype": ("float32", "bfloat16", "float16"),
 }

@@ -21,6 +21,7 @@ from mmunlearner_jax import preemption, processes
 from mmunlearner_jax.check import check_config, flatten
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 
@@ -70,12 +71,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     from mmunlearner_jax import stages  # not before `hide_torch`
 
     check_config(config, devices=jax.device_count())
+    check_kernel(config.model.attention, jax.default_backend())
     fresh = is_first() and check_workdir(config, workdir)
     wait("workdir")
     if not is_first():
         check_workdir(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     for name in config.stages:
         begin = time.monotonic()
         if is_first():

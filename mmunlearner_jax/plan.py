@@ -21,6 +21,7 @@ from tqdm import tqdm
 from mmunlearner_jax.check import check_config
 from mmunlearner_jax.command_line import parse_flags, read_config
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -45,17 +46,21 @@ def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Est
         stages: of `STAGES`.
 
     Raises:
-        InputError: the mesh or the batches do not divide the slice.
+        InputError: the mesh or the batches do not divide the slice, or the attention is no TPU's.
     """
     check_config(config, devices=len(target.devices))
+    check_kernel(config.model.attention, target.devices[0].platform)
     mesh = make_mesh(config.mesh, target.devices)
     found = []
     for stage in stages:
-        pairs = zip(
-            programs(config, mesh, stage), programs(config, mesh, stage, remat="none"), strict=True
+        kinds = zip(
+            programs(config, mesh, stage),
+            programs(config, mesh, stage, attention="xla"),
+            programs(config, mesh, stage, attention="xla", remat="none"),
+            strict=True,
         )
-        for program, plain in tqdm(pairs, desc=f"{target.name} {stage}", unit="program"):
-            found.append(estimate(program, plain, target))
+        for kind in tqdm(kinds, desc=f"{target.name} {stage}", unit="program"):
+            found.append(estimate(*kind, target))
     return found
 
 

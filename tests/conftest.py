@@ -1,8 +1,9 @@
-"""Eight fake CPU devices, set before JAX is imported."""
+"""Eight fake CPU devices, set before JAX is imported; nothing here runs long enough for LLVM."""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )

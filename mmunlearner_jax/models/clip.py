@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import layers, squares
+from mmunlearner_jax.models import attention, layers, squares
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Layer(nnx.Module):
             f(y).reshape(-1, y.shape[-2], heads, y.shape[-1] // heads)
             for f in (self.q_proj, self.k_proj, self.v_proj)
         )
-        x = x + self.out_proj(layers.attention(q, k, v, None).reshape(x.shape))
+        x = x + self.out_proj(attention.masked(q, k, v, None).reshape(x.shape))
         y = self.fc1(self.layer_norm2(x))
         return x + self.fc2(layers.ACTIVATIONS[self.config.hidden_act](y))
 

@@ -1,6 +1,6 @@
 """The few pieces that the vision tower and the language model share.
 
-Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads, H head size.
+Axes: B examples.
 """
 
 import functools
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -77,29 +76,6 @@ def linear(
     )
 
 
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Scaled dot-product attention with grouped queries; its softmax is float32.
-
-    Args:
-        q: [B, T, N, H].
-        k: [B, S, K, H], where K divides N.
-        v: [B, S, K, H].
-        mask: bool [B, T, S], True where the query may see the key; None: everywhere.
-
-    Returns:
-        [B, T, N * H] in the dtype of q.
-    """
-    batch, length, heads, size = q.shape
-    grouped = q.reshape(batch, length, k.shape[2], -1, size)
-    # On CPU the backward pass of `jax.nn.dot_product_attention` takes twice as long.
-    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
-    scores = scores * size**-0.5
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads * size)
-
-
 def stack(layer: Callable[[nnx.Rngs], M], length: int, rngs: nnx.Rngs) -> M:
     """Builds `length` equal layers as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=length)(nnx.vmap(layer))(rngs)
@@ -138,7 +114,7 @@ def scan(
     params = jax.tree.map(lambda p: p[:length], params)
 
     def body(x, params):
-        x = squares.run(nnx.merge(graphdef, params), by_example(x, mesh), *rest)
+        x = squares.run(nnx.merge(graphdef, params), by_example(x, mesh), *rest, mesh=mesh)
         return by_example(x, mesh), None
 
     return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), params)[0]

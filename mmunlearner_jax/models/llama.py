@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import layers, squares
+from mmunlearner_jax.models import attention, layers, squares
 from mmunlearner_jax.sharding import RULES, batch_sharding, fitting, replicated
 
 
@@ -129,9 +129,17 @@ def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm
 class Layer(nnx.Module):
     """A pre-norm decoder layer, in two halves so that decoding can put its cache between them."""
 
-    def __init__(self, config: LlamaConfig, dtype: str | None, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        dtype: str | None,
+        *,
+        kernel: str,
+        mesh: Mesh | None,
+        rngs: nnx.Rngs,
+    ):
         d, hidden, size = config.hidden_size, config.intermediate_size, config.head_size
-        self.config = config
+        self.config, self.kernel, self.mesh = config, kernel, mesh
 
         def make(features_in, features_out, logical, bias):
             return layers.linear(
@@ -158,16 +166,18 @@ class Layer(nnx.Module):
         )
         return rotate(q, rope), rotate(k, rope), v
 
-    def attend(self, x, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-        """Attention and feed-forward, both added to x [B, T, D]; mask bool [B, T, S]."""
-        x = x + self.o_proj(layers.attention(q, k, v, mask))
+    def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
+        """Adds to x [B, T, D] what was attended to [B, T, N * H], and the feed-forward."""
+        x = x + self.o_proj(attended)
         y = self.post_attention_norm(x)
         gate = layers.ACTIVATIONS[self.config.hidden_act](self.gate_proj(y))
         return x + self.down_proj(gate * self.up_proj(y))
 
-    def __call__(self, x: jax.Array, rope: Rope, mask: jax.Array) -> jax.Array:
-        """[B, T, D] to the same."""
-        return self.attend(x, *self.project(x, rope), mask)
+    def __call__(self, x: jax.Array, rope: Rope, valid: jax.Array) -> jax.Array:
+        """[B, T, D] to the same; valid bool [B, T], False for padding."""
+        q, k, v = self.project(x, rope)
+        attended = attention.causal(q, k, v, valid, kernel=self.kernel, mesh=self.mesh)
+        return self.finish(x, attended)
 
 
 class Llama(nnx.Module):
@@ -177,6 +187,7 @@ class Llama(nnx.Module):
         config: its sizes.
         dtype: dtype of the computation; None: that of the parameters. Logits are float32.
         remat: what the backward pass recomputes, a name of `layers.REMAT`.
+        kernel: of the attention over whole sequences, a name of `attention.KERNELS`.
         mesh: splits the examples; None: one device.
         rngs: where the initial parameters come from.
     """
@@ -187,6 +198,7 @@ class Llama(nnx.Module):
         *,
         dtype: str | None,
         remat: str,
+        kernel: str,
         mesh: Mesh | None,
         rngs: nnx.Rngs,
     ):
@@ -200,7 +212,9 @@ class Llama(nnx.Module):
             rngs=rngs,
         )
         self.layers = layers.stack(
-            lambda rngs: Layer(config, dtype, rngs=rngs), config.num_hidden_layers, rngs
+            lambda rngs: Layer(config, dtype, kernel=kernel, mesh=mesh, rngs=rngs),
+            config.num_hidden_layers,
+            rngs,
         )
         self.norm = _norm(config, dtype, rngs)
         if config.tie_word_embeddings:
@@ -231,10 +245,10 @@ class Llama(nnx.Module):
             return x.astype(self.embed_tokens.dtype or x.dtype), copies
         return self.embed_tokens(input_ids), matrix
 
-    def run_layers(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
-        """All decoder layers on x [B, T, D]; positions int [B, T], mask bool [B, T, T]."""
+    def run_layers(self, x: jax.Array, positions: jax.Array, valid: jax.Array) -> jax.Array:
+        """All decoder layers on x [B, T, D]; positions int [B, T], valid bool [B, T]."""
         angles = rope(positions, self.config.head_size, self.config.rope_theta)
-        return layers.scan(self.layers, x, angles, mask, remat=self.remat, mesh=self.mesh)
+        return layers.scan(self.layers, x, angles, valid, remat=self.remat, mesh=self.mesh)
 
     def extend(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
@@ -256,7 +270,8 @@ class Llama(nnx.Module):
                 for store, n in zip(stores, new, strict=True)
             ]
             k, v = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
-            return (block.attend(x, q, k.astype(q.dtype), v.astype(q.dtype), mask), *stores), None
+            attended = attention.masked(q, k.astype(q.dtype), v.astype(q.dtype), mask)
+            return (block.finish(x, attended), *stores), None
 
         steps = (jnp.arange(self.config.num_hidden_layers), params)
         (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), steps)

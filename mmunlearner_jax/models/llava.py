@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import layers, squares
+from mmunlearner_jax.models import attention, layers, squares
 from mmunlearner_jax.models.clip import Clip, ClipConfig
 from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings
 from mmunlearner_jax.sharding import param_shardings
@@ -49,6 +49,8 @@ class LlavaConfig:
         dtype: dtype of the computation; None: that of the parameters.
         remat: what the backward pass recomputes: `none`, `full`, or all but matrix products
             with parameters: `dots`.
+        attention: what computes the decoder's attention over whole sequences: `xla`, `splash` (TPU)
+            or `cudnn` (GPU). Decoding with a cache and the vision tower are always XLA's.
     """
 
     model_type: ClassVar[str] = "llava"
@@ -62,6 +64,7 @@ class LlavaConfig:
     projector_bias: bool = True
     dtype: str | None = None
     remat: str = "none"
+    attention: str = "xla"
 
     def __post_init__(self):
         depth = self.vision.num_hidden_layers
@@ -77,6 +80,7 @@ class LlavaConfig:
             )
         layers.choose(layers.ACTIVATIONS, "projector_hidden_act", self.projector_act)
         layers.choose(layers.REMAT, "remat", self.remat)
+        layers.choose(attention.KERNELS, "attention", self.attention)
 
     @property
     def vision_depth(self) -> int:
@@ -240,7 +244,12 @@ class Llava(nnx.Module):
         )
         self.multi_modal_projector = Projector(config, rngs=rngs)
         self.language_model = Llama(
-            config.text, dtype=config.dtype, remat=config.remat, mesh=mesh, rngs=rngs
+            config.text,
+            dtype=config.dtype,
+            remat=config.remat,
+            kernel=config.attention,
+            mesh=mesh,
+            rngs=rngs,
         )
 
     def __call__(
@@ -270,10 +279,8 @@ class Llava(nnx.Module):
     @layers.compiled
     def _forward(self, input_ids, attention_mask, pixel_values):
         valid = _valid(input_ids, attention_mask)
-        length = input_ids.shape[1]
-        mask = jnp.tril(jnp.ones((length, length), bool)) & valid[:, None, :]
         x, matrix = self._embed(input_ids, pixel_values)
-        x = self.language_model.run_layers(x, _positions(valid), mask)
+        x = self.language_model.run_layers(x, _positions(valid), valid)
         return self.language_model.logits(x, matrix)
 
     def init_cache(self, batch: int, length: int) -> Cache:

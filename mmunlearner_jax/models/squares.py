@@ -18,6 +18,9 @@ from typing import Any, TypeGuard
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
+
+from mmunlearner_jax.sharding import batch_sharding
 
 
 @jax.tree_util.register_dataclass
@@ -45,12 +48,14 @@ def probe(params: Any, squares: Any) -> Any:
     return jax.tree.map(Probed, params, squares)
 
 
-def run(module: nnx.Module, *activations: Any) -> Any:
+def run(module: nnx.Module, *activations: Any, mesh: Mesh | None = None) -> Any:
     """Calls a unit: `module(*activations)`, with squares where its parameters are `Probed`.
 
     Args:
         module: a module that treats every example by itself; its parameters are in no other unit.
         *activations: pytrees of arrays [B, ...], all with the example axis first.
+        mesh: that the unit itself splits arrays over (a kernel under `jax.shard_map`); the
+            examples, which are taken out of its sight here, stay split over it. None: it does not.
 
     Returns:
         What the module returns, arrays [B, ...].
@@ -86,7 +91,8 @@ def run(module: nnx.Module, *activations: Any) -> Any:
             gradients, smooth = jax.vjp(alone, values, smooth)[1](cotangents)
             return gradients, smooth
 
-        gradients, smooth = jax.vmap(example)(arrays, smooth, cotangents)
+        split = None if mesh is None else batch_sharding(mesh).spec[0]
+        gradients, smooth = jax.vmap(example, spmd_axis_name=split)(arrays, smooth, cotangents)
         return None, jax.tree.map(_sum_of_squares, gradients), structure.unflatten(smooth)
 
     unit.defvjp(forward, backward)

@@ -72,16 +72,17 @@ class Estimate:
         return self.model_flops / (self.seconds * peak)
 
 
-def estimate(program: Program, plain: Program, target: Slice) -> Estimate:
+def estimate(program: Program, counted: Program, plain: Program, target: Slice) -> Estimate:
     """Compiles `program` for the slice whose mesh its arguments lie on.
 
     Args:
         program: to compile.
-        plain: the same without recomputation, whose operations are the model's own.
+        counted: the same with XLA's attention, whose operations a jaxpr shows.
+        plain: that without recomputation, whose operations are the model's own.
         target: the slice.
     """
     arguments = device_bytes(program.arguments)
-    operations = flops(jax.make_jaxpr(program.function)(*program.arguments))
+    operations = flops(jax.make_jaxpr(counted.function)(*counted.arguments))
     model = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
     begin = time.monotonic()
     temporaries, moved = None, Traffic({}, 0)

@@ -48,8 +48,12 @@ class Program:
     reads: int = 1
 
 
-def model_config(config: ConfigDict, *, remat: str | None = None) -> LlavaConfig:
-    """The published size that `config.model.size` names.
+def model_config(config: ConfigDict, **replaced: str) -> LlavaConfig:
+    """The published size that `config.model.size` names, computed as `config.model` says.
+
+    Args:
+        config: the config.
+        **replaced: fields in place of the config's.
 
     Raises:
         InputError: the config names none.
@@ -58,25 +62,24 @@ def model_config(config: ConfigDict, *, remat: str | None = None) -> LlavaConfig
     sizes = [name for name in vars(LlavaConfig) if name.startswith("llava_")]
     if size not in sizes:
         raise InputError(f"config.model.size is {size!r}: give one of {', '.join(sizes)}")
-    return dataclasses.replace(
-        getattr(LlavaConfig, size)(),
-        dtype=config.model.compute_dtype,
-        remat=config.model.remat if remat is None else remat,
-    )
+    computed = {
+        "dtype": config.model.compute_dtype,
+        "remat": config.model.remat,
+        "attention": config.model.attention,
+    }
+    return dataclasses.replace(getattr(LlavaConfig, size)(), **computed | replaced)
 
 
-def programs(
-    config: ConfigDict, mesh: Mesh, stage: str, *, remat: str | None = None
-) -> Iterator[Program]:
+def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Iterator[Program]:
     """Yields the programs of one stage.
 
     Args:
         config: with `model.size` and `plan`, besides what the stage reads.
         mesh: of devices that may be descriptions only.
         stage: one of `STAGES`.
-        remat: in place of the config's.
+        **replaced: fields of `LlavaConfig` in place of the config's.
     """
-    sizes = model_config(config, remat=remat)
+    sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
     batch = functools.partial(_batch, sizes, mesh, config.plan)
     if stage == "importance":

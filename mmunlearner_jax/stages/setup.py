@@ -103,6 +103,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         dtype=config.model.param_dtype,
         compute_dtype=config.model.compute_dtype,
         remat=config.model.remat,
+        attention=config.model.attention,
     )
     assert model.source is not None
     processor = transformers.AutoProcessor.from_pretrained(model.source)

@@ -34,7 +34,7 @@ class Architecture(NamedTuple):
 
 ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, abstract_model, llava.TABLE)}
 
-SHARD_BYTES = 5 * 10**9
+SHARD_BYTES = 10**9  # of a file, which its writer holds whole; files are few enough and fast
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -58,6 +58,7 @@ def from_pretrained(
     *,
     compute_dtype: Any = None,
     remat: str = "none",
+    attention: str = "xla",
 ) -> Llava:
     """Reads a transformers checkpoint.
 
@@ -68,6 +69,7 @@ def from_pretrained(
         dtype: of the parameters; None: as stored.
         compute_dtype: of the computation; None: that of the parameters.
         remat: what the backward pass recomputes, a name of `models.layers.REMAT`.
+        attention: of the decoder over whole sequences, a name of `models.attention.KERNELS`.
 
     Returns:
         The model; `model.source` is the folder read.
@@ -90,6 +92,7 @@ def from_pretrained(
             architecture.config.from_hf(hf),
             dtype=None if compute_dtype is None else np.dtype(compute_dtype).name,
             remat=remat,
+            attention=attention,
         )
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
@@ -133,7 +136,12 @@ def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) ->
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
-        _write_tensors(table, params, partial if first else None)
+        if alone:
+            _write_tensors(table, params, partial)
+        else:
+            wait("the folder is there")
+            _write_tensors(table, params, partial, jax.process_index(), jax.process_count())
+            wait("all files are written")
         if first:
             _write_companions(model, partial, processor)
             partial.replace(path)
@@ -238,11 +246,13 @@ def _read(
     return jax.make_array_from_callback(like.shape, like.sharding, read)
 
 
-def _write_tensors(table: Table, params: nnx.State, directory: Path | None) -> None:
+def _write_tensors(
+    table: Table, params: nnx.State, directory: Path, writer: int = 0, writers: int = 1
+) -> None:
     """Writes the weights as one file, or as shards with an index.
 
-    Every process takes part, because gathering a tensor is collective; the one that is given a
-    directory writes.
+    Every process takes part in gathering each tensor; it keeps those of the files that are its own,
+    every `writers`-th, one file at a time.
     """
     leaves = dict(nnx.to_flat_state(params))
     shards, sizes = [[]], [0]
@@ -257,12 +267,15 @@ def _write_tensors(table: Table, params: nnx.State, directory: Path | None) -> N
     files = [_WEIGHTS]
     if len(shards) > 1:
         files = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    tensors = (np.ascontiguousarray(to_host(tensor)) for _, tensor in table.named(params))
-    for file, names in zip(files, shards, strict=True):
-        arrays = dict(zip(names, itertools.islice(tensors, len(names)), strict=True))
-        if directory is not None:
+    tensors = (to_host(tensor) for _, tensor in table.named(params))
+    for number, (file, names) in enumerate(zip(files, shards, strict=True)):
+        arrays = {}
+        for name, tensor in zip(names, itertools.islice(tensors, len(names)), strict=True):
+            if number % writers == writer:
+                arrays[name] = np.ascontiguousarray(tensor)
+        if arrays:
             save_file(arrays, directory / file, metadata={"format": "pt"})
-    if directory is not None and len(shards) > 1:
+    if writer == 0 and len(shards) > 1:
         weight_map = {n: file for file, names in zip(files, shards, strict=True) for n in names}
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         (directory / _INDEX).write_text(json.dumps(index, indent=2))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ SHORT = {
     "unlearn.stop_every": 2,
     "unlearn.retain_batch": 8,
     "evaluate.photos_per_person": 1,
+    "evaluate.decode.max_new_tokens": 10,
     "controls": '("ga",)',
 }
 
@@ -138,6 +140,7 @@ def test_a_finished_run_does_nothing_again(finished):
 
 def test_killed_and_rerun_gives_the_same_bits(finished, tmp_path):
     workdir = tmp_path / "run"
+    shutil.copytree(finished / "compiled", workdir / "compiled")
     kill_at(workdir, "finetune", 4)
     assert not (workdir / "vanilla").exists()
     kill_at(workdir, "importance/pictures", 2)

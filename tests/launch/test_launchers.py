@@ -50,14 +50,17 @@ def test_local():
 
 def test_local_ends_all_where_one_fails(tmp_path):
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\n[ "$JAX_PROCESS_ID" = 1 ] && exit 7\nexec sleep 60\n')
+    fake.write_text('#!/bin/sh\n[ "$JAX_PROCESS_ID" = 1 ] && exit 7\ntrap "" TERM\nexec sleep 60\n')
     fake.chmod(0o755)
     done = subprocess.run(
         [str(LAUNCH / "local.sh"), "2"],
         env={"PATH": os.environ["PATH"], "PYTHON": str(fake)},
         timeout=30,
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode != 0
+    assert done.returncode == 7
+    assert "ended with status 7, so the others are ended: run the same command" in done.stderr
 
 
 def test_tpu_vm():

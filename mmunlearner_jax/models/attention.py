@@ -1,0 +1,155 @@
+"""Attention: with any mask, or causal over whole sequences by a kernel that the config names.
+
+Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads, H head size.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import Mesh, PartitionSpec
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.sharding import RULES, batch_sharding
+
+_TILE = 128  # splash: sequences are padded to a multiple of it
+_LARGEST_TILE = 512
+
+
+def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Scaled dot-product attention with grouped queries; its softmax is float32.
+
+    Args:
+        q: [B, T, N, H].
+        k: [B, S, K, H], where K divides N.
+        v: [B, S, K, H].
+        mask: bool [B, T, S], True where the query may see the key; None: everywhere.
+
+    Returns:
+        [B, T, N * H] in the dtype of q.
+    """
+    batch, length, heads, size = q.shape
+    grouped = q.reshape(batch, length, k.shape[2], -1, size)
+    # On CPU the backward pass of `jax.nn.dot_product_attention` takes twice as long.
+    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    scores = scores * size**-0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads * size)
+
+
+def causal(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    valid: jax.Array,
+    *,
+    kernel: str,
+    mesh: Mesh | None,
+) -> jax.Array:
+    """Attention of every token to itself and the valid ones before it.
+
+    Args:
+        q: [B, T, N, H].
+        k: [B, T, K, H], where K divides N.
+        v: [B, T, K, H].
+        valid: bool [B, T], False for padding; results in its places mean nothing.
+        kernel: a name of `KERNELS`.
+        mesh: what `splash` is cut up over (XLA cannot cut a kernel itself); None: one device.
+
+    Returns:
+        [B, T, N * H] in the dtype of q.
+    """
+    return KERNELS[kernel](q, k, v, valid, mesh)
+
+
+def _xla(q, k, v, valid, mesh):
+    seen = jnp.tril(jnp.ones((q.shape[1], q.shape[1]), bool))
+    return masked(q, k, v, seen & valid[:, None, :])
+
+
+def _cudnn(q, k, v, valid, mesh):
+    batch, length = valid.shape
+    # cuDNN's own padding masks know padding on the right only.
+    mask = jnp.broadcast_to(valid[:, None, None, :], (batch, 1, length, length))
+    out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
+    return out.reshape(batch, length, -1)
+
+
+def _splash(q, k, v, valid, mesh):
+    if mesh is None:
+        return _splash_local(q, k, v, valid)
+    rows = batch_sharding(mesh).spec[0]
+    if len(q) % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        rows = None  # one example of several, whose axis `squares` has taken away
+    tensor = RULES["heads"] if k.shape[2] % mesh.shape["tensor"] == 0 else None
+    heads = PartitionSpec(rows, None, tensor, None)
+    return jax.shard_map(
+        _splash_local,
+        mesh=mesh,
+        in_specs=(heads, heads, heads, PartitionSpec(rows, None)),
+        out_specs=PartitionSpec(rows, None, tensor),
+        check_vma=False,
+    )(q, k, v, valid)
+
+
+def _splash_local(q, k, v, valid):
+    batch, length, heads, size = q.shape
+    padded = -(-length // _TILE) * _TILE
+    tile = max(t for t in range(_TILE, _LARGEST_TILE + 1, _TILE) if padded % t == 0)
+    blocks = splash_attention.BlockSizes(
+        block_q=tile,
+        block_kv=tile,
+        block_q_dkv=tile,
+        block_kv_dkv=tile,
+        block_q_dq=tile,
+        block_kv_dq=tile,
+    )
+    mask = splash_attention.CausalMask((padded, padded))
+    make = functools.partial(
+        splash_attention.make_splash_mha,
+        splash_attention.MultiHeadMask([mask] * heads),
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=1,
+    )
+
+    def prepare(x):
+        x = jnp.moveaxis(x, 1, 2)
+        return jnp.pad(x, ((0, 0), (0, 0), (0, padded - length), (0, 0)))
+
+    # Padding sees padding alone, so that no row of scores is empty.
+    segments = jnp.pad(valid.astype(jnp.int32), ((0, 0), (0, padded - length)))
+    arrays = (prepare(q * size**-0.5), prepare(k), prepare(v), segments)
+
+    def run(interpret, q, k, v, segments):
+        ids = splash_attention.SegmentIds(segments, segments)
+        kernel: Any = make(interpret=interpret)
+        return jax.vmap(kernel)(q, k, v, ids)
+
+    out = jax.lax.platform_dependent(
+        *arrays, cpu=functools.partial(run, True), default=functools.partial(run, False)
+    )
+    return jnp.moveaxis(out[:, :, :length], 1, 2).reshape(batch, length, heads * size)
+
+
+KERNELS: dict[str, Any] = {"xla": _xla, "splash": _splash, "cudnn": _cudnn}
+
+# Where a kernel runs; `splash` is interpreted on a CPU, which is for tests: it takes minutes.
+_PLATFORMS = {"splash": ("tpu", "cpu"), "cudnn": ("gpu", "cuda")}
+
+
+def check_kernel(kernel: str, platform: str) -> None:
+    """Refuses a kernel that does not run on a platform.
+
+    Raises:
+        InputError: naming those that do.
+    """
+    if platform not in _PLATFORMS.get(kernel, (platform,)):
+        fits = [name for name in KERNELS if platform in _PLATFORMS.get(name, (platform,))]
+        raise InputError(
+            f"config.model.attention={kernel!r} does not run on {platform}: use {' or '.join(fits)}"
+        )

@@ -1,0 +1,91 @@
+"""Kernels against plain attention; `splash` runs in Pallas' interpreter here, `cudnn` in XLA."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import squares
+from mmunlearner_jax.models.attention import causal, check_kernel, masked
+from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
+
+
+@pytest.fixture
+def arrays():
+    """Queries, keys, values of 4 heads over 2, and padding on the left, the right, nowhere."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(4, 150, n, 16)).astype("float32") for n in (4, 2, 2))
+    valid = np.ones((4, 150), bool)
+    valid[1, :40] = valid[2, 100:] = False
+    return q, k, v, valid
+
+
+def attended(kernel, mesh, q, k, v, valid):
+    """The result where it means something, and its gradients."""
+
+    @jax.jit
+    def run(q, k, v):
+        out = causal(q, k, v, valid, kernel=kernel, mesh=mesh)
+        return jnp.where(valid[:, :, None], out, 0)
+
+    out, back = jax.vjp(run, q, k, v)
+    return out, back(jnp.cos(out))
+
+
+def assert_close(got, wanted):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_causal_attention_is_the_masked_one(arrays):
+    q, k, v, valid = arrays
+    mask = np.tril(np.ones((150, 150), bool)) & valid[:, None]
+    np.testing.assert_array_equal(
+        causal(q, k, v, valid, kernel="xla", mesh=None), masked(q, k, v, mask)
+    )
+
+
+@pytest.mark.parametrize("sizes", [None, (2, 1, 2), (1, 2, 1)])
+def test_splash(arrays, sizes):
+    mesh = sizes and make_mesh(sizes, jax.devices()[: np.prod(sizes)])
+    assert_close(attended("splash", mesh, *arrays), attended("xla", None, *arrays))
+
+
+def test_cudnn_is_given_the_same_mask(arrays, monkeypatch):
+    plain = jax.nn.dot_product_attention
+
+    def instead(*args, implementation, **kwargs):
+        assert implementation == "cudnn"
+        return plain(*args, implementation="xla", **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
+    assert_close(attended("cudnn", None, *arrays), attended("xla", None, *arrays))
+
+
+def test_squares_of_a_sharded_model(make_model, batch):
+    """The kernel sees one example at a time, and the examples stay where they are."""
+
+    def sums(graphdef, params, batch):
+        def loss(slots):
+            logits = nnx.merge(graphdef, squares.probe(params, slots))(**batch)
+            return jnp.sum(jax.nn.log_softmax(logits)[..., 3] * batch["attention_mask"])
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return jax.jit(jax.grad(loss))(zeros)
+
+    wanted = sums(*nnx.split(make_model()), batch)
+    mesh = make_mesh((2, 1, 2), jax.devices()[:4])
+    graphdef, params = nnx.split(make_model(mesh=mesh, attention="splash"))
+    params = jax.device_put(params, param_shardings(params, mesh))
+    got = sums(graphdef, params, put_batch(batch, mesh))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "platform"), [("splash", "gpu"), ("cudnn", "tpu")])
+def test_a_kernel_of_another_platform(kernel, platform):
+    with pytest.raises(InputError, match=f"attention='{kernel}' does not run on {platform}: use"):
+        check_kernel(kernel, platform)
+    check_kernel(kernel, {"tpu": "gpu", "gpu": "tpu"}[platform])
