@@ -27,25 +27,37 @@ def rows(count: int, **more: object) -> dict[str, object]:
 
 
 SIXTEEN, EIGHT = rows(16), rows(8)
-BATCH_SQUARES = rows(16, **{"importance.fisher": "batch"})
+BATCH_SQUARES = {"importance.fisher": "batch"}
+SPLASH = {"model.attention": "splash"}
+# Weights, moments and gradients in bfloat16 on one chip, as on one GPU.
+ALONE = rows(4, **{"model.param_dtype": "bfloat16"})
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
-    "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", BATCH_SQUARES),
     "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
-    "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
-    "7b-v5e-8-evaluate": ("v5e-8", "evaluate", "7b", EIGHT),
-    "7b-v5p-8-importance": ("v5p-8", "importance", "7b", EIGHT),
+    "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
+    "7b-v5e-16-unlearn-splash": ("v5e-16", "unlearn", "7b", SIXTEEN | SPLASH),
+    "7b-v5e-16-importance-splash": ("v5e-16", "importance", "7b", SIXTEEN | SPLASH),
     "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),
-    "7b-v6e-8-importance": ("v6e-8", "importance", "7b", EIGHT),
     "7b-v6e-8-unlearn": ("v6e-8", "unlearn", "7b", EIGHT),
-    "13b-v5e-16-importance": ("v5e-16", "importance", "13b", SIXTEEN),
+    "7b-v5p-1-unlearn": ("v5p:1x1x1", "unlearn", "7b", ALONE),
+    "7b-v5p-1-importance": ("v5p:1x1x1", "importance", "7b", ALONE),
     "13b-v5e-16-unlearn": ("v5e-16", "unlearn", "13b", SIXTEEN),
+    "13b-v5e-16-importance": ("v5e-16", "importance", "13b", SIXTEEN),
     "13b-v5p-8-unlearn": ("v5p-8", "unlearn", "13b", EIGHT),
     "13b-v6e-8-unlearn": ("v6e-8", "unlearn", "13b", EIGHT),
+    "13b-v5e-8-importance": ("v5e-8", "importance", "13b", EIGHT),
+    "7b-v5e-8-evaluate": ("v5e-8", "evaluate", "7b", EIGHT),
+    "7b-v5p-8-importance": ("v5p-8", "importance", "7b", EIGHT),
+    "7b-v6e-8-importance": ("v6e-8", "importance", "7b", EIGHT),
+    "13b-v5p-8-importance": ("v5p-8", "importance", "13b", EIGHT),
     "13b-v6e-8-importance": ("v6e-8", "importance", "13b", EIGHT),
+    "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
+    "13b-v5e-8-unlearn": ("v5e-8", "unlearn", "13b", EIGHT),
 }
+NOTES = {"importance.fisher": "batch squares", "model.attention": "splash"}
+NOTES["model.param_dtype"] = "all bfloat16, batch 4"
 
 
 def make(name: str, path: Path) -> None:
@@ -73,9 +85,9 @@ def main(_: list[str]) -> None:
         path = folder / f"{name}.json"
         if path.exists():
             found = json.loads(path.read_text())
-            batch = "batch squares" if overrides.get("importance.fisher") == "batch" else ""
+            note = ", ".join(text for key, text in NOTES.items() if key in overrides)
             table += [
-                {"slice": topology, "size": size, "note": batch, "plan": found, **program}
+                {"slice": topology, "size": size, "note": note, "plan": found, **program}
                 for program in found["programs"]
             ]
     template = Path(__file__).with_suffix(".md.j2").read_text()

@@ -12,7 +12,7 @@ from mmunlearner_jax.planning.programs import Program
 from mmunlearner_jax.planning.topologies import Slice
 from mmunlearner_jax.sharding import device_bytes
 
-_USED = re.compile(r"(?:[Uu]sed |HLO temporaries \()([\d.]+)([KMGT])")
+_NEEDED = re.compile(r"HLO temporaries \(([\d.]+)([KMGT])\)")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -25,7 +25,7 @@ class Estimate:
         name: of the step.
         times: how often a run calls it.
         arguments: bytes given: parameters, state, batch.
-        temporaries: bytes while it runs; None where the compiler gave up.
+        temporaries: bytes while it runs.
         total: all of it, results that replace no argument and the program's code included.
         fits: whether `total` is within the chip's memory.
         compile_seconds: on this machine.
@@ -41,7 +41,7 @@ class Estimate:
     name: str
     times: int
     arguments: int
-    temporaries: int | None
+    temporaries: int
     total: int
     fits: bool
     compile_seconds: float
@@ -85,14 +85,15 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
     operations = flops(jax.make_jaxpr(counted.function)(*counted.arguments))
     model = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
     begin = time.monotonic()
-    temporaries, moved = None, Traffic({}, 0)
+    moved = Traffic({}, 0)
     try:
         compiled = program.function.lower(*program.arguments).compile()
     except JaxRuntimeError as error:
-        used = _USED.search(str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+        needed = _NEEDED.search(str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not needed:
             raise
-        total = int(float(used[1]) * _UNITS[used[2]])
+        temporaries = int(float(needed[1]) * _UNITS[needed[2]])
+        total = arguments + temporaries
         fits = False
     else:
         memory = compiled.memory_analysis()

@@ -59,7 +59,7 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
     found = plan.plan(config, target, (stage,))
     assert {e.stage for e in found} == {stage}
     for e in found:
-        assert e.fits and e.total >= e.arguments > 0 and e.temporaries is not None
+        assert e.fits and e.total >= e.arguments > 0 and e.temporaries > 0
         assert e.flops >= e.model_flops > 0
         assert e.traffic.written > 0 and e.seconds > 0 and 0 < e.utilisation(target) <= 1
     # Four chips share the parameters: every layer's are gathered, forward and backward.
@@ -71,6 +71,20 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
 
 
 @pytest.mark.slow
+def test_a_kernel_of_a_tpu(config):
+    config.model.attention = "splash"
+    (first, _), target = (
+        plan.plan(config, find_slice("v5e-4"), ("importance",)),
+        find_slice("v5e-4"),
+    )
+    assert first.fits and first.flops > 0
+    assert "attention `splash`" in plan.render(config, target, [first])
+    config.model.attention = "cudnn"
+    with pytest.raises(InputError, match="attention='cudnn' does not run on tpu: use xla or splas"):
+        plan.plan(config, target, ("importance",))
+
+
+@pytest.mark.slow
 def test_out_of_memory_is_a_verdict(config):
     config.update_from_flattened_dict(
         {"plan.text_tokens": 16384, "importance.batch_size": 64, "model.remat": "none"}
@@ -78,7 +92,7 @@ def test_out_of_memory_is_a_verdict(config):
     target = find_slice("v5e-4")
     found = plan.plan(config, target, ("importance",))
     worst = found[-1]
-    assert not worst.fits and worst.temporaries is None and worst.total > target.chip.hbm
+    assert not worst.fits and worst.total > worst.temporaries > target.chip.hbm
     assert "**importance: does not fit**" in plan.render(config, target, found)
 
 
