@@ -51,7 +51,7 @@ ABOVE_ZERO = (
 NAMES = {
     "stages": (
         *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "controls"),
-        *("export", "report"),
+        *("export", "report", "rescore"),
     ),
     "controls": ("no_forget_text", "random_mask", "no_mask", "ga"),
 }

@@ -16,6 +16,27 @@ def rouge_l(reference: str, response: str) -> float:
     return float(_ROUGE.score(reference, response)["rougeL"].fmeasure)
 
 
+def scored(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A prediction line with what follows from the model's answer alone.
+
+    Multiple choice: the most likely option is the choice. A blank is right if its words occur in
+    the answer (the published test; D-32: wordy answers have an advantage).
+
+    Args:
+        line: with `task`, `answer`, `options`, `response`, and `scores` of the options in nats.
+
+    Returns:
+        The line with `rougeL`, `correct` and, for multiple choice, `choice`.
+    """
+    found: dict[str, Any] = {"rougeL": round(rouge_l(line["answer"], line["response"]), 4)}
+    if line["task"] == "classification":
+        found["choice"] = line["options"][int(np.argmax(line["scores"]))]
+        found["correct"] = found["choice"] == line["answer"]
+    else:
+        found["correct"] = line["answer"].lower() in line["response"].lower()
+    return {**line, **found}
+
+
 def accuracy(correct: Sequence[bool]) -> dict[str, Any]:
     """A fraction with its Wilson interval: `{"value", "n", "ci95"}`."""
     right, n = int(sum(correct)), len(correct)

@@ -12,7 +12,7 @@ from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.evaluation.metrics import rouge_l
+from mmunlearner_jax.evaluation.metrics import scored
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.sharding import process_rows, put_batch
@@ -179,12 +179,7 @@ class Answerer:
             "options": list(question.options),
             "response": response,
             "scores": [round(s, 4) for s in scores],
-            "rougeL": round(rouge_l(question.answer, response), 4),
         }
         if question.task == "classification":
-            record["choice"] = question.options[int(np.argmax(scores))]
             record["slot"] = self._words.text(own[:slot])
-            record["correct"] = record["choice"] == question.answer
-        else:
-            record["correct"] = question.answer.lower() in response.lower()
-        return record
+        return scored(record)

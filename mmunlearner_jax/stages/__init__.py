@@ -12,6 +12,7 @@ from mmunlearner_jax.stages import (
     mask,
     prepare,
     report,
+    rescore,
     unlearn,
 )
 
@@ -25,6 +26,7 @@ ALL = {
     "controls": controls.run,
     "export": export.run,
     "report": report.run,
+    "rescore": rescore.run,
 }
 # They run on no mesh: with several processes the first runs them, and the others wait.
-OF_ONE_PROCESS = ("prepare", "report")
+OF_ONE_PROCESS = ("prepare", "report", "rescore")

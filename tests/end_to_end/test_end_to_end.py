@@ -114,6 +114,17 @@ def test_results(finished):
     assert [r["step"] for r in metrics if r["stage"] == "finetune"] == list(range(1, 7))
 
 
+def test_scoring_again_without_the_model_gives_the_same_bytes(finished):
+    path = finished / "results.json"
+    kept = path.read_bytes()
+    wrong = json.loads(kept)
+    wrong["after"]["forget"]["vqa"]["classification"]["value"] = 0.5
+    wrong["controls"]["ga"]["forget"]["qa"] = {}
+    path.write_text(json.dumps(wrong))
+    run(finished, stages='("rescore",)')
+    assert path.read_bytes() == kept
+
+
 def test_predictions_can_be_scored_again(finished):
     lines = (finished / "predictions/before-forget.jsonl").read_text().splitlines()
     for line in map(json.loads, lines):

@@ -64,7 +64,12 @@ def test_local_ends_all_where_one_fails(tmp_path):
 
 
 def test_tpu_vm():
-    create, install, run = dry("tpu_vm.sh", "all", "--workdir=/mnt/a b", SPOT="1", **TPU)
+    create, install, copy, run = dry(
+        "tpu_vm.sh",
+        "all",
+        "--workdir=/mnt/a b",
+        **TPU | {"SPOT": "1", "CONFIG": "configs/llava.py:released"},
+    )
     place = "mmu --zone=us-west4-a"
     assert create == (
         f"gcloud compute tpus tpu-vm create {place} --accelerator-type=v5litepod-16"
@@ -72,7 +77,11 @@ def test_tpu_vm():
     )
     assert install.startswith(f"gcloud compute tpus tpu-vm ssh {place} --worker=all --command=")
     assert run.startswith(f"gcloud compute tpus tpu-vm ssh {place} --worker=all --command=")
-    assert "--distributed=on" in run and "--config=configs/llava.py" in run
+    assert copy == (
+        "gcloud compute tpus tpu-vm scp configs/llava.py mmu:mmu_config.py --zone=us-west4-a"
+        " --worker=all"
+    )
+    assert r"--distributed=on\ --config=mmu_config.py:released\ --workdir" in run
     assert dry("tpu_vm.sh", "delete", PROJECT="p", **TPU) == [
         f"gcloud compute tpus tpu-vm delete {place} --project=p --quiet"
     ]

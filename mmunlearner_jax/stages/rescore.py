@@ -1,0 +1,48 @@
+"""Stage `rescore`: the scores in `results.json` once more from `predictions/`, without the model.
+
+python -m mmunlearner_jax.main --config=... --workdir=... --config.stages='("rescore",)'
+"""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.metrics import scored, summarise
+from mmunlearner_jax.results import read_results, update_results
+
+
+def run(config: ConfigDict, workdir: Path) -> bool:
+    """Rewrites the scores of `before`, `after` and every control; the same bytes where all is well.
+
+    Raises:
+        InputError: there are no predictions, or a line of them cannot be read.
+    """
+    results = read_results(workdir)
+    controls = results.get("controls", {})
+    labels = [label for label in ("before", "after") if label in results] + list(controls)
+    if not labels:
+        raise InputError(f"{workdir / 'results.json'}: holds no scores; run the stage evaluate")
+    for label in labels:
+        old = controls[label] if label in controls else results[label]
+        files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in old]
+        scores = summarise([line for file in files if file.exists() for line in _lines(file)])
+        if label in controls:
+            update_results(workdir, "controls", {label: {**old, **scores}})
+        else:
+            update_results(workdir, label, scores)
+    return False
+
+
+def _lines(file: Path) -> list[dict]:
+    lines = []
+    for number, text in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            lines.append(scored(json.loads(text)))
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{file}, line {number}: {type(error).__name__} {error}; remove the file and run"
+                " the stage evaluate"
+            ) from error
+    return lines
