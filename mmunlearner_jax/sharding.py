@@ -134,6 +134,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Keeps the examples of x [B, ...] split over the mesh.
+
+    Parameters are split over the same devices (FSDP). Left to itself, XLA would rather gather the
+    activations of all examples on every device than the parameters of one layer.
+    """
+    if mesh is None or len(x) % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of scalars and of whatever every device needs whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
-from mmunlearner_jax.sharding import batch_sharding
+from mmunlearner_jax.sharding import by_example
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -81,17 +81,6 @@ def stack(layer: Callable[[nnx.Rngs], M], length: int, rngs: nnx.Rngs) -> M:
     return nnx.split_rngs(splits=length)(nnx.vmap(layer))(rngs)
 
 
-def by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Keeps the examples of x [B, ...] split over the mesh.
-
-    Parameters are split over the same devices (FSDP). Left to itself, XLA would rather gather the
-    activations of all examples on every device than the parameters of one layer.
-    """
-    if mesh is None or len(x) % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        return x
-    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
-
-
 def scan(
     layers: nnx.Module,
     x: jax.Array,
@@ -106,16 +95,17 @@ def scan(
         layers: what `stack` made; called as `layer(x, *rest) -> x`.
         x: [B, ...], what flows from layer to layer.
         *rest: activations [B, ...] that every layer gets.
-        remat: what the backward pass recomputes, a name of `REMAT`.
+        remat: what the backward pass recomputes, a name of `REMAT`; squares recompute all.
         mesh: splits the examples; None: one device.
         length: how many layers to run.
     """
     graphdef, params = nnx.split(layers)
     params = jax.tree.map(lambda p: p[:length], params)
+    if squares.any_probed(params):
+        return squares.scan(graphdef, params, by_example(x, mesh), *rest, mesh=mesh)
 
     def body(x, params):
-        x = squares.run(nnx.merge(graphdef, params), by_example(x, mesh), *rest, mesh=mesh)
-        return by_example(x, mesh), None
+        return by_example(nnx.merge(graphdef, params)(by_example(x, mesh), *rest), mesh), None
 
     return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), params)[0]
 

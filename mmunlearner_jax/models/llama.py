@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
-from mmunlearner_jax.sharding import RULES, batch_sharding, fitting, replicated
+from mmunlearner_jax.sharding import RULES, batch_sharding, by_example, fitting, replicated
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Llama(nnx.Module):
         # The cache is carried and not scanned over, so that XLA updates it in place.
         def body(carry, layer):
             x, *stores = carry
-            x = layers.by_example(x, self.mesh)
+            x = by_example(x, self.mesh)
             index, params = layer
             block = nnx.merge(graphdef, params)
             q, *new = block.project(x, angles)

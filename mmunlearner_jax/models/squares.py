@@ -2,25 +2,31 @@
 
 The Fisher diagonal of the method (paper, importance equation; defect D-05 of the published code)
 is a mean over examples of *squared* gradients, which `jax.grad` of a batch cannot give. A model is
-therefore cut into units, and every unit is called through `run`. Where the parameters of a unit are
-`Probed`, the backward pass of that unit returns, as the cotangent of `Probed.square`, the sum over
-examples of the squared per-example gradients, while activations get their ordinary cotangents.
-One `jax.grad` of the summed loss with respect to the squares is then the whole diagonal, in float32
-whatever the dtype of the weights. Memory: the gradient of one unit for each local example.
+therefore cut into units, and every unit is called through `run`, stacked ones through `scan`. Where
+the parameters of a unit are `Probed`, its backward pass returns, as the cotangent of `Probed.sums`,
+these sums with the batch's squared per-example gradients added, while activations get their
+ordinary cotangents. One `jax.grad` of the summed loss with respect to the sums is then the new
+sums, in float32 whatever the dtype of the weights. Memory: the gradient of one unit for each local
+example; the sums of stacked units are added to in place.
 
-    squares = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-    jax.grad(lambda s: loss_sum(nnx.merge(graphdef, probe(params, s))))(squares)
+    def loss(sums):
+        sums, nothing = keep(sums)
+        return loss_sum(nnx.merge(graphdef, probe(params, sums))) + nothing
+
+    sums = jax.grad(loss)(sums)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 
-from mmunlearner_jax.sharding import batch_sharding
+from mmunlearner_jax.sharding import batch_sharding, by_example
 
 
 @jax.tree_util.register_dataclass
@@ -30,12 +36,12 @@ class Probed:
 
     Attributes:
         value: the parameter.
-        square: float32 zeros of the same shape; their cotangent is the sum over examples of the
-            squared per-example gradients of `value`.
+        sums: float32 of the same shape; their cotangent is `sums` plus the sum over examples of
+            the squared per-example gradients of `value`.
     """
 
     value: Any
-    square: Any
+    sums: Any
 
 
 def is_probed(x: Any) -> TypeGuard[Probed]:
@@ -43,60 +49,155 @@ def is_probed(x: Any) -> TypeGuard[Probed]:
     return isinstance(x, Probed)
 
 
-def probe(params: Any, squares: Any) -> Any:
-    """Pairs a tree of parameters with a tree of slots of the same structure, leaf by leaf."""
-    return jax.tree.map(Probed, params, squares)
+def probe(params: Any, sums: Any) -> Any:
+    """Pairs a tree of parameters with a tree of sums of the same structure, leaf by leaf."""
+    return jax.tree.map(Probed, params, sums)
 
 
-def run(module: nnx.Module, *activations: Any, mesh: Mesh | None = None) -> Any:
+def keep(sums: Any) -> tuple[Any, jax.Array]:
+    """Lets sums pass through a batch that does not reach their parameters (no picture, no tower).
+
+    Returns:
+        The sums to probe with, and a 0 that must be added to the loss.
+    """
+
+    @jax.custom_vjp
+    def through(sums):
+        return sums, jnp.zeros(())
+
+    def forward(sums):
+        values = jax.tree.map(lambda s: s.value, sums)
+        return through(values), values
+
+    def backward(old, cotangents):
+        new = jax.tree.map(lambda n, o: o if isinstance(n, SymbolicZero) else n, cotangents[0], old)
+        return (new,)
+
+    through.defvjp(forward, backward, symbolic_zeros=True)
+    return through(sums)
+
+
+def run(module: nnx.Module, *activations: Any) -> Any:
     """Calls a unit: `module(*activations)`, with squares where its parameters are `Probed`.
 
     Args:
         module: a module that treats every example by itself; its parameters are in no other unit.
         *activations: pytrees of arrays [B, ...], all with the example axis first.
-        mesh: that the unit itself splits arrays over (a kernel under `jax.shard_map`); the
-            examples, which are taken out of its sight here, stay split over it. None: it does not.
 
     Returns:
         What the module returns, arrays [B, ...].
     """
     graphdef, params = nnx.split(module)
-    leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
-    if not any(map(is_probed, leaves)):
+    if not any_probed(params):
         return module(*activations)  # pyright: ignore[reportCallIssue]
-    values = treedef.unflatten([leaf.value for leaf in leaves])
-    squares = treedef.unflatten([leaf.square for leaf in leaves])
+    values, sums = _apart(params)
 
     def call(values, activations):
         return nnx.merge(graphdef, values)(*activations)
 
     @jax.custom_vjp
-    def unit(values, squares, activations):
+    def unit(values, sums, activations):
         return call(values, activations)
 
-    def forward(values, squares, activations):
-        return call(values, activations), (values, activations)
+    def forward(values, sums, activations):
+        return call(values, activations), (values, sums, activations)
 
     def backward(residuals, cotangents):
-        values, activations = residuals
-        arrays, structure = jax.tree.flatten(activations)
-        smooth = [a if jnp.issubdtype(a.dtype, jnp.floating) else None for a in arrays]
-
-        def example(arrays, smooth, cotangents):
-            def alone(values, smooth):
-                one = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
-                one = [a[None] for a in one]
-                return jax.tree.map(lambda y: y[0], call(values, structure.unflatten(one)))
-
-            gradients, smooth = jax.vjp(alone, values, smooth)[1](cotangents)
-            return gradients, smooth
-
-        split = None if mesh is None else batch_sharding(mesh).spec[0]
-        gradients, smooth = jax.vmap(example, spmd_axis_name=split)(arrays, smooth, cotangents)
-        return None, jax.tree.map(_sum_of_squares, gradients), structure.unflatten(smooth)
+        values, sums, activations = residuals
+        squares, smooth = _pull_back(call, values, activations, cotangents, None)
+        return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
-    return unit(values, squares, activations)
+    return unit(values, sums, activations)
+
+
+def scan(
+    graphdef: nnx.GraphDef, params: Any, x: jax.Array, *rest: Any, mesh: Mesh | None
+) -> jax.Array:
+    """Calls stacked units one after the other: `x = unit(x, *rest)`; all of them are `Probed`.
+
+    Only what flows between the units is kept for the backward pass, which runs each once more.
+
+    Args:
+        graphdef: of one unit.
+        params: of all, with a leading axis.
+        x: [B, ...], what flows from unit to unit.
+        *rest: pytrees of arrays [B, ...] that every unit gets.
+        mesh: splits the examples, also within a unit (a kernel under `jax.shard_map`).
+    """
+    values, sums = _apart(params)
+
+    def call(values, activations):
+        x, *rest = activations
+        return by_example(nnx.merge(graphdef, values)(by_example(x, mesh), *rest), mesh)
+
+    @jax.custom_vjp
+    def units(values, sums, x, rest):
+        return forward(values, sums, x, rest)[0]
+
+    def forward(values, sums, x, rest):
+        out, inputs = jax.lax.scan(lambda x, v: (call(v, (x, *rest)), x), x, values)
+        return out, (values, sums, inputs, rest)
+
+    def backward(residuals, cotangent):
+        values, sums, inputs, rest = residuals
+
+        # The sums are carried and not scanned over, so that XLA adds to them in place.
+        def body(carry, unit):
+            cotangent, sums, others = carry
+            index, values, x = unit
+            squares, (cotangent, *more) = _pull_back(call, values, (x, *rest), cotangent, mesh)
+            sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
+            return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
+
+        others = jax.tree.map(lambda a: jnp.zeros_like(a) if _is_smooth(a) else None, rest)
+        count = len(jax.tree.leaves(values)[0])
+        carry, steps = (cotangent, sums, others), (jnp.arange(count), values, inputs)
+        (cotangent, sums, others), _ = jax.lax.scan(body, carry, steps, reverse=True)
+        return None, sums, cotangent, others
+
+    units.defvjp(forward, backward)
+    return units(values, sums, x, rest)
+
+
+def any_probed(params: Any) -> bool:
+    """Whether parameters are to be measured."""
+    return any(map(is_probed, jax.tree.leaves(params, is_leaf=is_probed)))
+
+
+def _apart(params: Any) -> tuple[Any, Any]:
+    """Values and sums of probed parameters."""
+    leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
+    return (
+        treedef.unflatten([leaf.value for leaf in leaves]),
+        treedef.unflatten([leaf.sums for leaf in leaves]),
+    )
+
+
+def _is_smooth(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _pull_back(
+    call: Callable, values: Any, activations: Any, cotangents: Any, mesh: Mesh | None
+) -> tuple[Any, Any]:
+    """Squared gradients, summed over the examples, and cotangents of the activations."""
+    arrays, structure = jax.tree.flatten(activations)
+    smooth = [a if _is_smooth(a) else None for a in arrays]
+
+    def example(arrays, smooth, cotangents):
+        def alone(values, smooth):
+            one = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
+            one = [a[None] for a in one]
+            return jax.tree.map(lambda y: y[0], call(values, structure.unflatten(one)))
+
+        gradients, smooth = jax.vjp(alone, values, smooth)[1](cotangents)
+        return gradients, smooth
+
+    # The examples, which are taken out of the unit's sight here, stay split over the mesh.
+    split = None if mesh is None else batch_sharding(mesh).spec[0]
+    gradients, smooth = jax.vmap(example, spmd_axis_name=split)(arrays, smooth, cotangents)
+    return jax.tree.map(_sum_of_squares, gradients), structure.unflatten(smooth)
 
 
 def spread(probed: Probed, batch: int) -> jax.Array:
@@ -114,17 +215,17 @@ def spread(probed: Probed, batch: int) -> jax.Array:
     """
 
     @jax.custom_vjp
-    def copies(value, square):
+    def copies(value, sums):
         return jnp.broadcast_to(value, (batch, *value.shape))
 
-    def forward(value, square):
-        return copies(value, square), None
+    def forward(value, sums):
+        return copies(value, sums), sums
 
-    def backward(_, cotangents):
-        return None, _sum_of_squares(cotangents)
+    def backward(sums, cotangents):
+        return None, sums + _sum_of_squares(cotangents)
 
     copies.defvjp(forward, backward)
-    return copies(probed.value, probed.square)
+    return copies(probed.value, probed.sums)
 
 
 def _sum_of_squares(gradients: jax.Array) -> jax.Array:

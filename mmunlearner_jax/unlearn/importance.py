@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx, struct
 
 from mmunlearner_jax.models.llava import Llava
-from mmunlearner_jax.models.squares import Probed
+from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
     IGNORE,
@@ -76,30 +76,28 @@ def accumulator(
     def answers(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return answer_nll(answer_logits(graphdef, params, batch), batch["labels"])
 
-    def example_squares(params: Params, batch: Batch) -> tuple[Params, jax.Array]:
-        def loss(slots: Params) -> tuple[jax.Array, jax.Array]:
-            nll, tokens = answers(jax.tree.map(Probed, params, slots), batch)
-            return jnp.sum(example_mean(nll, tokens)), jnp.sum(tokens > 0)
+    def by_example(sums: Params, params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+        def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
+            sums, nothing = keep(sums)
+            nll, tokens = answers(probe(params, sums), batch)
+            return jnp.sum(example_mean(nll, tokens)) + nothing, jnp.sum(tokens > 0)
 
-        slots = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-        return jax.grad(loss, has_aux=True)(slots)
+        return jax.grad(loss, has_aux=True)(sums)
 
-    def batch_squares(params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+    def by_batch(sums: Params, params: Params, batch: Batch) -> tuple[Params, jax.Array]:
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
             nll, tokens = answers(params, batch)
             return token_mean(nll, tokens), jnp.any(tokens > 0)
 
         grads, seen = jax.grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads), seen
+        return jax.tree.map(lambda s, g: s + jnp.square(g.astype(jnp.float32)), sums, grads), seen
 
-    squares_of = example_squares if fisher == "example" else batch_squares
+    added = by_example if fisher == "example" else by_batch
 
     @functools.partial(jax.jit, donate_argnums=0)
     def add(sums: FisherSums, params: Params, batch: Batch) -> FisherSums:
-        squares, count = squares_of(params, batch)
-        return FisherSums(
-            squares=jax.tree.map(jnp.add, sums.squares, squares), count=sums.count + count
-        )
+        squares, count = added(sums.squares, params, batch)
+        return FisherSums(squares=squares, count=sums.count + count)
 
     return add
 

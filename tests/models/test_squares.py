@@ -103,7 +103,7 @@ def test_activations_get_ordinary_cotangents_and_values_none():
     leaves = jax.tree.leaves(jax.grad(loss)(probed, x, gain), is_leaf=squares.is_probed)
     for leaf in leaves:
         assert jnp.all(leaf.value == 0)
-        assert jnp.any(leaf.square > 0)
+        assert jnp.any(leaf.sums > 0)
 
 
 def test_pictures_in_batch_order_are_refused(make_model, batch):
@@ -111,3 +111,27 @@ def test_pictures_in_batch_order_are_refused(make_model, batch):
     pixels = batch["pixel_values"][[0, 0, 1], [0, 1, 0]]
     with pytest.raises(InputError, match="group_pictures"):
         in_one_pass(graphdef, params, batch | {"pixel_values": pixels})
+
+
+def test_sums_go_on_from_batch_to_batch(make_model, batch):
+    """Text alone does not reach the vision tower, whose sums stay."""
+    graphdef, params = nnx.split(make_model())
+    text = {k: v[2:] for k, v in batch.items() if k != "pixel_values"}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def add(graphdef, sums, batch):
+        def loss(sums):
+            sums, nothing = squares.keep(sums)
+            return jnp.sum(losses(graphdef, squares.probe(params, sums), batch)) + nothing
+
+        return jax.grad(loss)(sums)
+
+    sums = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+    _, wanted = in_one_pass(graphdef, params, batch)
+    _, more = in_one_pass(graphdef, params, text)
+    for one in (batch, text, batch):
+        sums = add(graphdef, sums, one)
+    wanted = jax.tree.map(lambda a, b: 2 * a + b, wanted, more)
+    assert max(jnp.max(leaf) for leaf in jax.tree.leaves(wanted["vision_tower"])) > 0
+    for a, b in zip(jax.tree.leaves(sums), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
