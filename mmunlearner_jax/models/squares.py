@@ -26,7 +26,7 @@ from flax import nnx
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 
-from mmunlearner_jax.sharding import batch_sharding, by_example
+from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
 
 
 @jax.tree_util.register_dataclass
@@ -194,8 +194,10 @@ def _pull_back(
         gradients, smooth = jax.vjp(alone, values, smooth)[1](cotangents)
         return gradients, smooth
 
-    # The examples, which are taken out of the unit's sight here, stay split over the mesh.
-    split = None if mesh is None else batch_sharding(mesh).spec[0]
+    # The examples, which are taken out of the unit's sight here, stay split over the mesh. Where
+    # there is but one part, the unit itself may say so of its single example, and not twice.
+    parts = 1 if mesh is None else batch_parts(mesh.axis_sizes)
+    split = batch_sharding(mesh).spec[0] if mesh is not None and parts > 1 else None
     gradients, smooth = jax.vmap(example, spmd_axis_name=split)(arrays, smooth, cotangents)
     return jax.tree.map(_sum_of_squares, gradients), structure.unflatten(smooth)
 

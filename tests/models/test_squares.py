@@ -56,9 +56,10 @@ def test_equal_to_gradients_of_single_examples(make_model, batch, tied, remat, d
             assert np.max(b[...]) > 1e-3, path
 
 
-def test_sharded_squares_are_those_of_one_device(make_model, batch):
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 1, 1)])
+def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes):
     _, wanted = in_one_pass(*nnx.split(make_model()), batch)
-    mesh = make_mesh((2, 2, 2))
+    mesh = make_mesh(sizes, jax.devices()[: np.prod(sizes)])
     graphdef, params = nnx.split(make_model(mesh=mesh))
     params = jax.device_put(params, param_shardings(params, mesh))
     _, got = in_one_pass(graphdef, params, put_batch(batch, mesh))
