@@ -39,9 +39,10 @@ ROOT = Path(__file__).parents[1]
 
 def command(workdir: Path, given: list[str]) -> list[str]:
     """What starts a run."""
-    several = ["env", f"PYTHON={sys.executable}", str(ROOT / "launch/local.sh")]
-    several.append(str(_PROCESSES.value))
-    start = [sys.executable, "-m", "mmunlearner_jax.main"] if _PROCESSES.value == 1 else several
+    start = [sys.executable, "-m", "mmunlearner_jax.main"]
+    if _PROCESSES.value > 1:
+        launcher = [str(ROOT / "launch/local.sh"), str(_PROCESSES.value)]
+        start = ["env", f"PYTHON={sys.executable}", *launcher]
     return [*start, f"--config={_CONFIG.value}", f"--workdir={workdir}", *given]
 
 
@@ -87,7 +88,8 @@ def main(argv: list[str]) -> None:
     run_until(command(reference, argv[1:]), said, None, rng)
     mean = sum(read_results(reference)["seconds"].values()) / _KILLS.value
     tally: collections.Counter[str] = collections.Counter()
-    differing, ended = set(), True
+    same: dict[str, bool] = {}
+    ended = True
     while tally.total() < _KILLS.value or not ended:
         if ended:  # before all kills were done: once more from the beginning
             shutil.rmtree(workdir, ignore_errors=True)
@@ -95,13 +97,13 @@ def main(argv: list[str]) -> None:
         moment = None if last else START + rng.exponential(mean)
         ended, stage = run_until(command(workdir, argv[1:]), said, moment, rng)
         if ended:
-            differing |= {name for name, same in compared(reference, workdir).items() if not same}
+            same = {n: ok and same.get(n, True) for n, ok in compared(reference, workdir).items()}
         else:
             tally[stage] += 1
             print(f"kill {tally.total()}: in {stage}", file=sys.stderr, flush=True)
-    files = len(compared(reference, workdir))
-    print(json.dumps({"kills": dict(tally), "files": files, "differing": sorted(differing)}))
-    if differing or not files:
+    differing = sorted(name for name, ok in same.items() if not ok)
+    print(json.dumps({"kills": dict(tally), "files": len(same), "differing": differing}))
+    if differing or not same:
         sys.exit(1)
 
 

@@ -15,7 +15,7 @@ import jinja2
 from absl import app, flags
 
 _OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files; the table lies beside.")
-_ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all; none: the table.")
+_ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all.")
 
 SIZES = {"7b": "llava_1_5_7b", "13b": "llava_1_5_13b"}
 
@@ -77,8 +77,7 @@ def main(_: list[str]) -> None:
     folder = Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     table = []
-    wanted = [] if _ONLY.value == ["none"] else _ONLY.value or PLANS
-    for name in wanted:
+    for name in _ONLY.value or PLANS:
         path = folder / f"{name}.json"
         if not path.exists():
             make(name, path)

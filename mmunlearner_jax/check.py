@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.attention import KERNELS, check_kernel
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 
 # Keys that a config has not are passed over: not every config has every stage.
@@ -36,7 +38,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "unlearn.mask_on": ("update", "gradient"),
     "unlearn.optimizers": (1, 2),
     "model.remat": ("none", "full", "dots"),
-    "model.attention": ("xla", "splash", "cudnn"),
+    "model.attention": tuple(KERNELS),
     "model.param_dtype": ("float32", "bfloat16", "float16"),
     "model.compute_dtype": ("float32", "bfloat16", "float16"),
 }
@@ -66,12 +68,12 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_config(config: ConfigDict, *, devices: int) -> None:
+def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     """Refuses values that some stage could not work with.
 
     Args:
         config: as given on the command line.
-        devices: number of devices of all processes.
+        devices: those of all processes, or of a slice that is planned for.
 
     Raises:
         InputError: the first of them, by its key, with what would do.
@@ -84,7 +86,7 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
     for key in (*POSITIVE, *BATCHES):
         if key in values and values[key] < 1:
             refuse(key, "1 or more")
-    parts = batch_parts(mesh_shape(values["mesh"], devices))
+    parts = batch_parts(mesh_shape(values["mesh"], len(devices)))
     for key in BATCHES:
         if key in values and values[key] % parts:
             refuse(key, f"a multiple of {parts}, or another config.mesh (axes data x fsdp)")
@@ -94,6 +96,8 @@ def check_config(config: ConfigDict, *, devices: int) -> None:
     for key, choices in CHOICES.items():
         if key in values and values[key] not in choices:
             refuse(key, " or ".join(map(repr, choices)))
+    if "model.attention" in values:
+        check_kernel(values["model.attention"], devices[0].platform)
     for key, known in NAMES.items():
         if unknown := [name for name in values.get(key, ()) if name not in known]:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")

@@ -21,7 +21,6 @@ from mmunlearner_jax import preemption, processes
 from mmunlearner_jax.check import check_config, flatten
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 
@@ -70,8 +69,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     from mmunlearner_jax import stages  # not before `hide_torch`
 
-    check_config(config, devices=jax.device_count())
-    check_kernel(config.model.attention, jax.default_backend())
+    check_config(config, jax.devices())
     fresh = is_first() and check_workdir(config, workdir)
     wait("workdir")
     if not is_first():

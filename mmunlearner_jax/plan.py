@@ -21,7 +21,6 @@ from tqdm import tqdm
 from mmunlearner_jax.check import check_config
 from mmunlearner_jax.command_line import parse_flags, read_config
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -48,8 +47,7 @@ def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Est
     Raises:
         InputError: the mesh or the batches do not divide the slice, or the attention is no TPU's.
     """
-    check_config(config, devices=len(target.devices))
-    check_kernel(config.model.attention, target.devices[0].platform)
+    check_config(config, target.devices)
     mesh = make_mesh(config.mesh, target.devices)
     found = []
     for stage in stages:

@@ -140,7 +140,7 @@ def by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     Parameters are split over the same devices (FSDP). Left to itself, XLA would rather gather the
     activations of all examples on every device than the parameters of one layer.
     """
-    if mesh is None or len(x) % (mesh.shape["data"] * mesh.shape["fsdp"]):
+    if mesh is None or len(x) % batch_parts(mesh.axis_sizes):
         return x
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 

@@ -214,6 +214,7 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
         ("unlearn.learning_rate", float("nan")),
         ("finetune.warmup", 600),
         ("model.remat", "some"),
+        ("model.attention", "some"),
         ("model.param_dtype", "float33"),
         ("controls", ("no_mask", "nothing")),
         ("evaluate.decode.max_new_tokens", 0),
@@ -225,6 +226,12 @@ def test_values_are_refused_before_anything_is_written(config, tmp_path, key, va
     config.update_from_flattened_dict({key: value})
     assert mistake(config, tmp_path / "run").startswith(f"config.{key} is ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kernel_of_another_platform(config, tmp_path):
+    config.model.attention = "cudnn"
+    said = mistake(config, tmp_path / "run")
+    assert said == "config.model.attention='cudnn' does not run on cpu: use xla or splash"
 
 
 def test_a_mesh_that_the_devices_do_not_fill(config, tmp_path):

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.sharding import RULES, batch_sharding
+from mmunlearner_jax.sharding import RULES, batch_sharding, fitting
 
 _TILE = 128  # splash: sequences are padded to a multiple of it
 _LARGEST_TILE = 512
@@ -82,11 +82,9 @@ def _cudnn(q, k, v, valid, mesh):
 def _splash(q, k, v, valid, mesh):
     if mesh is None:
         return _splash_local(q, k, v, valid)
-    rows = batch_sharding(mesh).spec[0]
-    if len(q) % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        rows = None  # one example of several, whose axis `squares` has taken away
-    tensor = RULES["heads"] if k.shape[2] % mesh.shape["tensor"] == 0 else None
-    heads = PartitionSpec(rows, None, tensor, None)
+    # `squares` shows one example of several, which does not divide.
+    target = PartitionSpec(*batch_sharding(mesh).spec, None, RULES["kv_heads"])
+    rows, _, tensor, _ = heads = fitting(NamedSharding(mesh, target), k.shape).spec
     return jax.shard_map(
         _splash_local,
         mesh=mesh,

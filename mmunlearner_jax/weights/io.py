@@ -34,7 +34,7 @@ class Architecture(NamedTuple):
 
 ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, abstract_model, llava.TABLE)}
 
-SHARD_BYTES = 10**9  # of a file, which its writer holds whole; files are few enough and fast
+SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
