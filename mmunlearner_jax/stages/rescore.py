@@ -1,6 +1,8 @@
 """Stage `rescore`: the scores in `results.json` once more from `predictions/`, without the model.
 
-python -m mmunlearner_jax.main --config=... --workdir=... --config.stages='("rescore",)'
+    python -m mmunlearner_jax.main --config=... --workdir=... --config.stages='("rescore",)'
+
+Give the config and overrides of the run.
 """
 
 import json
@@ -17,7 +19,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     """Rewrites the scores of `before`, `after` and every control; the same bytes where all is well.
 
     Raises:
-        InputError: there are no predictions, or a line of them cannot be read.
+        InputError: predictions are missing, or a line of them cannot be read.
     """
     results = read_results(workdir)
     controls = results.get("controls", {})
@@ -26,8 +28,9 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         raise InputError(f"{workdir / 'results.json'}: holds no scores; run the stage evaluate")
     for label in labels:
         old = controls[label] if label in controls else results[label]
-        files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in old]
-        scores = summarise([line for file in files if file.exists() for line in _lines(file)])
+        splits = [name for name in old if name != "unlearn"]  # what a control's run was
+        files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in splits]
+        scores = summarise([line for file in files for line in _lines(file)])
         if label in controls:
             update_results(workdir, "controls", {label: {**old, **scores}})
         else:
@@ -36,13 +39,15 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def _lines(file: Path) -> list[dict]:
+    if not file.exists():
+        raise InputError(f"{file}: is missing; restore it, or run everything in a new workdir")
     lines = []
     for number, text in enumerate(file.read_text().splitlines(), start=1):
         try:
             lines.append(scored(json.loads(text)))
         except (ValueError, KeyError) as error:
             raise InputError(
-                f"{file}, line {number}: {type(error).__name__} {error}; remove the file and run"
-                " the stage evaluate"
+                f"{file}, line {number}: {type(error).__name__} {error}; restore the file,"
+                " or run everything in a new workdir"
             ) from error
     return lines

@@ -1,0 +1,54 @@
+"""What cannot be scored again is named; `tests/end_to_end` does it for a whole run."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.metrics import scored, summarise
+from mmunlearner_jax.stages import rescore
+
+LINE = {
+    "split": "forget",
+    "modality": "qa",
+    "task": "classification",
+    "answer": "baker",
+    "options": ["smith", "baker"],
+    "response": "a smith",
+    "scores": [-2.0, -1.0],
+}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "predictions/before-forget.jsonl").write_text(json.dumps(LINE) + "\n")
+    scores = {"before": summarise([scored(LINE)])}
+    (tmp_path / "results.json").write_text(json.dumps(scores, indent=2) + "\n")
+    return tmp_path
+
+
+def test_choices_are_made_again(workdir):
+    kept = (workdir / "results.json").read_bytes()
+    assert json.loads(kept)["before"]["forget"]["qa"]["classification"]["value"] == 1
+    rescore.run(ConfigDict(), workdir)
+    assert (workdir / "results.json").read_bytes() == kept
+    changed = LINE | {"scores": [-1.0, -2.0]}
+    (workdir / "predictions/before-forget.jsonl").write_text(json.dumps(changed) + "\n")
+    rescore.run(ConfigDict(), workdir)
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["before"]["forget"]["qa"]["classification"]["value"] == 0
+
+
+def test_what_is_missing_or_damaged_is_named(workdir):
+    path = workdir / "predictions/before-forget.jsonl"
+    path.write_text(json.dumps(LINE) + "\n{")
+    with pytest.raises(InputError, match=r"before-forget.jsonl, line 2: JSONDecodeError .*restore"):
+        rescore.run(ConfigDict(), workdir)
+    path.unlink()
+    with pytest.raises(InputError, match="before-forget.jsonl: is missing; restore it"):
+        rescore.run(ConfigDict(), workdir)
+    (workdir / "results.json").unlink()
+    with pytest.raises(InputError, match="holds no scores; run the stage evaluate"):
+        rescore.run(ConfigDict(), workdir)
