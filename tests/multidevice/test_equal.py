@@ -77,10 +77,11 @@ def work(sizes):
 
     add = accumulator(graphdef, fisher="example")
     importances = [add(FisherSums.zeros(params), params, b).squares for b in (forget, retain)]
+    by_batch = accumulator(graphdef, fisher="batch")(FisherSums.zeros(params), params, forget)
     mask = saliency_mask(*importances, threshold=THRESHOLD)
-    found = {"importances": importances, "mask": mask}
+    found = {"importances": importances, "by batch": by_batch, "mask": mask}
     # SGD: Adam's division by |g| would turn rounding into whole steps.
-    sgd = optax.sgd(0.005)
+    sgd = optax.sgd(0.05)
     state = TrainState.create(jax.tree.map(jnp.copy, params), sgd)
     ascend, descend = ascent_step(graphdef, masked_ascent(sgd)), descent_step(graphdef, sgd)
     found["losses"] = []
@@ -116,7 +117,7 @@ def test_any_mesh_gives_the_result_of_one_device(one_device, sizes):
 def assert_close(got, expected):
     assert differing(got, expected) == 0
     assert 0 < sum(m.sum() for m in jax.tree.leaves(expected["mask"]))
-    for name in ("importances", "losses", "weights", "tokens"):
+    for name in ("importances", "by batch", "losses", "weights", "tokens"):
         ones, manys = jax.tree.leaves(expected[name]), jax.tree.leaves(got[name])
         # Gradients that are 0 but for rounding (a key's bias) have no scale of their own.
         scale = max(np.abs(leaf).max() for leaf in ones)

@@ -1,10 +1,11 @@
-"""Real processes over loopback: together they give what one gives."""
+"""Real processes over loopback: together they give what one gives, and none outlives another."""
 
 import os
 import pickle
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -29,6 +30,25 @@ found = work((2, 1, 1))
 if processes.is_first():
     (folder / "found").write_bytes(pickle.dumps(found))
 export(folder / "by two")
+"""
+
+# As `processes.start`, but sooner sure that a process is gone: after 10 seconds and not 100.
+LOST = """
+import functools, os
+import jax
+from jax.errors import JaxRuntimeError
+from mmunlearner_jax import processes
+jax.distributed.initialize = functools.partial(
+    jax.distributed.initialize, heartbeat_timeout_seconds=10
+)
+processes.start()
+processes.wait("begin")
+if jax.process_index() == 1:
+    os._exit(9)
+try:
+    processes.wait("the one that is gone")
+except JaxRuntimeError:
+    processes.leave("a process is gone")
 """
 
 
@@ -78,6 +98,16 @@ def test_processes_give_the_result_of_one(tmp_path, monkeypatch):
     for name in names:
         ours, theirs = (tmp_path / by / name for by in ("by one", "by two"))
         assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+@pytest.mark.slow
+def test_where_one_is_lost_all_end(tmp_path):
+    begin = time.monotonic()
+    first, second = launch(LOST, 2)
+    said = first.communicate(timeout=300)[1]
+    assert second.wait(timeout=10) == 9
+    assert first.returncode != 0
+    assert time.monotonic() - begin < 200, said
 
 
 def test_a_process_alone_does_not_wait_for_others():
