@@ -59,9 +59,9 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
     found = plan.plan(config, target, (stage,))
     assert {e.stage for e in found} == {stage}
     for e in found:
-        # A step this small may find room for all its temporaries in VMEM: none are counted.
-        assert e.fits and e.arguments > 0 and e.temporaries >= 0
-        assert e.total >= e.arguments + e.temporaries
+        assert e.fits and e.arguments > 0 and e.total >= e.arguments + e.temporaries
+        # So small a forward pass was once compiled without any; a backward pass keeps more.
+        assert e.temporaries > 0 or stage == "evaluate"
         assert e.flops >= e.model_flops > 0
         assert e.traffic.written > 0 and e.seconds > 0 and 0 < e.utilisation(target) <= 1
     # Four chips share the parameters: every layer's are gathered, forward and backward.
