@@ -1,4 +1,4 @@
-"""What LLaVA-1.5 takes on several TPU slices, as one table: docs/plans.md.
+"""What LLaVA-1.5 takes on several TPU slices: docs/plans.md, and its summary in docs/pods.md.
 
     python benchmarks/plans.py            # minutes a program; what lies in docs/plans/ is only read
 
@@ -6,8 +6,10 @@ Each row of `PLANS` is one call of `python -m mmunlearner_jax.plan`, whose JSON 
 """
 
 import json
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -29,14 +31,16 @@ def rows(count: int, **more: object) -> dict[str, object]:
 SIXTEEN, EIGHT = rows(16), rows(8)
 BATCH_SQUARES = {"importance.fisher": "batch"}
 SPLASH = {"model.attention": "splash"}
-# Weights, moments and gradients in bfloat16 on one chip, as on one GPU.
-ALONE = rows(4, **{"model.param_dtype": "bfloat16"})
+# Weights, moments and gradients in bfloat16.
+HALF = {"model.param_dtype": "bfloat16"}
+ALONE = rows(4, **HALF)
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
     "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
     "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
+    "7b-v5e-16-importance-half": ("v5e-16", "importance", "7b", SIXTEEN | HALF),
     "7b-v5e-16-unlearn-splash": ("v5e-16", "unlearn", "7b", SIXTEEN | SPLASH),
     "7b-v5e-16-importance-splash": ("v5e-16", "importance", "7b", SIXTEEN | SPLASH),
     "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),
@@ -57,7 +61,7 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "13b-v5e-8-unlearn": ("v5e-8", "unlearn", "13b", EIGHT),
 }
 NOTES = {"importance.fisher": "batch squares", "model.attention": "splash"}
-NOTES["model.param_dtype"] = "all bfloat16, batch 4"
+NOTES["model.param_dtype"] = "bfloat16 weights"
 
 
 def make(name: str, path: Path) -> None:
@@ -70,6 +74,24 @@ def make(name: str, path: Path) -> None:
         *(f"--config.{key}={value}" for key, value in given.items()),
     ]
     subprocess.run(command, check=True)
+
+
+def summary(table: list[dict]) -> str:
+    """Verdicts by model and slice, as lines of Markdown: the most that a chip needs in a stage."""
+    most: dict[tuple[str, str, str], dict] = {}
+    for row in table:
+        key = row["size"], row["slice"], f"{row['stage']} {row['note']}".strip()
+        if key not in most or row["total"] > most[key]["total"]:
+            most[key] = row
+    lines = [
+        "| model | slice | stage | GiB of a chip, at most | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for (size, topology, stage), row in sorted(most.items()):
+        verdict = "fits" if row["fits"] else "**does not fit**"
+        taken, whole = row["total"] / 2**30, row["plan"]["hbm"] / 2**30
+        lines.append(f"| {size} | {topology} | {stage} | {taken:.1f} of {whole:.0f} | {verdict} |")
+    return "\n".join(lines)
 
 
 def main(_: list[str]) -> None:
@@ -92,9 +114,16 @@ def main(_: list[str]) -> None:
             ]
     template = Path(__file__).with_suffix(".md.j2").read_text()
     text = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(
-        rows=table, jax=jax.__version__
+        rows=table, jax=jax.__version__, libtpu=version("libtpu")
     )
     folder.with_suffix(".md").write_text(text)
+    page = folder.parent / "pods.md"
+    whole = re.sub(
+        r"(?s)(?<=<!-- plans -->\n).*?(?=\n<!-- end of plans -->)",
+        lambda _: summary(table),
+        page.read_text(),
+    )
+    page.write_text(whole)
 
 
 if __name__ == "__main__":

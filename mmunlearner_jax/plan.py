@@ -9,6 +9,7 @@ Compiles the functions that the stages run, by libtpu (extra `tpu`) on this CPU,
 import dataclasses
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Est
         stages: of `STAGES`.
 
     Raises:
-        InputError: the mesh or the batches do not divide the slice, or the attention is no TPU's.
+        InputError: the mesh or the batches do not divide the slice, the attention is no TPU's, or
+            the compiler failed.
     """
     check_config(config, target.devices)
     mesh = make_mesh(config.mesh, target.devices)
@@ -114,6 +116,7 @@ def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
         found=found,
         verdicts=verdicts(found),
         jax=jax.__version__,
+        libtpu=version("libtpu"),
     )
 
 
@@ -125,6 +128,8 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
         for e in found
     ]
     return {
+        "jax": jax.__version__,
+        "libtpu": version("libtpu"),
         "topology": target.name,
         "chips": len(target.devices),
         "hbm": target.chip.hbm,

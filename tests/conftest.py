@@ -1,8 +1,11 @@
-"""Eight fake CPU devices, set before JAX is imported; nothing here runs long enough for LLVM."""
+"""Eight fake CPU devices, set before JAX is imported; nothing here runs long enough for LLVM.
+
+Those of a GPU's kernels run with `TEST_PLATFORMS=cuda pytest -n0 tests/models -k cudnn`.
+"""
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("TEST_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"

@@ -3,10 +3,12 @@
 import dataclasses
 import re
 import time
+from importlib.metadata import version
 
 import jax
 from jax.errors import JaxRuntimeError
 
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.planning.costs import Traffic, flops, traffic
 from mmunlearner_jax.planning.programs import Program
 from mmunlearner_jax.planning.topologies import Slice
@@ -80,6 +82,9 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
         counted: the same with XLA's attention, whose operations a jaxpr shows.
         plain: that without recomputation, whose operations are the model's own.
         target: the slice.
+
+    Raises:
+        InputError: the compiler failed, for another reason than memory.
     """
     arguments = device_bytes(program.arguments)
     operations = flops(jax.make_jaxpr(counted.function)(*counted.arguments))
@@ -91,7 +96,11 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
     except JaxRuntimeError as error:
         needed = _NEEDED.search(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or not needed:
-            raise
+            raise InputError(
+                f"{program.stage}, {program.name}: libtpu {version('libtpu')} did not compile it"
+                f" ({str(error).splitlines()[0]}); use the libtpu that jax {jax.__version__} asks"
+                " for: pip install 'jax[tpu]'"
+            ) from error
         temporaries = int(float(needed[1]) * _UNITS[needed[2]])
         total = arguments + temporaries
         fits = False

@@ -64,6 +64,17 @@ def test_cudnn_is_given_the_same_mask(arrays, monkeypatch):
     assert_close(attended("cudnn", None, *arrays), attended("xla", None, *arrays))
 
 
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="TEST_PLATFORMS=cuda, and a GPU")
+@pytest.mark.parametrize("length", [150, 128])
+def test_cudnn_on_a_gpu(arrays, length):
+    q, k, v, valid = (x[:, :length] for x in arrays)
+    wanted = attended("xla", None, q, k, v, valid)
+    half = (x.astype(jnp.bfloat16) for x in (q, k, v))
+    got = attended("cudnn", None, *half, valid)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(np.float32(a), b, atol=0.03 * np.abs(b).max())
+
+
 def test_squares_of_a_sharded_model(make_model, batch):
     """The kernel sees one example at a time, and the examples stay where they are."""
 

@@ -26,10 +26,11 @@ processes.start()
 from tests.multidevice.test_equal import work
 from tests.multidevice.test_processes import export
 folder = pathlib.Path(sys.argv[1])
-found = work((2, 1, 1))
+count = int(sys.argv[2])
+found = work((count, 1, 1))
 if processes.is_first():
     (folder / "found").write_bytes(pickle.dumps(found))
-export(folder / "by two")
+export(folder / "by many", count)
 """
 
 # As `processes.start`, but sooner sure that a process is gone: after 10 seconds and not 100.
@@ -52,10 +53,10 @@ except JaxRuntimeError:
 """
 
 
-def export(path: Path) -> None:
-    """Writes a model split over two devices, in several files."""
+def export(path: Path, count: int) -> None:
+    """Writes a model split over so many devices, in several files."""
     io.SHARD_BYTES = 10_000
-    mesh = make_mesh((1, 2, 1), jax.devices()[:2])
+    mesh = make_mesh((1, count, 1), jax.devices()[:count])
     graphdef, _ = abstract_model(CONFIG, mesh)
     params = jax.device_put(initial(), param_shardings(initial(), mesh))
     io.save_pretrained(nnx.merge(graphdef, params), path)
@@ -84,19 +85,19 @@ def launch(program: str, count: int, *arguments: str) -> list[subprocess.Popen]:
 
 
 @pytest.mark.slow
-def test_processes_give_the_result_of_one(tmp_path, monkeypatch):
-    count = 2
-    processes = launch(WORK, count, str(tmp_path))
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_give_the_result_of_one(tmp_path, monkeypatch, count):
+    processes = launch(WORK, count, str(tmp_path), str(count))
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * count, said
     found = pickle.loads((tmp_path / "found").read_bytes())
-    assert_close(found, work((2, 1, 1)))
+    assert_close(found, work((count, 1, 1)))
     monkeypatch.setattr(io, "SHARD_BYTES", io.SHARD_BYTES)
-    export(tmp_path / "by one")
+    export(tmp_path / "by one", count)
     names = sorted(path.name for path in (tmp_path / "by one").iterdir())
-    assert len(names) > 3 and names == sorted(p.name for p in (tmp_path / "by two").iterdir())
+    assert len(names) > 3 and names == sorted(p.name for p in (tmp_path / "by many").iterdir())
     for name in names:
-        ours, theirs = (tmp_path / by / name for by in ("by one", "by two"))
+        ours, theirs = (tmp_path / by / name for by in ("by one", "by many"))
         assert ours.read_bytes() == theirs.read_bytes(), name
 
 

@@ -1,6 +1,5 @@
 """The planner on slices that are not there, with libtpu's compiler; a tiny model."""
 
-import dataclasses
 import json
 
 import pytest
@@ -11,29 +10,9 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.planning.programs import STAGES, model_config
 from mmunlearner_jax.planning.topologies import find_slice
+from tests.planning.small import SMALL
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
-
-SMALL = LlavaConfig.llava_1_5_7b()
-SMALL = dataclasses.replace(
-    SMALL,
-    text=dataclasses.replace(
-        SMALL.text,
-        vocab_size=256,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-    ),
-    vision=dataclasses.replace(
-        SMALL.vision,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=28,
-    ),
-)
 
 
 @pytest.fixture

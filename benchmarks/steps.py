@@ -1,0 +1,135 @@
+"""Times the method's steps on the devices that are here, with random weights, and what they take.
+
+    python benchmarks/steps.py --config=configs/llava.py --stage=importance --out=steps.json \
+        --peak=989 --config.mesh='(1,1,1)' \
+        --config.model.param_dtype=bfloat16 --config.importance.batch_size=4
+
+The programs are those that `python -m mmunlearner_jax.plan` compiles for slices that are not there;
+neither weights nor data are needed. Out of memory is a result, not an error. `--peak` is one
+device's, in bfloat16 TFLOP/s, from its data sheet; with it, model-FLOP utilisation is printed.
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from jax.errors import JaxRuntimeError
+
+from mmunlearner_jax.check import check_config
+from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
+from mmunlearner_jax.planning.costs import flops
+from mmunlearner_jax.planning.programs import Program, model_config, programs
+from mmunlearner_jax.sharding import make_mesh
+
+_STAGE = flags.DEFINE_enum("stage", "unlearn", ["importance", "unlearn"], "Whose steps.")
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed calls.", lower_bound=1)
+_PEAK = flags.DEFINE_float("peak", 0.0, "Peak of one device, bfloat16 TFLOP/s; 0: unknown.")
+_OUT = flags.DEFINE_string("out", None, "File for the figures.")
+
+ANSWER = 16  # supervised tokens at the end of a row
+
+
+def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: Any) -> dict[str, jax.Array]:
+    """Random tokens, behind a picture's where there is one, and random pixels."""
+    rng = np.random.default_rng(0)
+    shape = inputs["input_ids"].shape
+    ids = rng.integers(3, 30_000, shape, np.int32)
+    arrays = {"input_ids": ids, "attention_mask": np.ones(shape, np.int32)}
+    if "pixel_values" in inputs:
+        tokens = (config.vision.image_size // config.vision.patch_size) ** 2
+        ids[:, 1 : 1 + tokens] = config.image_token_id
+        arrays["pixel_values"] = rng.standard_normal(inputs["pixel_values"].shape, np.float32)
+    arrays["labels"] = np.where(np.arange(shape[1]) >= shape[1] - ANSWER, ids, -100)
+    return {k: jax.device_put(arrays[k], inputs[k].sharding) for k in inputs}
+
+
+def arguments(program: Program, config: Any) -> tuple[Any, ...]:
+    """Arrays for a program: small random weights, zeros for sums and moments, a full mask."""
+    weights = {id(leaf) for leaf in jax.tree.leaves(program.parameters)}
+
+    def filled(leaf: Any) -> Any:
+        if isinstance(leaf, dict):
+            return batch(leaf, config)
+        random = id(leaf) in weights
+
+        def make(key: jax.Array) -> jax.Array:
+            if random:
+                return 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
+            return jax.numpy.full(leaf.shape, leaf.dtype == bool, leaf.dtype)
+
+        return jax.jit(make, out_shardings=leaf.sharding)(jax.random.key(0))
+
+    is_batch = lambda x: isinstance(x, dict) and "input_ids" in x  # noqa: E731
+    return jax.tree.map(filled, program.arguments, is_leaf=is_batch)
+
+
+def measure(program: Program, plain: Program, config: Any) -> dict[str, Any]:
+    """Compiles, runs, times one program."""
+    found: dict[str, Any] = {"stage": program.stage, "name": program.name}
+    begin = time.monotonic()
+    try:
+        given = arguments(program, config)
+        compiled = program.function.lower(*given).compile()
+        memory = compiled.memory_analysis()
+        found["compile_seconds"] = time.monotonic() - begin
+        found["arguments"] = memory.argument_size_in_bytes
+        found["temporaries"] = memory.temp_size_in_bytes
+        seconds = []
+        for _ in range(2 + _ROUNDS.value):
+            start = time.monotonic()
+            out = jax.block_until_ready(compiled(*given))
+            seconds.append(time.monotonic() - start)
+            # What a step returns takes the place of what it was given, and donated.
+            given = (out[0] if program.stage == "unlearn" else out, *given[1:])
+    except JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return found | {"fits": False, "said": str(error).splitlines()[0][:200]}
+    found |= {"fits": True, "seconds": seconds[2:], "median": statistics.median(seconds[2:])}
+    found["model_flops"] = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
+    if _PEAK.value:
+        peak = _PEAK.value * 1e12 * len(jax.devices())
+        found["mfu"] = found["model_flops"] / found["median"] / peak
+    stats = jax.local_devices()[0].memory_stats()
+    if stats is not None:  # CPUs have none
+        found["peak_bytes_so_far"] = stats["peak_bytes_in_use"]
+    return found
+
+
+def main(argv: list[str]) -> None:
+    """Measures every program of the stage."""
+    hide_torch()
+    config = read_config(argv)
+    check_config(config, jax.devices())
+    mesh = make_mesh(config.mesh)
+    kinds = zip(
+        programs(config, mesh, _STAGE.value),
+        programs(config, mesh, _STAGE.value, attention="xla", remat="none"),
+        strict=True,
+    )
+    rows = []
+    for program, plain in kinds:
+        rows.append(measure(program, plain, model_config(config)))
+        print(json.dumps({k: v for k, v in rows[-1].items() if k != "seconds"}), flush=True)
+    device = jax.devices()[0].device_kind
+    result = {
+        "device": device,
+        "devices": len(jax.devices()),
+        "jax": jax.__version__,
+        "model": config.model.to_dict(),
+        "rows": {k: v for k, v in config.unlearn.items() if k.endswith("_batch")}
+        | {"importance": config.importance.batch_size, "fisher": config.importance.fisher},
+        "programs": rows,
+    }
+    if _OUT.value:
+        Path(_OUT.value).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config"])
+    app.run(main, flags_parser=parse_flags)

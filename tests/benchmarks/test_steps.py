@@ -1,0 +1,39 @@
+"""The steps' benchmark on a tiny model, on one CPU device."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# In a process of its own: scripts define flags of the same names.
+PROGRAM = """
+import sys
+from absl import app, flags
+from benchmarks import steps
+from mmunlearner_jax.command_line import parse_flags
+from mmunlearner_jax.models.llava import LlavaConfig
+from tests.planning.small import SMALL
+LlavaConfig.llava_1_5_7b = classmethod(lambda cls: SMALL)
+app.run(steps.main, argv=["steps", *sys.argv[1:]], flags_parser=parse_flags)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["importance", "unlearn"])
+def test_steps_are_measured(tmp_path, stage):
+    given = {"mesh": "(1,1,1)", "plan.picture_tokens": 32, "plan.text_tokens": 24}
+    names = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain", "text")))
+    given |= dict.fromkeys(names, 2)
+    out = tmp_path / "steps.json"
+    command = [sys.executable, "-c", PROGRAM, f"--stage={stage}", "--rounds=2", "--peak=1"]
+    command += ["--config=configs/llava.py", f"--out={out}"]
+    command += [f"--config.{key}={value}" for key, value in given.items()]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    subprocess.run(command, check=True, cwd=root, env=environment, stdout=subprocess.PIPE)
+    found = json.loads(out.read_text())["programs"]
+    assert len(found) == 2 and all(row["fits"] for row in found)
+    assert all(len(row["seconds"]) == 2 and 0 < row["mfu"] for row in found)
