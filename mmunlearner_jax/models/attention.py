@@ -73,8 +73,9 @@ def _xla(q, k, v, valid, mesh):
 
 def _cudnn(q, k, v, valid, mesh):
     batch, length = valid.shape
-    # cuDNN's own padding masks know padding on the right only.
-    mask = jnp.broadcast_to(valid[:, None, None, :], (batch, 1, length, length))
+    # cuDNN's own padding masks know padding on the right only; under vmap it takes no mask that is
+    # one for all heads.
+    mask = jnp.broadcast_to(valid[:, None, None, :], (batch, q.shape[2], length, length))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
     return out.reshape(batch, length, -1)
 

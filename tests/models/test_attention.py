@@ -75,6 +75,26 @@ def test_cudnn_on_a_gpu(arrays, length):
         np.testing.assert_allclose(np.float32(a), b, atol=0.03 * np.abs(b).max())
 
 
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="TEST_PLATFORMS=cuda, and a GPU")
+def test_cudnn_on_a_gpu_by_example(arrays):
+    """As `squares` calls it: one example at a time, under vmap."""
+
+    def gradient(kernel, dtype):
+        def one(q, k, v, valid):
+            def total(q):
+                out = causal(q, k, v, valid, kernel=kernel, mesh=None)
+                return jnp.sum(jnp.where(valid[:, :, None], out, 0).astype(jnp.float32))
+
+            return jax.grad(total)(q)
+
+        q, k, v = (jnp.asarray(x[:, None], dtype) for x in arrays[:3])
+        return np.float32(jax.jit(jax.vmap(one))(q, k, v, arrays[3][:, None]))
+
+    wanted = gradient("xla", jnp.float32)
+    got = gradient("cudnn", jnp.bfloat16)
+    np.testing.assert_allclose(got, wanted, atol=0.03 * np.abs(wanted).max())
+
+
 def test_squares_of_a_sharded_model(make_model, batch):
     """The kernel sees one example at a time, and the examples stay where they are."""
 
