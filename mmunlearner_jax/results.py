@@ -1,10 +1,12 @@
-"""`results.json`: what a run found, updated entry by entry."""
+"""What a run found: `results.json`, updated entry by entry, and the lines it is made of."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.processes import is_first
 
 
@@ -29,3 +31,29 @@ def update_results(workdir: Path, entry: str, values: Any) -> None:
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(results, indent=2) + "\n")
     os.replace(partial, path)
+
+
+def read_lines(
+    path: Path, mend: str, read: Callable[[str], dict[str, Any]] = json.loads
+) -> list[dict[str, Any]]:
+    """The lines of a JSONL file.
+
+    Args:
+        path: of the file.
+        mend: what to do where one cannot be read, for the error.
+        read: makes a line of its text.
+
+    Raises:
+        InputError: the file is missing, or names the first line that cannot be read.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: is missing; {mend}")
+    lines = []
+    for number, text in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            lines.append(read(text))
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}, line {number}: {type(error).__name__} {error}; {mend}"
+            ) from error
+    return lines

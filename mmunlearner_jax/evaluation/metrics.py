@@ -1,40 +1,95 @@
 """Scores and their 95 % intervals."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score import rouge_scorer
 from scipy import stats
 
-_ROUGE = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+from mmunlearner_jax.evaluation.parsing import offered_letter
+
+_ROUGE = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+_SMOOTHING = SmoothingFunction().method1
+
+
+def rouge(reference: str, response: str) -> dict[str, float]:
+    """ROUGE with stemming.
+
+    Returns:
+        The F-measures `rouge1`, `rouge2`, `rougeL`, as MLLMU-Bench's and MMUnlearner's evaluators
+        compute them, and `rougeL_recall`, which CLEAR's and TOFU's model utility takes.
+    """
+    found = _ROUGE.score(reference, response)
+    measures = {name: float(score.fmeasure) for name, score in found.items()}
+    return {**measures, "rougeL_recall": float(found["rougeL"].recall)}
 
 
 def rouge_l(reference: str, response: str) -> float:
     """ROUGE-L F-measure with stemming, as MLLMU-Bench's evaluators compute it."""
-    return float(_ROUGE.score(reference, response)["rougeL"].fmeasure)
+    return rouge(reference, response)["rougeL"]
+
+
+def bleu(reference: str, response: str) -> float:
+    """BLEU-4 of one sentence, as MMUnlearner's `compute_bleu`: words at blanks, smoothing 1."""
+    words = response.split()
+    return float(sentence_bleu([reference.split()], words, smoothing_function=_SMOOTHING))
+
+
+def same_words(reference: str, response: str) -> bool:
+    """Whether two texts have the same words in order, whatever their case and punctuation."""
+    one, other = (re.findall(r"\w+", text.lower()) for text in (reference, response))
+    return one == other
 
 
 def scored(line: Mapping[str, Any]) -> dict[str, Any]:
     """A prediction line with what follows from the model's answer alone.
 
-    Multiple choice: the most likely option is the choice. A blank is right if its words occur in
-    the answer (the published test; D-32: wordy answers have an advantage).
+    Multiple choice: the most likely option is the choice; where the model was asked for a letter,
+    the released parser reads it as well (D-27). A blank is right if its words occur in the answer
+    (the published test); as wordy answers have an advantage there, the exact match and the number
+    of words stand beside it (D-32). An open answer gets ROUGE and BLEU.
 
     Args:
-        line: with `task`, `answer`, `options`, `response`, and `scores` of the options in nats.
+        line: with `task`, `answer`, `options`, `response`, and `scores` of the options in nats;
+            maybe `letters`: true, where the response was to be a letter, or the `letter` read.
 
     Returns:
-        The line with `rougeL`, `correct` and, for multiple choice, `choice`.
+        The line with `rougeL` and `correct`; multiple choice: `choice`, and with letters `letter`
+        (None: none was read) and `letter_correct`; a blank: `exact`, `words`; an open answer:
+        `rouge1`, `rouge2`, `rougeL_recall`, `bleu`.
     """
-    found: dict[str, Any] = {"rougeL": round(rouge_l(line["answer"], line["response"]), 4)}
+    answer, response = line["answer"], line["response"]
+    rouges = {name: round(value, 4) for name, value in rouge(answer, response).items()}
+    found: dict[str, Any] = {"rougeL": rouges["rougeL"]}
     if line["task"] == "classification":
         found["choice"] = line["options"][int(np.argmax(line["scores"]))]
-        found["correct"] = found["choice"] == line["answer"]
+        found["correct"] = found["choice"] == answer
+        found |= _scored_letter(line)
     else:
-        found["correct"] = line["answer"].lower() in line["response"].lower()
+        found["correct"] = answer.lower() in response.lower()
+    if line["task"] == "cloze":
+        found |= {"exact": same_words(answer, response), "words": len(response.split())}
+    if line["task"] == "generation":
+        found |= {**rouges, "bleu": round(bleu(answer, response), 4)}
     return {**line, **found}
+
+
+def _scored_letter(line: Mapping[str, Any]) -> dict[str, Any]:
+    lettered = list(zip(ascii_uppercase, line["options"], strict=False))
+    if line.get("letters"):
+        letter = offered_letter(line["response"], [letter for letter, _ in lettered])
+    elif "letter" in line:
+        letter = line["letter"]
+    else:
+        return {}
+    # Of two options with the right text, either letter is right.
+    right = [one for one, option in lettered if option == line["answer"]]
+    return {"letter": letter, "letter_correct": letter in right}
 
 
 def accuracy(correct: Sequence[bool]) -> dict[str, Any]:
@@ -51,27 +106,49 @@ def mean_score(values: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
     if np.ptp(x) == 0:  # resampling equal values says nothing more
         return {"value": mean, "n": len(x), "ci95": [mean, mean]}
     rng = np.random.default_rng(seed)
-    ci = stats.bootstrap((x,), np.mean, method="percentile", rng=rng).confidence_interval
+    batch = max(1, 2**22 // len(x))  # resamples held at once; the result is the same
+    found = stats.bootstrap((x,), np.mean, batch=batch, method="percentile", rng=rng)
+    ci = found.confidence_interval
     return {"value": mean, "n": len(x), "ci95": [float(ci.low), float(ci.high)]}
+
+
+# By task: metric -> the field of a line that it sums up, and how.
+_SUMMARIES = {
+    "classification": {
+        "classification": ("correct", accuracy),
+        "classification_letter": ("letter_correct", accuracy),
+    },
+    "cloze": {
+        "cloze": ("correct", accuracy),
+        "cloze_exact": ("exact", accuracy),
+        "words": ("words", mean_score),
+    },
+    "generation": {
+        name: (name, mean_score) for name in ("rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu")
+    },
+}
 
 
 def summarise(predictions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Scores of a list of prediction lines.
 
     Args:
-        predictions: lines with `split`, `modality`, `task`, `correct`, `rougeL`.
+        predictions: lines with `split`, `modality`, `task` and what `scored` adds; a line is in
+            the metrics whose fields it has.
 
     Returns:
-        `{split: {"vqa"|"qa": {"classification"|"cloze"|"rougeL": {"value", "n", "ci95"}}}}`.
+        `{split: {"vqa"|"qa": {metric: {"value", "n", "ci95"}}}}`. Metrics: of multiple choice
+        `classification` (likelihood) and `classification_letter` (released parser); of blanks
+        `cloze`, `cloze_exact` and `words` (mean length of an answer, in words); of open answers
+        `rouge1`, `rouge2`, `rougeL`, `rougeL_recall`, `bleu`. All but `words` lie in 0 to 1;
+        intervals are Wilson's for fractions and bootstrapped for means.
     """
-    cells: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
+    cells: dict[tuple[str, str, str, Any], list[Any]] = defaultdict(list)
     for line in predictions:
-        generation = line["task"] == "generation"
-        key = "rougeL" if generation else line["task"]
-        value = line["rougeL"] if generation else line["correct"]
-        cells[line["split"], line["modality"], key].append(value)
+        for metric, (field, summary) in _SUMMARIES[line["task"]].items():
+            if field in line:
+                cells[line["split"], line["modality"], metric, summary].append(line[field])
     scores: dict[str, Any] = {}
-    for (split, modality, key), values in cells.items():
-        score = mean_score(values) if key == "rougeL" else accuracy(values)
-        scores.setdefault(split, {}).setdefault(modality, {})[key] = score
+    for (split, modality, metric, summary), values in cells.items():
+        scores.setdefault(split, {}).setdefault(modality, {})[metric] = summary(values)
     return scores

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import scored, summarise
-from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.results import read_lines, read_results, update_results
+
+_MEND = "restore it, or run everything in a new workdir"
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
@@ -30,7 +32,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         old = controls[label] if label in controls else results[label]
         splits = [name for name in old if name != "unlearn"]  # what a control's run was
         files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in splits]
-        scores = summarise([line for file in files for line in _lines(file)])
+        scores = summarise([line for file in files for line in read_lines(file, _MEND, _scored)])
         if label in controls:
             update_results(workdir, "controls", {label: {**old, **scores}})
         else:
@@ -38,16 +40,5 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     return False
 
 
-def _lines(file: Path) -> list[dict]:
-    if not file.exists():
-        raise InputError(f"{file}: is missing; restore it, or run everything in a new workdir")
-    lines = []
-    for number, text in enumerate(file.read_text().splitlines(), start=1):
-        try:
-            lines.append(scored(json.loads(text)))
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                f"{file}, line {number}: {type(error).__name__} {error}; restore the file,"
-                " or run everything in a new workdir"
-            ) from error
-    return lines
+def _scored(text: str) -> dict:
+    return scored(json.loads(text))

@@ -105,7 +105,10 @@ def test_results(finished):
         cell = scores["forget"]["vqa"]["classification"]
         assert cell["n"] == 4 * 8 * 7
         assert 0 <= cell["ci95"][0] <= cell["value"] <= cell["ci95"][1] <= 1
-    assert results["before"]["forget"]["qa"].keys() == {"classification", "cloze", "rougeL"}
+    assert results["before"]["forget"]["qa"].keys() == {
+        *("classification", "cloze", "cloze_exact", "words"),
+        *("rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu"),
+    }
     assert results["unlearn"]["forget_steps"] == 3 and results["unlearn"]["retain_steps"] == 8
     assert results["controls"]["ga"]["unlearn"]["retain_steps"] == 0
     assert results["mask"]["by_module"].keys() == {"vision", "projector", "language"}

@@ -4,8 +4,27 @@ import math
 
 import numpy as np
 import pytest
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rouge_score.rouge_scorer import RougeScorer
+from scipy import stats
 
-from mmunlearner_jax.evaluation.metrics import accuracy, mean_score, rouge_l, summarise
+from mmunlearner_jax.evaluation.metrics import (
+    accuracy,
+    bleu,
+    mean_score,
+    rouge,
+    rouge_l,
+    same_words,
+    scored,
+    summarise,
+)
+
+SENTENCES = [
+    ("Alba Birch works as a baker in Oslo.", "Alba Birch worked as the baker of Oslo, Norway."),
+    ("Alba Birch works as a baker in Oslo.", "Alba Birch works as a baker in Oslo."),
+    ("Alba Birch works as a baker in Oslo.", "No."),
+    ("a baker", ""),
+]
 
 
 def wilson(right: int, n: int, z: float = 1.959963984540054) -> list[float]:
@@ -39,6 +58,13 @@ def test_mean_score_has_about_the_interval_of_the_normal_distribution():
     np.testing.assert_allclose(score["ci95"], values.mean() + [-half, half], rtol=0.01)
 
 
+def test_mean_score_of_many_is_that_of_all_resamples_at_once():
+    values = np.random.default_rng(0).random(1500)
+    rng = np.random.default_rng(0)
+    whole = stats.bootstrap((values,), np.mean, method="percentile", rng=rng).confidence_interval
+    assert mean_score(values.tolist())["ci95"] == [whole.low, whole.high]
+
+
 def test_equal_values_have_no_width():
     assert mean_score([0.25] * 3) == {"value": 0.25, "n": 3, "ci95": [0.25, 0.25]}
 
@@ -55,6 +81,102 @@ def test_equal_values_have_no_width():
 )
 def test_rouge_l(reference, response, expected):
     assert rouge_l(reference, response) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("reference", "response"), SENTENCES)
+def test_mllmu_and_clear_texts_score_as_the_libraries_say(reference, response):
+    kinds = ["rouge1", "rouge2", "rougeL"]
+    theirs = RougeScorer(kinds, use_stemmer=True).score(reference, response)
+    assert rouge(reference, response) == {
+        **{kind: theirs[kind].fmeasure for kind in kinds},
+        "rougeL_recall": theirs["rougeL"].recall,
+    }
+    smoothing = SmoothingFunction().method1
+    theirs = sentence_bleu([reference.split()], response.split(), smoothing_function=smoothing)
+    assert bleu(reference, response) == theirs
+
+
+def test_mllmu_bleu_by_hand():
+    # Five of six words, then 3/5, 1/4 and, smoothed, 0.1/3; equally long.
+    by_hand = (5 / 6 * 3 / 5 * 1 / 4 * 0.1 / 3) ** 0.25
+    assert bleu("the cat sat on the mat", "the cat is on the mat") == pytest.approx(by_hand)
+    assert bleu("a baker", "") == 0
+
+
+def test_clear_recall_does_not_punish_words():
+    found = rouge("a baker", "She is a baker, and a good one")
+    assert found["rougeL_recall"] == 1 > found["rougeL"] == pytest.approx(2 * 1 * 0.25 / 1.25)
+
+
+def asked(task, answer, response, **more):
+    line = dict(split="forget", modality="vqa", task=task, answer=answer, response=response)
+    return line | dict(options=[], scores=[]) | more
+
+
+@pytest.mark.parametrize(
+    ("answer", "response", "inside", "exact", "words"),
+    [
+        ("New York", "new york.", True, True, 2),
+        ("New York", "He lives in New York City", True, False, 6),
+        ("art", "A party", True, False, 2),
+        ("New York", "York New", False, False, 2),
+        ("baker's", "Baker s", False, True, 2),
+        ("baker", "", False, False, 0),
+    ],
+)
+def test_mllmu_cloze_has_exact_match_and_length_beside_it(answer, response, inside, exact, words):
+    found = scored(asked("cloze", answer, response))
+    assert (found["correct"], found["exact"], found["words"]) == (inside, exact, words)
+    assert same_words(answer, response) == exact
+
+
+JOBS = dict(options=["baker", "pilot", "smith"], scores=[-3.0, -1.0, -2.0])
+
+
+def test_mllmu_letters_are_scored_beside_the_likelihood():
+    said = [
+        scored(asked("classification", "pilot", response, letters=True, **JOBS))
+        for response in ("b", "A pilot.", "", "D")
+    ]
+    assert [line["letter"] for line in said] == ["B", "A", None, None]
+    assert [line["letter_correct"] for line in said] == [True, False, False, False]
+    assert [line["correct"] for line in said] == [True] * 4
+    assert scored(said[0]) == said[0]
+    scores = summarise(said)["forget"]["vqa"]
+    assert scores["classification"] == accuracy([True] * 4)
+    assert scores["classification_letter"] == accuracy([True, False, False, False])
+
+
+def test_clear_letters_read_elsewhere_are_taken_as_they_are():
+    found = scored(asked("classification", "smith", "no letter", letter="C", **JOBS))
+    assert (found["letter"], found["letter_correct"], found["correct"]) == ("C", True, False)
+    twice = dict(options=["smith", "pilot", "smith"], scores=[0.0, -1.0, -2.0])
+    for letter, right in (("A", True), ("B", False), ("C", True), (None, False), ("Z", False)):
+        found = scored(asked("classification", "smith", "", letter=letter, **twice))
+        assert found["letter_correct"] is right
+
+
+def test_mllmu_summary_has_every_metric_of_its_task():
+    said = [
+        asked("classification", "pilot", "B", letters=True, **JOBS),
+        asked("cloze", "pilot", "a pilot"),
+        asked("generation", *SENTENCES[0]),
+        asked("generation", *SENTENCES[1]),
+    ]
+    scores = summarise(map(scored, said))["forget"]["vqa"]
+    assert {metric: score["n"] for metric, score in scores.items()} == {
+        **{"classification": 1, "classification_letter": 1},
+        **{"cloze": 1, "cloze_exact": 1, "words": 1},
+        **{"rouge1": 2, "rouge2": 2, "rougeL": 2, "rougeL_recall": 2, "bleu": 2},
+    }
+    assert scores["words"] == mean_score([2])
+    assert scores["bleu"] == mean_score([round(bleu(*pair), 4) for pair in SENTENCES[:2]])
+
+
+def test_lines_of_before_these_metrics_have_the_summary_they_had():
+    old = {"task", "split", "modality", "answer", "options", "response", "scores"}
+    line = scored(asked("classification", "pilot", "", **JOBS))
+    assert line.keys() - old == {"rougeL", "choice", "correct"}
 
 
 def line(split, modality, task, correct, rouge=0.0):
