@@ -24,6 +24,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the workdirs.", requi
 _COUNTS = flags.DEFINE_list("counts", ["1", "2", "4"], "Processes of each run.")
 
 ROOT = Path(__file__).parents[1]
+TINY = np.finfo(np.float32).tiny  # for biases that are all zeros
 
 
 def run(workdir: Path, count: int, devices: int, given: list[str]) -> None:
@@ -50,7 +51,8 @@ def compared(one: Path, other: Path) -> dict[str, float | int | bool]:
     ]
     return {
         "weights": max(
-            float(np.abs(x - others[n]).max() / np.abs(x).max()) for n, x in weights.items()
+            float(np.abs(x - others[n]).max() / (np.abs(x).max() + TINY))
+            for n, x in weights.items()
         ),
         "mask_entries": sum(x.size for x in mask.values()),
         "mask_differs": int(sum(np.sum(x != its[n]) for n, x in mask.items())),

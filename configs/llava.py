@@ -5,7 +5,8 @@
 
 The checkpoint is a vanilla one, which knows the people (`third_party/manifest.toml` lists those
 that the benchmark's authors publish); the benchmark is a folder with MLLMU-Bench's parquet files.
-Not yet run at this size: no accelerator was at hand; expect to choose `mesh` and batch sizes.
+Its steps have run at this size on one H100 with random weights (docs/pods.md), the whole job not:
+expect to choose `mesh` and batch sizes.
 """
 
 from ml_collections import ConfigDict
