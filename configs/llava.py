@@ -96,6 +96,10 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.controls = ()
     config.evaluate = ConfigDict(
-        dict(photos_per_person=1, decode=dict(batch_size=16, max_new_tokens=50))
+        dict(
+            photos_per_person=1,
+            # "published": MLLMU-Bench's prompts, zero-shot; "template": as in configs/orl.py.
+            decode=dict(batch_size=16, max_new_tokens=50, prompts="published"),
+        )
     )
     return with_semantics(config, semantics)

@@ -39,6 +39,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "unlearn.optimizers": (1, 2),
     "model.remat": ("none", "full", "dots"),
     "model.attention": tuple(KERNELS),
+    "evaluate.decode.prompts": ("template", "published"),
     "model.param_dtype": ("float32", "bfloat16", "float16"),
     "model.compute_dtype": ("float32", "bfloat16", "float16"),
 }

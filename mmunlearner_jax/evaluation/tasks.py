@@ -1,7 +1,8 @@
 """Asks a model the scored questions: what it answers, and which option its answer wants."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation import published
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.metrics import scored
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
@@ -24,8 +26,12 @@ LENGTH_MULTIPLE = 16
 class Answerer:
     """Answers questions in batches of static shape; text and pictures apart.
 
-    Zero-shot, greedy. Multiple choice is scored by likelihood (`options`), a blank is right if its
-    words occur in the answer (the published test), an open answer gets ROUGE-L.
+    Zero-shot, greedy. Multiple choice is scored by likelihood, a blank is right if its words occur
+    in the answer (the published test), an open answer gets ROUGE and BLEU. With `prompts` of
+    "template" the question stands alone in the chat template, and the options are scored where the
+    model's own words want one (`options`); with "published" they are listed in MLLMU-Bench's prompt
+    (`published`), and their letters are scored at the start of the answer; the answer's own letter
+    is parsed besides, as published.
     """
 
     def __init__(
@@ -36,6 +42,7 @@ class Answerer:
         *,
         batch_size: int,
         max_new_tokens: int,
+        prompts: Literal["template", "published"] = "template",
     ):
         """Builds the programs.
 
@@ -45,7 +52,9 @@ class Answerer:
             mesh: whose devices share a batch.
             batch_size: questions answered at once; the last batch is filled with repetitions.
             max_new_tokens: the longest answer; options must fit behind its words.
+            prompts: whose wording and whose multiple choice.
         """
+        self._by_letter = prompts == "published"
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._batch_size = encoder, mesh, batch_size
         self._words = Continuations(tokenizer, encoder.prompt("", False).rsplit(" ", 1)[-1])
@@ -91,7 +100,8 @@ class Answerer:
     def _answer_batch(self, params: Any, questions: list[Question]) -> list[dict[str, Any]]:
         filled = [questions[i % len(questions)] for i in range(self._batch_size)]
         logits, cache = self._decoder.prefill(params, self._prompts(filled))
-        options = [[self._words.ids(o) for o in q.options] or [[0]] for q in filled]
+        choices_of = published.letters if self._by_letter else attrgetter("options")
+        options = [[self._words.ids(o) for o in choices_of(q)] or [[0]] for q in filled]
         width = max(map(len, options))
         first = np.array([[(o * width)[k][0] for k in range(width)] for o in options], np.int32)
         candidates = self._put({"k": first})["k"]
@@ -106,7 +116,7 @@ class Answerer:
                     f" option of {filled[b].question!r} is longer"
                 )
             seen = log_probs[b, : usable + 1, : len(choices)]
-            starts = self._words.boundaries(own[b])
+            starts = [0] if self._by_letter else self._words.boundaries(own[b])
             slots.append(find_slot(seen, first[b, : len(choices)], starts))
         scores = np.zeros((self._batch_size, width))
         if width > 1:
@@ -117,12 +127,7 @@ class Answerer:
         ]
 
     def _prompts(self, questions: list[Question]) -> dict[str, jax.Array]:
-        encoded = [
-            self._encoder.encode_prompt(
-                self._encoder.prompt(q.question, q.image is not None), q.image
-            )
-            for q in questions
-        ]
+        encoded = [self._encoder.encode_prompt(self._prompt(q), q.image) for q in questions]
         longest = max(len(e["input_ids"]) for e in encoded)
         length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         batch = {
@@ -136,6 +141,11 @@ class Answerer:
         if "pixel_values" in encoded[0]:
             batch["pixel_values"] = np.stack([e["pixel_values"] for e in encoded])
         return self._put(batch)
+
+    def _prompt(self, question: Question) -> str:
+        if self._by_letter:
+            return published.prompt(question)
+        return self._encoder.prompt(question.question, question.image is not None)
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         own = process_rows(self._mesh, self._batch_size)
@@ -182,4 +192,6 @@ class Answerer:
         }
         if question.task == "classification":
             record["slot"] = self._words.text(own[:slot])
+            if self._by_letter:
+                record["letters"] = True  # what the answer is to be read as
         return scored(record)

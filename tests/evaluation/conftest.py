@@ -25,4 +25,5 @@ def processor() -> Any:
             ("Which city is it?", f"{name} lives in {city}."),
         )
     ]
+    samples += [Sample("letters", None, "Which letter?", letter) for letter in "ABCD"]
     return build_processor(samples, image_size=32, patch_size=16)

@@ -51,13 +51,14 @@ def answer(monkeypatch, processor):
     monkeypatch.setattr(tasks, "Decoder", Parrot)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
 
-    def answer(sentence, questions, *, batch_size=2, max_new_tokens=STEPS):
+    def answer(sentence, questions, *, batch_size=2, max_new_tokens=STEPS, **options):
         answerer = tasks.Answerer(
             None,  # pyright: ignore[reportArgumentType]
             Encoder(processor),
             mesh,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
+            **options,
         )
         ids = processor.tokenizer(f"ASSISTANT: {sentence}").input_ids
         head = len(processor.tokenizer("ASSISTANT:").input_ids)
@@ -137,3 +138,14 @@ def test_records_are_in_the_order_of_the_questions(answer):
     assert [len(r["scores"]) for r in records] == [4, 4, 0, 0, 0]
     assert records[3]["rougeL"] == pytest.approx(2 * (4 / 6 * 4 / 5) / (4 / 6 + 4 / 5), abs=1e-4)
     assert all(r["split"] == "forget" for r in records)
+
+
+def test_mllmu_letters_are_scored_at_the_start_and_parsed(answer):
+    asked = [choice(), choice(answer="barber")]
+    right, wrong = (
+        answer("A", asked, prompts="published")[0],
+        answer("A", asked, prompts="published")[1],
+    )
+    assert right["letters"] and right["slot"] == "" and len(right["scores"]) == 4
+    assert right["choice"] == "baker" and right["correct"] and right["letter_correct"]
+    assert wrong["letter"] == "A" and not wrong["letter_correct"] and not wrong["correct"]
