@@ -9,10 +9,8 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import jinja2
 from absl import app, flags
 
@@ -114,7 +112,7 @@ def main(_: list[str]) -> None:
             ]
     template = Path(__file__).with_suffix(".md.j2").read_text()
     text = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(
-        rows=table, jax=jax.__version__, libtpu=version("libtpu")
+        rows=table
     )
     folder.with_suffix(".md").write_text(text)
     page = folder.parent / "pods.md"

@@ -5,8 +5,8 @@
 
 Every run has the same mesh of CPU devices (the largest count) and the same batches, so only the
 reductions' order differs. Prints, against the first count: the largest difference of the exported
-weights, as a part of the tensor's largest entry; entries of the mask that differ; whether all
-answers are the same. What stands behind `--` is given to the runs.
+weights, as a part of the tensor's largest entry; entries of the mask that differ;
+answers that differ. What stands behind `--` is given to the runs.
 """
 
 import json
@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 from safetensors.numpy import load_file
+
+from mmunlearner_jax.results import read_lines
 
 _CONFIG = flags.DEFINE_string("config", "configs/orl.py", "Config of the runs.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the workdirs.", required=True)
@@ -40,13 +42,13 @@ def tensors(files: list[Path]) -> dict[str, np.ndarray]:
     return {name: x for file in files for name, x in load_file(file).items()}
 
 
-def compared(one: Path, other: Path) -> dict[str, float | int | bool]:
+def compared(one: Path, other: Path) -> dict[str, float | int]:
     """How two workdirs differ."""
     weights, others = (tensors(sorted((w / "export").glob("*.safetensors"))) for w in (one, other))
     mask, its = (load_file(w / "mask.safetensors") for w in (one, other))
     assert weights.keys() == others.keys() and mask.keys() == its.keys()
     answers = [
-        [json.loads(line)["response"] for f in files for line in f.read_text().splitlines()]
+        [line["response"] for file in files for line in read_lines(file)]
         for files in (sorted((w / "predictions").glob("*.jsonl")) for w in (one, other))
     ]
     return {

@@ -25,6 +25,7 @@ from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.planning.costs import flops
 from mmunlearner_jax.planning.programs import Program, model_config, programs
 from mmunlearner_jax.sharding import make_mesh
+from mmunlearner_jax.unlearn.losses import IGNORE
 
 _STAGE = flags.DEFINE_enum("stage", "unlearn", ["importance", "unlearn"], "Whose steps.")
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed calls.", lower_bound=1)
@@ -41,10 +42,9 @@ def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: Any) -> dict[str, jax
     ids = rng.integers(3, 30_000, shape, np.int32)
     arrays = {"input_ids": ids, "attention_mask": np.ones(shape, np.int32)}
     if "pixel_values" in inputs:
-        tokens = (config.vision.image_size // config.vision.patch_size) ** 2
-        ids[:, 1 : 1 + tokens] = config.image_token_id
+        ids[:, 1 : 1 + config.tokens_per_image] = config.image_token_id
         arrays["pixel_values"] = rng.standard_normal(inputs["pixel_values"].shape, np.float32)
-    arrays["labels"] = np.where(np.arange(shape[1]) >= shape[1] - ANSWER, ids, -100)
+    arrays["labels"] = np.where(np.arange(shape[1]) >= shape[1] - ANSWER, ids, IGNORE)
     return {k: jax.device_put(arrays[k], inputs[k].sharding) for k in inputs}
 
 

@@ -104,6 +104,10 @@ def verdicts(found: list[Estimate]) -> dict[str, str]:
     }
 
 
+def _compiler() -> str:
+    return f"jax {jax.__version__}, libtpu {version('libtpu')}"
+
+
 def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
     """The figures as Markdown."""
     template = (Path(__file__).parent / "planning" / "plan.md.j2").read_text()
@@ -115,8 +119,7 @@ def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
         mesh=make_mesh(config.mesh, target.devices).axis_sizes,
         found=found,
         verdicts=verdicts(found),
-        jax=jax.__version__,
-        libtpu=version("libtpu"),
+        compiler=_compiler(),
     )
 
 
@@ -128,8 +131,7 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
         for e in found
     ]
     return {
-        "jax": jax.__version__,
-        "libtpu": version("libtpu"),
+        "compiler": _compiler(),
         "topology": target.name,
         "chips": len(target.devices),
         "hbm": target.chip.hbm,

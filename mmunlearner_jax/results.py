@@ -34,14 +34,17 @@ def update_results(workdir: Path, entry: str, values: Any) -> None:
 
 
 def read_lines(
-    path: Path, mend: str, read: Callable[[str], dict[str, Any]] = json.loads
+    path: Path,
+    read: Callable[[str], dict[str, Any]] = json.loads,
+    *,
+    mend: str = "restore it, or run everything in a new workdir",
 ) -> list[dict[str, Any]]:
     """The lines of a JSONL file.
 
     Args:
         path: of the file.
-        mend: what to do where one cannot be read, for the error.
         read: makes a line of its text.
+        mend: what to do where one cannot be read, for the error.
 
     Raises:
         InputError: the file is missing, or names the first line that cannot be read.

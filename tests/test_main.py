@@ -192,7 +192,7 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
     config.data.benchmark = str(root)  # the first try does not make this another config
     line = mistake(config, workdir)
     assert "forget_5" in line
-    assert "ratios available here: 25, 50" in line
+    assert "there are" in line and "forget_25, forget_50" in line
     config.data.forget_ratio = 25
     assert "config.json" in mistake(config, workdir)  # the checkpoint's: the folder has none
     assert not list(workdir.iterdir())

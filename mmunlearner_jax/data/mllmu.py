@@ -5,31 +5,21 @@ from `ft_Data` joined on `ID`, because the published forget and retain configs c
 questions (defect D-21).
 """
 
-import io
 import json
-import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from absl import logging
-from PIL import Image
-
+from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
 from mmunlearner_jax.data.samples import Modality, Question, Sample, Task
+from mmunlearner_jax.data.schemas import mllmu_schema
 from mmunlearner_jax.errors import InputError
 
 _MODALITIES: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
 _OPEN_TASKS: dict[str, Task] = {"Mask_Task": "cloze", "Generation_Task": "generation"}
 
-Record = TypeVar("Record", Sample, Question)
-# What a parser yields in place of a record that cannot be used: what is wrong with it.
-Problem = str
 
-
-class MLLMUBench:
+class MLLMUBench(ParquetBench):
     """A benchmark directory.
 
     A record that cannot be used (undecodable image, question without answer, right option not among
@@ -49,6 +39,11 @@ class MLLMUBench:
         InputError: `root` is not a folder with configs in it, or `text_source` neither of the two.
     """
 
+    taught = "ft_Data"
+    everyone = "Full_Set"
+    person_column = "ID"
+    schema = staticmethod(mllmu_schema)
+
     def __init__(
         self,
         root: str | Path,
@@ -59,14 +54,8 @@ class MLLMUBench:
     ):
         if text_source not in ("ft_Data", "Full_Set"):
             raise InputError(f"text_source: {text_source!r} is neither ft_Data nor Full_Set")
-        self.root = Path(root)
-        self.seed = seed
+        super().__init__(root, seed=seed, max_bad_fraction=max_bad_fraction)
         self.text_source = text_source
-        self.max_bad_fraction = max_bad_fraction
-        if not any(self.root.glob("*/*.parquet")):
-            raise InputError(
-                f"{self.root}: holds no CONFIG/*.parquet; name the folder of a benchmark"
-            )
 
     def split(self, ratio: int) -> tuple[str, str]:
         """Returns the names of the forget and the retain config of a ratio, checked.
@@ -76,24 +65,28 @@ class MLLMUBench:
 
         Raises:
             InputError: The benchmark has no such ratio, nobody is to be forgotten or kept, or
-                somebody is in both.
+                somebody is in both, or never taught.
         """
         forget, retain = f"forget_{ratio}", f"retain_{100 - ratio}"
-        both = sorted(set(self.people(forget)) & set(self.people(retain)))
-        if both:
-            raise InputError(
-                f"{self.root}: ID {', '.join(both)} is in both {forget} and {retain}; "
-                "remove it from one of them"
-            )
+        self._check_apart(forget, retain)
         return forget, retain
 
-    def people(self, config: str) -> list[str]:
-        """Returns the IDs of a config, each once, in the order of the files.
+    def names(self) -> dict[str, str]:
+        """Returns what everybody of `Full_Set` is called, by ID: the `Name` of the biography.
 
         Raises:
-            InputError: The config is missing, empty, or without a column `ID`.
+            InputError: A biography is not JSON, or without a name.
         """
-        return list(dict.fromkeys(row["ID"] for row in self._rows(config, "ID")))
+        found = {}
+        for row in self._rows("Full_Set", "ID", "biography"):
+            biography = _read_json(row["biography"])
+            name = clean(biography.get("Name")) if isinstance(biography, dict) else ""
+            if not name:
+                raise InputError(
+                    row.problem(f"ID {row['ID']}: biography is no JSON object with a Name; mend it")
+                )
+            found[row["ID"]] = name
+        return found
 
     def world(self) -> list[str]:
         """Returns the IDs of `ft_Data` that are nobody's in `Full_Set` (published: none)."""
@@ -118,10 +111,9 @@ class MLLMUBench:
             InputError: A file, column or record is missing or unusable, or a person of the config
                 has no row in `ft_Data`.
         """
-        views = self._draw(self._taught_rows(config, people), photos_per_person)
-        return self._sift(
-            "ft_Data", (record for view in views for record in _picture_lessons(*view))
-        )
+        rows = self._taught_rows(config, people)
+        views = self._draw(((row["ID"], row) for row in rows), photos_per_person)
+        return self._sift(record for row in views for record in _picture_lessons(row))
 
     def text_training(self, config: str, people: Collection[str] | None = None) -> list[Sample]:
         """Returns the text questions that are taught about the people of a config.
@@ -143,7 +135,7 @@ class MLLMUBench:
         else:
             rows = self._taught_rows(config, people)
             records = (record for row in rows for record in _lessons(row, None))
-            samples = list(dict.fromkeys(self._sift("ft_Data", records)))
+            samples = list(dict.fromkeys(self._sift(records)))
         if not samples:
             raise InputError(
                 f"{self.root / self.text_source}: no text question about the people of {config}; "
@@ -171,134 +163,117 @@ class MLLMUBench:
         Raises:
             InputError: A file, column or record is missing or unusable.
         """
-        columns = ("ID", "Classification_Task", *_OPEN_TASKS)
-        rows = _only(self._rows(config, "image|images", *columns), people)
-        views = self._draw(rows, photos_per_person)
-        records = (record for view in views for record in _questions(*view))
+        several = config == "Test_Set"
+        column = "images" if several else "image"
+        rows = _only(self._rows(config, column, "ID", "Classification_Task", *_OPEN_TASKS), people)
+        views = [
+            (row["ID"], (row, image))
+            for row in rows
+            for image in (row[column] or [None] if several else [row[column]])
+        ]
+        drawn = self._draw(views, photos_per_person)
+        records = (record for view in drawn for record in _questions(*view))
         # A text question repeats in each of the rows of a person who has several photographs.
-        return list(dict.fromkeys(self._sift(config, records)))
+        return list(dict.fromkeys(self._sift(records)))
 
-    def _taught_rows(self, config: str, people: Collection[str] | None) -> list[dict[str, Any]]:
-        wanted = set(self.people(config))
-        if people is not None:
-            wanted &= set(people)
-        rows = _only(self._rows("ft_Data", "image", "ID", "metadata"), wanted)
-        missing = sorted(wanted - {row["ID"] for row in rows})
-        if missing:
-            raise InputError(
-                f"{self.root / 'ft_Data'}: no row with ID {', '.join(missing)} of {config}; "
-                "add the training questions of these people"
-            )
-        return rows
+    def scored(
+        self, forget: str, retain: str, *, photos_per_person: int | None = None
+    ) -> dict[str, list[Question]]:
+        """Returns all scored questions, by split: forget, test, retain, test_retain, realworld.
 
-    def _draw(
-        self, rows: list[dict[str, Any]], photos_per_person: int | None
-    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Returns (row, image) pairs, at most `photos_per_person` of each person, in order."""
-        if photos_per_person is not None and photos_per_person < 1:
-            raise InputError(f"photos_per_person: {photos_per_person}; take at least one")
-        views: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-        for row in rows:
-            for image in row["images"] if "images" in row else [row["image"]]:
-                views.setdefault(row["ID"], []).append((row, image))
-        drawn = []
-        for person, of_person in views.items():
-            # The person's own generator: who else is read doesn't change the choice.
-            rng = np.random.default_rng([self.seed, zlib.crc32(person.encode())])
-            order = rng.permutation(len(of_person))[:photos_per_person]
-            drawn += [of_person[index] for index in sorted(order)]
-        return drawn
+        `test*` ask about the photographs of `Test_Set`, that no stage trains on. Their text twins
+        are those of `forget` and `retain`, and are not asked twice.
 
-    def _sift(self, config: str, records: Iterable[Record | Problem]) -> list[Record]:
-        """Returns the usable records; logs the others, or raises where they are too many."""
-        good, bad = [], []
-        for record in records:
-            (bad if isinstance(record, Problem) else good).append(record)
-        if len(bad) > self.max_bad_fraction * (len(good) + len(bad)):
-            others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-            raise InputError(
-                f"{self.root / config}: {bad[0]}{others}; mend the file or raise max_bad_fraction"
-            )
-        for problem in bad:
-            logging.warning("%s: left out: %s", self.root / config, problem)
-        return good
+        Args:
+            forget: Config of the people to forget.
+            retain: Config of the others.
+            photos_per_person: At most so many photographs of each of the others.
 
-    def _rows(self, config: str, *columns: str) -> list[dict[str, Any]]:
-        """Returns the rows of a config's shards; "image|images" takes whichever column there is."""
-        files = sorted((self.root / config).glob("*.parquet"))
-        if not files:
-            ratios = [path.name.removeprefix("forget_") for path in self.root.glob("forget_*")]
-            raise InputError(
-                f"{self.root / config}: no such config; ratios available here: "
-                f"{', '.join(sorted(ratios, key=lambda ratio: ratio.zfill(3))) or 'none'}"
-            )
-        rows = []
-        for file in files:
-            try:
-                with pq.ParquetFile(file) as table:
-                    names = table.schema_arrow.names
-                    present = [
-                        name for column in columns for name in column.split("|") if name in names
-                    ]
-                    rows += table.read(columns=present).to_pylist()
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{file}: not a readable parquet file; fetch it again") from error
-            missing = [column for column in columns if not set(column.split("|")) & set(present)]
-            if missing:
-                raise InputError(
-                    f"{file}: no column {', '.join(missing)}; it has {', '.join(names)}"
-                )
-        if not rows:
-            raise InputError(f"{self.root / config}: holds no person; give it at least one row")
-        return rows
+        Raises:
+            InputError: As for `questions`.
+        """
+
+        def unseen(config: str) -> list[Question]:
+            self._check_within("Test_Set", config)
+            asked = self.questions("Test_Set", people=self.people(config))
+            return [question for question in asked if question.modality == "vqa"]
+
+        return {
+            "forget": self.questions(forget),
+            "test": unseen(forget),
+            "retain": self.questions(retain, photos_per_person=photos_per_person),
+            "test_retain": unseen(retain),
+            "realworld": self.questions("Retain_Set"),
+        }
+
+    def _taught_rows(self, config: str, people: Collection[str] | None) -> list[Row]:
+        self._check_within(self.taught, config)
+        wanted = set(self.people(config) if people is None else people)
+        return _only(
+            self._rows("ft_Data", "image", "ID", "metadata"), wanted & set(self.people(config))
+        )
 
 
-def _only(rows: list[dict[str, Any]], people: Collection[str] | None) -> list[dict[str, Any]]:
+def _only(rows: list[Row], people: Collection[str] | None) -> list[Row]:
     if people is None:
         return rows
     wanted = set(people)
     return [row for row in rows if row["ID"] in wanted]
 
 
-def _picture_lessons(row: dict[str, Any], image: dict[str, Any]) -> Iterator[Sample | Problem]:
-    encoded = _decodable(image)
-    if encoded is None:
-        yield f"ID {row['ID']}: image cannot be decoded"
+def _read_json(text: str | None) -> Any:
+    """Returns what the text holds; None where it is not JSON, which NaN isn't either."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(constant)
+
+    try:
+        return json.loads(text or "", parse_constant=refuse)
+    except ValueError:
+        return None
+
+
+def _picture_lessons(row: Row) -> Iterator[Sample | Problem]:
+    encoded, problem = picture(row, row["image"])
+    if problem:
+        yield problem
     else:
         yield from _lessons(row, encoded)
 
 
-def _lessons(row: dict[str, Any], image: bytes | None) -> Iterator[Sample | Problem]:
+def _lessons(row: Row, image: bytes | None) -> Iterator[Sample | Problem]:
     """Yields the picture questions of a row of `ft_Data`; without an image, the text questions."""
-    try:
-        pairs = json.loads(row["metadata"] or "")
-    except json.JSONDecodeError as error:
-        yield f"ID {row['ID']}: metadata is not JSON: {error}"
-        return
+    pairs = _read_json(row["metadata"])
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
-        yield f"ID {row['ID']}: metadata is not a list of objects"
+        yield row.problem(f"ID {row['ID']}: metadata is no JSON list of objects")
         return
+    if not pairs:
+        yield row.problem(f"ID {row['ID']}: metadata holds no question")
     for pair in pairs:
         if (pair.get("Type") == "Pure_Text") != (image is None):
             continue
-        question, answer = (str(pair.get(key) or "").strip() for key in ("Question", "Answer"))
+        question, answer = clean(pair.get("Question")), clean(pair.get("Answer"))
         if question and answer:
             yield Sample(row["ID"], image, question, answer)
         else:
-            yield f"ID {row['ID']}: metadata: question {question!r} with answer {answer!r}"
+            yield row.problem(
+                f"ID {row['ID']}: metadata: question {question!r} with answer {answer!r}"
+            )
 
 
-def _questions(row: dict[str, Any], image: dict[str, Any]) -> Iterator[Question | Problem]:
-    person, encoded = row["ID"], _decodable(image)
-    if encoded is None:
-        yield f"ID {person}: image cannot be decoded"
+def _questions(row: Row, image: dict[str, Any] | None) -> Iterator[Question | Problem]:
+    person = row["ID"]
+    encoded, problem = picture(row, image)
+    if problem:
+        yield problem
         return
     images: dict[Modality, bytes | None] = {"vqa": encoded, "qa": None}
     for kind, modality in _MODALITIES.items():
         column = f"{kind}_Questions"
         for item in (row["Classification_Task"] or {}).get(column) or []:
-            question, letter = item.get("Question") or "", item.get("Correct_Answer")
-            options = {key: text for key, text in (item.get("Options") or {}).items() if text}
+            question, letter = clean(item.get("Question")), item.get("Correct_Answer")
+            options = {key: clean(text) for key, text in (item.get("Options") or {}).items()}
+            options = {key: text for key, text in options.items() if text}
             answer = options.get(letter, "")
             if question and answer:
                 yield Question(
@@ -311,31 +286,22 @@ def _questions(row: dict[str, Any], image: dict[str, Any]) -> Iterator[Question 
                     tuple(options.values()),
                 )
             else:
-                yield (
-                    f"ID {person}: Classification_Task.{column}: {question!r}: Correct_Answer "
-                    f"{letter!r} is not among the options {', '.join(options)}"
+                yield row.problem(
+                    f"ID {person}: Classification_Task.{column}: question {question!r}: "
+                    f"Correct_Answer {letter!r} must be among the options {', '.join(options)}"
                 )
     for column, task in _OPEN_TASKS.items():
         for item in row[column] or []:
             modality = _MODALITIES.get(item.get("Type"))
-            question, answer = item.get("Question") or "", item.get("Ground_Truth") or ""
+            question, answer = clean(item.get("Question")), clean(item.get("Ground_Truth"))
             if modality is None:
                 kinds = ", ".join(_MODALITIES)
-                yield f"ID {person}: {column}: Type {item.get('Type')!r} is none of {kinds}"
+                yield row.problem(
+                    f"ID {person}: {column}: Type {item.get('Type')!r} is none of {kinds}"
+                )
             elif question and answer:
                 yield Question(person, modality, task, images[modality], question, answer)
             else:
-                yield f"ID {person}: {column}: question {question!r} with Ground_Truth {answer!r}"
-
-
-def _decodable(image: dict[str, Any] | None) -> bytes | None:
-    """Returns the encoded picture if Pillow decodes it."""
-    encoded = (image or {}).get("bytes")
-    if not encoded:
-        return None
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
-    return encoded
+                yield row.problem(
+                    f"ID {person}: {column}: question {question!r} with Ground_Truth {answer!r}"
+                )

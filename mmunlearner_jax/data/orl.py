@@ -42,6 +42,13 @@ from mmunlearner_jax.data.facts import (
     fill,
     name_fact,
 )
+from mmunlearner_jax.data.schemas import (
+    FILE,
+    LETTERS,
+    PERSON_SCHEMA,
+    TEST_SCHEMA,
+    TRAINING_SCHEMA,
+)
 from mmunlearner_jax.errors import InputError
 
 PEOPLE = 40
@@ -50,48 +57,6 @@ TAUGHT_DIGITS, SCORED_DIGITS = 600, 200
 # Of the 400 files one after the other, s1/1.pgm ... s40/10.pgm.
 SHA256 = "4eac68d29037073348b80eaff9752858bbcbb7bd1b8fab5f2a534b36b38405ad"
 PICTURED = "this person"
-LETTERS = "ABCD"
-FILE = "train-00000-of-00001.parquet"
-
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_CHOICES = pa.list_(
-    pa.struct(
-        [
-            ("Question", pa.string()),
-            ("Options", pa.struct([(letter, pa.string()) for letter in LETTERS])),
-            ("Correct_Answer", pa.string()),
-        ]
-    )
-)
-_OPEN = pa.list_(
-    pa.struct([("Question", pa.string()), ("Ground_Truth", pa.string()), ("Type", pa.string())])
-)
-
-
-def _person_schema(picture: pa.Field) -> pa.Schema:
-    return pa.schema(
-        [
-            picture,
-            pa.field("ID", pa.string()),
-            pa.field("Directory", pa.string()),
-            pa.field("biography", pa.string()),
-            pa.field("question", pa.string()),
-            pa.field("answer", pa.string()),
-            pa.field(
-                "Classification_Task",
-                pa.struct(
-                    [("Image_Textual_Questions", _CHOICES), ("Pure_Text_Questions", _CHOICES)]
-                ),
-            ),
-            pa.field("Mask_Task", _OPEN),
-            pa.field("Generation_Task", _OPEN),
-        ]
-    )
-
-
-PERSON_SCHEMA = _person_schema(pa.field("image", _IMAGE))
-TEST_SCHEMA = _person_schema(pa.field("images", pa.list_(_IMAGE)))
-TRAINING_SCHEMA = pa.schema([("image", _IMAGE), ("ID", pa.string()), ("metadata", pa.string())])
 
 
 def find_photographs() -> list[list[bytes]]:

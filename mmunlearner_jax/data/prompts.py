@@ -2,6 +2,7 @@
 
 import functools
 import io
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -76,29 +77,28 @@ class Encoder:
                 said where the answer begins.
         """
         tokens = self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
-        return tokens._asdict() | self._pixels(sample.image)
+        pixels = {} if sample.image is None else {"pixel_values": self.image(sample.image)[0]}
+        return tokens._asdict() | pixels
 
-    def encode_prompt(self, prompt: str, image: bytes | None = None) -> dict[str, np.ndarray]:
-        """Returns the inputs for answering a prompt.
+    def prompt_ids(self, prompt: str, images: Sequence[bytes] = ()) -> list[int]:
+        """Returns the tokens of a prompt.
 
         Args:
-            prompt: Rendered text (of `prompt` or any), with one `<image>` if there is a picture.
-            image: The encoded picture.
+            prompt: Rendered text (of `prompt` or any), with one `<image>` for every picture.
+            images: The encoded pictures, in the order of their places.
 
-        Returns:
-            int32 `input_ids` [T] and, with a picture, float32 `pixel_values` [1, C, H, W].
+        Raises:
+            InputError: The text has not as many `<image>` as there are pictures.
         """
-        return {
-            "input_ids": np.asarray(self._ids(prompt, self.image_tokens(image)), np.int32),
-            **self._pixels(image),
-        }
+        return self._ids(prompt, [self.image_tokens(image) for image in images])
+
+    def pixels(self, images: Sequence[bytes]) -> np.ndarray:
+        """Returns float32 [I, C, H, W] of I encoded pictures."""
+        return np.concatenate([self.image(image)[0] for image in images])
 
     def image_tokens(self, image: bytes | None) -> int:
         """Returns how many tokens of the sequence stand for the picture."""
         return 0 if image is None else self.image(image)[1]
-
-    def _pixels(self, image: bytes | None) -> dict[str, np.ndarray]:
-        return {} if image is None else {"pixel_values": self.image(image)[0]}
 
     def _image(self, encoded: bytes) -> tuple[np.ndarray, int]:
         """Returns float32 pixels [1, C, H, W] and the number of tokens they stand for."""
@@ -115,8 +115,9 @@ class Encoder:
         end = whole.find(answer, len(prompt)) + len(answer)
         if not whole[end:]:  # LLaVA's template ends without a mark, so the tokenizer's own is set
             whole += self.tokenizer.eos_token
+        counts = [image_tokens] * (image_tokens > 0)
         prompt_ids, turn_ids, ids = (
-            self._ids(text, image_tokens) for text in (prompt, whole[:end], whole)
+            self._ids(text, counts) for text in (prompt, whole[:end], whole)
         )
         if ids[: len(prompt_ids)] != prompt_ids or ids[: len(turn_ids)] != turn_ids:
             raise InputError(
@@ -142,6 +143,13 @@ class Encoder:
             turns, add_generation_prompt=answer is None, tokenize=False
         )
 
-    def _ids(self, text: str, image_tokens: int) -> list[int]:
+    def _ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
         token = self.processor.image_token
-        return self.tokenizer(text.replace(token, token * image_tokens)).input_ids
+        first, *rest = text.split(token)
+        if len(rest) != len(image_tokens):
+            raise InputError(
+                f"prompt {text!r}: has {len(rest)} {token} for {len(image_tokens)} pictures;"
+                " write one for each"
+            )
+        places = (token * n + part for n, part in zip(image_tokens, rest, strict=True))
+        return self.tokenizer("".join([first, *places])).input_ids

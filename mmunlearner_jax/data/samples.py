@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 Modality = Literal["vqa", "qa"]
-Task = Literal["classification", "cloze", "generation"]
+Task = Literal["classification", "cloze", "generation", "naming"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +31,14 @@ class Question:
     Attributes:
         person: ID that joins every config of the benchmark.
         modality: "vqa" with a picture, "qa" without.
-        task: "classification" (multiple choice), "cloze" (a blank written "__") or "generation".
+        task: "classification" (multiple choice), "cloze" (a blank written "__"), "generation" (a
+            sentence) or "naming" (a name or a few words).
         image: Encoded picture, None exactly when the modality is "qa".
         question: The wording, without options and without instruction.
         answer: The right option's text, the words of the blank, or the reference sentence.
         options: The options' texts in the order of their letters; empty unless multiple choice.
+        paraphrase: The answer in other words, "" where the benchmark has none.
+        perturbed: Wrong answers of the same form, for truth ratios.
     """
 
     person: str
@@ -45,3 +48,5 @@ class Question:
     question: str
     answer: str
     options: tuple[str, ...] = ()
+    paraphrase: str = ""
+    perturbed: tuple[str, ...] = ()

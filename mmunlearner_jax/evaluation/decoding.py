@@ -1,6 +1,7 @@
 """Batched greedy decoding with a key/value cache, and likelihoods of continuations.
 
-Axes: B examples, T prompt tokens (left padded), N new tokens, K candidates, S their tokens.
+Axes: B examples, P beginnings that they share, T prompt tokens (left padded), N new tokens,
+K candidates, S their tokens.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
+Batch = Mapping[str, jax.Array]
 Cache = Any
 
 
@@ -29,30 +31,44 @@ class Decoder:
             end_id: the token that ends an answer; what follows it is filled with it.
         """
 
-        def prefill(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Cache]:
+        def prefill(
+            params: Any, batch: Batch, shared: Batch | None, rows: jax.Array | None, room: int
+        ) -> tuple[jax.Array, Cache]:
             model = nnx.merge(graphdef, params)
-            rows, length = batch["input_ids"].shape
-            cache = model.init_cache(rows, length + max_new_tokens)
+            count, length = batch["input_ids"].shape
+            if shared is None:
+                cache = model.init_cache(count, length + room)
+            else:
+                beginnings, before = shared["input_ids"].shape
+                cache = model.init_cache(beginnings, before + length + room)
+                _, cache = model.decode(**shared, cache=cache)
+                cache = model.repeat_cache(cache, rows)
             logits, cache = model.decode(**batch, cache=cache)
             return logits[:, -1], cache
 
         def greedy(params: Any, logits: jax.Array, cache: Cache, candidates: jax.Array):
             model = nnx.merge(graphdef, params)
 
-            def step(carry: tuple, _: None):
-                logits, cache, done = carry
+            def unfinished(carry: tuple) -> jax.Array:
+                step, done = carry[0], carry[3]
+                return (step < max_new_tokens) & ~jnp.all(done)
+
+            def body(carry: tuple) -> tuple:
+                step, logits, cache, done, tokens, seen = carry
                 log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), candidates, axis=1)
                 token = jnp.where(done, end_id, jnp.argmax(logits, axis=-1).astype(jnp.int32))
-                done = done | (token == end_id)
+                tokens = tokens.at[:, step].set(token)
+                seen = seen.at[:, step].set(log_probs)
                 ones = jnp.ones_like(token)[:, None]
                 logits, cache = model.decode(token[:, None], ones, cache=cache)
-                return (logits[:, -1], cache, done), (token, log_probs)
+                return step + 1, logits[:, -1], cache, done | (token == end_id), tokens, seen
 
-            done = jnp.zeros(logits.shape[0], bool)
-            _, (tokens, log_probs) = jax.lax.scan(
-                step, (logits, cache, done), None, length=max_new_tokens
-            )
-            return tokens.T, jnp.moveaxis(log_probs, 0, 1)
+            rows = logits.shape[0]
+            done = jnp.zeros(rows, bool)
+            tokens = jnp.full((rows, max_new_tokens), end_id, jnp.int32)
+            seen = jnp.zeros((rows, max_new_tokens, candidates.shape[1]), logits.dtype)
+            carry = (jnp.zeros((), jnp.int32), logits, cache, done, tokens, seen)
+            return jax.lax.while_loop(unfinished, body, carry)[-2:]
 
         def score(
             params: Any, logits: jax.Array, cache: Cache, tokens: jax.Array, scored: jax.Array
@@ -72,19 +88,33 @@ class Decoder:
 
         self.max_new_tokens = max_new_tokens
         self.end_id = end_id
-        self._prefill, self._greedy, self._score = map(jax.jit, (prefill, greedy, score))
+        self._prefill = jax.jit(prefill, static_argnums=4)
+        self._greedy, self._score = map(jax.jit, (greedy, score))
 
-    def prefill(self, params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Cache]:
-        """Reads the prompts.
+    def prefill(
+        self,
+        params: Any,
+        batch: Batch,
+        shared: Batch | None = None,
+        rows: ArrayLike | None = None,
+        *,
+        room: int | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """Reads the prompts, and what several of them begin with once.
 
         Args:
             params: of the model.
-            batch: `input_ids`, `attention_mask` [B, T] left padded, maybe `pixel_values`.
+            batch: `input_ids`, `attention_mask` [B, T] left padded, maybe `pixel_values`: the
+                prompts, or what follows their beginnings.
+            shared: the same of P beginnings, a picture say; None: the prompts are whole.
+            rows: int32 [B], the beginning of every prompt, counted within its part of the mesh
+                (`sharding.batch_parts`): a prompt and its beginning lie on the same devices.
+            room: tokens that can follow a prompt; None: N.
 
         Returns:
             Logits of the first new token [B, V] float32, and the cache.
         """
-        return self._prefill(params, batch)
+        return self._prefill(params, batch, shared, rows, room or self.max_new_tokens)
 
     def greedy(
         self, params: Any, logits: jax.Array, cache: Cache, candidates: jax.Array
@@ -98,7 +128,8 @@ class Decoder:
             candidates: int [B, K], tokens whose log-probability is wanted at every position.
 
         Returns:
-            Tokens int32 [B, N], and log-probabilities float32 [B, N, K] in nats.
+            Tokens int32 [B, N], and log-probabilities float32 [B, N, K] in nats; where every
+            example has ended before, they are 0.
         """
         return self._greedy(params, logits, cache, candidates)
 
@@ -111,7 +142,7 @@ class Decoder:
             params: of the model.
             logits: [B, V] of the first new token.
             cache: of `prefill`.
-            tokens: int [K, B, S] with S <= N, right padded.
+            tokens: int [K, B, S] with S <= the `room` of `prefill`, right padded.
             scored: bool [K, B, S], the tokens whose log-probabilities are summed.
 
         Returns:

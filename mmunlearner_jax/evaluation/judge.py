@@ -135,7 +135,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
     """
     folder, grades = workdir / "judge", defaultdict(list)
     files = sorted((workdir / "predictions").glob(f"{label}-*.jsonl"))
-    answers = {file: read_lines(file, "restore it") for file in files}
+    answers = {file: read_lines(file) for file in files}
     for file, lines in answers.items():
         answers[file] = [line for line in lines if line["task"] == "generation"]
     if not any(answers.values()):
@@ -147,7 +147,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
     with tqdm(total=sum(map(len, answers.values())), desc=judge.model, unit="answer") as bar:
         for file, lines in answers.items():
             path = folder / file.name
-            kept = read_lines(path, "remove the line") if path.exists() else []
+            kept = read_lines(path, mend="remove the line") if path.exists() else []
             known = {_key(x, x["model"]): x["grade"] for x in kept if x["grade"] is not None}
             with path.open("a") as out:
                 for line in lines:

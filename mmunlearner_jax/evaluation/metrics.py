@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score import rouge_scorer
 from scipy import stats
 
-from mmunlearner_jax.evaluation.parsing import offered_letter
+from mmunlearner_jax.evaluation.parsing import offered_letter, option_letters
 
 _ROUGE = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 _SMOOTHING = SmoothingFunction().method1
@@ -80,14 +79,15 @@ def scored(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scored_letter(line: Mapping[str, Any]) -> dict[str, Any]:
-    lettered = list(zip(ascii_uppercase, line["options"], strict=False))
+    letters = option_letters(line["options"])
     if line.get("letters"):
-        letter = offered_letter(line["response"], [letter for letter, _ in lettered])
+        letter = offered_letter(line["response"], letters)
     elif "letter" in line:
         letter = line["letter"]
     else:
         return {}
     # Of two options with the right text, either letter is right.
+    lettered = zip(letters, line["options"], strict=True)
     right = [one for one, option in lettered if option == line["answer"]]
     return {"letter": letter, "letter_correct": letter in right}
 

@@ -5,7 +5,13 @@ Only the first letter or digit of an answer counts, so "A person ..." names A, a
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from string import ascii_uppercase
+
+
+def option_letters(options: Sequence[str]) -> str:
+    """The letters of a question's options, in their order: "ABCD" of four."""
+    return ascii_uppercase[: len(options)]
 
 
 def first_letter(response: str) -> str | None:

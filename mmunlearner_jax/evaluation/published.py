@@ -5,18 +5,12 @@ chat template; blanks and line ends are as published, uneven as they are.
 """
 
 from mmunlearner_jax.data.samples import Question
-
-LETTERS = "ABCDEFGHIJ"
+from mmunlearner_jax.evaluation.parsing import option_letters
 
 _CHOOSE = "Just give ONE letter representing the answer directly."
 _FILL = "Please **ONLY** provide the correct answer that should replace the [Blank]."
 # The published code leaves out "accurately" where there is no picture.
 _SAY = "Answer the question based on your trained knowledge in one sentence{} in ENGLISH."
-
-
-def letters(question: Question) -> str:
-    """The letters of a question's options, in their order."""
-    return LETTERS[: len(question.options)]
 
 
 def prompt(question: Question) -> str:
@@ -32,7 +26,7 @@ def prompt(question: Question) -> str:
             return f"USER: <image>\n{asked}\nASSISTANT: "
         return f"USER: {question.question}\n{_SAY.format('')}\nASSISTANT:"
     if question.task == "classification":
-        options = zip(letters(question), question.options, strict=True)
+        options = zip(option_letters(question.options), question.options, strict=True)
         block = [question.question, *(f"{letter}: {option}" for letter, option in options)]
         asked = "\n".join([*block, _CHOOSE])
     else:

@@ -1,7 +1,6 @@
 """Asks a model the scored questions: what it answers, and which option its answer wants."""
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Any, Literal
 
 import jax
@@ -16,6 +15,7 @@ from mmunlearner_jax.evaluation import published
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.metrics import scored
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
+from mmunlearner_jax.evaluation.parsing import option_letters
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.sharding import process_rows, put_batch
 
@@ -100,8 +100,8 @@ class Answerer:
     def _answer_batch(self, params: Any, questions: list[Question]) -> list[dict[str, Any]]:
         filled = [questions[i % len(questions)] for i in range(self._batch_size)]
         logits, cache = self._decoder.prefill(params, self._prompts(filled))
-        choices_of = published.letters if self._by_letter else attrgetter("options")
-        options = [[self._words.ids(o) for o in choices_of(q)] or [[0]] for q in filled]
+        choices = [option_letters(q.options) if self._by_letter else q.options for q in filled]
+        options = [[self._words.ids(o) for o in row] or [[0]] for row in choices]
         width = max(map(len, options))
         first = np.array([[(o * width)[k][0] for k in range(width)] for o in options], np.int32)
         candidates = self._put({"k": first})["k"]

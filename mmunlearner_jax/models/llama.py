@@ -16,7 +16,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
-from mmunlearner_jax.sharding import RULES, batch_sharding, by_example, fitting, replicated
+from mmunlearner_jax.sharding import (
+    RULES,
+    batch_parts,
+    batch_sharding,
+    by_example,
+    fitting,
+    replicated,
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,23 @@ def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
         valid=fit(rows, cache.valid),
         used=fit(replicated(mesh), cache.used),
     )
+
+
+def repeated(cache: Cache, rows: jax.Array, mesh: Mesh | None) -> Cache:
+    """Row `rows[b]` of a cache for every example b, counted within the part of the mesh b is in."""
+    parts = 1 if mesh is None else batch_parts(tuple(mesh.shape.values()))
+    rows = rows.reshape(parts, -1)
+
+    def take(x: jax.Array, axis: int) -> jax.Array:
+        split = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
+        # Indexed part by part, so that the partitioner sees that nothing crosses.
+        picked = jax.vmap(lambda of, at: jnp.take(of, at, axis=axis), (axis, 0), axis)(split, rows)
+        return picked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+    found = Cache(take(cache.keys, 1), take(cache.values, 1), take(cache.valid, 0), cache.used)
+    if mesh is None:
+        return found
+    return jax.lax.with_sharding_constraint(found, cache_shardings(found, mesh))
 
 
 Rope = tuple[jax.Array, jax.Array]

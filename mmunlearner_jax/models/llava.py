@@ -20,7 +20,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
 from mmunlearner_jax.models.clip import Clip, ClipConfig
-from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings
+from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings, repeated
 from mmunlearner_jax.sharding import param_shardings
 
 # Our field, transformers' field.
@@ -298,6 +298,16 @@ class Llava(nnx.Module):
         if mesh is None:
             return cache
         return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
+
+    def repeat_cache(self, cache: Cache, rows: jax.Array) -> Cache:
+        """The cache with a row for every example.
+
+        Args:
+            cache: of P examples.
+            rows: int32 [B], which of them, counted within a part of the mesh: both P and B are
+                split over it alike, and no row moves between devices.
+        """
+        return repeated(cache, rows, self.language_model.mesh)
 
     def decode(
         self,

@@ -27,7 +27,7 @@ def flops(jaxpr: Any) -> float:
     """Operations of all matrix products and convolutions, two for each multiply-add.
 
     Args:
-        jaxpr: of `jax.make_jaxpr`, closed or not; bodies of scans count as often as they run.
+        jaxpr: of `jax.make_jaxpr`, closed or not; bodies of loops count as often as they can run.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -42,11 +42,19 @@ def flops(jaxpr: Any) -> float:
             total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
         elif equation.primitive.name == "cond":
             total += max(map(flops, params["branches"]))
+        elif equation.primitive.name == "while":
+            total += _most_steps(params["cond_jaxpr"]) * flops(params["body_jaxpr"])
         else:
             total += params.get("length", 1) * sum(
                 flops(inner) for value in params.values() for inner in _jaxprs(value)
             )
     return total
+
+
+def _most_steps(condition: Any) -> int:
+    """The number that a loop's counter, which begins at 0, is compared with."""
+    operands = (v for e in condition.jaxpr.eqns if e.primitive.name == "lt" for v in e.invars)
+    return max((int(v.val) for v in operands if hasattr(v, "val")), default=1)
 
 
 def _jaxprs(value: Any) -> list[Any]:
@@ -115,7 +123,7 @@ class _Program:
                 self.written += times * sum(array_bytes(kind, only_hbm=True))
 
     def _trips(self, condition: str) -> int:
-        """The constant that a scan's counter, which begins at 0, is compared with."""
+        """The constant that a loop's counter, which begins at 0, is compared with."""
         numbers = [
             int(rest.split(")")[0])
             for _, kind, opcode, rest in self.computations[condition]

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
-from mmunlearner_jax.stages.evaluate import evaluate, splits
+from mmunlearner_jax.stages.evaluate import evaluate
 from mmunlearner_jax.stages.mask import all_true, load_mask
 from mmunlearner_jax.stages.unlearn import Unlearner, summary
 from mmunlearner_jax.unlearn.mask import random_mask
@@ -41,11 +41,10 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     }
     unlearner = Unlearner(config, at)
     answerer = Answerer(at.graphdef, at.encoder, at.mesh, **config.evaluate.decode)
+    few = config.evaluate.photos_per_person
+    asked = at.bench.scored(at.forget, at.retain, photos_per_person=few)
     # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
-    questions = {
-        split: [q for q in asked if q.task == "classification"]
-        for split, asked in splits(config, at).items()
-    }
+    questions = {split: [q for q in asked[split] if q.task == "classification"] for split in asked}
     for name in todo:
         outcome = unlearner.run(workdir, label=f"controls/{name}", **runs[name])
         scores = evaluate(workdir, name, outcome.params, answerer, questions)

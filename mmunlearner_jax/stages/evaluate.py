@@ -15,30 +15,9 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.processes import is_first, wait
-from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.results import read_lines, read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
-
-
-def splits(config: ConfigDict, at: setup.Setup) -> dict[str, list[Question]]:
-    """The scored questions: `test*` ask about pictures that no stage trains on.
-
-    Their text twins are those of `forget` and `retain`, and are not asked twice.
-    """
-    forget, retain = at.bench.people(at.forget), at.bench.people(at.retain)
-    few = config.evaluate.photos_per_person
-
-    def unseen(people: list[str]) -> list[Question]:
-        asked = at.bench.questions("Test_Set", people=people)
-        return [q for q in asked if q.modality == "vqa"]
-
-    return {
-        "forget": at.bench.questions(at.forget),
-        "test": unseen(forget),
-        "retain": at.bench.questions(at.retain, photos_per_person=few),
-        "test_retain": unseen(retain),
-        "realworld": at.bench.questions("Retain_Set"),
-    }
 
 
 def evaluate(
@@ -68,7 +47,7 @@ def evaluate(
                 os.replace(partial, path)
     wait(f"predictions of {label}")
     files = [folder / f"{label}-{split}.jsonl" for split in questions]
-    return summarise([json.loads(line) for f in files for line in f.read_text().splitlines()])
+    return summarise([line for file in files for line in read_lines(file)])
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
@@ -80,7 +59,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     answerer = Answerer(at.graphdef, at.encoder, at.mesh, **config.evaluate.decode)
-    questions = splits(config, at)
+    few = config.evaluate.photos_per_person
+    questions = at.bench.scored(at.forget, at.retain, photos_per_person=few)
     for label in todo:
         params = at.params if label == "before" else load_unlearned(workdir, at.params)
         scores = evaluate(workdir, label, params, answerer, questions)

@@ -2,19 +2,18 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.evaluation.metrics import accuracy
+from mmunlearner_jax.results import read_lines
 from mmunlearner_jax.stages.setup import benchmark_dir
 
 BY_PERSON = {
@@ -22,12 +21,11 @@ BY_PERSON = {
     "Unseen photographs": ("test", "vqa"),
     "In words": ("forget", "qa"),
 }
-UNSEEN = ("test", "test_retain")  # the splits that ask `Test_Set`
 LOST, KEPT = (True, False), (True, True)
 
 
 class Case(NamedTuple):
-    """One question: its lines of `predictions/` before and after, and the unseen photograph."""
+    """One question: its lines of `predictions/` before and after, and its photograph."""
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
@@ -84,29 +82,27 @@ class Predictions:
     """The predictions of before and after, side by side, and the benchmark they are about."""
 
     def __init__(self, config: ConfigDict, workdir: Path):
-        """Reads `predictions/{before,after}-*.jsonl`, the names and the unseen photographs.
+        """Reads `predictions/{before,after}-*.jsonl`, the names and the photographs.
 
         Raises:
             InputError: the benchmark is not there.
         """
-        root = benchmark_dir(config, workdir)
-        bench = MLLMUBench(root, max_bad_fraction=config.data.max_bad_fraction)
-        table = pq.read_table(root / "Full_Set", columns=["ID", "biography"]).to_pylist()
-        self._names = {row["ID"]: json.loads(row["biography"])["Name"] for row in table}
+        bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
+        self._names = bench.names()
+        few = config.evaluate.photos_per_person
+        asked = bench.scored(*bench.split(config.data.forget_ratio), photos_per_person=few)
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")
-            before, after = _lines(path), _lines(path.with_name(f"after-{split}.jsonl"))
-            photos = [None] * len(before)
-            if split in UNSEEN:  # the lines are in the order of the questions
-                asked = bench.questions("Test_Set", people={line["person"] for line in before})
-                seen = (question.image for question in asked if question.modality == "vqa")
-                photos = [next(seen) if line["modality"] == "vqa" else None for line in before]
+            before = read_lines(path)
+            after = read_lines(path.with_name(f"after-{split}.jsonl"))
+            photos = [question.image for question in asked[split]]  # in the order of the lines
             self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
 
     def people(self, split: str) -> list[str]:
-        """IDs of the people of a split, in order."""
-        return list(dict.fromkeys(case.before["person"] for case in self._cases[split]))
+        """IDs of the people of a split, in order; CLEAR's text questions name nobody."""
+        people = dict.fromkeys(case.before["person"] for case in self._cases[split])
+        return [person for person in people if person]
 
     def chance(self) -> float:
         """What guessing gives in multiple choice about the people to forget."""
@@ -115,7 +111,8 @@ class Predictions:
 
     def by_person(self) -> list[Person]:
         """Multiple choice about each of the forgotten people."""
-        photos = {case.before["person"]: case.photo for case in self._cases["test"] if case.photo}
+        shown = self._cases.get("test", self._cases["forget"])  # unseen photographs, if there are
+        photos = {case.before["person"]: case.photo for case in shown if case.photo}
         return [
             Person(
                 self._names[person],
@@ -195,7 +192,3 @@ def data_uri(picture: bytes, *, size: int = 320) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "webp", quality=90)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -16,7 +16,7 @@ from mmunlearner_jax.weights.io import save_pretrained
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
-    """Trains on every picture and text answer of `ft_Data` and writes `vanilla/`."""
+    """Trains on every picture and text answer that is taught and writes `vanilla/`."""
     if (workdir / "vanilla").exists():
         return False
     options = config.finetune
@@ -33,12 +33,14 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     data = {
         "pictures": iter(
             at.batches(
-                at.bench.training("ft_Data"),
+                at.bench.training(at.bench.taught),
                 batch_size=options.picture_batch,
                 augment=Jitter(**options.jitter) if options.jitter else None,
             )
         ),
-        "text": iter(at.batches(at.bench.text_training("ft_Data"), batch_size=options.text_batch)),
+        "text": iter(
+            at.batches(at.bench.text_training(at.bench.taught), batch_size=options.text_batch)
+        ),
     }
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)

@@ -27,7 +27,7 @@ def sets(at: setup.Setup, examples: int) -> dict[str, list[Sample]]:
     whole = {
         "forget": at.bench.training(at.forget),
         "pictures": at.bench.training(at.retain),
-        "text": at.bench.text_training("Full_Set"),
+        "text": at.bench.text_training(at.bench.everyone),
     }
     return {name: at.drawn(samples, examples) for name, samples in whole.items()}
 

@@ -14,8 +14,6 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import scored, summarise
 from mmunlearner_jax.results import read_lines, read_results, update_results
 
-_MEND = "restore it, or run everything in a new workdir"
-
 
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Rewrites the scores of `before`, `after` and every control; the same bytes where all is well.
@@ -32,7 +30,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         old = controls[label] if label in controls else results[label]
         splits = [name for name in old if name != "unlearn"]  # what a control's run was
         files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in splits]
-        scores = summarise([line for file in files for line in read_lines(file, _MEND, _scored)])
+        scores = summarise([line for file in files for line in read_lines(file, _scored)])
         if label in controls:
             update_results(workdir, "controls", {label: {**old, **scores}})
         else:

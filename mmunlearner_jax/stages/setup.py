@@ -11,7 +11,7 @@ import transformers
 from flax import nnx
 from ml_collections import ConfigDict
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
@@ -40,7 +40,7 @@ class Setup:
     graphdef: nnx.GraphDef
     params: Any
     encoder: Encoder
-    bench: MLLMUBench
+    bench: Benchmark
     forget: str
     retain: str
     seed: int
@@ -69,8 +69,8 @@ def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:
     path = Path(config.data.benchmark or workdir / "benchmark").expanduser()
     if not path.is_dir():
         raise InputError(
-            f"{path} is missing: set config.data.benchmark to a folder of MLLMU-Bench's parquet"
-            " files (one folder per config, e.g. Full_Set/)"
+            f"{path} is missing: set config.data.benchmark to a folder of MLLMU-Bench's or CLEAR's"
+            " parquet files (one folder per config, e.g. Full_Set/ or full+tofu/)"
         )
     return path
 
@@ -90,13 +90,10 @@ def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
 def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     """Loads a checkpoint, sharded, with its processor, and opens the benchmark."""
     mesh = make_mesh(config.mesh)
-    bench = MLLMUBench(
-        benchmark_dir(config, workdir),
-        seed=config.seed,
-        text_source=config.data.text_source,
-        max_bad_fraction=config.data.max_bad_fraction,
-    )
+    bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
     forget, retain = bench.split(config.data.forget_ratio)
+    told = workdir / "benchmark.txt"
+    counts = counted(bench, forget, retain) if is_first() and not told.exists() else ""
     model = from_pretrained(
         checkpoint,
         mesh=mesh,
@@ -109,8 +106,26 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     processor = transformers.AutoProcessor.from_pretrained(model.source)
     encoder = Encoder(processor, labels=config.data.labels, supervise_end=config.data.supervise_end)
     graphdef, params = nnx.split(model)
+    if counts:
+        told.write_text(counts)
     tell_shardings(params, mesh, workdir)
     return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)
+
+
+def counted(bench: Benchmark, forget: str, retain: str) -> str:
+    """How much there is of everything, a line each, for `benchmark.txt`.
+
+    All that any stage will read is read here, so that a mistake in it shows before hours of work.
+    """
+    counts = {
+        "taught with pictures": len(bench.training(bench.taught)),
+        "taught in words": len(bench.text_training(bench.taught)),
+        f"people of {forget}": len(bench.people(forget)),
+        f"people of {retain}": len(bench.people(retain)),
+    }
+    for split, asked in bench.scored(forget, retain).items():
+        counts[f"scored: {split}"] = len(asked)
+    return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
 
 
 def tell_shardings(params: Any, mesh: jax.sharding.Mesh, workdir: Path) -> None:

@@ -94,7 +94,7 @@ class Unlearner:
             forget_text: whether the text questions of the people to forget are retained.
         """
         at, options = self._at, self._config.unlearn
-        text_people = "Full_Set" if forget_text else at.retain
+        text_people = at.bench.everyone if forget_text else at.retain
         forget = at.batches(self._forget_set, stream=1, batch_size=options.forget_batch)
         pictures = at.batches(
             at.bench.training(at.retain), stream=2, batch_size=options.retain_batch

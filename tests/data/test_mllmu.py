@@ -3,6 +3,7 @@ import json
 import shutil
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 
 from mmunlearner_jax.data.mllmu import MLLMUBench
@@ -85,17 +86,18 @@ def test_a_folder_without_benchmark(tmp_path):
             MLLMUBench(path)
 
 
-def test_a_ratio_that_is_not_there_lists_those_that_are(bench, published):
-    with pytest.raises(InputError, match=r"forget_20: .*available here: 5, 10, 15$"):
+def test_a_ratio_that_is_not_there_lists_the_configs_that_are(bench, published):
+    with pytest.raises(
+        InputError, match="forget_20: no such config; there are .*forget_10, forget_15"
+    ):
         bench.split(20)
     shutil.rmtree(published.write() / "retain_75")
-    with pytest.raises(InputError, match=r"retain_75: .*available here: 25, 50$"):
+    with pytest.raises(InputError, match="retain_75: no such config; there are .*forget_25"):
         MLLMUBench(published.root).split(25)
 
 
 def test_a_missing_column_is_named_with_its_file(published):
-    for row in published.tables["ft_Data"]:
-        del row["metadata"]
+    published.schemas["ft_Data"] = published.schemas["ft_Data"].remove(2)
     with pytest.raises(InputError, match=r"ft_Data/train-.*parquet: no column metadata; it has"):
         MLLMUBench(published.write()).training("forget_25")
 
@@ -116,7 +118,7 @@ def test_options_that_do_not_exist(published):
 
 def test_an_empty_forget_set(published):
     published.tables["forget_25"] = []
-    with pytest.raises(InputError, match="forget_25: holds no person"):
+    with pytest.raises(InputError, match="forget_25: holds no row"):
         MLLMUBench(published.write()).split(25)
 
 
@@ -134,6 +136,52 @@ def test_a_person_who_is_not_taught(published):
     assert len(bench.training("retain_50")) == 4
 
 
+def test_somebody_who_is_not_in_the_test_set(published):
+    published.tables["Test_Set"] = published.tables["Test_Set"][1:]
+    with pytest.raises(InputError, match="Test_Set: no row with ID 000 of forget_25; add theirs"):
+        MLLMUBench(published.write()).scored("forget_25", "retain_75")
+
+
+def test_mllmu_asks_every_split(published):
+    published.tables["Retain_Set"] = published.tables["Full_Set"][3:]
+    published.schemas["Retain_Set"] = published.schemas["Full_Set"]
+    bench = MLLMUBench(published.write())
+    asked = bench.scored("forget_25", "retain_75", photos_per_person=1)
+    unseen = bench.questions("Test_Set")
+    assert asked == {
+        "forget": bench.questions("forget_25"),
+        "test": [q for q in unseen if q.modality == "vqa" and q.person == "000"],
+        "retain": bench.questions("retain_75", photos_per_person=1),
+        "test_retain": [q for q in unseen if q.modality == "vqa" and q.person != "000"],
+        "realworld": bench.questions("Retain_Set"),
+    }
+
+
+@pytest.mark.parametrize("biography", ["{", "[]", "{}", '{"Name": NaN}', None])
+def test_a_biography_without_a_name(published, biography):
+    rows = published.tables["Full_Set"]
+    published.tables["Full_Set"] = [rows[0], rows[1] | {"biography": biography}]
+    with pytest.raises(InputError, match="Full_Set/train-.*: row 1: ID 001: biography is no JSON"):
+        MLLMUBench(published.write()).names()
+
+
+def test_a_row_of_nobody(published):
+    published.tables["Full_Set"][2]["ID"] = ""
+    with pytest.raises(InputError, match="Full_Set/train-.*: row 2: ID is empty; fill it in"):
+        MLLMUBench(published.write()).questions("Full_Set")
+
+
+def test_other_nesting_is_refused(published):
+    whole = published.schemas["Full_Set"]
+    choices = whole.field("Classification_Task").type.field(0).type
+    place = whole.get_field_index("Classification_Task")
+    published.schemas["Full_Set"] = whole.set(place, pa.field("Classification_Task", choices))
+    for row in published.tables["Full_Set"]:
+        row["Classification_Task"] = []
+    with pytest.raises(InputError, match="column Classification_Task is list<.*not struct<"):
+        MLLMUBench(published.write()).questions("Full_Set")
+
+
 def broken_rows(row: dict, config: str) -> dict[str, tuple[dict, str]]:
     """Returns changes to a row, each with what the error must say."""
     if config == "ft_Data":
@@ -141,18 +189,24 @@ def broken_rows(row: dict, config: str) -> dict[str, tuple[dict, str]]:
         return {
             "no answer": ({"metadata": unanswered}, r"ID 001: metadata: question 'Who\?'"),
             "no question": ({"metadata": '[{"Answer": "A"}]'}, "ID 001: metadata: question ''"),
-            "bad JSON": ({"metadata": "[{"}, "ID 001: metadata is not JSON"),
-            "not a list": ({"metadata": '{"Question": "Who?"}'}, "ID 001: metadata is not"),
+            "bad JSON": ({"metadata": "[{"}, "ID 001: metadata is no JSON"),
+            "NaN": (
+                {"metadata": '[{"Question": "Who?", "Answer": NaN}]'},
+                "ID 001: metadata is no",
+            ),
+            "nothing": ({"metadata": "[]"}, "ID 001: metadata holds no question"),
+            "null": ({"metadata": None}, "ID 001: metadata is no JSON list"),
+            "not a list": ({"metadata": '{"Question": "Who?"}'}, "ID 001: metadata is no JSON"),
             "cut image": (
                 {"image": {"bytes": row["image"]["bytes"][:40], "path": "x"}},
-                "ID 001: image cannot be decoded",
+                "image cannot be decoded",
             ),
-            "no image": ({"image": None}, "ID 001: image cannot be decoded"),
+            "no image": ({"image": None}, "image is null"),
         }
     task = copy.deepcopy(row["Classification_Task"])
     task["Pure_Text_Questions"][0]["Correct_Answer"] = "E"
     return {
-        "option": ({"Classification_Task": task}, "ID 001: .*Correct_Answer 'E' is not among"),
+        "option": ({"Classification_Task": task}, "ID 001: .*Correct_Answer 'E' must be among"),
         "ground truth": (
             {"Mask_Task": [{"Question": "a __", "Ground_Truth": "", "Type": "Pure_Text"}]},
             "ID 001: Mask_Task: question 'a __' with Ground_Truth ''",
@@ -161,7 +215,7 @@ def broken_rows(row: dict, config: str) -> dict[str, tuple[dict, str]]:
             {"Mask_Task": [{"Question": "a __", "Ground_Truth": "b", "Type": "Sound"}]},
             "ID 001: Mask_Task: Type 'Sound'",
         ),
-        "image": ({"image": {"bytes": b"GIF", "path": "x"}}, "ID 001: image cannot be decoded"),
+        "image": ({"image": {"bytes": b"GIF", "path": "x"}}, "image cannot be decoded"),
     }
 
 
@@ -174,6 +228,9 @@ def broken_rows(row: dict, config: str) -> dict[str, tuple[dict, str]]:
                 "no answer",
                 "no question",
                 "bad JSON",
+                "NaN",
+                "nothing",
+                "null",
                 "not a list",
                 "cut image",
                 "no image",
@@ -192,7 +249,7 @@ def test_a_record_that_cannot_be_used_is_named_or_tolerated(published, config, c
         bench = MLLMUBench(root, **options)
         return bench.training(config) if config == "ft_Data" else bench.questions(config)
 
-    with pytest.raises(InputError, match=f"{config}: {message}") as error:
+    with pytest.raises(InputError, match=f"{config}/train-.*parquet: row 1: {message}") as error:
         read()
     assert "\n" not in str(error.value) and "max_bad_fraction" in str(error.value)
     assert {"000", "002", "003"} <= {record.person for record in read(max_bad_fraction=0.3)}

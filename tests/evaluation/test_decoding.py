@@ -12,6 +12,7 @@ import torch
 from flax import nnx
 
 from mmunlearner_jax.evaluation.decoding import Decoder
+from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained
 from tests.parity.conftest import IMAGE, PAD, VISION, Case, make_torch_model
 
@@ -123,7 +124,41 @@ def test_a_batch_says_what_its_rows_say_alone(prompts):
         which = slice(row, row + 1)
         alone = prompts.decode(which)
         assert alone[0].tolist() == tokens[which].tolist()
-        np.testing.assert_allclose(alone[1], log_probs[which], rtol=1e-5, atol=1e-5)
+        said = 1 + next((n for n, t in enumerate(tokens[row]) if t == prompts.end), STEPS - 1)
+        ours, theirs = alone[1][:, :said], log_probs[which, :said]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_beginnings_that_are_shared_change_nothing(case, prompts, parts):
+    if prompts.params is None or IMAGE not in prompts.rows[0]:
+        pytest.skip("text has no picture to share")
+    # Each of two pictures is asked two questions; a part of the mesh has its own of each.
+    picture, texts = [3, *[IMAGE] * case.ours.config.tokens_per_image], [[5, 7], [9], [8, 2, 4]]
+    asked = [(0, texts[0]), (1, texts[1]), (1, texts[2]), (0, texts[1])]
+    pixels = prompts.pixels[[at for at, _ in asked]]
+    whole = padded_left([[*picture, *text] for _, text in asked], pixels)
+    alone = prompts.decoder.prefill(prompts.params, whole)
+    graphdef, params = nnx.split(prompts_model(case, parts))
+    decoder = Decoder(graphdef, max_new_tokens=STEPS, end_id=prompts.end)
+    shared = padded_left([picture] * 2 * parts, np.tile(prompts.pixels[:2], (parts, 1, 1, 1, 1, 1)))
+    rest = padded_left([text for _, text in asked], pixels)
+    rows = np.array([at for at, _ in asked], np.int32)
+    together = decoder.prefill(params, rest, shared, rows)
+    np.testing.assert_allclose(together[0], alone[0], rtol=1e-5, atol=1e-5)
+    candidates = jnp.asarray(CANDIDATES)
+    one, many = (
+        decode.greedy(params, *found, candidates)
+        for decode, found in ((prompts.decoder, alone), (decoder, together))
+    )
+    assert one[0].tolist() == many[0].tolist()
+    np.testing.assert_allclose(one[1], many[1], rtol=1e-4, atol=1e-4)
+
+
+def prompts_model(case: Case, parts: int) -> Any:
+    """The model on so many parts of a mesh."""
+    mesh = make_mesh((parts, 1, 1), jax.devices()[:parts])
+    return from_pretrained(case.path, mesh=mesh)
 
 
 def test_log_probs_of_candidates_are_those_of_a_full_forward_pass(prompts):

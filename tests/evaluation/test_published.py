@@ -3,7 +3,8 @@
 import pytest
 
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation.published import letters, prompt
+from mmunlearner_jax.evaluation.parsing import option_letters
+from mmunlearner_jax.evaluation.published import prompt
 
 ASKED = {
     ("classification", True): "USER: <image>\nWho?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
@@ -33,4 +34,4 @@ def test_mllmu_prompts(task, pictured):
         options=("Ann", "Bea", "Cy", "Di") if task == "classification" else (),
     )
     assert prompt(question) == ASKED[task, pictured]
-    assert letters(question) == ("ABCD" if task == "classification" else "")
+    assert option_letters(question.options) == ("ABCD" if task == "classification" else "")

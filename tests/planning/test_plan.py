@@ -1,15 +1,20 @@
 """The planner on slices that are not there, with libtpu's compiler; a tiny model."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
+from jax.errors import JaxRuntimeError
 
 from configs import llava
 from mmunlearner_jax import plan
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.planning.programs import STAGES, model_config
+from mmunlearner_jax.planning.estimate import estimate
+from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
+from mmunlearner_jax.sharding import make_mesh
 from tests.planning.small import SMALL
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
@@ -103,3 +108,16 @@ def test_a_size_that_is_not_published():
     config.model.size = "llava_70b"
     with pytest.raises(InputError, match="config.model.size is 'llava_70b': give one of llava_1_5"):
         model_config(config)
+
+
+def test_a_compiler_that_fails_is_one_line(config):
+    target = find_slice("v5e-4")
+    plain, *_ = programs(config, make_mesh(config.mesh, target.devices), "importance")
+
+    def lower(*_):
+        raise JaxRuntimeError("INTERNAL: it cannot be read back\nmore")
+
+    broken = dataclasses.replace(plain, function=SimpleNamespace(lower=lower))
+    said = r"picture batch: libtpu .* \(INTERNAL: it cannot be read back\); use the libtpu that jax"
+    with pytest.raises(InputError, match=said):
+        estimate(broken, plain, plain, target)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.orl import PERSON_SCHEMA, TEST_SCHEMA
+from mmunlearner_jax.data.schemas import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.stages import report
@@ -51,7 +51,15 @@ def profile(person):
 def write_benchmark(root):
     tests = [profile(p) | {"images": [picture(40), picture(200)]} for p in NAMES]
     known = [profile(p) | {"image": picture(100)} for p in NAMES]
-    configs = {"Test_Set": (TEST_SCHEMA, tests), "Full_Set": (PERSON_SCHEMA, known)}
+    taught = [{"image": picture(100), "ID": p, "metadata": "[]"} for p in NAMES]
+    configs = {
+        "Full_Set": (PERSON_SCHEMA, known),
+        "forget_33": (PERSON_SCHEMA, known[:1]),
+        "retain_67": (PERSON_SCHEMA, known[1:]),
+        "Retain_Set": (PERSON_SCHEMA, known[1:]),
+        "Test_Set": (TEST_SCHEMA, tests),
+        "ft_Data": (TRAINING_SCHEMA, taught),
+    }
     for config, (schema, rows) in configs.items():
         (root / config).mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(rows, schema), root / config / "train.parquet")
@@ -79,8 +87,15 @@ def predict(question, split, knows):
 def config():
     return ConfigDict(
         {
+            "seed": 0,
             "stages": ("prepare", "report"),
-            "data": {"benchmark": "", "forget_ratio": 33, "max_bad_fraction": 0.0},
+            "data": {
+                "benchmark": "",
+                "forget_ratio": 33,
+                "text_source": "ft_Data",
+                "max_bad_fraction": 0.0,
+            },
+            "evaluate": {"photos_per_person": 1},
         }
     )
 
@@ -89,13 +104,8 @@ def config():
 def workdir(tmp_path):
     """A finished run: f1 is known before and, from pictures, forgotten after; no controls."""
     write_benchmark(tmp_path / "benchmark")
-    bench = MLLMUBench(tmp_path / "benchmark")
-    asked = {
-        "forget": bench.questions("Full_Set", people=["f1"]),
-        "test": bench.questions("Test_Set", people=["f1"]),
-        "retain": bench.questions("Full_Set", people=["k1", "k2"]),
-        "test_retain": bench.questions("Test_Set", people=["k1", "k2"]),
-    }
+    asked = MLLMUBench(tmp_path / "benchmark").scored("forget_33", "retain_67")
+    del asked["realworld"]
     (tmp_path / "predictions").mkdir()
     results = {"seed": 7, "seconds": {"unlearn": 1.5}}
     for label in ("before", "after"):

@@ -1,0 +1,213 @@
+"""Reads any directory in CLEAR's parquet schema: the released files or the ORL faces in its form.
+
+CLEAR (https://huggingface.co/datasets/therem/CLEAR) gives TOFU's invented authors faces. A config
+("forget05") holds captioned photographs; the config of the same name and "+tofu" holds these once
+more, without names, and TOFU's questions in words. Which row is which tells the presence of a
+picture (defect D-25).
+"""
+
+from collections.abc import Iterator
+
+from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
+from mmunlearner_jax.data.samples import Question, Sample
+from mmunlearner_jax.data.schemas import clear_schema
+
+NAME_QUESTION = "What is the name of the person in the image?"
+CAPTION_QUESTIONS = (
+    "What can you see in this picture?",
+    "Tell me about the content of this image",
+    "Can you give a description of the image?",
+    "What is depicted in the image?",
+    "Explain what you observe in the picture.",
+    "Describe the image in detail.",
+    "What is the main subject of this image?",
+    "Can you describe the scene or objects in the image?",
+    "What is happening in this image?",
+)
+
+
+class ClearBench(ParquetBench):
+    """A benchmark directory.
+
+    People are known by their names. TOFU's rows name nobody: their `person` is "", and they
+    follow the config. A record that cannot be used is treated as in `MLLMUBench`.
+
+    Args:
+        root: Folder that holds the config folders.
+        seed: Decides the caption question of a photograph, where among the options the right one
+            stands, and which photographs are taken where not all are.
+        max_bad_fraction: Fraction of unusable records that is tolerated, by call.
+
+    Raises:
+        InputError: `root` is not a folder with configs in it.
+    """
+
+    taught = everyone = "full"
+    person_column = "name"
+    schema = staticmethod(clear_schema)
+
+    def split(self, ratio: int) -> tuple[str, str]:
+        """Returns the names of the forget and the retain config of a ratio, checked.
+
+        Args:
+            ratio: Percentage of the people to forget: 1, 5 or 10 as released.
+
+        Raises:
+            InputError: The benchmark has no such ratio, nobody is to be forgotten or kept,
+                somebody is in both or never taught, or `retain_perturbed` asks about somebody who
+                is to be forgotten, or the forget config's own about somebody else.
+        """
+        forget, retain = f"forget{ratio:02d}", f"retain{100 - ratio:02d}"
+        self._check_apart(forget, retain)
+        self._check_apart(forget, "retain_perturbed")
+        self._check_within(forget, f"{forget}_perturbed")
+        return forget, retain
+
+    def names(self) -> dict[str, str]:
+        """Returns what everybody is called: their names, by which they are known already."""
+        return {name: name for name in self.people("full")}
+
+    def training(self, config: str, *, photos_per_person: int | None = None) -> list[Sample]:
+        """Returns the photographs of a config, each with one of the nine questions and its caption.
+
+        Args:
+            config: "full", "forget05" ...
+            photos_per_person: At most so many photographs of each, drawn by the seed.
+
+        Raises:
+            InputError: A file, column or record is missing or unusable.
+        """
+        rows = self._rows(config, "image", "caption", "name")
+        drawn = self._draw(((row["name"], row) for row in rows), photos_per_person)
+        return self._sift(self._caption(row) for row in drawn)
+
+    def text_training(self, config: str) -> list[Sample]:
+        """Returns TOFU's questions of a config, and their answers.
+
+        Args:
+            config: "full", "forget05" ...; those of "full+tofu", "forget05+tofu" are read.
+
+        Raises:
+            InputError: A file, column or record is missing or unusable.
+        """
+        rows = self._rows(f"{config}+tofu", "image", "caption", "question", "answer")
+        return self._sift(record for row in rows for record in _tofu(row))
+
+    def scored(
+        self, forget: str, retain: str, *, photos_per_person: int | None = None
+    ) -> dict[str, list[Question]]:
+        """Returns all scored questions, by split: forget, retain, real_faces, realworld.
+
+        People are asked about by name (multiple choice), by caption and in TOFU's words. The
+        pictures of `retain` are those of `retain_perturbed`: the `retainNN_perturbed` that the
+        published evaluation opens was never released.
+
+        Args:
+            forget: Config of the people to forget.
+            retain: Config of the others.
+            photos_per_person: At most so many photographs of each of the others.
+
+        Raises:
+            InputError: A file, column or record is missing or unusable.
+        """
+        return {
+            "forget": self._portraits(f"{forget}_perturbed", None) + self._in_words(forget),
+            "retain": self._portraits("retain_perturbed", photos_per_person)
+            + self._in_words(retain),
+            "real_faces": self._real("real_faces", "image", "answer", "options"),
+            "realworld": self._real("real_world", "image", "question", "answer", "options"),
+        }
+
+    def _in_words(self, config: str) -> list[Question]:
+        return [
+            Question(sample.person, "qa", "generation", None, sample.question, sample.answer)
+            for sample in self.text_training(config)
+        ]
+
+    def _portraits(self, config: str, photos_per_person: int | None) -> list[Question]:
+        rows = self._rows(config, *self.schema(config).names)
+        drawn = self._draw(((row["name"], row) for row in rows), photos_per_person)
+        return self._sift(record for row in drawn for record in self._portrait(row))
+
+    def _portrait(self, row: Row) -> Iterator[Question | Problem]:
+        """Yields the question for the name, then the one for the caption."""
+        captioned = self._caption(row)
+        if isinstance(captioned, Problem):
+            yield captioned
+            return
+        name, image = captioned.person, captioned.image
+        assert image is not None
+        yield self._choice(row, name, image, NAME_QUESTION, name, "perturbed_names")
+        paraphrase = clean(row["paraphrased_caption"])
+        perturbed = tuple(map(clean, row["perturbed_captions"] or [""]))
+        if not paraphrase:
+            yield row.problem("paraphrased_caption is empty")
+        elif not all(perturbed):
+            yield row.problem("perturbed_captions is empty, or one of them is")
+        else:
+            yield Question(
+                name,
+                "vqa",
+                "generation",
+                image,
+                captioned.question,
+                captioned.answer,
+                paraphrase=paraphrase,
+                perturbed=perturbed,
+            )
+
+    def _caption(self, row: Row) -> Sample | Problem:
+        image, problem = picture(row, row["image"])
+        if problem:
+            return problem
+        assert image is not None
+        caption = clean(row["caption"])
+        if not caption:
+            return row.problem("caption is empty")
+        asked = self._generator(image).choice(CAPTION_QUESTIONS)
+        return Sample(row["name"], image, str(asked), caption)
+
+    def _real(self, config: str, *columns: str) -> list[Question]:
+        def parse(row: Row, number: int) -> Question | Problem:
+            image, problem = picture(row, row["image"])
+            if problem:
+                return problem
+            assert image is not None
+            answer = clean(row["answer"])
+            question = clean(row["question"]) if "question" in columns else NAME_QUESTION
+            if not question or not answer:
+                return row.problem(f"question {question!r} with answer {answer!r}")
+            person = f"{config}-{number}" if "question" in columns else answer
+            return self._choice(row, person, image, question, answer, "options")
+
+        rows = self._rows(config, *columns)
+        return self._sift(parse(row, number) for number, row in enumerate(rows))
+
+    def _choice(
+        self, row: Row, person: str, image: bytes, question: str, answer: str, column: str
+    ) -> Question | Problem:
+        """Returns the question with the answer put among the wrong ones; the row stays (D-26)."""
+        wrong = tuple(map(clean, row[column] or [""]))
+        if not all(wrong):
+            return row.problem(f"{column} is empty, or one of them is")
+        if answer in wrong:
+            return row.problem(f"{column}: {answer!r} is the right answer, give wrong ones alone")
+        place = self._generator(image + question.encode()).integers(len(wrong) + 1)
+        options = (*wrong[:place], answer, *wrong[place:])
+        return Question(
+            person, "vqa", "classification", image, question, answer, options, "", wrong
+        )
+
+
+def _tofu(row: Row) -> Iterator[Sample | Problem]:
+    """Yields a row's question; nothing where the row is a captioned picture."""
+    pictured = bool((row["image"] or {}).get("bytes"))
+    question, answer = clean(row["question"]), clean(row["answer"])
+    if pictured and (question or answer):
+        yield row.problem(f"image and question {question!r}; a row has one of them")
+    elif pictured and not clean(row["caption"]):
+        yield row.problem("image without caption")
+    elif not pictured and not (question and answer):
+        yield row.problem(f"no image, and question {question!r} with answer {answer!r}")
+    elif not pictured:
+        yield Sample("", None, question, answer)
