@@ -97,9 +97,12 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.controls = ()
     config.evaluate = ConfigDict(
         dict(
+            protocol="strict",  # or "released", the published parser; "plain" as in configs/orl.py
+            shots=0,  # 1: MLLMU-Bench's few-shot setting, which shows one person's questions solved
+            splits=("forget", "test", "retain", "realworld"),  # (): all
             photos_per_person=1,
-            # "published": MLLMU-Bench's prompts, zero-shot; "template": as in configs/orl.py.
-            decode=dict(batch_size=16, max_new_tokens=50, prompts="published"),
+            reference="",  # workdir of an evaluated retain-only run, for forget quality
+            decode=dict(batch_size=16, max_new_tokens=50),
         )
     )
     return with_semantics(config, semantics)

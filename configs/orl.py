@@ -123,6 +123,14 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.controls = ("no_forget_text", "random_mask", "no_mask", "ga")
     config.evaluate = ConfigDict(
-        dict(photos_per_person=2, decode=dict(batch_size=64, max_new_tokens=16, prompts="template"))
+        dict(
+            # The question alone: the model knows no letters ("strict", "released").
+            protocol="plain",
+            shots=0,
+            splits=(),  # all
+            photos_per_person=2,
+            reference="",
+            decode=dict(batch_size=64, max_new_tokens=16),
+        )
     )
     return with_semantics(config, semantics)

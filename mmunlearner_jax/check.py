@@ -39,7 +39,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "unlearn.optimizers": (1, 2),
     "model.remat": ("none", "full", "dots"),
     "model.attention": tuple(KERNELS),
-    "evaluate.decode.prompts": ("template", "published"),
+    "evaluate.protocol": ("plain", "strict", "released"),
+    "evaluate.shots": (0, 1),
     "model.param_dtype": ("float32", "bfloat16", "float16"),
     "model.compute_dtype": ("float32", "bfloat16", "float16"),
 }
@@ -102,6 +103,8 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key, known in NAMES.items():
         if unknown := [name for name in values.get(key, ()) if name not in known]:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
+    if values.get("evaluate.shots") and values["evaluate.protocol"] == "plain":
+        refuse("evaluate.shots", "0, or the protocol 'strict' or 'released'")
     for key in ("importance.examples", "unlearn.stop_examples"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (all) or more")

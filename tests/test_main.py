@@ -122,12 +122,7 @@ def test_llava_needs_a_checkpoint(command, tmp_path):
 
 
 def test_torch_and_tensorflow_are_not_imported(tmp_path):
-    """By none of our files, and by nothing that `import mmunlearner_jax.main` loads."""
-    for file in (ROOT / "mmunlearner_jax").rglob("*.py"):
-        for line in file.read_text().splitlines():
-            assert not line.strip().startswith(
-                ("import torch", "from torch", "import tensorflow", "from tensorflow")
-            ), file
+    """By nothing that `import mmunlearner_jax.main` loads; test_package looks at our files."""
     program = (
         "import sys, mmunlearner_jax.main; print({'torch', 'tensorflow'} & sys.modules.keys())"
     )

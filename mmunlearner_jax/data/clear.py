@@ -13,6 +13,8 @@ from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.schemas import clear_schema
 
 NAME_QUESTION = "What is the name of the person in the image?"
+# CLEAR's own code asks for likelihoods of names so; the blank at the end is published.
+NAME_OPENING = "The name of the person on the image is "
 CAPTION_QUESTIONS = (
     "What can you see in this picture?",
     "Tell me about the content of this image",
@@ -98,7 +100,7 @@ class ClearBench(ParquetBench):
     ) -> dict[str, list[Question]]:
         """Returns all scored questions, by split: forget, retain, real_faces, realworld.
 
-        People are asked about by name (multiple choice), by caption and in TOFU's words. The
+        People are asked about by name (multiple choice and open), by caption and in TOFU's words. The
         pictures of `retain` are those of `retain_perturbed`: the `retainNN_perturbed` that the
         published evaluation opens was never released.
 
@@ -130,14 +132,15 @@ class ClearBench(ParquetBench):
         return self._sift(record for row in drawn for record in self._portrait(row))
 
     def _portrait(self, row: Row) -> Iterator[Question | Problem]:
-        """Yields the question for the name, then the one for the caption."""
+        """Yields the questions for the name, then the one for the caption."""
         captioned = self._caption(row)
         if isinstance(captioned, Problem):
             yield captioned
             return
         name, image = captioned.person, captioned.image
         assert image is not None
-        yield self._choice(row, name, image, NAME_QUESTION, name, "perturbed_names")
+        asked = NAME_QUESTION, NAME_OPENING
+        yield from self._choice(row, name, image, asked, name, "perturbed_names")
         paraphrase = clean(row["paraphrased_caption"])
         perturbed = tuple(map(clean, row["perturbed_captions"] or [""]))
         if not paraphrase:
@@ -168,35 +171,44 @@ class ClearBench(ParquetBench):
         return Sample(row["name"], image, str(asked), caption)
 
     def _real(self, config: str, *columns: str) -> list[Question]:
-        def parse(row: Row, number: int) -> Question | Problem:
-            image, problem = picture(row, row["image"])
-            if problem:
-                return problem
-            assert image is not None
-            answer = clean(row["answer"])
-            question = clean(row["question"]) if "question" in columns else NAME_QUESTION
-            if not question or not answer:
-                return row.problem(f"question {question!r} with answer {answer!r}")
-            person = f"{config}-{number}" if "question" in columns else answer
-            return self._choice(row, person, image, question, answer, "options")
-
         rows = self._rows(config, *columns)
-        return self._sift(parse(row, number) for number, row in enumerate(rows))
+        return self._sift(q for number, row in enumerate(rows) for q in self._known(row, number))
+
+    def _known(self, row: Row, number: int) -> Iterator[Question | Problem]:
+        """Yields the questions about what was never taught as the authors were."""
+        image, problem = picture(row, row["image"])
+        if problem:
+            yield problem
+            return
+        assert image is not None
+        answer = clean(row["answer"])
+        if "question" not in row.cells:
+            person, asked = answer, (NAME_QUESTION, NAME_OPENING)
+        else:
+            question = clean(row["question"])
+            person, asked = f"real_world-{number}", (question, question)
+        if asked[0] and answer:
+            yield from self._choice(row, person, image, asked, answer, "options")
+        else:
+            yield row.problem(f"question {asked[0]!r} with answer {answer!r}")
 
     def _choice(
-        self, row: Row, person: str, image: bytes, question: str, answer: str, column: str
-    ) -> Question | Problem:
-        """Returns the question with the answer put among the wrong ones; the row stays (D-26)."""
+        self, row: Row, person: str, image: bytes, asked: tuple[str, str], answer: str, column: str
+    ) -> Iterator[Question | Problem]:
+        """Yields multiple choice and the open question, in the two wordings.
+
+        The answer is put among the wrong ones of a column; the row stays as it is (D-26).
+        """
         wrong = tuple(map(clean, row[column] or [""]))
         if not all(wrong):
-            return row.problem(f"{column} is empty, or one of them is")
-        if answer in wrong:
-            return row.problem(f"{column}: {answer!r} is the right answer, give wrong ones alone")
-        place = self._generator(image + question.encode()).integers(len(wrong) + 1)
-        options = (*wrong[:place], answer, *wrong[place:])
-        return Question(
-            person, "vqa", "classification", image, question, answer, options, "", wrong
-        )
+            yield row.problem(f"{column} is empty, or one of them is")
+        elif answer in wrong:
+            yield row.problem(f"{column}: {answer!r} is the right answer, give wrong ones alone")
+        else:
+            place = self._generator(image + asked[0].encode()).integers(len(wrong) + 1)
+            options = (*wrong[:place], answer, *wrong[place:])
+            yield Question(person, "vqa", "classification", image, asked[0], answer, options)
+            yield Question(person, "vqa", "naming", image, asked[1], answer, perturbed=wrong)
 
 
 def _tofu(row: Row) -> Iterator[Sample | Problem]:

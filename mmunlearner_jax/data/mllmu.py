@@ -181,28 +181,34 @@ class MLLMUBench(ParquetBench):
     ) -> dict[str, list[Question]]:
         """Returns all scored questions, by split: forget, test, retain, test_retain, realworld.
 
-        `test*` ask about the photographs of `Test_Set`, that no stage trains on. Their text twins
-        are those of `forget` and `retain`, and are not asked twice.
+        `test*` ask about the photographs of `Test_Set`, that no stage trains on. Where their text
+        questions are all those of `forget` and `retain` again, these are not asked twice.
 
         Args:
             forget: Config of the people to forget.
             retain: Config of the others.
-            photos_per_person: At most so many photographs of each of the others.
+            photos_per_person: At most so many photographs of each of the others, and so many
+                unseen ones of everybody (published: one, at random).
 
         Raises:
             InputError: As for `questions`.
         """
 
-        def unseen(config: str) -> list[Question]:
+        def unseen(config: str, seen: list[Question]) -> list[Question]:
             self._check_within("Test_Set", config)
-            asked = self.questions("Test_Set", people=self.people(config))
-            return [question for question in asked if question.modality == "vqa"]
+            asked = self.questions(
+                "Test_Set", people=self.people(config), photos_per_person=photos_per_person
+            )
+            twins = set(seen).issuperset(q for q in asked if q.modality == "qa")
+            return [q for q in asked if q.modality == "vqa"] if twins else asked
 
+        forgotten = self.questions(forget)
+        kept = self.questions(retain, photos_per_person=photos_per_person)
         return {
-            "forget": self.questions(forget),
-            "test": unseen(forget),
-            "retain": self.questions(retain, photos_per_person=photos_per_person),
-            "test_retain": unseen(retain),
+            "forget": forgotten,
+            "test": unseen(forget, forgotten),
+            "retain": kept,
+            "test_retain": unseen(retain, kept),
             "realworld": self.questions("Retain_Set"),
         }
 

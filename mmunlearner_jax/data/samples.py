@@ -39,6 +39,7 @@ class Question:
         options: The options' texts in the order of their letters; empty unless multiple choice.
         paraphrase: The answer in other words, "" where the benchmark has none.
         perturbed: Wrong answers of the same form, for truth ratios.
+        shots: Solved questions of the same kind that are shown before (few-shot).
     """
 
     person: str
@@ -50,3 +51,4 @@ class Question:
     options: tuple[str, ...] = ()
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
+    shots: tuple["Question", ...] = ()

@@ -49,13 +49,14 @@ def scored(line: Mapping[str, Any]) -> dict[str, Any]:
     """A prediction line with what follows from the model's answer alone.
 
     Multiple choice: the most likely option is the choice; where the model was asked for a letter,
-    the released parser reads it as well (D-27). A blank is right if its words occur in the answer
-    (the published test); as wordy answers have an advantage there, the exact match and the number
-    of words stand beside it (D-32). An open answer gets ROUGE and BLEU.
+    the released parser reads it as well (D-27), and it decides where no option was scored. A blank
+    or a name is right if its words occur in the answer (the published test); as wordy answers have
+    an advantage there, the exact match and the number of words stand beside a blank (D-32). An open
+    answer gets ROUGE and BLEU.
 
     Args:
-        line: with `task`, `answer`, `options`, `response`, and `scores` of the options in nats;
-            maybe `letters`: true, where the response was to be a letter, or the `letter` read.
+        line: with `task`, `answer`, `options`, `response`, and `scores` of the options in nats, or
+            none; maybe `letters`: true, where the response was to be a letter.
 
     Returns:
         The line with `rougeL` and `correct`; multiple choice: `choice`, and with letters `letter`
@@ -66,9 +67,7 @@ def scored(line: Mapping[str, Any]) -> dict[str, Any]:
     rouges = {name: round(value, 4) for name, value in rouge(answer, response).items()}
     found: dict[str, Any] = {"rougeL": rouges["rougeL"]}
     if line["task"] == "classification":
-        found["choice"] = line["options"][int(np.argmax(line["scores"]))]
-        found["correct"] = found["choice"] == answer
-        found |= _scored_letter(line)
+        found |= _scored_choice(line)
     else:
         found["correct"] = answer.lower() in response.lower()
     if line["task"] == "cloze":
@@ -78,18 +77,21 @@ def scored(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**line, **found}
 
 
-def _scored_letter(line: Mapping[str, Any]) -> dict[str, Any]:
-    letters = option_letters(line["options"])
-    if line.get("letters"):
-        letter = offered_letter(line["response"], letters)
-    elif "letter" in line:
-        letter = line["letter"]
+def _scored_choice(line: Mapping[str, Any]) -> dict[str, Any]:
+    options, letters = line["options"], option_letters(line["options"])
+    letter = offered_letter(line["response"], letters)
+    if line["scores"]:
+        choice = options[int(np.argmax(line["scores"]))]
     else:
-        return {}
-    # Of two options with the right text, either letter is right.
-    lettered = zip(letters, line["options"], strict=True)
-    right = [one for one, option in lettered if option == line["answer"]]
-    return {"letter": letter, "letter_correct": letter in right}
+        choice = None if letter is None else options[letters.index(letter)]
+    found = {"choice": choice, "correct": choice == line["answer"]}
+    if line.get("letters"):
+        # Of two options with the right text, either letter is right.
+        right = [
+            one for one, option in zip(letters, options, strict=True) if option == line["answer"]
+        ]
+        found |= {"letter": letter, "letter_correct": letter in right}
+    return found
 
 
 def accuracy(correct: Sequence[bool]) -> dict[str, Any]:
@@ -123,6 +125,7 @@ _SUMMARIES = {
         "cloze_exact": ("exact", accuracy),
         "words": ("words", mean_score),
     },
+    "naming": {"naming": ("correct", accuracy)},
     "generation": {
         name: (name, mean_score) for name in ("rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu")
     },

@@ -1,7 +1,8 @@
-"""MLLMU-Bench's prompts for LLaVA, letter for letter, without demonstrations.
+"""Both benchmarks' prompts for LLaVA, letter for letter.
 
-Source: the templates in `MLLMU_eval.py` of MMUnlearner's published code. They do not go through the
-chat template; blanks and line ends are as published, uneven as they are.
+Sources: the templates in `MLLMU_eval.py` and `CLEAR_eval.py` of MMUnlearner's published code.
+MLLMU-Bench's do not go through the chat template; blanks and line ends are as published, uneven
+as they are. CLEAR's do.
 """
 
 from mmunlearner_jax.data.samples import Question
@@ -13,8 +14,8 @@ _FILL = "Please **ONLY** provide the correct answer that should replace the [Bla
 _SAY = "Answer the question based on your trained knowledge in one sentence{} in ENGLISH."
 
 
-def prompt(question: Question) -> str:
-    """The whole prompt, with `<image>` where there is a picture.
+def mllmu(question: Question) -> str:
+    """MLLMU-Bench's whole prompt, with `<image>` for every picture, the demonstrations' first.
 
     Args:
         question: Of any task; a blank is written "__".
@@ -26,9 +27,32 @@ def prompt(question: Question) -> str:
             return f"USER: <image>\n{asked}\nASSISTANT: "
         return f"USER: {question.question}\n{_SAY.format('')}\nASSISTANT:"
     if question.task == "classification":
-        options = zip(option_letters(question.options), question.options, strict=True)
-        block = [question.question, *(f"{letter}: {option}" for letter, option in options)]
-        asked = "\n".join([*block, _CHOOSE])
+        asked = f"{_listed(question, ': ')}\n{_CHOOSE}"
     else:
-        asked = f"{question.question.replace('__', '[Blank]')}\n{_FILL}"
-    return f"USER:{' <image>' if pictured else ''}\n{asked}\nASSISTANT:"
+        asked = _blank(question)
+    few = "".join(map(_demonstration, question.shots))
+    return f"{few}USER:{' <image>' if pictured else ''}\n{asked}\nASSISTANT:"
+
+
+def _demonstration(shot: Question) -> str:
+    if shot.task == "classification":
+        letter = option_letters(shot.options)[shot.options.index(shot.answer)]
+        image = " <image>" if shot.image is not None else ""
+        return f"USER:{image}\nQuestion: {_listed(shot, ': ')}\nCorrect Answer: {letter}\n"
+    image = "<image>" if shot.image is not None else ""  # no blank here, unlike elsewhere
+    return f"USER:{image}\n{_blank(shot)}\nCorrect Answer: {shot.answer}\n"
+
+
+def _blank(question: Question) -> str:
+    return f"{question.question.replace('__', '[Blank]')}\n{_FILL}"
+
+
+def clear(question: Question) -> str:
+    """What CLEAR's user says: a question, and its options a line each, without instruction."""
+    return _listed(question, ". ")
+
+
+def _listed(question: Question, mark: str) -> str:
+    options = zip(option_letters(question.options), question.options, strict=True)
+    lines = [f"{letter}{mark}{option}" for letter, option in options]
+    return "\n".join([question.question, *lines])

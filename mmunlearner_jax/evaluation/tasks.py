@@ -1,7 +1,11 @@
-"""Asks a model the scored questions: what it answers, and which option its answer wants."""
+"""Asks a model the scored questions: what it answers, and how likely other answers would be.
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+Axes: B questions of a batch, N decoded tokens, K candidates, S their tokens.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,27 +15,34 @@ from tqdm import tqdm
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation import published
+from mmunlearner_jax.evaluation.batching import Batch, Prompt, batches, cut, kinds, padded, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.metrics import scored
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
 from mmunlearner_jax.evaluation.parsing import option_letters
+from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.processes import is_first, to_host
-from mmunlearner_jax.sharding import process_rows, put_batch
+from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 
-# Prompts are padded to a multiple of this, so that a split compiles once or twice.
-LENGTH_MULTIPLE = 16
+Ids = list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A question in tokens: its prompt, the options to score, and all answers to weigh."""
+
+    question: Question
+    prompt: Prompt
+    options: list[Ids]
+    answers: list[Ids]
 
 
 class Answerer:
-    """Answers questions in batches of static shape; text and pictures apart.
+    """Answers questions greedily, in batches of static shape; text and pictures apart.
 
-    Zero-shot, greedy. Multiple choice is scored by likelihood, a blank is right if its words occur
-    in the answer (the published test), an open answer gets ROUGE and BLEU. With `prompts` of
-    "template" the question stands alone in the chat template, and the options are scored where the
-    model's own words want one (`options`); with "published" they are listed in MLLMU-Bench's prompt
-    (`published`), and their letters are scored at the start of the answer; the answer's own letter
-    is parsed besides, as published.
+    The part of a prompt up to its last picture is computed once a batch for all questions that
+    share it. How options are shown and scored is the protocol's; a question with wrong answers
+    (`perturbed`) gets the likelihoods of all its answers besides.
     """
 
     def __init__(
@@ -39,24 +50,24 @@ class Answerer:
         graphdef: nnx.GraphDef,
         encoder: Encoder,
         mesh: jax.sharding.Mesh,
+        protocol: Protocol,
         *,
         batch_size: int,
         max_new_tokens: int,
-        prompts: Literal["template", "published"] = "template",
     ):
         """Builds the programs.
 
         Args:
             graphdef: of the model.
-            encoder: makes prompts and their ids.
+            encoder: makes ids and pixels.
             mesh: whose devices share a batch.
+            protocol: whose wording and whose multiple choice.
             batch_size: questions answered at once; the last batch is filled with repetitions.
             max_new_tokens: the longest answer; options must fit behind its words.
-            prompts: whose wording and whose multiple choice.
         """
-        self._by_letter = prompts == "published"
         tokenizer = encoder.tokenizer
-        self._encoder, self._mesh, self._batch_size = encoder, mesh, batch_size
+        self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
+        self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", False).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
         self._decoder = Decoder(
@@ -77,109 +88,168 @@ class Answerer:
         Returns:
             One record per question, enough to score it again without the model.
         """
-        records: list[dict[str, Any] | None] = [None] * len(questions)
+        items = [self._item(question) for question in questions]
+        records: list[dict[str, Any]] = [{}] * len(items)
         with tqdm(
-            total=len(questions),
+            total=len(items),
             desc=f"{label}/{split}",
             unit="question",
             disable=not is_first(),
         ) as bar:
-            for rows in self._chunks(questions):
-                answered = self._answer_batch(params, [questions[i] for i in rows])
-                for i, record in zip(rows, answered, strict=True):
-                    records[i] = {"split": split, **record}
-                bar.update(len(rows))
-        return [r for r in records if r is not None]
+            for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):
+                for number, record in self._answer_kind(params, [items[n] for n in kind]):
+                    records[kind[number]] = {"split": split, **record}
+                    bar.update()
+        return records
 
-    def _chunks(self, questions: Sequence[Question]) -> Iterable[list[int]]:
-        for pictured in (True, False):
-            rows = [i for i, q in enumerate(questions) if (q.image is not None) == pictured]
-            for start in range(0, len(rows), self._batch_size):
-                yield rows[start : start + self._batch_size]
+    def _item(self, question: Question) -> Item:
+        shown = [*(shot.image for shot in question.shots), question.image]
+        images = [image for image in shown if image is not None]
+        ids = self._encoder.prompt_ids(self._protocol.prompt(question), images)
+        options: Sequence[str] = ()
+        if self._protocol.likelihood:
+            letters = option_letters(question.options)
+            options = letters if self._protocol.letters else question.options
+        answers = ()
+        if question.perturbed:
+            answers = (question.answer, *filter(None, [question.paraphrase]), *question.perturbed)
+        return Item(
+            question,
+            cut(ids, images, self._encoder.processor.image_token_id),
+            [self._words.ids(option) for option in options],
+            [self._words.ids(answer) for answer in answers],
+        )
 
-    def _answer_batch(self, params: Any, questions: list[Question]) -> list[dict[str, Any]]:
-        filled = [questions[i % len(questions)] for i in range(self._batch_size)]
-        logits, cache = self._decoder.prefill(params, self._prompts(filled))
-        choices = [option_letters(q.options) if self._by_letter else q.options for q in filled]
-        options = [[self._words.ids(o) for o in row] or [[0]] for row in choices]
-        width = max(map(len, options))
-        first = np.array([[(o * width)[k][0] for k in range(width)] for o in options], np.int32)
-        candidates = self._put({"k": first})["k"]
-        tokens, log_probs = to_host(self._decoder.greedy(params, logits, cache, candidates))
-        own = [self._until_end(row) for row in tokens]
-        slots = []
-        for b, choices in enumerate(options):
-            usable = self._decoder.max_new_tokens - max(map(len, choices))
-            if usable < 0:
-                raise InputError(
-                    f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}: an"
-                    f" option of {filled[b].question!r} is longer"
-                )
-            seen = log_probs[b, : usable + 1, : len(choices)]
-            starts = [0] if self._by_letter else self._words.boundaries(own[b])
-            slots.append(find_slot(seen, first[b, : len(choices)], starts))
-        scores = np.zeros((self._batch_size, width))
-        if width > 1:
-            scores = self._option_scores(params, logits, cache, own, slots, options, width)
-        return [
-            self._record(q, own[b], slots[b], scores[b, : len(q.options)].tolist())
-            for b, q in enumerate(questions)
-        ]
+    def _answer_kind(self, params: Any, items: list[Item]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields every item's number and record; the shapes of all batches are the same."""
+        longest = max((len(ids) for item in items for ids in item.answers), default=0)
+        weighed = max(len(item.answers) for item in items), rounded(longest)
+        choices = max(1, *(len(item.options) for item in items))
+        for batch in batches([item.prompt for item in items], self._batch_size, self._parts):
+            rows = [items[n] for n in batch.rows]
+            room = max(self._decoder.max_new_tokens, weighed[1])
+            logits, cache = self._prefill(params, items, batch, room)
+            first = np.zeros((len(rows), choices), np.int32)
+            for b, item in enumerate(rows):
+                first[b, : len(item.options)] = [ids[0] for ids in item.options]
+            wanted = self._put({"k": first})["k"]
+            tokens, log_probs = to_host(self._decoder.greedy(params, logits, cache, wanted))
+            own = [self._until_end(row) for row in tokens]
+            slots = [
+                self._slot(item, o, p) for item, o, p in zip(rows, own, log_probs, strict=True)
+            ]
+            scores = self._option_scores(params, logits, cache, rows, own, slots, log_probs)
+            likelihoods = self._likelihoods(params, logits, cache, rows, weighed)
+            for b in batch.asked:
+                record = self._record(rows[b], own[b], slots[b], scores[b], likelihoods[b])
+                yield batch.rows[b], record
 
-    def _prompts(self, questions: list[Question]) -> dict[str, jax.Array]:
-        encoded = [self._encoder.encode_prompt(self._prompt(q), q.image) for q in questions]
-        longest = max(len(e["input_ids"]) for e in encoded)
-        length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        batch = {
-            "input_ids": np.full((len(encoded), length), self._pad_id, np.int32),
-            "attention_mask": np.zeros((len(encoded), length), np.int32),
-        }
-        for row, e in enumerate(encoded):
-            n = len(e["input_ids"])
-            batch["input_ids"][row, length - n :] = e["input_ids"]
-            batch["attention_mask"][row, length - n :] = 1
-        if "pixel_values" in encoded[0]:
-            batch["pixel_values"] = np.stack([e["pixel_values"] for e in encoded])
-        return self._put(batch)
-
-    def _prompt(self, question: Question) -> str:
-        if self._by_letter:
-            return published.prompt(question)
-        return self._encoder.prompt(question.question, question.image is not None)
+    def _prefill(
+        self, params: Any, items: list[Item], batch: Batch, room: int
+    ) -> tuple[jax.Array, Any]:
+        prompts = [item.prompt for item in items]
+        length = rounded(max(len(prompt.rest) for prompt in prompts))
+        rest = padded([prompts[n].rest for n in batch.rows], length, self._pad_id)
+        if not prompts[0].images:
+            return self._decoder.prefill(params, self._put(rest), room=room)
+        length = rounded(max(len(prompt.beginning) for prompt in prompts))
+        shared = padded([prompts[n].beginning for n in batch.beginnings], length, self._pad_id)
+        shared["pixel_values"] = np.stack(
+            [self._encoder.pixels(prompts[n].images) for n in batch.beginnings]
+        )
+        rows = self._put({"of": batch.of})["of"]
+        return self._decoder.prefill(params, self._put(rest), self._put(shared), rows, room=room)
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        own = process_rows(self._mesh, self._batch_size)
+        own = process_rows(self._mesh, len(next(iter(batch.values()))))
         return put_batch({k: v[own] for k, v in batch.items()}, self._mesh)
 
-    def _until_end(self, tokens: np.ndarray) -> list[int]:
+    def _until_end(self, tokens: np.ndarray) -> Ids:
         ends = np.flatnonzero(tokens == self._decoder.end_id)
         return tokens[: ends[0] if ends.size else len(tokens)].tolist()
+
+    def _slot(self, item: Item, own: Ids, log_probs: np.ndarray) -> int:
+        """Behind how many of its own words the model is asked for an option."""
+        if self._protocol.letters or not item.options:
+            return 0
+        usable = self._decoder.max_new_tokens - max(map(len, item.options))
+        if usable < 0:
+            raise InputError(
+                f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}: an"
+                f" option of {item.question.question!r} is longer"
+            )
+        first = [ids[0] for ids in item.options]
+        return find_slot(log_probs[: usable + 1, : len(first)], first, self._words.boundaries(own))
 
     def _option_scores(
         self,
         params: Any,
         logits: jax.Array,
         cache: Any,
-        own: list[list[int]],
+        rows: list[Item],
+        own: list[Ids],
         slots: list[int],
-        options: list[list[list[int]]],
-        width: int,
-    ) -> np.ndarray:
-        """Log-likelihoods [B, K] of the options behind the model's own words."""
-        size = self._decoder.max_new_tokens
-        tokens = np.full((width, len(own), size), self._decoder.end_id, np.int32)
-        scored = np.zeros(tokens.shape, bool)
-        for b, (words, slot, choices) in enumerate(zip(own, slots, options, strict=True)):
-            for k, choice in enumerate(choices):
-                row = (words[:slot] + choice)[:size]
-                tokens[k, b, : len(row)] = row
-                scored[k, b, slot : len(row)] = True
-        return to_host(self._decoder.score(params, logits, cache, tokens, scored)).T
+        log_probs: np.ndarray,
+    ) -> list[list[float]]:
+        """Log-likelihoods of every row's options behind the model's own words, in nats."""
+        scores = [
+            log_probs[b, slots[b], : len(item.options)].tolist() for b, item in enumerate(rows)
+        ]
+        # An option of one token has been scored while decoding.
+        longer = {b: x for b, x in enumerate(rows) if any(len(ids) > 1 for ids in x.options)}
+        if longer:
+            behind = [
+                [(own[b][: slots[b]], ids) for ids in longer[b].options] if b in longer else []
+                for b in range(len(rows))
+            ]
+            longest = max(len(words + ids) for row in behind for words, ids in row)
+            size = min(rounded(longest), self._decoder.max_new_tokens)
+            found = self._scored(params, logits, cache, behind, log_probs.shape[2], size)
+            scores = [found[b] if b in longer else row for b, row in enumerate(scores)]
+        return scores
+
+    def _likelihoods(
+        self, params: Any, logits: jax.Array, cache: Any, rows: list[Item], weighed: tuple[int, int]
+    ) -> list[dict[str, Any]]:
+        """Mean log-probability per token of every row's true and wrong answers, as `statistics`."""
+        count, size = weighed
+        if not count:
+            return [{}] * len(rows)
+        given = [[([], ids) for ids in item.answers] for item in rows]
+        found = []
+        sums = self._scored(params, logits, cache, given, count, size)
+        for item, row in zip(rows, sums, strict=True):
+            answer, *others = [
+                round(total / len(ids), 5) for total, ids in zip(row, item.answers, strict=True)
+            ]
+            paraphrase = others.pop(0) if item.question.paraphrase else None
+            found.append({"answer": answer, "paraphrase": paraphrase, "perturbed": others})
+        return found
+
+    def _scored(
+        self,
+        params: Any,
+        logits: jax.Array,
+        cache: Any,
+        candidates: list[list[tuple[Ids, Ids]]],
+        count: int,
+        size: int,
+    ) -> list[list[float]]:
+        """Summed log-probabilities of the second part of each candidate, by row; K, S are given."""
+        tokens = np.full((count, len(candidates), size), self._decoder.end_id, np.int32)
+        wanted = np.zeros(tokens.shape, bool)
+        for b, row in enumerate(candidates):
+            for k, (before, ids) in enumerate(row):
+                end = len(before) + len(ids)
+                tokens[k, b, :end] = before + ids
+                wanted[k, b, len(before) : end] = True
+        sums = to_host(self._decoder.score(params, logits, cache, tokens, wanted)).T
+        return [sums[b, : len(row)].tolist() for b, row in enumerate(candidates)]
 
     def _record(
-        self, question: Question, own: list[int], slot: int, scores: list[float]
+        self, item: Item, own: Ids, slot: int, scores: list[float], likelihoods: dict[str, Any]
     ) -> dict[str, Any]:
-        response = self._words.text(own)
+        question = item.question
         record: dict[str, Any] = {
             "person": question.person,
             "modality": question.modality,
@@ -187,11 +257,15 @@ class Answerer:
             "question": question.question,
             "answer": question.answer,
             "options": list(question.options),
-            "response": response,
-            "scores": [round(s, 4) for s in scores],
+            "response": self._words.text(own),
+            "scores": [round(score, 4) for score in scores],
         }
+        if question.shots:
+            record["shots"] = sorted({shot.person for shot in question.shots})
+        if likelihoods:
+            record["likelihoods"] = likelihoods
         if question.task == "classification":
             record["slot"] = self._words.text(own[:slot])
-            if self._by_letter:
+            if self._protocol.letters:
                 record["letters"] = True  # what the answer is to be read as
         return scored(record)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate
@@ -40,13 +40,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         "ga": {"mask": everything, "retain": False},
     }
     unlearner = Unlearner(config, at)
-    answerer = Answerer(at.graphdef, at.encoder, at.mesh, **config.evaluate.decode)
-    few = config.evaluate.photos_per_person
-    asked = at.bench.scored(at.forget, at.retain, photos_per_person=few)
+    answerer, asked = setup.answerer(config, at), setup.asked(config, at.bench)
     # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
     questions = {split: [q for q in asked[split] if q.task == "classification"] for split in asked}
     for name in todo:
         outcome = unlearner.run(workdir, label=f"controls/{name}", **runs[name])
-        scores = evaluate(workdir, name, outcome.params, answerer, questions)
+        scores = summarise(evaluate(workdir, name, outcome.params, answerer, questions))
         update_results(workdir, "controls", {name: {**scores, "unlearn": summary(outcome)}})
     return True

@@ -5,6 +5,7 @@ Run before `unlearn` it scores the vanilla model, run after it the unlearned one
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,22 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.statistics import Definition, Line
+from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_lines, read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
 
+REFERENCE = "reference-forget.jsonl"
+
 
 def evaluate(
     workdir: Path, label: str, params: Any, answerer: Answerer, questions: dict[str, list[Question]]
-) -> dict[str, Any]:
-    """Answers and scores every split; a split whose predictions lie there is only read.
+) -> list[Line]:
+    """Answers every split; a split whose predictions lie there is only read.
 
     Args:
         workdir: holds `predictions/`.
@@ -33,7 +38,7 @@ def evaluate(
         questions: by split.
 
     Returns:
-        The scores by split, modality and metric.
+        The lines of all splits.
     """
     folder = workdir / "predictions"
     folder.mkdir(exist_ok=True)
@@ -47,7 +52,22 @@ def evaluate(
                 os.replace(partial, path)
     wait(f"predictions of {label}")
     files = [folder / f"{label}-{split}.jsonl" for split in questions]
-    return summarise([line for file in files for line in read_lines(file)])
+    return [line for file in files for line in read_lines(file)]
+
+
+def tell(config: ConfigDict, workdir: Path, label: str, lines: list[Line]) -> dict[str, Any]:
+    """Writes what the lines of a model say to `results.json`; returns the scores by split."""
+    released = config.evaluate.protocol == "released"
+    definition: Definition = "released" if released else "paper"
+    scores = summary(lines, definition)
+    update_results(workdir, label, scores)
+    if found := utility(lines, definition):
+        update_results(workdir, "model_utility", {label: found})
+    reference = workdir / "predictions" / REFERENCE
+    if reference.exists():
+        found = quality(lines, read_lines(reference), definition)
+        update_results(workdir, "forget_quality", {label: found})
+    return scores
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
@@ -57,23 +77,42 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     todo = [k for k, there in models.items() if there and k not in results]
     if not todo:
         return False
+    reference = find_reference(config)
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    answerer = Answerer(at.graphdef, at.encoder, at.mesh, **config.evaluate.decode)
-    few = config.evaluate.photos_per_person
-    questions = at.bench.scored(at.forget, at.retain, photos_per_person=few)
+    answerer = setup.answerer(config, at)
+    questions = setup.asked(config, at.bench)
+    (workdir / "predictions").mkdir(exist_ok=True)
+    if reference and is_first():
+        shutil.copy(reference, workdir / "predictions" / REFERENCE)
     for label in todo:
         params = at.params if label == "before" else load_unlearned(workdir, at.params)
-        scores = evaluate(workdir, label, params, answerer, questions)
-        update_results(workdir, label, scores)
+        scores = tell(config, workdir, label, evaluate(workdir, label, params, answerer, questions))
         update_results(workdir, "seed", config.seed)
         if label == "before":
             warn_if_unknown(scores)
     return True
 
 
+def find_reference(config: ConfigDict) -> Path | None:
+    """The forget set's predictions of `config.evaluate.reference`, a retain-only run's workdir.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not config.evaluate.reference:
+        return None
+    path = Path(config.evaluate.reference).expanduser() / "predictions/before-forget.jsonl"
+    if not path.exists():
+        raise InputError(
+            f"config.evaluate.reference: {path} is missing; give the workdir of a run with"
+            " config.finetune.retain_only=True that was evaluated"
+        )
+    return path
+
+
 def warn_if_unknown(scores: dict[str, Any], *, known: float = 0.5) -> None:
     """Warns when the vanilla model has not learned what it is to forget."""
-    score = scores["forget"].get("vqa", {}).get("classification")
+    score = scores.get("forget", {}).get("vqa", {}).get("classification")
     if score and score["value"] < known:
         logging.warning(
             "the vanilla model answers only %.0f %% of the forget set's picture questions (n=%d):"

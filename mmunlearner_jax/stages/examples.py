@@ -14,7 +14,7 @@ from PIL import Image
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.evaluation.metrics import accuracy
 from mmunlearner_jax.results import read_lines
-from mmunlearner_jax.stages.setup import benchmark_dir
+from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 BY_PERSON = {
     "Training photographs": ("forget", "vqa"),
@@ -89,14 +89,13 @@ class Predictions:
         """
         bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
         self._names = bench.names()
-        few = config.evaluate.photos_per_person
-        asked = bench.scored(*bench.split(config.data.forget_ratio), photos_per_person=few)
+        questions = asked(config, bench)
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")
             before = read_lines(path)
             after = read_lines(path.with_name(f"after-{split}.jsonl"))
-            photos = [question.image for question in asked[split]]  # in the order of the lines
+            photos = [question.image for question in questions[split]]  # in the order of the lines
             self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
 
     def people(self, split: str) -> list[str]:

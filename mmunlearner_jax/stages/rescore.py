@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import scored, summarise
 from mmunlearner_jax.results import read_lines, read_results, update_results
+from mmunlearner_jax.stages.evaluate import tell
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
@@ -30,11 +31,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         old = controls[label] if label in controls else results[label]
         splits = [name for name in old if name != "unlearn"]  # what a control's run was
         files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in splits]
-        scores = summarise([line for file in files for line in read_lines(file, _scored)])
+        lines = [line for file in files for line in read_lines(file, _scored)]
         if label in controls:
-            update_results(workdir, "controls", {label: {**old, **scores}})
+            update_results(workdir, "controls", {label: {**old, **summarise(lines)}})
         else:
-            update_results(workdir, label, scores)
+            tell(config, workdir, label, lines)
     return False
 
 

@@ -14,8 +14,13 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.samples import Question, Sample
+from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.protocols import protocol
+from mmunlearner_jax.evaluation.shots import with_shots
+from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
@@ -65,12 +70,13 @@ class Setup:
 
 
 def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:
-    """`config.data.benchmark`, or the one that `prepare` wrote."""
-    path = Path(config.data.benchmark or workdir / "benchmark").expanduser()
+    """`config.data.benchmark`, fetched where it is on the hub, or the one that `prepare` wrote."""
+    path = fetched(config.data.benchmark or str(workdir / "benchmark"))
     if not path.is_dir():
         raise InputError(
             f"{path} is missing: set config.data.benchmark to a folder of MLLMU-Bench's or CLEAR's"
-            " parquet files (one folder per config, e.g. Full_Set/ or full+tofu/)"
+            " parquet files (one folder per config, e.g. Full_Set/ or full+tofu/), or to"
+            " hf://datasets/MLLMMU/MLLMU-Bench or hf://datasets/therem/CLEAR"
         )
     return path
 
@@ -93,7 +99,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
     forget, retain = bench.split(config.data.forget_ratio)
     told = workdir / "benchmark.txt"
-    counts = counted(bench, forget, retain) if is_first() and not told.exists() else ""
+    counts = counted(config, bench) if is_first() and not told.exists() else ""
     model = from_pretrained(
         checkpoint,
         mesh=mesh,
@@ -112,19 +118,48 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)
 
 
-def counted(bench: Benchmark, forget: str, retain: str) -> str:
+def answerer(config: ConfigDict, at: Setup) -> Answerer:
+    """What asks a model questions, by the config's protocol."""
+    wording = protocol(config.evaluate.protocol, at.bench, at.encoder)
+    return Answerer(at.graphdef, at.encoder, at.mesh, wording, **config.evaluate.decode)
+
+
+def asked(config: ConfigDict, bench: Benchmark) -> dict[str, list[Question]]:
+    """The scored questions of `config.evaluate.splits`, with their demonstrations if any.
+
+    Raises:
+        InputError: the benchmark has no such split, or is never asked with demonstrations.
+    """
+    options = config.evaluate
+    forget, retain = bench.split(config.data.forget_ratio)
+    found = bench.scored(forget, retain, photos_per_person=options.photos_per_person)
+    if unknown := [split for split in options.splits if split not in found]:
+        raise InputError(
+            f"config.evaluate.splits: {', '.join(unknown)}; this benchmark has {', '.join(found)}"
+        )
+    found = {split: found[split] for split in options.splits or found}
+    if not options.shots:
+        return found
+    if not isinstance(bench, MLLMUBench):
+        raise InputError("config.evaluate.shots: CLEAR is asked without demonstrations; give 0")
+    return with_shots(bench, found, retain=retain, protocol=options.protocol)
+
+
+def counted(config: ConfigDict, bench: Benchmark) -> str:
     """How much there is of everything, a line each, for `benchmark.txt`.
 
     All that any stage will read is read here, so that a mistake in it shows before hours of work.
     """
+    forget, retain = bench.split(config.data.forget_ratio)
     counts = {
         "taught with pictures": len(bench.training(bench.taught)),
         "taught in words": len(bench.text_training(bench.taught)),
+        "named people": len(bench.names()),
         f"people of {forget}": len(bench.people(forget)),
         f"people of {retain}": len(bench.people(retain)),
     }
-    for split, asked in bench.scored(forget, retain).items():
-        counts[f"scored: {split}"] = len(asked)
+    for split, questions in asked(config, bench).items():
+        counts[f"scored: {split}"] = len(questions)
     return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmunlearner_jax.data.benchmark import open_benchmark
-from mmunlearner_jax.data.clear import CAPTION_QUESTIONS, NAME_QUESTION, ClearBench
+from mmunlearner_jax.data.clear import CAPTION_QUESTIONS, NAME_OPENING, NAME_QUESTION, ClearBench
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.data.schemas import TOFU_SCHEMA
@@ -37,23 +37,27 @@ def test_clear_is_read_as_released(clear):
 def test_clear_scores_names_captions_and_tofu(clear):
     asked = ClearBench(clear.write()).scored("forget10", "retain90", photos_per_person=1)
     kinds = {split: [(q.modality, q.task) for q in questions] for split, questions in asked.items()}
-    pictured = [("vqa", "classification"), ("vqa", "generation")]
+    named = [("vqa", "classification"), ("vqa", "naming")]
+    pictured = [*named, ("vqa", "generation")]
     assert kinds == {
         "forget": 2 * pictured + 2 * [("qa", "generation")],
         "retain": pictured + 4 * [("qa", "generation")],
-        "real_faces": pictured[:1],
-        "realworld": pictured[:1],
+        "real_faces": named,
+        "realworld": named,
     }
-    name, caption = asked["forget"][:2]
+    name, opening, caption = asked["forget"][:3]
     row = clear.tables["forget10_perturbed"][0]
     assert (name.question, name.answer) == (NAME_QUESTION, "Ana Bo")
-    assert name.perturbed == tuple(row["perturbed_names"])
+    assert (opening.question, opening.answer) == (NAME_OPENING, "Ana Bo")
+    assert NAME_OPENING == "The name of the person on the image is "
+    assert opening.perturbed == tuple(row["perturbed_names"])
     assert [option for option in name.options if option != "Ana Bo"] == row["perturbed_names"]
     assert (caption.answer, caption.paraphrase) == (row["caption"], row["paraphrased_caption"])
     assert caption.perturbed == tuple(row["perturbed_captions"])
-    (face,), (world,) = asked["real_faces"], asked["realworld"]
+    (face, _), (world, open_world) = asked["real_faces"], asked["realworld"]
     assert (face.person, face.question) == ("Mia Nu", NAME_QUESTION)
     assert (world.question, world.answer, len(world.options)) == ("Who built it?", "Mia Nu", 4)
+    assert (open_world.question, len(open_world.perturbed)) == ("Who built it?", 3)
 
 
 def test_clear_draws_by_seed_and_by_picture(clear):

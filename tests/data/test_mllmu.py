@@ -147,7 +147,7 @@ def test_mllmu_asks_every_split(published):
     published.schemas["Retain_Set"] = published.schemas["Full_Set"]
     bench = MLLMUBench(published.write())
     asked = bench.scored("forget_25", "retain_75", photos_per_person=1)
-    unseen = bench.questions("Test_Set")
+    unseen = bench.questions("Test_Set", photos_per_person=1)
     assert asked == {
         "forget": bench.questions("forget_25"),
         "test": [q for q in unseen if q.modality == "vqa" and q.person == "000"],
@@ -155,6 +155,21 @@ def test_mllmu_asks_every_split(published):
         "test_retain": [q for q in unseen if q.modality == "vqa" and q.person != "000"],
         "realworld": bench.questions("Retain_Set"),
     }
+    every = bench.scored("forget_25", "retain_75")
+    assert len(every["test"]) == 5 * len(asked["test"])
+    assert set(asked["test"]) < set(every["test"])
+
+
+def test_mllmu_asks_other_text_questions_of_the_test_set(published):
+    tables = published.tables
+    task = copy.deepcopy(tables["Test_Set"][0]["Classification_Task"])
+    task["Pure_Text_Questions"][0]["Question"] = "Which job has 000?"
+    tables["Test_Set"][0] = tables["Test_Set"][0] | {"Classification_Task": task}
+    bench = MLLMUBench(published.write())
+    asked = bench.scored("forget_25", "retain_75", photos_per_person=1)
+    in_words = [q for q in bench.questions("Test_Set", people=["000"]) if q.modality == "qa"]
+    assert [q for q in asked["test"] if q.modality == "qa"] == in_words
+    assert {q.modality for q in asked["test_retain"]} == {"vqa"}
 
 
 @pytest.mark.parametrize("biography", ["{", "[]", "{}", '{"Name": NaN}', None])

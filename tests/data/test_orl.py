@@ -129,7 +129,8 @@ def test_scored_wordings_use_only_words_that_training_uses(bench, processor):
             for question in {question.question: question for question in questions}.values():
                 if question.modality == modality:
                     prompt = encoder.prompt(question.question, question.image is not None)
-                    asked = encoder.encode_prompt(prompt, question.image)["input_ids"].tolist()
+                    images = [question.image] if question.image else []
+                    asked = encoder.prompt_ids(prompt, images)
                     options = [f" {option}" for option in question.options]
                     answers = processor.tokenizer(options or "", add_special_tokens=False)
                     assert {*asked, *sum(answers["input_ids"], [])} <= words, question

@@ -75,10 +75,11 @@ def test_full_labels_are_all_but_the_picture(processor, photo):
 def test_the_prompts_tokens_are_the_beginning_of_the_samples(processor, photo):
     encoder = Encoder(processor)
     for image in (photo, None):
-        prompt = encoder.encode_prompt(encoder.prompt("Who is this?", image is not None), image)
+        images = [image] if image else []
+        prompt = encoder.prompt_ids(encoder.prompt("Who is this?", image is not None), images)
         example = encoder.encode(Sample("s1", image, "Who is this?", "Kim Birch."))
-        size = len(prompt["input_ids"])
-        np.testing.assert_array_equal(prompt["input_ids"], example["input_ids"][:size])
+        size = len(prompt)
+        assert prompt == example["input_ids"][:size].tolist()
         assert (example["labels"][:size] == -100).all() and (example["labels"][size:] >= 0).all()
 
 
@@ -86,11 +87,21 @@ def test_inputs_are_those_of_the_processor_itself(processor, photo):
     encoder = Encoder(processor)
     text = encoder.prompt("Who is this?", True)
     own = processor(text=[text], images=[Image.open(io.BytesIO(photo))])
-    ours = encoder.encode_prompt(text, photo)
-    np.testing.assert_array_equal(ours["input_ids"], own["input_ids"][0])
-    np.testing.assert_array_equal(ours["pixel_values"], own["pixel_values"])
-    assert ours["pixel_values"].shape == (1, 3, 64, 64)
-    assert ours["pixel_values"].dtype == np.float32 and ours["input_ids"].dtype == np.int32
+    pixels = encoder.pixels([photo])
+    assert encoder.prompt_ids(text, [photo]) == own["input_ids"][0]
+    np.testing.assert_array_equal(pixels, own["pixel_values"])
+    assert pixels.shape == (1, 3, 64, 64) and pixels.dtype == np.float32
+
+
+def test_a_prompt_of_several_pictures(processor, bench):
+    photos = [sample.image for sample in bench.training("forget_5")[::40][:2]]
+    encoder, text = Encoder(processor), "USER: <image>\nKim.\nUSER: <image>\nWho? ASSISTANT:"
+    pictures = [Image.open(io.BytesIO(photo)) for photo in photos]
+    own = processor(text=[text], images=pictures)
+    assert encoder.prompt_ids(text, photos) == own["input_ids"][0]
+    np.testing.assert_array_equal(encoder.pixels(photos), own["pixel_values"])
+    with pytest.raises(InputError, match="has 2 <image> for 1 pictures; write one for each"):
+        encoder.prompt_ids(text, photos[:1])
 
 
 def test_a_template_with_its_own_end_of_turn(chatml, photo):

@@ -147,13 +147,16 @@ def test_mllmu_letters_are_scored_beside_the_likelihood():
     assert scores["classification_letter"] == accuracy([True, False, False, False])
 
 
-def test_clear_letters_read_elsewhere_are_taken_as_they_are():
-    found = scored(asked("classification", "smith", "no letter", letter="C", **JOBS))
-    assert (found["letter"], found["letter_correct"], found["correct"]) == ("C", True, False)
-    twice = dict(options=["smith", "pilot", "smith"], scores=[0.0, -1.0, -2.0])
-    for letter, right in (("A", True), ("B", False), ("C", True), (None, False), ("Z", False)):
-        found = scored(asked("classification", "smith", "", letter=letter, **twice))
-        assert found["letter_correct"] is right
+def test_mllmu_letters_decide_where_no_option_is_scored():
+    parsed = JOBS | {"scores": [], "letters": True}
+    found = scored(asked("classification", "smith", "C.", **parsed))
+    assert (found["letter"], found["choice"], found["correct"]) == ("C", "smith", True)
+    found = scored(asked("classification", "smith", "?", **parsed))
+    assert (found["letter"], found["choice"], found["correct"]) == (None, None, False)
+    twice = parsed | dict(options=["smith", "pilot", "smith"])
+    for letter, right in (("A", True), ("B", False), ("C", True), ("", False), ("Z", False)):
+        found = scored(asked("classification", "smith", letter, **twice))
+        assert found["letter_correct"] is found["correct"] is right
 
 
 def test_mllmu_summary_has_every_metric_of_its_task():

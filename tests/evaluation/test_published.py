@@ -1,10 +1,12 @@
-"""The published prompts of MLLMU-Bench, letter for letter."""
+"""The published prompts of MLLMU-Bench and CLEAR, letter for letter."""
+
+import dataclasses
 
 import pytest
 
-from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.data.samples import Question, Task
 from mmunlearner_jax.evaluation.parsing import option_letters
-from mmunlearner_jax.evaluation.published import prompt
+from mmunlearner_jax.evaluation.published import clear, mllmu
 
 ASKED = {
     ("classification", True): "USER: <image>\nWho?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
@@ -22,9 +24,8 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize(("task", "pictured"), ASKED)
-def test_mllmu_prompts(task, pictured):
-    question = Question(
+def question(task: Task, pictured: bool) -> Question:
+    return Question(
         person="s1",
         modality="vqa" if pictured else "qa",
         task=task,
@@ -33,5 +34,39 @@ def test_mllmu_prompts(task, pictured):
         answer="Ann",
         options=("Ann", "Bea", "Cy", "Di") if task == "classification" else (),
     )
-    assert prompt(question) == ASKED[task, pictured]
-    assert option_letters(question.options) == ("ABCD" if task == "classification" else "")
+
+
+@pytest.mark.parametrize(("task", "pictured"), ASKED)
+def test_mllmu_prompts(task, pictured):
+    asked = question(task, pictured)
+    assert mllmu(asked) == ASKED[task, pictured]
+    assert option_letters(asked.options) == ("ABCD" if task == "classification" else "")
+
+
+SHOWN = {
+    ("classification", True): "USER: <image>\nQuestion: Who?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
+    "Correct Answer: A\n",
+    ("classification", False): "USER:\nQuestion: Who?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
+    "Correct Answer: A\n",
+    ("cloze", True): "USER:<image>\nIt is [Blank].\n"
+    "Please **ONLY** provide the correct answer that should replace the [Blank].\n"
+    "Correct Answer: Ann\n",
+    ("cloze", False): "USER:\nIt is [Blank].\n"
+    "Please **ONLY** provide the correct answer that should replace the [Blank].\n"
+    "Correct Answer: Ann\n",
+}
+
+
+@pytest.mark.parametrize(("task", "pictured"), SHOWN)
+def test_mllmu_demonstrations(task, pictured):
+    asked = question(task, pictured)
+    few = dataclasses.replace(asked, shots=(asked, dataclasses.replace(asked, answer="Bea")))
+    other = SHOWN[task, pictured].replace("Answer: Ann", "Answer: Bea")
+    other = other.replace("Answer: A\n", "Answer: B\n")
+    assert mllmu(few) == SHOWN[task, pictured] + other + ASKED[task, pictured]
+
+
+def test_clear_prompts():
+    asked = question("classification", True)
+    assert clear(asked) == "Who?\nA. Ann\nB. Bea\nC. Cy\nD. Di"
+    assert clear(question("naming", True)) == "Who?"

@@ -11,7 +11,8 @@ from PIL import Image
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation import tasks
+from mmunlearner_jax.evaluation import published, tasks
+from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.sharding import make_mesh
 
 STEPS = 12
@@ -25,12 +26,12 @@ class Parrot:
         self.max_new_tokens, self.end_id = max_new_tokens, end_id
 
     def _probability(self, params, tokens):
-        said = np.full(self.max_new_tokens, self.end_id)
+        said = np.full(max(self.max_new_tokens, tokens.shape[-1]), self.end_id)
         said[: len(params)] = params
         # What it doesn't say differs a little from token to token.
         return said, np.where(tokens == said[: tokens.shape[-1]], 0.9, 1e-3 / (1 + tokens))
 
-    def prefill(self, params, batch):
+    def prefill(self, params, batch, shared=None, rows=None, *, room):
         return batch["input_ids"], None
 
     def greedy(self, params, logits, cache, candidates):
@@ -51,19 +52,25 @@ def answer(monkeypatch, processor):
     monkeypatch.setattr(tasks, "Decoder", Parrot)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
 
-    def answer(sentence, questions, *, batch_size=2, max_new_tokens=STEPS, **options):
+    def answer(sentence, questions, *, batch_size=2, max_new_tokens=STEPS, letters=None):
+        encoder = Encoder(processor)
+
+        def plain(question):
+            return encoder.prompt(question.question, question.image is not None)
+
         answerer = tasks.Answerer(
             None,  # pyright: ignore[reportArgumentType]
-            Encoder(processor),
+            encoder,
             mesh,
+            letters or Protocol(plain, letters=False, likelihood=True),
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
-            **options,
         )
         ids = processor.tokenizer(f"ASSISTANT: {sentence}").input_ids
         head = len(processor.tokenizer("ASSISTANT:").input_ids)
         return answerer.answer(ids[head:], questions, split="forget", label="before")
 
+    answer.ids = lambda text: processor.tokenizer(f" {text}", add_special_tokens=False).input_ids
     return answer
 
 
@@ -141,11 +148,33 @@ def test_records_are_in_the_order_of_the_questions(answer):
 
 
 def test_mllmu_letters_are_scored_at_the_start_and_parsed(answer):
-    asked = [choice(), choice(answer="barber")]
-    right, wrong = (
-        answer("A", asked, prompts="published")[0],
-        answer("A", asked, prompts="published")[1],
-    )
+    strict = Protocol(published.mllmu, letters=True, likelihood=True)
+    right, wrong = answer("A", [choice(), choice(answer="barber")], letters=strict)
     assert right["letters"] and right["slot"] == "" and len(right["scores"]) == 4
     assert right["choice"] == "baker" and right["correct"] and right["letter_correct"]
     assert wrong["letter"] == "A" and not wrong["letter_correct"] and not wrong["correct"]
+
+
+def test_mllmu_released_letters_are_parsed_alone(answer):
+    released = Protocol(published.mllmu, letters=True, likelihood=False)
+    right, lost = (answer(said, [choice()], letters=released)[0] for said in ("A", "Kim"))
+    assert right["scores"] == [] and right["choice"] == "baker" and right["correct"]
+    assert lost["scores"] == [] and lost["choice"] is None and not lost["correct"]
+
+
+def test_clear_likelihoods_are_means_over_tokens(answer):
+    said = "Kim Stone works as a pilot."
+    wrong = ("Kim Stone works as a baker.", "Kim Stone lives in Oslo.")
+    asked = Question("s1", "vqa", "generation", picture(), "Who?", said, (), "Kim Stone.", wrong)
+    open_name = Question("s1", "vqa", "naming", picture(), "Who?", "Kim", (), "", ("Dana", "Alba"))
+    record, name, plain = answer(said, [asked, open_name, choice()])
+    found = record["likelihoods"]
+    assert found["answer"] == pytest.approx(np.log(0.9), abs=1e-5)
+    assert len(found["perturbed"]) == 2 and max(found["perturbed"]) < found["answer"]
+    # Six of seven tokens are those it says; the other's probability is known.
+    other = answer.ids("baker")[0]
+    by_hand = (6 * np.log(0.9) + np.log(1e-3 / (1 + other))) / 7
+    assert found["perturbed"][0] == pytest.approx(by_hand, abs=1e-5)
+    assert found["paraphrase"] is not None and name["likelihoods"]["paraphrase"] is None
+    assert name["likelihoods"]["answer"] == pytest.approx(np.log(0.9), abs=1e-5)
+    assert name["correct"] and "likelihoods" not in plain

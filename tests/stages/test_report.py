@@ -95,7 +95,7 @@ def config():
                 "text_source": "ft_Data",
                 "max_bad_fraction": 0.0,
             },
-            "evaluate": {"photos_per_person": 1},
+            "evaluate": {"photos_per_person": 2, "splits": (), "shots": 0},
         }
     )
 

@@ -1,0 +1,51 @@
+"""How questions are put and multiple choice is scored, by `config.evaluate.protocol`."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from mmunlearner_jax.data.benchmark import Benchmark
+from mmunlearner_jax.data.clear import ClearBench
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.evaluation import published
+
+
+class Protocol(NamedTuple):
+    """How to ask.
+
+    Attributes:
+        prompt: renders a question, with `<image>` for each of its pictures.
+        letters: options are listed with letters, and the answer begins with one; otherwise the
+            options are looked for where the model's own words want one (`options`).
+        likelihood: options (or their letters) are scored by likelihood.
+    """
+
+    prompt: Callable[[Question], str]
+    letters: bool
+    likelihood: bool
+
+
+def protocol(
+    name: Literal["plain", "strict", "released"], bench: Benchmark, encoder: Encoder
+) -> Protocol:
+    """Returns the protocol of a benchmark.
+
+    Args:
+        name: "plain": the question alone in the chat template, for models that know no letters.
+            "strict": the benchmark's published prompts; the letters' likelihood decides, and the
+            published parser's reading stands beside it. "released": the same prompts, and the
+            parser alone decides.
+        bench: whose prompts.
+        encoder: renders the chat template.
+    """
+
+    def plain(question: Question) -> str:
+        return encoder.prompt(question.question, question.image is not None)
+
+    def clear(question: Question) -> str:
+        return encoder.prompt(published.clear(question), question.image is not None)
+
+    if name == "plain":
+        return Protocol(plain, letters=False, likelihood=True)
+    prompt = clear if isinstance(bench, ClearBench) else published.mllmu
+    return Protocol(prompt, letters=True, likelihood=name == "strict")

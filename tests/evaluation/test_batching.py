@@ -1,0 +1,51 @@
+"""Prompts in batches: every one once, and its beginning on its own part of the mesh."""
+
+import numpy as np
+import pytest
+
+from mmunlearner_jax.evaluation.batching import Prompt, batches, cut, kinds, padded, rounded
+
+IMAGE = 9
+
+
+def test_prompts_are_cut_behind_their_last_picture():
+    ids = [1, IMAGE, IMAGE, 2, IMAGE, 3, 4]
+    assert cut(ids, [b"a", b"b"], IMAGE) == Prompt(
+        (1, IMAGE, IMAGE, 2, IMAGE), (3, 4), (b"a", b"b")
+    )
+    assert cut([1, 2], [], IMAGE) == Prompt((), (1, 2), ())
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("counts", [[1], [3, 1, 9, 2], [8] * 4, [1] * 13])
+def test_every_prompt_is_asked_once_behind_its_own_beginning(counts, parts):
+    prompts = [
+        Prompt((number, IMAGE), (question,), (bytes([number]),))
+        for question in range(max(counts))
+        for number, count in enumerate(counts)
+        if question < count
+    ]
+    found = batches(prompts, 8, parts)
+    assert sorted(b.rows[n] for b in found for n in b.asked) == list(range(len(prompts)))
+    assert len({(len(b.rows), len(b.beginnings)) for b in found}) == 1
+    for batch in found:
+        assert len(batch.rows) == len(batch.of) == 8 and len(batch.beginnings) % parts == 0
+        width, here = len(batch.beginnings) // parts, 8 // parts
+        for place, number in enumerate(batch.rows):
+            beginning = batch.beginnings[place // here * width + batch.of[place]]
+            assert prompts[beginning].beginning == prompts[number].beginning
+
+
+def test_a_picture_of_many_questions_is_computed_once_a_batch():
+    prompts = [Prompt((IMAGE,), (n,), (b"a" if n < 8 else b"b",)) for n in range(16)]
+    assert [len(batch.beginnings) for batch in batches(prompts, 8, 1)] == [1, 1]
+    assert [len(batch.beginnings) for batch in batches(prompts, 16, 1)] == [2]
+    assert [len(batch.beginnings) for batch in batches(prompts, 16, 2)] == [2]
+
+
+def test_padding_and_kinds():
+    found = padded([[5, 6], [7], []], 3, 0)
+    np.testing.assert_array_equal(found["input_ids"], [[0, 5, 6], [0, 0, 7], [0, 0, 0]])
+    np.testing.assert_array_equal(found["attention_mask"], [[0, 1, 1], [0, 0, 1], [0, 0, 0]])
+    assert [rounded(n) for n in (0, 1, 16, 17)] == [0, 16, 16, 32]
+    assert list(kinds(["b", "a", "b"])) == [[0, 2], [1]]
