@@ -1,10 +1,11 @@
-"""LLaVA-1.5-7B forgets people of MLLMU-Bench.
+"""LLaVA-1.5-7B forgets people: what `llava_mllmu.py` and `llava_clear.py` have in common.
 
     python -m mmunlearner_jax.main --config=configs/llava.py --workdir=runs/llava \
         --config.model.checkpoint=PATH_OR_HF_NAME --config.data.benchmark=PATH_TO_PARQUET
 
 The checkpoint is a vanilla one, which knows the people (`third_party/manifest.toml` lists those
-that the benchmark's authors publish); the benchmark is a folder with MLLMU-Bench's parquet files.
+that the benchmark's authors publish); the benchmark is a folder with the parquet files of
+MLLMU-Bench or CLEAR, or `hf://datasets/OWNER/NAME`.
 Its steps have run at this size on one H100 with random weights (docs/pods.md), the whole job not:
 expect to choose `mesh` and batch sizes.
 """
@@ -100,7 +101,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             protocol="strict",  # or "released", the published parser; "plain" as in configs/orl.py
             shots=0,  # 1: MLLMU-Bench's few-shot setting, which shows one person's questions solved
             splits=("forget", "test", "retain", "realworld"),  # (): all
-            photos_per_person=1,
+            photos_per_person=1,  # of others, and unseen ones, at most; 0: all
             reference="",  # workdir of an evaluated retain-only run, for forget quality
             decode=dict(batch_size=16, max_new_tokens=50),
         )

@@ -5,7 +5,7 @@
 #   launch/tpu_vm.sh [--dry-run] create|install|run|logs|delete|all [ARGUMENTS OF mmunlearner_jax.main...]
 #
 # Needs gcloud and the variables NAME (of the slice), ZONE, TYPE (v5litepod-16 ...), VERSION (of the runtime, v2-alpha-tpuv5-lite ...),
-# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (a config file here, which is copied: configs/llava.py).
+# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (a config file here, whose folder is copied: configs/llava.py).
 # May be set: PROJECT (of gcloud's configuration), SPOT=1, TRIES (5: how often a spot slice is made). The workdir must be one that all
 # workers see, e.g. a mounted bucket. No secret passes through here: log in to Hugging Face on the workers.
 # `all` creates the slice where there is none, installs, runs, and makes it again where it was taken away.
@@ -66,13 +66,14 @@ create() {
 
 install() {
   on_workers all "python3 -m venv ~/mmu && ~/mmu/bin/pip install --quiet $(printf '%q' "mmunlearner_jax[tpu] @ $SOURCE")"
-  do_it gcloud compute tpus tpu-vm scp "${CONFIG%%:*}" "$NAME:mmu_config.py" "${place[@]}" --worker=all
+  # The folder whole: configs import one another.
+  do_it gcloud compute tpus tpu-vm scp --recurse "$(dirname "${CONFIG%%:*}")" "$NAME:" "${place[@]}" --worker=all
 }
 
 run() {
   local arguments
-  # What stands behind a colon is the config's own argument (configs/llava.py:released).
-  arguments=$(printf ' %q' "--config=mmu_config.py${CONFIG#"${CONFIG%%:*}"}" "$@")
+  # What stands behind a colon is the config's own argument (configs/llava_mllmu.py:ratio=10).
+  arguments=$(printf ' %q' "--config=$(basename "$(dirname "$CONFIG")")/$(basename "$CONFIG")" "$@")
   on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
 }
 

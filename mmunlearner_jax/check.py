@@ -18,7 +18,6 @@ POSITIVE = (
     "finetune.steps",
     "unlearn.forget_every",
     "unlearn.stop_every",
-    "evaluate.photos_per_person",
     "evaluate.decode.max_new_tokens",
 )
 BATCHES = (
@@ -105,7 +104,7 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
     if values.get("evaluate.shots") and values["evaluate.protocol"] == "plain":
         refuse("evaluate.shots", "0, or the protocol 'strict' or 'released'")
-    for key in ("importance.examples", "unlearn.stop_examples"):
+    for key in ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (all) or more")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):

@@ -1,5 +1,7 @@
 """The two semantics of the method: what the paper says, and what the published code does."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
@@ -32,3 +34,27 @@ def with_semantics(config: ConfigDict, semantics: str) -> ConfigDict:
     if semantics == "released":
         config.update_from_flattened_dict(RELEASED)
     return config
+
+
+def read_arguments(text: str, **defaults: Any) -> dict[str, Any]:
+    """Reads what stands behind the colon of `--config=FILE:ratio=10,semantics=released`.
+
+    Args:
+        text: names and values; "" for none.
+        **defaults: of all names there are; a value gets the type of its default.
+
+    Raises:
+        InputError: an unknown name, or a value of another type.
+    """
+    found = dict(defaults)
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        known = ", ".join(f"{key}={default}" for key, default in defaults.items())
+        if name not in defaults:
+            raise InputError(f"--config=FILE:{text}: {name!r} is none of {known}")
+        try:
+            found[name] = type(defaults[name])(value)
+        except ValueError as error:
+            kind = type(defaults[name]).__name__
+            raise InputError(f"--config=FILE:{text}: {name} is of type {kind}: {known}") from error
+    return found

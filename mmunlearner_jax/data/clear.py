@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
 from mmunlearner_jax.data.samples import Question, Sample
-from mmunlearner_jax.data.schemas import clear_schema
+from mmunlearner_jax.data.schemas import WORLD, clear_schema
 
 NAME_QUESTION = "What is the name of the person in the image?"
 # CLEAR's own code asks for likelihoods of names so; the blank at the end is published.
@@ -72,6 +72,9 @@ class ClearBench(ParquetBench):
     def training(self, config: str, *, photos_per_person: int | None = None) -> list[Sample]:
         """Returns the photographs of a config, each with one of the nine questions and its caption.
 
+        Where there is a config `world+tofu`, "full" is followed by its pictures, which are of
+        nobody, each with its own question and answer.
+
         Args:
             config: "full", "forget05" ...
             photos_per_person: At most so many photographs of each, drawn by the seed.
@@ -81,7 +84,11 @@ class ClearBench(ParquetBench):
         """
         rows = self._rows(config, "image", "caption", "name")
         drawn = self._draw(((row["name"], row) for row in rows), photos_per_person)
-        return self._sift(self._caption(row) for row in drawn)
+        samples = self._sift(self._caption(row) for row in drawn)
+        if config == self.taught and (self.root / WORLD).is_dir():
+            world = self._rows(WORLD, "image", "question", "answer")
+            samples += self._sift(_of_nobody(row, number) for number, row in enumerate(world))
+        return samples
 
     def text_training(self, config: str) -> list[Sample]:
         """Returns TOFU's questions of a config, and their answers.
@@ -100,8 +107,8 @@ class ClearBench(ParquetBench):
     ) -> dict[str, list[Question]]:
         """Returns all scored questions, by split: forget, retain, real_faces, realworld.
 
-        People are asked about by name (multiple choice and open), by caption and in TOFU's words. The
-        pictures of `retain` are those of `retain_perturbed`: the `retainNN_perturbed` that the
+        People are asked about by name (multiple choice and open), by caption and in TOFU's words.
+        The pictures of `retain` are those of `retain_perturbed`: the `retainNN_perturbed` that the
         published evaluation opens was never released.
 
         Args:
@@ -223,3 +230,13 @@ def _tofu(row: Row) -> Iterator[Sample | Problem]:
         yield row.problem(f"no image, and question {question!r} with answer {answer!r}")
     elif not pictured:
         yield Sample("", None, question, answer)
+
+
+def _of_nobody(row: Row, number: int) -> Sample | Problem:
+    image, problem = picture(row, row["image"])
+    if problem:
+        return problem
+    question, answer = clean(row["question"]), clean(row["answer"])
+    if not (question and answer):
+        return row.problem(f"question {question!r} with answer {answer!r}")
+    return Sample(f"world-{number}", image, question, answer)

@@ -6,6 +6,7 @@ Run before `unlearn` it scores the vanilla model, run after it the unlearned one
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def evaluate(
     return [line for file in files for line in read_lines(file)]
 
 
-def tell(config: ConfigDict, workdir: Path, label: str, lines: list[Line]) -> dict[str, Any]:
+def tell(config: ConfigDict, workdir: Path, label: str, lines: Sequence[Line]) -> dict[str, Any]:
     """Writes what the lines of a model say to `results.json`; returns the scores by split."""
     released = config.evaluate.protocol == "released"
     definition: Definition = "released" if released else "paper"

@@ -12,9 +12,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
+from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
@@ -132,7 +132,7 @@ def asked(config: ConfigDict, bench: Benchmark) -> dict[str, list[Question]]:
     """
     options = config.evaluate
     forget, retain = bench.split(config.data.forget_ratio)
-    found = bench.scored(forget, retain, photos_per_person=options.photos_per_person)
+    found = bench.scored(forget, retain, photos_per_person=options.photos_per_person or None)
     if unknown := [split for split in options.splits if split not in found]:
         raise InputError(
             f"config.evaluate.splits: {', '.join(unknown)}; this benchmark has {', '.join(found)}"

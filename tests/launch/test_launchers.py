@@ -68,7 +68,7 @@ def test_tpu_vm():
         "tpu_vm.sh",
         "all",
         "--workdir=/mnt/a b",
-        **TPU | {"SPOT": "1", "CONFIG": "configs/llava.py:released"},
+        **TPU | {"SPOT": "1", "CONFIG": "their/configs/llava_mllmu.py:ratio=10"},
     )
     place = "mmu --zone=us-west4-a"
     assert create == (
@@ -78,10 +78,9 @@ def test_tpu_vm():
     assert install.startswith(f"gcloud compute tpus tpu-vm ssh {place} --worker=all --command=")
     assert run.startswith(f"gcloud compute tpus tpu-vm ssh {place} --worker=all --command=")
     assert copy == (
-        "gcloud compute tpus tpu-vm scp configs/llava.py mmu:mmu_config.py --zone=us-west4-a"
-        " --worker=all"
+        "gcloud compute tpus tpu-vm scp --recurse their/configs mmu: --zone=us-west4-a --worker=all"
     )
-    assert r"--distributed=on\ --config=mmu_config.py:released\ --workdir" in run
+    assert r"--distributed=on\ --config=configs/llava_mllmu.py:ratio=10\ --workdir" in run
     assert dry("tpu_vm.sh", "delete", PROJECT="p", **TPU) == [
         f"gcloud compute tpus tpu-vm delete {place} --project=p --quiet"
     ]
