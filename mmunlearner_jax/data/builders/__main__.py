@@ -1,0 +1,46 @@
+"""Writes all configs of a benchmark as array_record files, for TensorFlow Datasets.
+
+    python -m mmunlearner_jax.data.builders --root=FOLDER --out=DIR
+
+What an earlier call has written is kept.
+"""
+
+import contextlib
+import io
+import sys
+
+from absl import app, flags, logging
+
+from mmunlearner_jax.command_line import parse_flags
+from mmunlearner_jax.data.builders import builders
+from mmunlearner_jax.data.sources import fetched
+from mmunlearner_jax.errors import InputError
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of absl: tells where each config lies; every mistake is one line."""
+    if len(argv) > 1:
+        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that is not there yet
+    out = flags.FLAGS.out
+    try:
+        for builder in builders(fetched(flags.FLAGS.root), out):
+            kept = " was there; remove it to write it anew" if builder.is_prepared() else ""
+            with contextlib.redirect_stdout(io.StringIO()):  # tfds speaks of downloads
+                builder.download_and_prepare()
+            print(f"{builder.data_dir}{kept}")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {out}: {error}; give another --out")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string(
+        "root",
+        None,
+        "Folder that holds CONFIG/*.parquet of MLLMU-Bench or CLEAR, or hf://datasets/OWNER/NAME.",
+        required=True,
+    )
+    flags.DEFINE_string("out", None, "Folder to write to.", required=True)
+    app.run(main, flags_parser=parse_flags)

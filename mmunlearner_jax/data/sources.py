@@ -1,0 +1,82 @@
+"""Where a benchmark's parquet files come from: a folder, or the Hugging Face hub."""
+
+from pathlib import Path
+
+from huggingface_hub import parse_hf_uri, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfUriError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from mmunlearner_jax.errors import InputError
+
+# As in third_party/manifest.toml, which tells how they were found.
+PINS = {
+    "MLLMMU/MLLMU-Bench": "e91a01eb060b61be8dbde7edb48b121341bd0890",
+    "therem/CLEAR": "2e1fcda05dc6d413db995ce4395be4cbfeeec124",
+}
+
+_FILES = "*.parquet"
+
+
+def fetched(name: str) -> Path:
+    """Returns the folder of a benchmark, which is fetched where the name is one of the hub's.
+
+    Args:
+        name: A folder, whether it is there or not, or `hf://datasets/OWNER/NAME@REVISION`; without
+            `@REVISION` it is that of `PINS`.
+
+    Raises:
+        InputError: The name is malformed, names no revision and none is pinned, or the hub does not
+            give the files.
+    """
+    if not name.startswith("hf:"):
+        return Path(name).expanduser()
+    repository, revision = _parsed(name)
+    wanted = f"hf://datasets/{repository}@{revision}"
+    try:
+        # Returns at once where all of it is in the hub's cache.
+        folder = snapshot_download(
+            repository, repo_type="dataset", revision=revision, allow_patterns=_FILES
+        )
+    except Exception as error:  # whatever the hub's client raised
+        raise InputError(
+            f"{wanted}: {_reason(error)}; or run `hf download {repository} --repo-type dataset"
+            f" --revision {revision} --include '{_FILES}' --local-dir FOLDER` on a machine that can"
+            " fetch it, and give that FOLDER"
+        ) from error
+    if not any(Path(folder).glob(f"*/{_FILES}")):
+        raise InputError(f"{wanted}: holds no CONFIG/{_FILES}; name another repository or revision")
+    return Path(folder)
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """Returns repository and revision."""
+    form = "write hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION"
+    try:
+        uri = parse_hf_uri(name)
+    except HfUriError as error:
+        raise InputError(f"{name}: names nothing on the hub; {form}") from error
+    if uri.type != "dataset" or uri.path_in_repo:
+        raise InputError(f"{name}: names no whole data set; {form}")
+    revision = uri.revision or PINS.get(uri.id)
+    if not revision:
+        raise InputError(f"{name}: no revision is pinned; add one, or @main for the newest")
+    return uri.id, revision
+
+
+def _reason(error: Exception) -> str:
+    """Returns what went wrong, and what may help, on one line."""
+    if isinstance(error, GatedRepoError):
+        return "it is gated: ask for access on its page and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such data set, or a private one: mind the spelling, or `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "no such revision: give another, or @main for the newest"
+    if isinstance(error.__cause__, OfflineModeIsEnabled):
+        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset that"
+    said = " ".join(str(error).split())[:120]
+    return f"cannot be fetched ({type(error).__name__}: {said}): mind network and disk, try again"
