@@ -1,0 +1,154 @@
+"""Times our evaluation against asking transformers' `generate` one question at a time.
+
+    python benchmarks/evaluation.py --config=configs/orl.py --workdir=runs/orl
+
+The workdir is that of a run (`make demo`); its vanilla model answers the benchmark's scored
+questions on both sides: same checkpoint, same prompts, greedy, float32, all cores. Ours answers
+all of them, in batches, and also scores the options; transformers answers a drawn part, one by
+one, as the published scripts do. The sides take turns. Both read and process pictures anew in
+every round. Our first round, which compiles, is timed apart. The answers must be the same.
+"""
+
+import io
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+import transformers
+from absl import app, flags
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+
+from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.evaluation.protocols import protocol
+from mmunlearner_jax.stages import setup
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Of a run that has a vanilla model.", required=True)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds of each side.", lower_bound=1)
+_QUESTIONS = flags.DEFINE_integer(
+    "questions", 150, "So many a round for transformers.", lower_bound=1
+)
+_OUT = flags.DEFINE_string("out", None, "File for everything measured.")
+
+
+class OneByOne:
+    """What the published scripts do: a prompt, a picture, `generate`."""
+
+    def __init__(self, folder: Path, at: setup.Setup, config: ConfigDict):
+        self.processor = transformers.AutoProcessor.from_pretrained(folder)
+        self.model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(folder)
+        self.model.eval()
+        self.prompt = protocol(config.evaluate.protocol, at.bench, at.encoder).prompt
+        self.new = config.evaluate.decode.max_new_tokens
+
+    @torch.no_grad()
+    def answer(self, question: Question) -> str:
+        """The answer's text."""
+        shown = [*(shot.image for shot in question.shots), question.image]
+        pictures = [Image.open(io.BytesIO(image)).convert("RGB") for image in shown if image]
+        inputs = self.processor(
+            text=[self.prompt(question)], images=pictures or None, return_tensors="pt"
+        )
+        out = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.new)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        return self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Everything that was measured, ready for JSON."""
+    transformers.logging.set_verbosity_error()
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    load = os.getloadavg()[0]
+    checkpoint = Path(setup.vanilla_checkpoint(config, workdir))
+    at = setup.load(config, workdir, str(checkpoint))
+    questions = setup.asked(config, at.bench)
+    everything = [question for asked in questions.values() for question in asked]
+    answerer = setup.answerer(config, at)
+    theirs = OneByOne(checkpoint, at, config)
+    rng = np.random.default_rng(config.seed)
+
+    def ours(label: str) -> tuple[float, list[str]]:
+        at.encoder.image.cache_clear()
+        begin = time.perf_counter()
+        lines = [
+            line
+            for split, asked in questions.items()
+            for line in answerer.answer(at.params, asked, split=split, label=label)
+        ]
+        return time.perf_counter() - begin, [line["response"] for line in lines]
+
+    first, _ = ours("compiles")
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    same = 0
+    for number in range(_ROUNDS.value):
+        took, answers = ours(f"round {number}")
+        seconds["ours"].append(took)
+        drawn = rng.choice(len(everything), min(_QUESTIONS.value, len(everything)), replace=False)
+        begin = time.perf_counter()
+        said = [theirs.answer(everything[n]) for n in tqdm(drawn, "transformers", unit="question")]
+        seconds["theirs"].append(time.perf_counter() - begin)
+        same += sum(answers[n] == words for n, words in zip(drawn, said, strict=True))
+    return {
+        "config": config.to_dict()["evaluate"],
+        "parameters": sum(x.size for x in jax.tree.leaves(at.params)),
+        "questions": {"ours": len(everything), "theirs": len(drawn)},
+        "pictures": len({q.image for q in everything if q.image}),
+        "rounds": _ROUNDS.value,
+        "seconds": seconds,
+        "first": first,
+        "same_answers": [same, _ROUNDS.value * len(drawn)],
+        "device": f"{jax.devices()[0].device_kind}, {cores} cores, {platform.machine()}",
+        "load_average": load,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("jax", "torch", "transformers")},
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints a report of `run`."""
+    count = report["questions"]
+    rates = {side: [count[side] / s for s in took] for side, took in report["seconds"].items()}
+    ratios = [a / b for a, b in zip(rates["ours"], rates["theirs"], strict=True)]
+    for side, name in (("ours", "mmunlearner_jax"), ("theirs", "transformers, one by one")):
+        middle = statistics.median(rates[side])
+        print(
+            f"{name:<26}{middle:8.1f} questions/s  [{min(rates[side]):.1f}, {max(rates[side]):.1f}]"
+            f"  {count[side]:,} questions a round"
+        )
+    right, asked = report["same_answers"]
+    print(
+        f"ratio {statistics.median(ratios):.1f} [{min(ratios):.1f}, {max(ratios):.1f}] over"
+        f" {report['rounds']} rounds; our first round, compilation included,"
+        f" {report['first']:.1f} s; same answers: {right} of {asked}"
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    print(
+        f"{report['device']}; load average at the start {report['load_average']:.1f}; {versions};"
+        f" {report['parameters']:,} parameters, {report['pictures']:,} pictures"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of absl."""
+    report = run(read_config(argv), Path(_WORKDIR.value))
+    if _OUT.value:
+        Path(_OUT.value).write_text(json.dumps(report, indent=2) + "\n")
+    show(report)
+    right, asked = report["same_answers"]
+    sys.exit(right != asked)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
