@@ -41,6 +41,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.prepare = ConfigDict(
         dict(
+            benchmark="mllmu",  # or "clear": configs/orl_clear.py
             vision=dict(
                 image_size=64,
                 patch_size=16,

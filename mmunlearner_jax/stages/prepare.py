@@ -5,8 +5,8 @@ from pathlib import Path
 from flax import nnx
 from ml_collections import ConfigDict
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.orl import write_orl_benchmark
+from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.orl import WRITERS
 from mmunlearner_jax.data.tokenizer import build_processor
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
@@ -18,12 +18,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `benchmark/` and `initial/`."""
     benchmark, initial = workdir / "benchmark", workdir / "initial"
     if not benchmark.exists():
-        write_orl_benchmark(benchmark, seed=config.seed)
+        WRITERS[config.prepare.benchmark](benchmark, seed=config.seed)
     if initial.exists():
         return False
     sizes = config.prepare
-    bench = MLLMUBench(benchmark)
-    lessons = bench.training("ft_Data") + bench.text_training("ft_Data")
+    bench = open_benchmark(benchmark, config.data, config.seed)
+    lessons = bench.training(bench.taught) + bench.text_training(bench.taught)
     processor = build_processor(
         lessons,
         image_size=sizes.vision.image_size,

@@ -14,7 +14,8 @@ from PIL import Image
 
 from mmunlearner_jax.data import orl as orl_module
 from mmunlearner_jax.data.facts import FACTS
-from mmunlearner_jax.data.orl import find_photographs, write_orl_benchmark
+from mmunlearner_jax.data.orl import write_orl_benchmark
+from mmunlearner_jax.data.orl_people import find_photographs
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.errors import InputError
 
@@ -241,7 +242,7 @@ def test_nothing_is_left_behind_by_a_failure(monkeypatch, tmp_path):
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(orl_module.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="no space"):
         write_orl_benchmark(tmp_path / "out", seed=0)
     assert not list(tmp_path.iterdir())
@@ -251,6 +252,7 @@ def test_the_command_writes_the_same_and_reports_mistakes_in_one_line(orl, tmp_p
     command = [sys.executable, "-m", "mmunlearner_jax.data.orl", f"--out={tmp_path / 'out'}"]
     subprocess.run([*command, "--seed=0"], check=True)
     assert (tmp_path / "out/ft_Data" / FILE).read_bytes() == (orl / "ft_Data" / FILE).read_bytes()
-    monkeypatch.setattr(orl_module.flags, "FLAGS", SimpleNamespace(out=str(orl), seed=0))
+    given = SimpleNamespace(out=str(orl), seed=0, benchmark="mllmu")
+    monkeypatch.setattr(orl_module.flags, "FLAGS", given)
     with pytest.raises(SystemExit, match="^error: .*exists already"):
         orl_module.main([])

