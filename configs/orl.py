@@ -72,6 +72,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.finetune = ConfigDict(
         dict(
+            retain_only=False,  # True: nothing about the people to forget, for evaluate.reference
             steps=600,
             learning_rate=2e-3,
             warmup=100,

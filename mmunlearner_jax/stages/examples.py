@@ -98,6 +98,11 @@ class Predictions:
             photos = [question.image for question in questions[split]]  # in the order of the lines
             self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
 
+    @property
+    def unseen(self) -> bool:
+        """Whether the photographs that are shown are none of the training's."""
+        return "test" in self._cases
+
     def people(self, split: str) -> list[str]:
         """IDs of the people of a split, in order; CLEAR's text questions name nobody."""
         people = dict.fromkeys(case.before["person"] for case in self._cases[split])
@@ -110,7 +115,7 @@ class Predictions:
 
     def by_person(self) -> list[Person]:
         """Multiple choice about each of the forgotten people."""
-        shown = self._cases.get("test", self._cases["forget"])  # unseen photographs, if there are
+        shown = self._cases["test" if self.unseen else "forget"]
         photos = {case.before["person"]: case.photo for case in shown if case.photo}
         return [
             Person(
@@ -122,31 +127,30 @@ class Predictions:
         ]
 
     def examples(self) -> list[Example]:
-        """A forgotten face, the same fact in words, and somebody else's face.
+        """A forgotten face, the same fact in words if it is asked, and somebody else's face.
 
         The faces are the first whose questions went as intended, or the first of all if none did;
         `count` tells how many did. The question in words is taken as it went.
         """
+        splits = ("test", "test_retain") if self.unseen else ("forget", "retain")
         for task in ("generation", "cloze", "classification"):
+            faces, others = (self._asked(split, "vqa", task) for split in splits)
             in_words = {
                 (case.before["person"], case.before["answer"]): case
                 for case in self._asked("forget", "qa", task)
             }
-            faces = [
-                case
-                for case in self._asked("test", "vqa", task)
-                if (case.before["person"], case.before["answer"]) in in_words
-            ]
-            others = self._asked("test_retain", "vqa", task)
+            twins = [c for c in faces if (c.before["person"], c.before["answer"]) in in_words]
+            faces = twins or faces  # CLEAR's questions in words are never those about pictures
             if faces and others:
                 face = next((case for case in faces if case.right == LOST), faces[0])
                 other = next((case for case in others if case.right == KEPT), others[0])
-                words = in_words[face.before["person"], face.before["answer"]]
-                return [
-                    self._example("Shown the face", face, LOST),
-                    self._example("Asked in words", words, KEPT),
-                    self._example("Somebody else’s face", other, KEPT),
+                words = in_words.get((face.before["person"], face.before["answer"]))
+                found = [
+                    ("Shown the face", face, LOST),
+                    ("Asked in words", words, KEPT),
+                    ("Somebody else’s face", other, KEPT),
                 ]
+                return [self._example(title, it, right) for title, it, right in found if it]
         return []
 
     def _example(self, title: str, case: Case, intended: tuple[bool, bool]) -> Example:

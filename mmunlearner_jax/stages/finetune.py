@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints
 from mmunlearner_jax.data.pipeline import Jitter
+from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
@@ -16,7 +17,11 @@ from mmunlearner_jax.weights.io import save_pretrained
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
-    """Trains on every picture and text answer that is taught and writes `vanilla/`."""
+    """Trains on every picture and text answer that is taught and writes `vanilla/`.
+
+    With `config.finetune.retain_only` what is taught about the people to forget is left out: the
+    model that `evaluate.reference` compares with.
+    """
     if (workdir / "vanilla").exists():
         return False
     options = config.finetune
@@ -30,17 +35,16 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     )
     state = TrainState.create(at.params, optimizer)
     step = descent_step(at.graphdef, optimizer)
+    pictures, text = lessons(at, options.retain_only)
     data = {
         "pictures": iter(
             at.batches(
-                at.bench.training(at.bench.taught),
+                pictures,
                 batch_size=options.picture_batch,
                 augment=Jitter(**options.jitter) if options.jitter else None,
             )
         ),
-        "text": iter(
-            at.batches(at.bench.text_training(at.bench.taught), batch_size=options.text_batch)
-        ),
+        "text": iter(at.batches(text, batch_size=options.text_batch)),
     }
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)
@@ -53,3 +57,13 @@ def run(config: ConfigDict, workdir: Path) -> bool:
                 saved.save(i, state, data)
     save_pretrained(nnx.merge(at.graphdef, state.params), workdir / "vanilla")
     return True
+
+
+def lessons(at: setup.Setup, retain_only: bool) -> tuple[list[Sample], list[Sample]]:
+    """All that is taught with pictures and in words, maybe without the people to forget."""
+    bench = at.bench
+    pictures, text = bench.training(bench.taught), bench.text_training(bench.taught)
+    if retain_only:
+        gone = {*bench.training(at.forget), *bench.text_training(at.forget)}
+        pictures, text = ([s for s in samples if s not in gone] for samples in (pictures, text))
+    return pictures, text

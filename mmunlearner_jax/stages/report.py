@@ -33,22 +33,28 @@ class Asked(NamedTuple):
     falls: bool = False
 
 
-# In the order of the tables. The text questions of `test` and `test_retain` are those of `forget`
-# and `retain` again, so they get no row.
+# In the order of the tables.
 ASKED = {
     ("forget", "vqa"): Asked("Forgotten people, training photographs", falls=True),
     ("test", "vqa"): Asked("Forgotten people, unseen photographs", falls=True),
     ("forget", "qa"): Asked("Forgotten people, in words"),
+    ("test", "qa"): Asked("Forgotten people, in other words"),
     ("retain", "vqa"): Asked("Other people, training photographs"),
     ("test_retain", "vqa"): Asked("Other people, unseen photographs"),
     ("retain", "qa"): Asked("Other people, in words"),
+    ("test_retain", "qa"): Asked("Other people, in other words"),
+    ("real_faces", "vqa"): Asked("Real faces"),
     ("realworld", "vqa"): Asked("Other things, pictures"),
     ("realworld", "qa"): Asked("Other things, in words"),
 }
 METRICS = {
     "classification": "Multiple choice",
+    "classification_letter": "Multiple choice, the letter read as published",
     "cloze": "Fill in the blank",
+    "naming": "Names in free answers",
     "rougeL": "Free answers, ROUGE-L",
+    "probability": "Probability of the true answer, per token",
+    "naming_probability": "Probability of the name beside wrong ones",
 }
 HIGHLIGHTS = {
     ("forget", "vqa", "classification"),
@@ -212,6 +218,12 @@ def print_results(console: Console, results: Mapping[str, Any]) -> None:
         cells = (row.split, row.modality.upper(), row.metric, change)
         table.add_row(*cells, str(row.after["n"]), interval(row.after))
     console.print(table)
+    if "model_utility" in results:
+        before, after = (results["model_utility"][when] for when in ("before", "after"))
+        change = f"{percent(before['value'])} → {percent(after['value'])} ({interval(after)})"
+        console.print(f"Model utility: {change}")
+    for task, found in results.get("forget_quality", {}).get("after", {}).items():
+        console.print(f"Forget quality, {task}: p = {found['p_value']:.2g}, n = {found['n']}")
     controls = control_runs(results)
     if not controls:
         return
@@ -258,6 +270,7 @@ def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str
         highlights=[r for r in found if (r.split, r.modality, r.metric) in HIGHLIGHTS],
         examples=predictions.examples(),
         people=predictions.by_person(),
+        unseen=predictions.unseen,
         runs=RUNS,
         controls=control_runs(results),
         choice_score=choice_score,
