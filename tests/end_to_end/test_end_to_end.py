@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,39 +16,7 @@ from safetensors.numpy import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import mmunlearner_jax as mmu
-
-ROOT = Path(__file__).parents[2]
-SHORT = {
-    "checkpoint_every": 2,
-    "finetune.steps": 6,
-    "finetune.warmup": 2,
-    "finetune.picture_batch": 16,
-    "importance.examples": 32,
-    "unlearn.iterations": 8,
-    "unlearn.stop_remembered": -1.0,
-    "unlearn.stop_every": 2,
-    "unlearn.retain_batch": 8,
-    "evaluate.photos_per_person": 1,
-    "evaluate.decode.max_new_tokens": 10,
-    "controls": '("ga",)',
-}
-
-
-def command(workdir: Path, **overrides) -> list[str]:
-    return [
-        sys.executable,
-        *("-m", "mmunlearner_jax.main", "--config=configs/orl.py", f"--workdir={workdir}"),
-        *(f"--config.{k}={v}" for k, v in {**SHORT, **overrides}.items()),
-    ]
-
-
-def run(workdir: Path, **overrides) -> subprocess.CompletedProcess:
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
-    done = subprocess.run(
-        command(workdir, **overrides), cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+from tests.end_to_end.commands import FOREIGN, ROOT, command, loaded, run
 
 
 def kill_at(workdir: Path, stage: str, step: int, how: int = signal.SIGKILL) -> int:
@@ -80,10 +46,8 @@ def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("orl") / "run"
     done = run(workdir)
     assert "stage report" in done.stderr
-    # The torch of this environment is there to be loaded. A line without a dot is a mere attempt.
-    imported = re.findall(r"^import time:.*\| *(\w+)\.", done.stderr, flags=re.MULTILINE)
-    assert {"transformers", "tensorboardX"} <= set(imported)
-    assert not {"torch", "tensorflow"} & set(imported)
+    imported = loaded(done)
+    assert {"transformers", "tensorboardX"} <= imported and not FOREIGN & imported
     return workdir
 
 

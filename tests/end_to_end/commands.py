@@ -1,0 +1,46 @@
+"""Runs the program as its users do, with a few steps of everything."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOREIGN = {"torch", "tensorflow"}
+SHORT = {
+    "checkpoint_every": 2,
+    "finetune.steps": 6,
+    "finetune.warmup": 2,
+    "finetune.picture_batch": 16,
+    "importance.examples": 32,
+    "unlearn.iterations": 8,
+    "unlearn.stop_remembered": -1.0,
+    "unlearn.stop_every": 2,
+    "unlearn.retain_batch": 8,
+    "evaluate.photos_per_person": 1,
+    "evaluate.decode.max_new_tokens": 10,
+    "controls": '("ga",)',
+}
+
+
+def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "mmunlearner_jax.main", f"--config=configs/{config}.py", f"--workdir={workdir}"),
+        *(f"--config.{k}={v}" for k, v in {**SHORT, **overrides}.items()),
+    ]
+
+
+def run(workdir: Path, config: str = "orl", **overrides) -> subprocess.CompletedProcess:
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+    line = command(workdir, config, **overrides)
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def loaded(done: subprocess.CompletedProcess) -> set[str]:
+    """What a run has imported: the torch of this environment is there to be loaded."""
+    # A line without a dot is a mere attempt.
+    return set(re.findall(r"^import time:.*\| *(\w+)\.", done.stderr, flags=re.MULTILINE))

@@ -1,0 +1,95 @@
+"""Both benchmarks whole: every config's files, every split, statistics, scoring again."""
+
+import json
+
+import pytest
+
+from tests.end_to_end.commands import FOREIGN, loaded, run
+
+TEXTS = {"rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu"}
+RATES = {"value", "n", "ci95"}
+
+
+def entries(scores):
+    return {
+        (split, modality): set(metrics)
+        for split, by_modality in scores.items()
+        for modality, metrics in by_modality.items()
+    }
+
+
+def again(workdir, config, **overrides):
+    """Scores the predictions once more; returns what was there before and is there now."""
+    kept = (workdir / "results.json").read_bytes()
+    run(workdir, config, stages='("rescore",)', **overrides)
+    return kept, (workdir / "results.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def retain_only(tmp_path_factory):
+    """A model that never saw the people to forget."""
+    workdir = tmp_path_factory.mktemp("clear") / "retain"
+    stages = '("prepare","finetune","evaluate")'
+    run(workdir, "orl_clear", stages=stages, **{"finetune.retain_only": True})
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def clear(retain_only):
+    workdir = retain_only.with_name("run")
+    done = run(workdir, "orl_clear", **{"evaluate.reference": retain_only, "controls": "()"})
+    assert not FOREIGN & loaded(done)
+    return workdir
+
+
+def test_clear_is_evaluated_whole(clear):
+    results = json.loads((clear / "results.json").read_text())
+    letters = {"classification", "naming", "naming_probability", "naming_truth_ratio"}
+    captions = letters | TEXTS | {"probability", "truth_ratio"}
+    for label in ("before", "after"):
+        assert entries(results[label]) == {
+            ("forget", "vqa"): captions,
+            ("forget", "qa"): TEXTS,
+            ("retain", "vqa"): captions,
+            ("retain", "qa"): TEXTS,
+            ("real_faces", "vqa"): letters,
+            ("realworld", "vqa"): letters,
+        }
+        for by_modality in results[label].values():
+            for metrics in by_modality.values():
+                assert all(score.keys() == RATES for score in metrics.values())
+        assert results["model_utility"][label].keys() == RATES | {"entries"}
+        assert set(results["model_utility"][label]["entries"]) == {
+            *("retain naming", "retain generation", "real_faces naming", "realworld naming")
+        }
+        quality = results["forget_quality"][label]
+        assert set(quality) == {"naming", "generation"} and quality["naming"]["n"] == 32
+        assert 0 <= quality["generation"]["p_value"] <= 1
+    assert "In TOFU's terms" in (clear / "report.html").read_text()
+
+
+def test_clear_scored_again_gives_the_same_bytes(clear, retain_only):
+    kept, now = again(clear, "orl_clear", **{"evaluate.reference": retain_only, "controls": "()"})
+    assert now == kept
+
+
+def test_mllmu_is_evaluated_by_its_protocol_with_shots(tmp_path):
+    """Letters, demonstrations and both parsers, with a model that never heard of letters."""
+    workdir = tmp_path / "run"
+    given = {
+        "model.checkpoint": workdir / "initial",
+        "evaluate.protocol": "strict",
+        "evaluate.shots": 1,
+    }
+    done = run(workdir, stages='("prepare","evaluate")', **given)
+    assert not FOREIGN & loaded(done)
+    results = json.loads((workdir / "results.json").read_text())
+    every = {"classification", "classification_letter", "cloze", "cloze_exact", "words", *TEXTS}
+    found = entries(results["before"])
+    for split in ("forget", "retain", "realworld"):
+        assert found[split, "vqa"] == found[split, "qa"] == every
+    lines = (workdir / "predictions/before-forget.jsonl").read_text().splitlines()
+    shown = [line.get("shots") for line in map(json.loads, lines) if line["task"] != "generation"]
+    assert len({str(people) for people in shown}) == 1 and shown[0]
+    kept, now = again(workdir, "orl", **given)
+    assert now == kept
