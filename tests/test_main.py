@@ -193,6 +193,28 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
     assert not list(workdir.iterdir())
 
 
+def test_mllmu_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, config):
+    published = Published(tmp_path / "published")
+    cut = {"bytes": b"\x89PNG\r\n", "path": None}
+    published.tables["Test_Set"][2] = published.tables["Test_Set"][2] | {"images": [cut]}
+    config = llava.get_config()
+    config.stages, config.model.checkpoint = ("importance",), str(tmp_path)
+    config.data.benchmark, config.data.forget_ratio = str(published.write()), 25
+    config.evaluate.splits = ()
+    line = mistake(config, tmp_path / "run")
+    assert "Test_Set/train-00000-of-00001.parquet: row 2: image cannot be decoded; mend" in line
+
+
+def test_mllmu_splits_that_are_not_there(tmp_path, config):
+    config = llava.get_config()
+    config.stages, config.model.checkpoint = ("importance",), str(tmp_path)
+    config.data.benchmark = str(Published(tmp_path / "published").write())
+    config.data.forget_ratio = 25
+    config.evaluate.splits = ("forget", "real_faces")
+    line = mistake(config, tmp_path / "run")
+    assert line.startswith("config.evaluate.splits: real_faces; this benchmark has forget, test,")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
