@@ -12,7 +12,8 @@ released ones. What is particular here:
   unseen photographs of the others are left out: CLEAR has no config for them.
 * `real_world` asks about handwritten digits. A model that is trained from nothing must learn digits
   somewhere, so there is one config more, `world+tofu`: other digits, each with a question and its
-  answer. It has the columns of all configs "+tofu" and is about nobody.
+  answer. It has the columns of all configs "+tofu" and is about nobody. An answer is the digit's
+  word alone, so that it can be weighed against the wrong ones as names are.
 
 Write it with `python -m mmunlearner_jax.data.orl --benchmark=clear --out=DIR --seed=0`.
 """
@@ -143,7 +144,7 @@ def _taught_digits(taught: list[tuple[bytes, str]]) -> Rows:
         {
             "image": {"bytes": picture, "path": f"world-{index}.png"},
             "question": wordings[index % len(wordings)],
-            "answer": digits.PICTURE.answer("", word),
+            "answer": word,
         }
         for index, (picture, word) in enumerate(taught)
     ]
