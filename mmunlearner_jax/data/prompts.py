@@ -57,6 +57,8 @@ class Encoder:
         self.supervise_end = supervise_end
         self.image = functools.lru_cache(cached_images)(self._image)
         self.tokens = functools.lru_cache(None)(self._tokens)
+        self._render = functools.lru_cache(4096)(self._rendered)
+        self._ids = functools.lru_cache(4096)(self._tokenised)
 
     def prompt(self, question: str, with_image: bool) -> str:
         """Returns the user's turn and the assistant's opening, with one `<image>` for a picture."""
@@ -90,7 +92,7 @@ class Encoder:
         Raises:
             InputError: The text has not as many `<image>` as there are pictures.
         """
-        return self._ids(prompt, [self.image_tokens(image) for image in images])
+        return self._ids(prompt, tuple(map(self.image_tokens, images)))
 
     def pixels(self, images: Sequence[bytes]) -> np.ndarray:
         """Returns float32 [I, C, H, W] of I encoded pictures."""
@@ -115,7 +117,7 @@ class Encoder:
         end = whole.find(answer, len(prompt)) + len(answer)
         if not whole[end:]:  # LLaVA's template ends without a mark, so the tokenizer's own is set
             whole += self.tokenizer.eos_token
-        counts = [image_tokens] * (image_tokens > 0)
+        counts = (image_tokens,) * (image_tokens > 0)
         prompt_ids, turn_ids, ids = (
             self._ids(text, counts) for text in (prompt, whole[:end], whole)
         )
@@ -134,7 +136,7 @@ class Encoder:
         input_ids.flags.writeable = labels.flags.writeable = False
         return Tokens(input_ids, labels)
 
-    def _render(self, question: str, with_image: bool, answer: str | None) -> str:
+    def _rendered(self, question: str, with_image: bool, answer: str | None) -> str:
         user = [{"type": "image"}] * with_image + [{"type": "text", "text": question}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": user}]
         if answer is not None:
@@ -143,7 +145,7 @@ class Encoder:
             turns, add_generation_prompt=answer is None, tokenize=False
         )
 
-    def _ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+    def _tokenised(self, text: str, image_tokens: tuple[int, ...]) -> list[int]:
         token = self.processor.image_token
         first, *rest = text.split(token)
         if len(rest) != len(image_tokens):

@@ -28,11 +28,6 @@ def rouge(reference: str, response: str) -> dict[str, float]:
     return {**measures, "rougeL_recall": float(found["rougeL"].recall)}
 
 
-def rouge_l(reference: str, response: str) -> float:
-    """ROUGE-L F-measure with stemming, as MLLMU-Bench's evaluators compute it."""
-    return rouge(reference, response)["rougeL"]
-
-
 def bleu(reference: str, response: str) -> float:
     """BLEU-4 of one sentence, as MMUnlearner's `compute_bleu`: words at blanks, smoothing 1."""
     words = response.split()
@@ -59,21 +54,19 @@ def scored(line: Mapping[str, Any]) -> dict[str, Any]:
             none; maybe `letters`: true, where the response was to be a letter.
 
     Returns:
-        The line with `rougeL` and `correct`; multiple choice: `choice`, and with letters `letter`
-        (None: none was read) and `letter_correct`; a blank: `exact`, `words`; an open answer:
-        `rouge1`, `rouge2`, `rougeL_recall`, `bleu`.
+        The line with `correct`; multiple choice: `choice`, and with letters `letter` (None: none
+        was read) and `letter_correct`; a blank: `exact`, `words`; an open answer: `rouge1`,
+        `rouge2`, `rougeL`, `rougeL_recall`, `bleu`.
     """
     answer, response = line["answer"], line["response"]
-    rouges = {name: round(value, 4) for name, value in rouge(answer, response).items()}
-    found: dict[str, Any] = {"rougeL": rouges["rougeL"]}
     if line["task"] == "classification":
-        found |= _scored_choice(line)
-    else:
-        found["correct"] = answer.lower() in response.lower()
+        return {**line, **_scored_choice(line)}
+    found: dict[str, Any] = {"correct": answer.lower() in response.lower()}
     if line["task"] == "cloze":
         found |= {"exact": same_words(answer, response), "words": len(response.split())}
     if line["task"] == "generation":
-        found |= {**rouges, "bleu": round(bleu(answer, response), 4)}
+        found |= {name: round(value, 4) for name, value in rouge(answer, response).items()}
+        found["bleu"] = round(bleu(answer, response), 4)
     return {**line, **found}
 
 

@@ -5,11 +5,11 @@ model answers first; the *slot* is the word boundary of its own answer at which 
 together are most probable; there every option is scored by its whole log-likelihood.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 
 class Continuations:
@@ -26,12 +26,13 @@ class Continuations:
         self._tokenizer = tokenizer
         self._prompt_end = prompt_end
         self._prefix = self._ids(prompt_end)
+        self.ids = functools.lru_cache(None)(self._continued)  # options are few, and come again
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def ids(self, text: str) -> list[int]:
-        """Ids of `text` where it continues a text after a blank."""
+    def _continued(self, text: str) -> list[int]:
+        """Ids of `text` where it continues a text after a blank; not to be changed."""
         ids = self._ids(f"{self._prompt_end} {text}")
         assert ids[: len(self._prefix)] == self._prefix, "a tokenizer that merges over blanks"
         return ids[len(self._prefix) :]
@@ -65,6 +66,6 @@ def find_slot(
     """
     usable = [n for n in boundaries if n < len(log_probs)]
     _, distinct = np.unique(first_ids, return_index=True)
-    mass = np.array([logsumexp(log_probs[n, distinct]) for n in usable])
+    mass = np.logaddexp.reduce(log_probs[usable][:, distinct], axis=1)
     likely = np.flatnonzero(mass > np.log(0.5))
     return usable[likely[-1] if likely.size else int(np.argmax(mass))]

@@ -125,6 +125,7 @@ class Answerer:
         longest = max((len(ids) for item in items for ids in item.answers), default=0)
         weighed = max(len(item.answers) for item in items), rounded(longest)
         choices = max(1, *(len(item.options) for item in items))
+        answered = iter(())
         for batch in batches([item.prompt for item in items], self._batch_size, self._parts):
             rows = [items[n] for n in batch.rows]
             room = max(self._decoder.max_new_tokens, weighed[1])
@@ -133,16 +134,17 @@ class Answerer:
             for b, item in enumerate(rows):
                 first[b, : len(item.options)] = [ids[0] for ids in item.options]
             wanted = self._put({"k": first})["k"]
-            tokens, log_probs = to_host(self._decoder.greedy(params, logits, cache, wanted))
+            said = self._decoder.greedy(params, logits, cache, wanted)
+            yield from answered  # the batch before is scored while this one runs
+            tokens, log_probs = to_host(said)
             own = [self._until_end(row) for row in tokens]
             slots = [
                 self._slot(item, o, p) for item, o, p in zip(rows, own, log_probs, strict=True)
             ]
             scores = self._option_scores(params, logits, cache, rows, own, slots, log_probs)
             likelihoods = self._likelihoods(params, logits, cache, rows, weighed)
-            for b in batch.asked:
-                record = self._record(rows[b], own[b], slots[b], scores[b], likelihoods[b])
-                yield batch.rows[b], record
+            answered = self._records(batch, rows, own, slots, scores, likelihoods)
+        yield from answered
 
     def _prefill(
         self, params: Any, items: list[Item], batch: Batch, room: int
@@ -203,7 +205,8 @@ class Answerer:
                 for b in range(len(rows))
             ]
             longest = max(len(words + ids) for row in behind for words, ids in row)
-            size = min(rounded(longest), self._decoder.max_new_tokens)
+            # Powers of two: most options are short, and few sizes are compiled.
+            size = min(1 << (longest - 1).bit_length(), self._decoder.max_new_tokens)
             found = self._scored(params, logits, cache, behind, log_probs.shape[2], size)
             scores = [found[b] if b in longer else row for b, row in enumerate(scores)]
         return scores
@@ -245,6 +248,19 @@ class Answerer:
                 wanted[k, b, len(before) : end] = True
         sums = to_host(self._decoder.score(params, logits, cache, tokens, wanted)).T
         return [sums[b, : len(row)].tolist() for b, row in enumerate(candidates)]
+
+    def _records(
+        self,
+        batch: Batch,
+        rows: list[Item],
+        own: list[Ids],
+        slots: list[int],
+        scores: list[list[float]],
+        likelihoods: list[dict[str, Any]],
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for b in batch.asked:
+            record = self._record(rows[b], own[b], slots[b], scores[b], likelihoods[b])
+            yield batch.rows[b], record
 
     def _record(
         self, item: Item, own: Ids, slot: int, scores: list[float], likelihoods: dict[str, Any]
