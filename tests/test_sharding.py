@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
+from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import (
     MESH_AXES,
     fitting,

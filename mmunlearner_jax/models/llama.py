@@ -5,6 +5,7 @@ H head size, L layers, V vocabulary.
 Source: Touvron et al. 2023; parity with `transformers.LlamaForCausalLM`.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +82,14 @@ class Cache:
         keys: [L, B, S, K, H], rotated.
         values: [L, B, S, K, H].
         valid: bool [B, S], False for padding and for slots not yet filled.
+        position: int32 [B], the rotary position of the next token.
         used: int32 scalar, the slots filled.
     """
 
     keys: jax.Array
     values: jax.Array
     valid: jax.Array
+    position: jax.Array
     used: jax.Array
 
 
@@ -102,6 +105,7 @@ def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
         keys=fit(stores, cache.keys),
         values=fit(stores, cache.values),
         valid=fit(rows, cache.valid),
+        position=fit(rows, cache.position),
         used=fit(replicated(mesh), cache.used),
     )
 
@@ -117,7 +121,13 @@ def repeated(cache: Cache, rows: jax.Array, mesh: Mesh | None) -> Cache:
         picked = jax.vmap(lambda of, at: jnp.take(of, at, axis=axis), (axis, 0), axis)(split, rows)
         return picked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
-    found = Cache(take(cache.keys, 1), take(cache.values, 1), take(cache.valid, 0), cache.used)
+    found = Cache(
+        keys=take(cache.keys, 1),
+        values=take(cache.values, 1),
+        valid=take(cache.valid, 0),
+        position=take(cache.position, 0),
+        used=cache.used,
+    )
     if mesh is None:
         return found
     return jax.lax.with_sharding_constraint(found, cache_shardings(found, mesh))
@@ -299,7 +309,8 @@ class Llama(nnx.Module):
 
         steps = (jnp.arange(self.config.num_hidden_layers), params)
         (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), steps)
-        return x, Cache(keys, values, cache.valid, cache.used + x.shape[1])
+        used = cache.used + x.shape[1]
+        return x, dataclasses.replace(cache, keys=keys, values=values, used=used)
 
     def logits(self, x: jax.Array, matrix: jax.Array | None) -> jax.Array:
         """Float32 logits [B, T, V] of x [B, T, D]; `matrix` as `embed` gave it."""

@@ -16,7 +16,7 @@ from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llava import Llava
+from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.weights.io import from_pretrained
@@ -36,7 +36,7 @@ class Setup:
     """
 
     mesh: jax.sharding.Mesh
-    model: Llava
+    model: VisionLanguageModel
     graphdef: nnx.GraphDef
     params: Any
     encoder: Encoder

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.models.squares import keep, probe
+from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
     IGNORE,
@@ -102,7 +102,9 @@ def accumulator(
     return add
 
 
-def importance(model: Llava, batches: Iterable[Batch], *, fisher: Fisher = "example") -> Params:
+def importance(
+    model: VisionLanguageModel, batches: Iterable[Batch], *, fisher: Fisher = "example"
+) -> Params:
     """Mean squared gradient of the mean answer loss, for every parameter.
 
     Args:

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.vision_language import (
+    VisionLanguageConfig,
+    VisionLanguageModel,
+    abstract_model,
+)
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights import llava
 from mmunlearner_jax.weights.table import Entry, Table
@@ -27,12 +32,11 @@ from mmunlearner_jax.weights.table import Entry, Table
 class Architecture(NamedTuple):
     """A model with what it takes to read and write it."""
 
-    config: type[LlavaConfig]
-    abstract: Callable[..., tuple[nnx.GraphDef, nnx.State]]
+    config: type[VisionLanguageConfig]
     table: Table
 
 
-ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, abstract_model, llava.TABLE)}
+ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, llava.TABLE)}
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
@@ -59,7 +63,7 @@ def from_pretrained(
     compute_dtype: Any = None,
     remat: str = "none",
     attention: str = "xla",
-) -> Llava:
+) -> VisionLanguageModel:
     """Reads a transformers checkpoint.
 
     Args:
@@ -96,7 +100,7 @@ def from_pretrained(
         )
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
-    graphdef, params = architecture.abstract(config, mesh)
+    graphdef, params = abstract_model(config, mesh)
     leaves = dict(nnx.to_flat_state(params))
     with contextlib.ExitStack() as stack:
         tensors = _open(directory, stack)
@@ -111,7 +115,7 @@ def from_pretrained(
     return model
 
 
-def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) -> None:
+def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: Any = None) -> None:
     """Writes a checkpoint that transformers loads: all of it, or nothing.
 
     Args:
@@ -152,7 +156,7 @@ def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) ->
         wait("save_pretrained")
 
 
-def to_hf_names(model: Llava, tree: nnx.State) -> dict[str, Any]:
+def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
     """Renames and turns a tree of the model's structure into transformers' terms.
 
     Args:
@@ -165,12 +169,12 @@ def to_hf_names(model: Llava, tree: nnx.State) -> dict[str, Any]:
     return dict(ARCHITECTURES[model.config.model_type].table.named(tree))
 
 
-def leaf_labels(model: Llava) -> tuple[nnx.State, nnx.State]:
+def leaf_labels(model: VisionLanguageModel) -> tuple[nnx.State, nnx.State]:
     """Two trees like the parameters: Hugging Face name (`{layer}` where stacked), module group."""
     return ARCHITECTURES[model.config.model_type].table.labels(nnx.split(model)[1])
 
 
-def from_hf_names(model: Llava, arrays: Mapping[str, Any]) -> nnx.State:
+def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.State:
     """The inverse of `to_hf_names`; every spelling of the names found on disk is understood.
 
     Raises:
@@ -281,7 +285,7 @@ def _write_tensors(
         (directory / _INDEX).write_text(json.dumps(index, indent=2))
 
 
-def _write_companions(model: Llava, directory: Path, processor: Any) -> None:
+def _write_companions(model: VisionLanguageModel, directory: Path, processor: Any) -> None:
     """Writes config.json, and what else makes a checkpoint complete."""
     config = model.config.to_hf()
     source = Path(model.source) if model.source else None
