@@ -19,13 +19,14 @@ from safetensors.numpy import save_file
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
     abstract_model,
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
-from mmunlearner_jax.weights import llava
+from mmunlearner_jax.weights import llava, qwen2_vl
 from mmunlearner_jax.weights.table import Entry, Table
 
 
@@ -36,7 +37,15 @@ class Architecture(NamedTuple):
     table: Table
 
 
-ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, llava.TABLE)}
+ARCHITECTURES = {
+    LlavaConfig.model_type: Architecture(LlavaConfig, llava.TABLE),
+    Qwen2VLConfig.model_type: Architecture(Qwen2VLConfig, qwen2_vl.TABLE),
+}
+
+# What is missing for models that are easily taken for one of these.
+_MISSING = {
+    "qwen2_5_vl": "window attention, RMSNorm and a gated feed-forward in the vision tower",
+}
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
@@ -85,12 +94,14 @@ def from_pretrained(
     directory = _find(path_or_name)
     config_file = directory / "config.json"
     hf = _read_json(config_file)
-    if hf.get("model_type") not in ARCHITECTURES:
+    found = hf.get("model_type")
+    if found not in ARCHITECTURES:
+        missing = f" ({_MISSING[found]} is missing)" if found in _MISSING else ""
         raise InputError(
-            f"{config_file}: model_type={hf.get('model_type')!r} is not supported; use a checkpoint"
-            f" of {', '.join(ARCHITECTURES)}"
+            f"{config_file}: model_type={found!r} is not supported{missing}; use a checkpoint of"
+            f" {', '.join(ARCHITECTURES)}"
         )
-    architecture = ARCHITECTURES[hf["model_type"]]
+    architecture = ARCHITECTURES[found]
     try:
         config = dataclasses.replace(
             architecture.config.from_hf(hf),
@@ -290,7 +301,10 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
     config = model.config.to_hf()
     source = Path(model.source) if model.source else None
     if source:
-        config = _merged(_read_json(source / "config.json"), config)
+        old = _read_json(source / "config.json")
+        if "text_config" not in config:  # its part stands at the top, and in one place only
+            old |= old.pop("text_config", {})
+        config = _merged(old, config)
     dtype = jax.tree.leaves(nnx.split(model)[1])[0].dtype.name
     config |= {"dtype": dtype, "torch_dtype": dtype}  # transformers 5 and 4
     (directory / "config.json").write_text(json.dumps(config, indent=2))
