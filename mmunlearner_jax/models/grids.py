@@ -163,7 +163,7 @@ def rope_index(
 
 def _power_of_two(number: int) -> int:
     """The smallest that is not below the number."""
-    return 1 << (number - 1).bit_length()
+    return 1 << max(number - 1, 0).bit_length()
 
 
 def _locate(index: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
