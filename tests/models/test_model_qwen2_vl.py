@@ -188,6 +188,20 @@ def test_sharded_squares_are_those_of_one_device(model):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_devices_exchange_parameters_and_not_activations():
+    mesh = make_mesh((1, 8, 1))
+    model = filled(CONFIG, mesh)
+    graphdef, params = nnx.split(model)
+    params = jax.device_put(params, param_shardings(params, mesh))
+    rows = as_processed([[(4, 6), 3]] * 8, length=37)
+    batch = put_batch(model.group_pictures(rows, (44,)), mesh)
+    loss = jax.jit(jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(**batch) ** 2)))
+    program = str(loss.lower(params).compile().as_text())
+    exchanged = re.findall(r"= \(?\w+\[([\d,]*)\].* all-(?:gather|reduce)\(", program)
+    assert {"16,48", "16,12"} <= set(exchanged)  # of a vision and of a text layer
+    assert [shape for shape in exchanged if {"37", "44", "11"} & set(shape.split(","))] == []
+
+
 @pytest.mark.parametrize("by", ["parameters", "computation"])
 def test_dtypes(model, by):
     batch = as_processed(ROWS)

@@ -136,6 +136,10 @@ def test_module_groups(qwen):
         ({"use_sliding_window": True}, ("use_sliding_window",)),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_type='yarn'",)),
         ({"vision_config": {"model_type": "qwen2_5_vl"}}, ("vision_config.model_type",)),
+        (
+            {"vision_config": {"rope_parameters": {"rope_theta": 5e5}}},
+            ("vision_config.rope_parameters", "500000.0"),
+        ),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [4, 4]}}, ("mrope_section=[4, 4]",)),
         ({"hidden_size": 64, "num_attention_heads": 8}, ("vision_config.hidden_size=32", "64")),
     ],
