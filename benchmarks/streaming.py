@@ -29,7 +29,8 @@ from flax import nnx
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax import processes
-from mmunlearner_jax.models.llava import LlavaConfig, abstract_model
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import device_bytes, make_mesh
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the checkpoints.", required=True)

@@ -11,7 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
+from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import (
     MESH_AXES,
     fitting,
@@ -152,21 +154,26 @@ def test_a_batch_that_does_not_divide():
 # A change of these files is a change of what a slice must hold. To write them anew:
 # XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.test_sharding
 GOLDEN = {
-    sizes: Path(__file__).parent / "golden" / f"llava-1.5-7b-{'x'.join(map(str, sizes))}.txt"
+    (name, sizes): Path(__file__).parent / "golden" / f"{name}-{'x'.join(map(str, sizes))}.txt"
+    for name in ("llava-1.5-7b", "qwen2-vl-7b")
     for sizes in [(1, 8, 1), (2, 2, 2)]
+}
+CONFIGS = {
+    "llava-1.5-7b": LlavaConfig.llava_1_5_7b(),
+    "qwen2-vl-7b": Qwen2VLConfig.qwen2_vl_7b(),
 }
 
 
-def llava_7b(sizes) -> str:
-    _, params = abstract_model(LlavaConfig.llava_1_5_7b(), make_mesh(sizes), "float32")
+def split(name, sizes) -> str:
+    _, params = abstract_model(CONFIGS[name], make_mesh(sizes), "float32")
     return sharding_table(params)
 
 
-@pytest.mark.parametrize("sizes", GOLDEN, ids=str)
-def test_how_llava_7b_is_split(sizes):
-    assert llava_7b(sizes) == GOLDEN[sizes].read_text()
+@pytest.mark.parametrize(("name", "sizes"), GOLDEN, ids=str)
+def test_how_7b_is_split(name, sizes):
+    assert split(name, sizes) == GOLDEN[name, sizes].read_text()
 
 
 if __name__ == "__main__":
-    for sizes, path in GOLDEN.items():
-        path.write_text(llava_7b(sizes))
+    for key, path in GOLDEN.items():
+        path.write_text(split(*key))

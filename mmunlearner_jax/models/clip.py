@@ -48,14 +48,8 @@ class ClipConfig:
 
 
 def _norm(config: ClipConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(
-        config.hidden_size,
-        epsilon=config.layer_norm_eps,
-        dtype=dtype,
-        use_fast_variance=False,
-        scale_metadata={"logical": ("vision_embed",)},
-        bias_metadata={"logical": ("vision_embed",)},
-        rngs=rngs,
+    return layers.layer_norm(
+        config.hidden_size, config.layer_norm_eps, "vision_embed", dtype=dtype, rngs=rngs
     )
 
 

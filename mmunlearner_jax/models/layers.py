@@ -76,6 +76,21 @@ def linear(
     )
 
 
+def layer_norm(
+    features: int, epsilon: float, logical: str, *, dtype: str | None, rngs: nnx.Rngs
+) -> nnx.LayerNorm:
+    """A normalisation with scale and bias [features] of that logical axis."""
+    return nnx.LayerNorm(
+        features,
+        epsilon=epsilon,
+        dtype=dtype,
+        use_fast_variance=False,
+        scale_metadata={"logical": (logical,)},
+        bias_metadata={"logical": (logical,)},
+        rngs=rngs,
+    )
+
+
 def stack(layer: Callable[[nnx.Rngs], M], length: int, rngs: nnx.Rngs) -> M:
     """Builds `length` equal layers as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=length)(nnx.vmap(layer))(rngs)

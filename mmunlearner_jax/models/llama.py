@@ -1,10 +1,14 @@
 """The Llama decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
+Qwen2-VL's is the same but for biases and positions along three axes (M-RoPE).
+
 Axes: B examples, T query tokens, S key tokens, D features, N query heads, K key/value heads,
 H head size, L layers, V vocabulary.
-Source: Touvron et al. 2023; parity with `transformers.LlamaForCausalLM`.
+Source: Touvron et al. 2023, Wang et al. 2024 (Qwen2-VL); parity with
+`transformers.LlavaForConditionalGeneration` and `transformers.Qwen2VLForConditionalGeneration`.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +61,16 @@ class LlamaConfig:
             )
 
     @property
+    def qkv_bias(self) -> bool:
+        """Whether queries, keys and values have a bias."""
+        return self.attention_bias
+
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """How many rotary frequencies turn by each axis of a position; (): there is one axis."""
+        return ()
+
+    @property
     def heads(self) -> int:
         """Query heads N."""
         return self.num_attention_heads
@@ -72,6 +86,46 @@ class LlamaConfig:
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
+@dataclass(frozen=True)
+class Qwen2Config(LlamaConfig):
+    """Sizes of Qwen2-VL's language model; names and defaults of `transformers.Qwen2VLTextConfig`.
+
+    Attributes:
+        mrope_section: how many rotary frequencies turn by time, height and width.
+    """
+
+    vocab_size: int = 152064
+    hidden_size: int = 8192
+    intermediate_size: int = 29568
+    num_hidden_layers: int = 80
+    num_attention_heads: int = 64
+    num_key_value_heads: int | None = 8
+    max_position_embeddings: int = 32768
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 1e6
+    bos_token_id: int | None = 151643
+    eos_token_id: int | tuple[int, ...] | None = 151645
+    mrope_section: tuple[int, ...] = (16, 24, 24)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_size:
+            raise InputError(
+                f"text_config mrope_section={list(self.mrope_section)} must be three numbers whose"
+                f" sum is half the head size, {self.head_size // 2}"
+            )
+
+    @property
+    def qkv_bias(self) -> bool:
+        """They always have."""
+        return True
+
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """As `mrope_section` says."""
+        return self.mrope_section
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
@@ -81,12 +135,14 @@ class Cache:
         keys: [L, B, S, K, H], rotated.
         values: [L, B, S, K, H].
         valid: bool [B, S], False for padding and for slots not yet filled.
+        position: int32 [B], the rotary position of the next token.
         used: int32 scalar, the slots filled.
     """
 
     keys: jax.Array
     values: jax.Array
     valid: jax.Array
+    position: jax.Array
     used: jax.Array
 
 
@@ -102,6 +158,7 @@ def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
         keys=fit(stores, cache.keys),
         values=fit(stores, cache.values),
         valid=fit(rows, cache.valid),
+        position=fit(rows, cache.position),
         used=fit(replicated(mesh), cache.used),
     )
 
@@ -117,7 +174,13 @@ def repeated(cache: Cache, rows: jax.Array, mesh: Mesh | None) -> Cache:
         picked = jax.vmap(lambda of, at: jnp.take(of, at, axis=axis), (axis, 0), axis)(split, rows)
         return picked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
-    found = Cache(take(cache.keys, 1), take(cache.values, 1), take(cache.valid, 0), cache.used)
+    found = Cache(
+        keys=take(cache.keys, 1),
+        values=take(cache.values, 1),
+        valid=take(cache.valid, 0),
+        position=take(cache.position, 0),
+        used=cache.used,
+    )
     if mesh is None:
         return found
     return jax.lax.with_sharding_constraint(found, cache_shardings(found, mesh))
@@ -126,10 +189,26 @@ def repeated(cache: Cache, rows: jax.Array, mesh: Mesh | None) -> Cache:
 Rope = tuple[jax.Array, jax.Array]
 
 
-def rope(positions: jax.Array, head_size: int, theta: float) -> Rope:
-    """Cosines and sines [B, T, 1, H / 2] float32 of the rotary angles at positions [B, T]."""
+def rope(
+    positions: jax.Array, head_size: int, theta: float, sections: tuple[int, ...] = ()
+) -> Rope:
+    """The rotary angles.
+
+    Args:
+        positions: int [B, T], or with sections [B, T, axes].
+        head_size: H.
+        theta: base of the frequencies.
+        sections: how many of the H / 2 frequencies, slower and slower, turn by each axis.
+
+    Returns:
+        Their cosines and sines [B, T, 1, H / 2] float32.
+    """
     frequencies = theta ** (-np.arange(0, head_size, 2) / head_size)
-    angles = positions[:, :, None, None] * frequencies.astype(np.float32)
+    if positions.ndim == 2:  # along all axes the same
+        positions = positions[:, :, None]
+    else:
+        positions = positions[:, :, np.repeat(np.arange(len(sections)), sections)]
+    angles = positions[:, :, None] * frequencies.astype(np.float32)
     return jnp.cos(angles), jnp.sin(angles)
 
 
@@ -170,12 +249,11 @@ class Layer(nnx.Module):
                 features_in, features_out, logical, bias=bias, dtype=dtype, rngs=rngs
             )
 
-        biased = config.attention_bias
         self.input_norm = _norm(config, dtype, rngs)
-        self.q_proj = make(d, config.heads * size, ("embed", "heads"), biased)
-        self.k_proj = make(d, config.kv_heads * size, ("embed", "kv_heads"), biased)
-        self.v_proj = make(d, config.kv_heads * size, ("embed", "kv_heads"), biased)
-        self.o_proj = make(config.heads * size, d, ("heads", "embed"), biased)
+        self.q_proj = make(d, config.heads * size, ("embed", "heads"), config.qkv_bias)
+        self.k_proj = make(d, config.kv_heads * size, ("embed", "kv_heads"), config.qkv_bias)
+        self.v_proj = make(d, config.kv_heads * size, ("embed", "kv_heads"), config.qkv_bias)
+        self.o_proj = make(config.heads * size, d, ("heads", "embed"), config.attention_bias)
         self.post_attention_norm = _norm(config, dtype, rngs)
         self.gate_proj = make(d, hidden, ("embed", "mlp"), config.mlp_bias)
         self.up_proj = make(d, hidden, ("embed", "mlp"), config.mlp_bias)
@@ -270,15 +348,15 @@ class Llama(nnx.Module):
         return self.embed_tokens(input_ids), matrix
 
     def run_layers(self, x: jax.Array, positions: jax.Array, valid: jax.Array) -> jax.Array:
-        """All decoder layers on x [B, T, D]; positions int [B, T], valid bool [B, T]."""
-        angles = rope(positions, self.config.head_size, self.config.rope_theta)
+        """All decoder layers on x [B, T, D]; positions as in `rope`, valid bool [B, T]."""
+        angles = self._rope(positions)
         return layers.scan(self.layers, x, angles, valid, remat=self.remat, mesh=self.mesh)
 
     def extend(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
         """All decoder layers on T more tokens x [B, T, D]; mask bool [B, T, S] over the slots."""
-        angles = rope(positions, self.config.head_size, self.config.rope_theta)
+        angles = self._rope(positions)
         graphdef, params = nnx.split(self.layers)
 
         # The cache is carried and not scanned over, so that XLA updates it in place.
@@ -299,7 +377,8 @@ class Llama(nnx.Module):
 
         steps = (jnp.arange(self.config.num_hidden_layers), params)
         (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), steps)
-        return x, Cache(keys, values, cache.valid, cache.used + x.shape[1])
+        used = cache.used + x.shape[1]
+        return x, dataclasses.replace(cache, keys=keys, values=values, used=used)
 
     def logits(self, x: jax.Array, matrix: jax.Array | None) -> jax.Array:
         """Float32 logits [B, T, V] of x [B, T, D]; `matrix` as `embed` gave it."""
@@ -309,3 +388,7 @@ class Llama(nnx.Module):
         assert matrix is not None
         equation = "btd,vd->btv" if matrix.ndim == 2 else "btd,bvd->btv"
         return jnp.einsum(equation, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
+
+    def _rope(self, positions: jax.Array) -> Rope:
+        config = self.config
+        return rope(positions, config.head_size, config.rope_theta, config.sections)

@@ -1,27 +1,33 @@
 """LLaVA-1.5: CLIP features through a two-layer projector into the places of the image tokens.
 
 Axes: B examples, T tokens, I pictures per example, N pictures of a batch, C channels, F features of
-one picture, D text features, S cache slots, V vocabulary.
+one picture, D text features, V vocabulary.
 Source: Liu et al. 2023; parity with `transformers.LlavaForConditionalGeneration`.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import attention, layers, squares
+from mmunlearner_jax.models import layers, squares
 from mmunlearner_jax.models.clip import Clip, ClipConfig
-from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings, repeated
-from mmunlearner_jax.sharding import param_shardings
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.vision_language import (
+    VisionLanguageConfig,
+    VisionLanguageModel,
+    known,
+    merge,
+    require,
+    rope_options,
+)
 
 # Our field, transformers' field.
 _FIELDS = {
@@ -33,40 +39,30 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True)
-class LlavaConfig:
+@dataclass(frozen=True, kw_only=True)
+class LlavaConfig(VisionLanguageConfig):
     """Everything that shapes the model and its computation.
 
     Attributes:
         vision: the vision tower.
-        text: the language model.
-        image_token_id: the token whose embeddings are replaced by picture features.
         feature_layer: which hidden states of the vision tower to use: 0 are the embeddings, -1 the
             last layer's output.
         feature_select: `default` drops the class token, `full` keeps it.
         projector_act: activation between the projector's two layers.
         projector_bias: whether these layers have a bias.
-        dtype: dtype of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes: `none`, `full`, or all but matrix products
-            with parameters: `dots`.
-        attention: what computes the decoder's attention over whole sequences: `xla`, `splash` (TPU)
-            or `cudnn` (GPU). Decoding with a cache and the vision tower are always XLA's.
     """
 
     model_type: ClassVar[str] = "llava"
 
     vision: ClipConfig
-    text: LlamaConfig
     image_token_id: int = 32000
     feature_layer: int = -2
     feature_select: str = "default"
     projector_act: str = "gelu"
     projector_bias: bool = True
-    dtype: str | None = None
-    remat: str = "none"
-    attention: str = "xla"
 
     def __post_init__(self):
+        super().__post_init__()
         depth = self.vision.num_hidden_layers
         if not isinstance(self.feature_layer, int) or not -depth - 1 <= self.feature_layer <= depth:
             raise InputError(
@@ -79,8 +75,6 @@ class LlavaConfig:
                 " 'default' or 'full'"
             )
         layers.choose(layers.ACTIVATIONS, "projector_hidden_act", self.projector_act)
-        layers.choose(layers.REMAT, "remat", self.remat)
-        layers.choose(attention.KERNELS, "attention", self.attention)
 
     @property
     def vision_depth(self) -> int:
@@ -93,37 +87,29 @@ class LlavaConfig:
         return self.vision.num_patches + (self.feature_select == "full")
 
     @classmethod
-    def from_hf(cls, hf: Mapping[str, Any]) -> "LlavaConfig":
-        """Reads the contents of a transformers `config.json`.
-
-        Raises:
-            InputError: it is another model, or uses an option that this one has not.
-        """
+    def from_hf(cls, hf: Mapping[str, Any]) -> Self:
+        """See `VisionLanguageConfig`."""
         text, vision = dict(hf.get("text_config") or {}), dict(hf.get("vision_config") or {})
-        for field, found, wanted in (
-            ("model_type", hf.get("model_type"), cls.model_type),
-            ("text_config.model_type", text.get("model_type", "llama"), "llama"),
-            (
-                "vision_config.model_type",
-                vision.get("model_type", "clip_vision_model"),
-                "clip_vision_model",
-            ),
-        ):
-            if found != wanted:
-                raise InputError(f"{field}={found!r} is not supported; it must be {wanted!r}")
-        text["rope_theta"] = _rope_theta(text)
+        require(hf, "model_type", cls.model_type)
+        require(text, "text_config.model_type", "llama")
+        require(vision, "vision_config.model_type", "clip_vision_model")
+        text |= rope_options(text)
         # Either place ties the head: old files say it in the text part only.
         text["tie_word_embeddings"] = bool(
             hf.get("tie_word_embeddings") or text.get("tie_word_embeddings")
         )
         return cls(
-            vision=ClipConfig(**_known(ClipConfig, vision or _VISION_7B)),
-            text=LlamaConfig(**_known(LlamaConfig, text)),
+            vision=ClipConfig(**known(ClipConfig, vision or _VISION_7B)),
+            text=LlamaConfig(**known(LlamaConfig, text)),
             **{ours: hf[theirs] for ours, theirs in _FIELDS.items() if theirs in hf},
         )
 
+    def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Llava":
+        """See `VisionLanguageConfig`."""
+        return Llava(self, mesh=mesh, rngs=rngs)
+
     def to_hf(self) -> dict[str, Any]:
-        """The contents of a `config.json` that old and new transformers read."""
+        """See `VisionLanguageConfig`."""
         text = dataclasses.asdict(self.text)
         theta = text["rope_theta"]  # transformers 4 reads it here, 5 in rope_parameters
         return {
@@ -178,22 +164,6 @@ _VISION_7B: dict[str, Any] = {
 }
 
 
-def _known(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a config dataclass has a field for; lists become hashable."""
-    names = {field.name for field in dataclasses.fields(config)}
-    values = {k: v for k, v in values.items() if k in names}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _rope_theta(text: Mapping[str, Any]) -> float:
-    """Reads the rotary base as transformers 4 and 5 write it; refuses scaled variants."""
-    rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise InputError(f"text_config rope_type={kind!r} is not supported; only 'default' is")
-    return float(rope.get("rope_theta", text.get("rope_theta", LlamaConfig.rope_theta)))
-
-
 class Projector(nnx.Module):
     """From vision features to text features."""
 
@@ -218,22 +188,10 @@ class Projector(nnx.Module):
         return self.linear_2(layers.ACTIVATIONS[self.act](self.linear_1(features)))
 
 
-class Llava(nnx.Module):
-    """The model; `nnx.split` gives a graph definition and a state of `nnx.Param` only.
-
-    Args:
-        config: sizes and options.
-        mesh: what the examples of a batch are split over; None: one device.
-        rngs: where the initial parameters come from.
-
-    Attributes:
-        config: what it was made from.
-        source: folder that its weights were read from, None for a fresh model.
-    """
+class Llava(VisionLanguageModel):
+    """The model."""
 
     def __init__(self, config: LlavaConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
-        self.config = config
-        self.source: str | None = None
         self.vision_tower = Clip(
             config.vision,
             depth=config.vision_depth,
@@ -243,14 +201,7 @@ class Llava(nnx.Module):
             rngs=rngs,
         )
         self.multi_modal_projector = Projector(config, rngs=rngs)
-        self.language_model = Llama(
-            config.text,
-            dtype=config.dtype,
-            remat=config.remat,
-            kernel=config.attention,
-            mesh=mesh,
-            rngs=rngs,
-        )
+        super().__init__(config, mesh=mesh, rngs=rngs)
 
     def __call__(
         self,
@@ -273,79 +224,8 @@ class Llava(nnx.Module):
             InputError: image tokens and pictures do not match. Under `jit` the tokens have no
                 values yet, and only shapes are checked.
         """
-        self._check_pictures(input_ids, pixel_values)
-        return self._forward(input_ids, attention_mask, pixel_values)
-
-    @layers.compiled
-    def _forward(self, input_ids, attention_mask, pixel_values):
-        valid = _valid(input_ids, attention_mask)
-        x, matrix = self._embed(input_ids, pixel_values)
-        x = self.language_model.run_layers(x, _positions(valid), valid)
-        return self.language_model.logits(x, matrix)
-
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` examples of at most `length` tokens, padding included."""
-        text = self.config.text
-        shape = (text.num_hidden_layers, batch, length, text.kv_heads, text.head_size)
-        dtype = self.config.dtype or self.language_model.embed_tokens.embedding.dtype
-        cache = Cache(
-            keys=jnp.zeros(shape, dtype),
-            values=jnp.zeros(shape, dtype),
-            valid=jnp.zeros((batch, length), bool),
-            used=jnp.zeros((), jnp.int32),
-        )
-        mesh = self.language_model.mesh
-        if mesh is None:
-            return cache
-        return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
-
-    def repeat_cache(self, cache: Cache, rows: jax.Array) -> Cache:
-        """The cache with a row for every example.
-
-        Args:
-            cache: of P examples.
-            rows: int32 [B], which of them, counted within a part of the mesh: both P and B are
-                split over it alike, and no row moves between devices.
-        """
-        return repeated(cache, rows, self.language_model.mesh)
-
-    def decode(
-        self,
-        input_ids: jax.Array,
-        attention_mask: jax.Array | None,
-        cache: Cache,
-        pixel_values: jax.Array | None = None,
-    ) -> tuple[jax.Array, Cache]:
-        """Appends T tokens to what the cache holds: first a prompt, then one token at a time.
-
-        Args:
-            input_ids: int [B, T]; the cache must have T slots left (`dynamic_update_slice` would
-                silently overwrite the last ones).
-            attention_mask: int or bool [B, T] of these tokens; None: no padding.
-            cache: of `init_cache` or of the call before.
-            pixel_values: as in `__call__`, the pictures of these tokens.
-
-        Returns:
-            float32 logits [B, T, V] of these tokens, and the longer cache.
-
-        Raises:
-            InputError: as in `__call__`; only with pictures, for a model may say an image token.
-        """
-        if pixel_values is not None:
-            self._check_pictures(input_ids, pixel_values)
-        return self._decode(input_ids, attention_mask, cache, pixel_values)
-
-    @layers.compiled
-    def _decode(self, input_ids, attention_mask, cache, pixel_values):
-        new = _valid(input_ids, attention_mask)
-        length, slots = input_ids.shape[1], jnp.arange(cache.valid.shape[1])
-        valid = jax.lax.dynamic_update_slice(cache.valid, new, (0, cache.used))
-        positions = jax.lax.dynamic_slice_in_dim(_positions(valid), cache.used, length, axis=1)
-        mask = (slots <= cache.used + jnp.arange(length)[:, None]) & valid[:, None, :]
-        x, matrix = self._embed(input_ids, pixel_values)
-        cache = dataclasses.replace(cache, valid=valid)
-        x, cache = self.language_model.extend(x, positions, mask, cache)
-        return self.language_model.logits(x, matrix), cache
+        pictures = self._checked(input_ids, pixel_values)
+        return self._forward(input_ids, attention_mask, pictures)
 
     def image_features(self, pixel_values: jax.Array) -> jax.Array:
         """Projected features [B, I, F, D] of pictures [B, I, C, height, width]."""
@@ -355,13 +235,9 @@ class Llava(nnx.Module):
         return squares.run(self.multi_modal_projector, features)
 
     def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Gives every example its own pictures, as per-example gradients need them.
+        """Makes `pixel_values` [N, C, height, width] [B, I, C, height, width] of a host batch.
 
-        Args:
-            batch: host arrays; `pixel_values`, if there, [N, C, height, width] or grouped already.
-
-        Returns:
-            The batch with `pixel_values` [B, I, C, height, width], I the most of any example.
+        I is the most of any example.
 
         Raises:
             InputError: image tokens and pictures do not match.
@@ -378,28 +254,27 @@ class Llava(nnx.Module):
         grouped[np.arange(counts.max()) < counts[:, None]] = pictures
         return {**batch, "pixel_values": grouped}
 
-    def _embed(self, input_ids, pixel_values):
-        """Token embeddings [B, T, D] with features in the image tokens' places; tied matrix."""
+    def _embed(self, input_ids, pixel_values=None):
         x, matrix = self.language_model.embed(input_ids)
         if pixel_values is None:
             return x, matrix
         if pixel_values.ndim == 5:
             features = self.image_features(pixel_values)
-            return self._merge(input_ids, x, features), matrix
+            return self._merged(input_ids, x, features), matrix
         # Pictures in batch order know no rows: the batch is merged as if it were one long row.
         if squares.is_probed(self.multi_modal_projector.linear_1.kernel.get_value()):
             raise InputError("pixel_values: per-example squares need group_pictures(batch)")
         features = self.image_features(pixel_values[None])
-        merged = self._merge(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)
+        merged = self._merged(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)
         return merged.reshape(x.shape), matrix
 
-    def _merge(self, input_ids, x, features):
-        """Puts features [R, I, F, D] into the image tokens of rows [R, T], in order."""
-        here = input_ids == self.config.image_token_id
-        features = features.reshape(len(features), -1, features.shape[-1]).astype(x.dtype)
-        order = jnp.clip(jnp.cumsum(here, axis=1) - 1, 0, features.shape[1] - 1)
-        picked = jnp.take_along_axis(features, order[..., None], axis=1)
-        return jnp.where(here[..., None], picked, x)
+    def _merged(self, input_ids, x, features):
+        features = features.reshape(len(features), -1, features.shape[-1])
+        return merge(x, features, input_ids == self.config.image_token_id)
+
+    def _checked(self, input_ids, pixel_values):
+        self._check_pictures(input_ids, pixel_values)
+        return {} if pixel_values is None else {"pixel_values": pixel_values}
 
     def _check_pictures(self, input_ids, pixel_values):
         """Refuses pictures that do not belong to the image tokens, wherever values are at hand."""
@@ -426,41 +301,3 @@ class Llava(nnx.Module):
                 f"input_ids hold {tokens.tolist()} image tokens per row; each must be a multiple"
                 f" of {each}, at most {pixel_values.shape[1] * each}"
             )
-
-
-def abstract_model(
-    config: LlavaConfig, mesh: Mesh | None, dtype: Any = None
-) -> tuple[nnx.GraphDef, nnx.State]:
-    """The model without its arrays: the one tree that all others are like.
-
-    Args:
-        config: sizes and options.
-        mesh: that its parameters are sharded over; None: the first device.
-        dtype: of the parameters; None: float32.
-
-    Returns:
-        The graph definition, and a state of `jax.ShapeDtypeStruct` with shardings.
-    """
-    model = nnx.eval_shape(lambda: Llava(config, mesh=mesh, rngs=nnx.Rngs(0)))
-    graphdef, params = nnx.split(model)
-    if mesh is None:
-        target = SingleDeviceSharding(jax.local_devices()[0])
-        shardings = jax.tree.map(lambda _: target, params)
-    else:
-        shardings = param_shardings(params, mesh)
-    params = jax.tree.map(
-        lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype or p.dtype, sharding=s), params, shardings
-    )
-    return graphdef, params
-
-
-def _valid(input_ids, attention_mask):
-    """Bool [B, T]: which tokens are no padding."""
-    if attention_mask is None:
-        return jnp.ones(input_ids.shape, bool)
-    return attention_mask.astype(bool)
-
-
-def _positions(valid):
-    """Int [B, T]: how many valid tokens came before; 0 on left padding."""
-    return jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)

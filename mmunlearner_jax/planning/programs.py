@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.models.llama import cache_shardings
-from mmunlearner_jax.models.llava import LlavaConfig, abstract_model
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import batch_sharding, replicated
 from mmunlearner_jax.stages.unlearn import optimizers
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator

@@ -21,7 +21,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.shots import with_shots
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.models.llava import Llava
+from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.weights.io import from_pretrained
@@ -41,7 +41,7 @@ class Setup:
     """
 
     mesh: jax.sharding.Mesh
-    model: Llava
+    model: VisionLanguageModel
     graphdef: nnx.GraphDef
     params: Any
     encoder: Encoder

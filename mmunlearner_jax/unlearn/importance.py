@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.models.squares import keep, probe
+from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
     IGNORE,
@@ -67,8 +67,9 @@ def accumulator(
 ) -> Callable[[FisherSums, Params, Batch], FisherSums]:
     """The jitted step `(sums, params, batch) -> sums`; `sums` is donated.
 
-    A batch is a dict of `input_ids`, `attention_mask`, `labels` [B, T] and, with pictures,
-    `pixel_values` [B, I, C, H, W]. Rows without a supervised token add nothing and are not counted.
+    A batch is a dict of `input_ids`, `attention_mask`, `labels` [B, T] and the model's arrays of
+    pictures, of its `group_pictures`. Rows without a supervised token add nothing and are not
+    counted.
     """
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
@@ -102,14 +103,16 @@ def accumulator(
     return add
 
 
-def importance(model: Llava, batches: Iterable[Batch], *, fisher: Fisher = "example") -> Params:
+def importance(
+    model: VisionLanguageModel, batches: Iterable[Batch], *, fisher: Fisher = "example"
+) -> Params:
     """Mean squared gradient of the mean answer loss, for every parameter.
 
     Args:
         model: a model of `from_pretrained`.
         batches: dicts in transformers' conventions: `input_ids`, `attention_mask`, `labels`
-            [B, T] (-100: not supervised) and, with pictures, `pixel_values` [N, C, H, W] in the
-            order of the image tokens. Every new shape compiles once.
+            [B, T] (-100: not supervised) and, with pictures, what the model's processor makes of
+            them, in the order of the image tokens. Every new shape compiles once.
         fisher: `"example"`: mean over examples of the squared gradient of the example's mean
             answer loss. `"batch"`: mean over batches of the squared gradient of the batch's
             token-mean loss (D-06: the batch size changes the result).

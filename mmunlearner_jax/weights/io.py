@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +18,34 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llava import Llava, LlavaConfig, abstract_model
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.vision_language import (
+    VisionLanguageConfig,
+    VisionLanguageModel,
+    abstract_model,
+)
 from mmunlearner_jax.processes import is_first, to_host, wait
-from mmunlearner_jax.weights import llava
+from mmunlearner_jax.weights import llava, qwen2_vl
 from mmunlearner_jax.weights.table import Entry, Table
 
 
 class Architecture(NamedTuple):
     """A model with what it takes to read and write it."""
 
-    config: type[LlavaConfig]
-    abstract: Callable[..., tuple[nnx.GraphDef, nnx.State]]
+    config: type[VisionLanguageConfig]
     table: Table
 
 
-ARCHITECTURES = {LlavaConfig.model_type: Architecture(LlavaConfig, abstract_model, llava.TABLE)}
+ARCHITECTURES = {
+    LlavaConfig.model_type: Architecture(LlavaConfig, llava.TABLE),
+    Qwen2VLConfig.model_type: Architecture(Qwen2VLConfig, qwen2_vl.TABLE),
+}
+
+# What is missing for models that are easily taken for one of these.
+_MISSING = {
+    "qwen2_5_vl": "window attention, RMSNorm and a gated feed-forward in the vision tower",
+}
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
@@ -59,7 +72,7 @@ def from_pretrained(
     compute_dtype: Any = None,
     remat: str = "none",
     attention: str = "xla",
-) -> Llava:
+) -> VisionLanguageModel:
     """Reads a transformers checkpoint.
 
     Args:
@@ -81,12 +94,14 @@ def from_pretrained(
     directory = _find(path_or_name)
     config_file = directory / "config.json"
     hf = _read_json(config_file)
-    if hf.get("model_type") not in ARCHITECTURES:
+    found = hf.get("model_type")
+    if found not in ARCHITECTURES:
+        missing = f" ({_MISSING[found]} is missing)" if found in _MISSING else ""
         raise InputError(
-            f"{config_file}: model_type={hf.get('model_type')!r} is not supported; use a checkpoint"
-            f" of {', '.join(ARCHITECTURES)}"
+            f"{config_file}: model_type={found!r} is not supported{missing}; use a checkpoint of"
+            f" {', '.join(ARCHITECTURES)}"
         )
-    architecture = ARCHITECTURES[hf["model_type"]]
+    architecture = ARCHITECTURES[found]
     try:
         config = dataclasses.replace(
             architecture.config.from_hf(hf),
@@ -96,7 +111,7 @@ def from_pretrained(
         )
     except InputError as error:
         raise InputError(f"{config_file}: {error}") from None
-    graphdef, params = architecture.abstract(config, mesh)
+    graphdef, params = abstract_model(config, mesh)
     leaves = dict(nnx.to_flat_state(params))
     with contextlib.ExitStack() as stack:
         tensors = _open(directory, stack)
@@ -111,7 +126,7 @@ def from_pretrained(
     return model
 
 
-def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) -> None:
+def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: Any = None) -> None:
     """Writes a checkpoint that transformers loads: all of it, or nothing.
 
     Args:
@@ -152,7 +167,7 @@ def save_pretrained(model: Llava, path: str | Path, *, processor: Any = None) ->
         wait("save_pretrained")
 
 
-def to_hf_names(model: Llava, tree: nnx.State) -> dict[str, Any]:
+def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
     """Renames and turns a tree of the model's structure into transformers' terms.
 
     Args:
@@ -165,12 +180,12 @@ def to_hf_names(model: Llava, tree: nnx.State) -> dict[str, Any]:
     return dict(ARCHITECTURES[model.config.model_type].table.named(tree))
 
 
-def leaf_labels(model: Llava) -> tuple[nnx.State, nnx.State]:
+def leaf_labels(model: VisionLanguageModel) -> tuple[nnx.State, nnx.State]:
     """Two trees like the parameters: Hugging Face name (`{layer}` where stacked), module group."""
     return ARCHITECTURES[model.config.model_type].table.labels(nnx.split(model)[1])
 
 
-def from_hf_names(model: Llava, arrays: Mapping[str, Any]) -> nnx.State:
+def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.State:
     """The inverse of `to_hf_names`; every spelling of the names found on disk is understood.
 
     Raises:
@@ -281,12 +296,15 @@ def _write_tensors(
         (directory / _INDEX).write_text(json.dumps(index, indent=2))
 
 
-def _write_companions(model: Llava, directory: Path, processor: Any) -> None:
+def _write_companions(model: VisionLanguageModel, directory: Path, processor: Any) -> None:
     """Writes config.json, and what else makes a checkpoint complete."""
     config = model.config.to_hf()
     source = Path(model.source) if model.source else None
     if source:
-        config = _merged(_read_json(source / "config.json"), config)
+        old = _read_json(source / "config.json")
+        if "text_config" not in config:  # its part stands at the top, and in one place only
+            old |= old.pop("text_config", {})
+        config = _merged(old, config)
     dtype = jax.tree.leaves(nnx.split(model)[1])[0].dtype.name
     config |= {"dtype": dtype, "torch_dtype": dtype}  # transformers 5 and 4
     (directory / "config.json").write_text(json.dumps(config, indent=2))

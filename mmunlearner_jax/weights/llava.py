@@ -6,11 +6,10 @@ what transformers 5 writes (those of 4, without `vision_model.`). All are read. 
 written: old and new releases load them.
 """
 
-from mmunlearner_jax.weights.table import CONV, Row, Table, dense, norm
+from mmunlearner_jax.weights.table import CONV, Row, Table, decoder, dense, norm
 
 _VISION = "model.vision_tower"
 _VISION_LAYER = f"{_VISION}.encoder.layers.{{layer}}"
-_TEXT_LAYER = "model.language_model.layers.{layer}"
 
 TABLE = Table(
     rows=(
@@ -36,19 +35,7 @@ TABLE = Table(
         *norm(f"{_VISION}.post_layernorm", "vision_tower.post_norm"),
         *dense("model.multi_modal_projector.linear_1", "multi_modal_projector.linear_1"),
         *dense("model.multi_modal_projector.linear_2", "multi_modal_projector.linear_2"),
-        Row("model.language_model.embed_tokens.weight", "language_model.embed_tokens.embedding"),
-        *norm(f"{_TEXT_LAYER}.input_layernorm", "language_model.layers.input_norm"),
-        *dense(f"{_TEXT_LAYER}.self_attn.q_proj", "language_model.layers.q_proj"),
-        *dense(f"{_TEXT_LAYER}.self_attn.k_proj", "language_model.layers.k_proj"),
-        *dense(f"{_TEXT_LAYER}.self_attn.v_proj", "language_model.layers.v_proj"),
-        *dense(f"{_TEXT_LAYER}.self_attn.o_proj", "language_model.layers.o_proj"),
-        *norm(
-            f"{_TEXT_LAYER}.post_attention_layernorm", "language_model.layers.post_attention_norm"
-        ),
-        *dense(f"{_TEXT_LAYER}.mlp.gate_proj", "language_model.layers.gate_proj"),
-        *dense(f"{_TEXT_LAYER}.mlp.up_proj", "language_model.layers.up_proj"),
-        *dense(f"{_TEXT_LAYER}.mlp.down_proj", "language_model.layers.down_proj"),
-        *norm("model.language_model.norm", "language_model.norm"),
+        *decoder("model.language_model", "language_model"),
         *dense("lm_head", "language_model.lm_head"),
     ),
     read=(

@@ -17,6 +17,7 @@ from mmunlearner_jax.errors import InputError
 
 KERNEL = (1, 0)  # torch keeps [out, in]
 CONV = (1, 2, 3, 0)  # torch keeps [out, in, height, width]
+CONV3D = (1, 2, 3, 4, 0)  # and [out, in, time, height, width]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,24 @@ def dense(name: str, path: str) -> tuple[Row, ...]:
 def norm(name: str, path: str) -> tuple[Row, ...]:
     """The rows of a normalisation."""
     return Row(f"{name}.weight", f"{path}.scale"), Row(f"{name}.bias", f"{path}.bias")
+
+
+def decoder(name: str, path: str) -> tuple[Row, ...]:
+    """The rows of a Llama decoder, all but its head."""
+    layer, ours = f"{name}.layers.{{layer}}", f"{path}.layers"
+    return (
+        Row(f"{name}.embed_tokens.weight", f"{path}.embed_tokens.embedding"),
+        *norm(f"{layer}.input_layernorm", f"{ours}.input_norm"),
+        *dense(f"{layer}.self_attn.q_proj", f"{ours}.q_proj"),
+        *dense(f"{layer}.self_attn.k_proj", f"{ours}.k_proj"),
+        *dense(f"{layer}.self_attn.v_proj", f"{ours}.v_proj"),
+        *dense(f"{layer}.self_attn.o_proj", f"{ours}.o_proj"),
+        *norm(f"{layer}.post_attention_layernorm", f"{ours}.post_attention_norm"),
+        *dense(f"{layer}.mlp.gate_proj", f"{ours}.gate_proj"),
+        *dense(f"{layer}.mlp.up_proj", f"{ours}.up_proj"),
+        *dense(f"{layer}.mlp.down_proj", f"{ours}.down_proj"),
+        *norm(f"{name}.norm", f"{path}.norm"),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,22 @@ from jax.sharding import Mesh
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 
 IMAGE = 29
+
+
+def filled(config: VisionLanguageConfig, mesh: Mesh | None = None) -> Any:
+    """A model whose every parameter matters."""
+    rng = np.random.default_rng(0)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: config.make(mesh=mesh, rngs=nnx.Rngs(0))))
+    fill = jax.tree_util.tree_map_with_path(
+        lambda path, p: jnp.asarray(
+            ("scale" in jax.tree_util.keystr(path)) + 0.3 * rng.normal(size=p.shape), p.dtype
+        ),
+        params,
+    )
+    return nnx.merge(graphdef, fill)
 
 
 @pytest.fixture
@@ -43,16 +58,7 @@ def make_model() -> Callable[..., Llava]:
             image_token_id=IMAGE,
             **fields,
         )
-        rng = np.random.default_rng(0)
-        abstract = nnx.eval_shape(lambda: Llava(config, mesh=mesh, rngs=nnx.Rngs(0)))
-        graphdef, params = nnx.split(abstract)
-        fill = jax.tree_util.tree_map_with_path(
-            lambda path, p: jnp.asarray(
-                ("scale" in jax.tree_util.keystr(path)) + 0.3 * rng.normal(size=p.shape), p.dtype
-            ),
-            params,
-        )
-        return nnx.merge(graphdef, fill)
+        return filled(config, mesh)
 
     return make
 
@@ -73,3 +79,17 @@ def batch() -> dict[str, np.ndarray]:
     pixels = np.random.default_rng(0).normal(size=(4, 2, 3, 4, 4)).astype(np.float32)
     pixels[1, 1:], pixels[2:] = 0, 0
     return dict(input_ids=ids, attention_mask=mask, pixel_values=pixels)
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows with every compilation."""
+    seen = []
+
+    def listen(event, duration_secs, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.clear_event_listeners()

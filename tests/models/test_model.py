@@ -14,20 +14,6 @@ from mmunlearner_jax.models.llava import Llava, LlavaConfig
 from mmunlearner_jax.sharding import batch_sharding, make_mesh, param_shardings
 
 
-@pytest.fixture
-def compilations():
-    """A list that grows with every compilation."""
-    seen = []
-
-    def listen(event, duration_secs, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(duration_secs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.clear_event_listeners()
-
-
 def test_all_state_is_parameters_with_logical_names(make_model):
     params = nnx.split(make_model())[1]
     for path, leaf in nnx.to_flat_state(params):

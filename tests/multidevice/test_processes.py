@@ -12,7 +12,7 @@ import jax
 import pytest
 from flax import nnx
 
-from mmunlearner_jax.models.llava import abstract_model
+from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.weights import io
 from tests.multidevice.test_equal import CONFIG, assert_close, initial, work

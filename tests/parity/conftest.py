@@ -1,4 +1,4 @@
-"""Tiny random LLaVA checkpoints, written by transformers, beside our reading of them."""
+"""Tiny random checkpoints of LLaVA, written by transformers, beside our reading of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import (
 
 from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.weights.io import from_pretrained
+from tests.parity import compare, qwen2_vl
 
 IMAGE, PAD = 48, 0
 
@@ -64,34 +65,26 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
 
 
 @dataclass
-class Case:
+class Case(compare.Case):
     theirs: LlavaForConditionalGeneration
     ours: Llava
     path: Path
 
     def batch(self, padding: str) -> dict[str, np.ndarray]:
-        """Two pictures, one picture after text, none; their lengths differ."""
-        rng = np.random.default_rng(0)
         pictures = [IMAGE] * self.ours.config.tokens_per_image
         rows = [
             [3, *pictures, 5, *pictures, 7, 9],
             [4, 8, 15, *pictures, 16, 23, 42],
             [1, 2, 3, 5, 8, 13, 21],
         ]
-        longest = max(map(len, rows))
-        ids = np.full((len(rows), longest), PAD)
-        mask = np.zeros_like(ids)
-        for row, tokens in enumerate(rows):
-            where = slice(-len(tokens), None) if padding == "left" else slice(len(tokens))
-            ids[row, where], mask[row, where] = tokens, 1
-        pixels = rng.normal(size=(3, 3, 12, 12)).astype(np.float32)
-        return dict(input_ids=ids, attention_mask=mask, pixel_values=pixels)
+        pixels = np.random.default_rng(0).normal(size=(3, 3, 12, 12)).astype(np.float32)
+        return compare.padded(rows, padding, PAD) | dict(pixel_values=pixels)
 
-    def torch_batch(self, padding: str) -> dict[str, Any]:
-        """The same for torch, with positions as `generate` counts them."""
-        batch: dict[str, Any] = {k: torch.from_numpy(v) for k, v in self.batch(padding).items()}
-        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        return batch
+    def torch_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """With positions as `generate` counts them."""
+        inputs: dict[str, Any] = {k: torch.from_numpy(v) for k, v in batch.items()}
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        return inputs
 
 
 def make_torch_model(name: str) -> LlavaForConditionalGeneration:
@@ -105,11 +98,7 @@ def make_torch_model(name: str) -> LlavaForConditionalGeneration:
     )
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            noise = torch.randn_like(parameter)
-            centre = 1.0 if "norm" in key and key.endswith("weight") else 0.0
-            parameter.copy_(centre + 0.2 * noise)
+    compare.make_noisy(model)
     return model
 
 
@@ -124,6 +113,19 @@ def case(request, tmp_path_factory) -> Case:
     model = make_torch_model(request.param)
     model.save_pretrained(path)
     return Case(model, from_pretrained(path), path)
+
+
+@pytest.fixture(scope="session", params=qwen2_vl.CASES)
+def qwen(request, tmp_path_factory) -> qwen2_vl.Case:
+    path = tmp_path_factory.mktemp(request.param)
+    model = qwen2_vl.make_torch_model(request.param)
+    model.save_pretrained(path)
+    return qwen2_vl.Case(model, from_pretrained(path), path)
+
+
+@pytest.fixture(params=["left", "right"])
+def padding(request) -> str:
+    return request.param
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,7 @@ from flax import nnx
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
-
-IGNORE = -100
-
+from tests.parity.compare import IGNORE, close_by_name, torch_gradients, with_answers
 
 # Padding and every option of the model are compared by gradients in test_parity; here two models
 # suffice: untied, and tied with class tokens.
@@ -21,13 +19,8 @@ pytestmark = pytest.mark.parametrize("case", ["plain", "tied-full"], indirect=Tr
 
 @pytest.fixture
 def batch(case) -> dict[str, np.ndarray]:
-    """Three examples with their own number of pictures; answers of 2, 3 and 1 tokens."""
-    batch = case.batch("right")
-    labels = np.full_like(batch["input_ids"], IGNORE)
-    for row, answer in enumerate((2, 3, 1)):
-        where = np.flatnonzero(batch["attention_mask"][row])[-answer:]
-        labels[row, where] = batch["input_ids"][row, where]
-    return {**batch, "labels": labels}
+    """Three examples with their own number of pictures."""
+    return with_answers(case.batch("right"))
 
 
 def rows(batch, case):
@@ -44,50 +37,31 @@ def rows(batch, case):
         yield one
 
 
-def torch_gradients(model, batch) -> dict[str, np.ndarray]:
-    model.zero_grad()
-    given = {k: torch.from_numpy(v) for k, v in batch.items()}
-    positions = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    model(**given, position_ids=positions).loss.backward()
-    return {
-        k: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy().copy()
-        for k, p in model.named_parameters()
-    }
-
-
-def assert_close(ours, theirs, rtol=1e-4):
-    assert ours.keys() == theirs.keys()
-    # A key's bias has no gradient but rounding, so the scale is that of all tensors.
-    atol = 1e-2 * rtol * max(np.abs(v).max() for v in theirs.values())
-    for name, expected in theirs.items():
-        np.testing.assert_allclose(ours[name], expected, rtol=rtol, atol=atol, err_msg=name)
-
-
 def test_importance_per_example(case, batch):
-    grads = [torch_gradients(case.theirs, one) for one in rows(batch, case)]
+    grads = [torch_gradients(case, one) for one in rows(batch, case)]
     expected = {k: np.mean([g[k] ** 2 for g in grads], axis=0) for k in grads[0]}
     got = mmu.importance(case.ours, [batch], fisher="example")
     split = mmu.importance(case.ours, rows(batch, case))  # whatever the batches
-    assert_close(mmu.to_hf_names(case.ours, split), expected)
+    close_by_name(mmu.to_hf_names(case.ours, split), expected)
     assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype("float32")}
-    assert_close(mmu.to_hf_names(case.ours, got), expected)
+    close_by_name(mmu.to_hf_names(case.ours, got), expected)
 
 
 def test_importance_per_batch(case, batch):
     shorter = batch["labels"].copy()
     shorter[1, np.flatnonzero(shorter[1] != IGNORE)[0]] = IGNORE
     batches = [batch, {**batch, "labels": shorter}]
-    grads = [torch_gradients(case.theirs, b) for b in batches]
+    grads = [torch_gradients(case, b) for b in batches]
     expected = {k: np.mean([g[k] ** 2 for g in grads], axis=0) for k in grads[0]}
     got = mmu.importance(case.ours, batches, fisher="batch")
-    assert_close(mmu.to_hf_names(case.ours, got), expected)
+    close_by_name(mmu.to_hf_names(case.ours, got), expected)
 
 
 def test_mask_equals_the_published_comparison(case, batch):
     forget, preserve = list(rows(batch, case))[:2]
     ours = [mmu.importance(case.ours, [b]) for b in (forget, preserve)]
     mask = mmu.to_hf_names(case.ours, mmu.saliency_mask(*ours))
-    f, p = (torch_gradients(case.theirs, b) for b in (forget, preserve))
+    f, p = (torch_gradients(case, b) for b in (forget, preserve))
     floor = 1e-10 * max(np.square(g).max() for g in f.values())
     compared = 0
     for name, got in mask.items():
@@ -124,7 +98,7 @@ def test_one_masked_step_and_one_retain_step(case, batch, mask_on):
     named = dict(case.theirs.named_parameters())
     try:
         for step, one in enumerate((retain, forget)):
-            torch_gradients(case.theirs, one)
+            torch_gradients(case, one)
             for p in named.values():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad * (-1) ** step
             torch.nn.utils.clip_grad_norm_(case.theirs.parameters(), 1.0)

@@ -1,11 +1,7 @@
 """Ours against `transformers.LlavaForConditionalGeneration`, from modules to greedy decoding."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 import transformers
@@ -14,33 +10,9 @@ from transformers import LlavaForConditionalGeneration
 
 from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.weights.io import to_hf_names
 from mmunlearner_jax.weights.llava import TABLE
-
-IGNORE = -100
-
-
-def close(ours, theirs, tolerance=1e-5):
-    theirs = theirs.detach().numpy()
-    np.testing.assert_allclose(np.asarray(ours), theirs, rtol=tolerance, atol=tolerance)
-
-
-def layer_of(layers: nnx.Module, index: int) -> nnx.Module:
-    graphdef, params = nnx.split(layers)
-    return nnx.merge(graphdef, jax.tree.map(lambda p: p[index], params))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-@functools.partial(jax.grad, argnums=1)
-def gradients(graphdef, params, batch, labels):
-    logits, targets = nnx.merge(graphdef, params)(**batch)[:, :-1], labels[:, 1:]
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
-    return jnp.mean(loss, where=targets != IGNORE)
-
-
-@pytest.fixture(params=["left", "right"])
-def padding(request) -> str:
-    return request.param
+from tests.parity import compare
+from tests.parity.compare import close, layer_of
 
 
 def test_embeddings(case):
@@ -96,50 +68,19 @@ def test_decoder_layer(case):
 
 
 def test_logits(case, padding):
-    batch, valid = case.batch(padding), case.batch(padding)["attention_mask"].astype(bool)
-    with torch.no_grad():
-        theirs = case.theirs(**case.torch_batch(padding)).logits
-    close(case.ours(**batch)[valid], theirs[valid], 1e-4)
-    close(case.ours(**case.ours.group_pictures(batch))[valid], theirs[valid], 1e-4)
+    compare.logits_agree(case, padding)
 
 
 def test_logits_of_text_alone(case):
-    ids = np.arange(1, 15).reshape(2, 7)
-    with torch.no_grad():
-        theirs = case.theirs(input_ids=torch.from_numpy(ids)).logits
-    close(case.ours(ids), theirs, 1e-4)
+    compare.logits_of_text_agree(case)
 
 
 def test_gradients(case, padding):
-    batch = case.batch(padding)
-    # The first token has nothing before it but padding, whose outputs mean nothing.
-    supervised = np.cumsum(batch["attention_mask"], axis=1) > 1
-    labels = np.where(supervised & (batch["attention_mask"] == 1), batch["input_ids"], IGNORE)
-    case.theirs.zero_grad()
-    case.theirs(**case.torch_batch(padding), labels=torch.from_numpy(labels)).loss.backward()
-    ours = to_hf_names(case.ours, gradients(*nnx.split(case.ours), batch, labels))
-    theirs = dict(case.theirs.named_parameters())
-    assert ours.keys() == theirs.keys()
-    for name, parameter in theirs.items():
-        # Layers behind the features get no gradient at all in torch.
-        wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        np.testing.assert_allclose(ours[name], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+    compare.gradients_agree(case, padding, case.batch(padding))
 
 
 def test_greedy_tokens(case):
-    steps, batch = 8, case.batch("left")
-    inputs = case.torch_batch("left")
-    del inputs["position_ids"]
-    start = inputs["input_ids"].shape[1]
-    with torch.no_grad():
-        theirs = case.theirs.generate(**inputs, max_new_tokens=steps, do_sample=False)[:, start:]
-    cache = case.ours.init_cache(len(theirs), start + steps)
-    logits, cache = case.ours.decode(**batch, cache=cache)
-    tokens = [jnp.argmax(logits[:, -1], axis=-1)]
-    for _ in range(steps - 1):
-        logits, cache = case.ours.decode(tokens[-1][:, None], None, cache)
-        tokens.append(jnp.argmax(logits[:, -1], axis=-1))
-    np.testing.assert_array_equal(np.stack(tokens, axis=1), theirs)
+    compare.greedy_tokens_agree(case)
 
 
 @pytest.mark.parametrize("size", ["7b", "13b"])

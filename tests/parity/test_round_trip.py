@@ -1,7 +1,6 @@
 """transformers -> ours -> transformers, bit by bit, in every spelling and dtype."""
 
 import json
-from typing import Any
 
 import jax
 import ml_dtypes
@@ -20,32 +19,13 @@ from mmunlearner_jax.weights.io import (
     save_pretrained,
     to_hf_names,
 )
-
-
-def same_bits(ours, theirs: torch.Tensor) -> bool:
-    ours = np.asarray(ours)
-    raw = theirs.detach().contiguous().view(torch.uint8).numpy()
-    return ours.shape == tuple(theirs.shape) and ours.tobytes() == raw.tobytes()
-
-
-def assert_same_model(ours, theirs: LlavaForConditionalGeneration):
-    named = to_hf_names(ours, nnx.split(ours)[1])
-    wanted = dict(theirs.named_parameters())
-    assert named.keys() == wanted.keys()
-    assert [n for n, p in wanted.items() if not same_bits(named[n], p)] == []
-
-
-def reload(path) -> LlavaForConditionalGeneration:
-    loaded: Any = LlavaForConditionalGeneration.from_pretrained(path, output_loading_info=True)
-    model, info = loaded
-    assert not any(info.values()), info
-    return model
+from tests.parity.compare import assert_same_model, reload
 
 
 def test_every_case_returns(case, tmp_path):
     assert_same_model(case.ours, case.theirs)
     save_pretrained(case.ours, tmp_path / "saved")
-    again = reload(tmp_path / "saved")
+    again = reload(LlavaForConditionalGeneration, tmp_path / "saved")
     assert_same_model(case.ours, again)
     theirs, saved = case.theirs.config.to_dict(), again.config.to_dict()
     for config in (theirs, saved):
@@ -63,7 +43,7 @@ def test_half_precision_is_kept(torch_model, tmp_path, dtype):
     ours = from_pretrained(tmp_path / "theirs")
     assert_same_model(ours, theirs)
     save_pretrained(ours, tmp_path / "ours")
-    again = reload(tmp_path / "ours")
+    again = reload(LlavaForConditionalGeneration, tmp_path / "ours")
     assert again.dtype == dtype
     assert_same_model(ours, again)
 
@@ -141,7 +121,7 @@ def test_shards(torch_model, tmp_path, monkeypatch):
     assert all(sum(t.nbytes for t in load_file(f).values()) <= 40_000 for f in files)
     index = json.loads((tmp_path / "ours/model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {f.name for f in files}
-    assert_same_model(ours, reload(tmp_path / "ours"))
+    assert_same_model(ours, reload(LlavaForConditionalGeneration, tmp_path / "ours"))
     assert_same_model(from_pretrained(tmp_path / "ours"), theirs)
 
 

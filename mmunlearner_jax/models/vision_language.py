@@ -1,0 +1,278 @@
+"""What a vision-language model offers to everything else, whichever it is.
+
+Axes: B examples, T tokens, D text features, F features of all pictures of an example, S cache
+slots, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import attention, layers
+from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings, repeated
+from mmunlearner_jax.sharding import param_shardings
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionLanguageConfig:
+    """What shapes any of the models and its computation.
+
+    Attributes:
+        text: the language model.
+        image_token_id: the token whose embeddings are replaced by picture features.
+        dtype: dtype of the computation; None: that of the parameters.
+        remat: what the backward pass recomputes: `none`, `full`, or all but matrix products
+            with parameters: `dots`.
+        attention: what computes the decoder's attention over whole sequences: `xla`, `splash` (TPU)
+            or `cudnn` (GPU). Decoding with a cache and the vision tower are always XLA's.
+    """
+
+    model_type: ClassVar[str]
+
+    text: LlamaConfig
+    image_token_id: int
+    dtype: str | None = None
+    remat: str = "none"
+    attention: str = "xla"
+
+    def __post_init__(self):
+        layers.choose(layers.REMAT, "remat", self.remat)
+        layers.choose(attention.KERNELS, "attention", self.attention)
+
+    @classmethod
+    def from_hf(cls, hf: Mapping[str, Any]) -> Self:
+        """Reads the contents of a transformers `config.json`.
+
+        Raises:
+            InputError: it is another model, or uses an option that this one has not.
+        """
+        raise NotImplementedError
+
+    def to_hf(self) -> dict[str, Any]:
+        """The contents of a `config.json` that old and new transformers read."""
+        raise NotImplementedError
+
+    def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "VisionLanguageModel":
+        """A fresh model of this config."""
+        raise NotImplementedError
+
+
+class VisionLanguageModel(nnx.Module):
+    """A model; `nnx.split` gives a graph definition and a state of `nnx.Param` only.
+
+    It is called like the model of transformers of the same name: with `input_ids`,
+    `attention_mask` and whatever its processor makes of pictures.
+
+    Args:
+        config: sizes and options.
+        mesh: what the examples of a batch are split over; None: one device.
+        rngs: where the initial parameters come from.
+
+    Attributes:
+        config: what it was made from.
+        source: folder that its weights were read from, None for a fresh model.
+        language_model: the decoder.
+    """
+
+    def __init__(self, config: VisionLanguageConfig, *, mesh: Mesh | None, rngs: nnx.Rngs):
+        self.config: Any = config
+        self.source: str | None = None
+        self.language_model = Llama(
+            config.text,
+            dtype=config.dtype,
+            remat=config.remat,
+            kernel=config.attention,
+            mesh=mesh,
+            rngs=rngs,
+        )
+
+    def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Gives every example its own pictures, as `jit` and per-example gradients need them.
+
+        Args:
+            batch: host arrays, what the model's processor gives or what this gave.
+
+        Returns:
+            The batch with arrays [B, ...] only.
+
+        Raises:
+            InputError: image tokens and pictures do not match.
+        """
+        raise NotImplementedError
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` examples of at most `length` tokens, padding included."""
+        text = self.config.text
+        shape = (text.num_hidden_layers, batch, length, text.kv_heads, text.head_size)
+        dtype = self.config.dtype or self.language_model.embed_tokens.embedding.dtype
+        cache = Cache(
+            keys=jnp.zeros(shape, dtype),
+            values=jnp.zeros(shape, dtype),
+            valid=jnp.zeros((batch, length), bool),
+            position=jnp.zeros(batch, jnp.int32),
+            used=jnp.zeros((), jnp.int32),
+        )
+        mesh = self.language_model.mesh
+        if mesh is None:
+            return cache
+        return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
+
+    def repeat_cache(self, cache: Cache, rows: jax.Array) -> Cache:
+        """The cache with a row for every example.
+
+        Args:
+            cache: of P examples.
+            rows: int32 [B], which of them, counted within a part of the mesh: both P and B are
+                split over it alike, and no row moves between devices.
+        """
+        return repeated(cache, rows, self.language_model.mesh)
+
+    def decode(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None,
+        cache: Cache,
+        **pictures: jax.Array | None,
+    ) -> tuple[jax.Array, Cache]:
+        """Appends T tokens to what the cache holds: first a prompt, then one token at a time.
+
+        Args:
+            input_ids: int [B, T]; the cache must have T slots left (`dynamic_update_slice` would
+                silently overwrite the last ones).
+            attention_mask: int or bool [B, T] of these tokens; None: no padding.
+            cache: of `init_cache` or of the call before.
+            **pictures: of these tokens, named as in `__call__`.
+
+        Returns:
+            float32 logits [B, T, V] of these tokens, and the longer cache.
+
+        Raises:
+            InputError: as in `__call__`; only with pictures, for a model may say an image token.
+        """
+        given = {name: x for name, x in pictures.items() if x is not None}
+        if given:
+            given = self._checked(input_ids, **given)
+        return self._decode(input_ids, attention_mask, cache, given)
+
+    @layers.compiled
+    def _forward(self, input_ids, attention_mask, pictures):
+        valid = _valid(input_ids, attention_mask)
+        x, matrix = self._embed(input_ids, **pictures)
+        positions, _ = self._positions(input_ids, valid, **pictures)
+        x = self.language_model.run_layers(x, positions, valid)
+        return self.language_model.logits(x, matrix)
+
+    @layers.compiled
+    def _decode(self, input_ids, attention_mask, cache, pictures):
+        new = _valid(input_ids, attention_mask)
+        length, slots = input_ids.shape[1], jnp.arange(cache.valid.shape[1])
+        valid = jax.lax.dynamic_update_slice(cache.valid, new, (0, cache.used))
+        mask = (slots <= cache.used + jnp.arange(length)[:, None]) & valid[:, None, :]
+        x, matrix = self._embed(input_ids, **pictures)
+        positions, passed = self._positions(input_ids, new, **pictures)
+        positions += jnp.expand_dims(cache.position, range(1, positions.ndim))
+        cache = dataclasses.replace(cache, valid=valid, position=cache.position + passed)
+        x, cache = self.language_model.extend(x, positions, mask, cache)
+        return self.language_model.logits(x, matrix), cache
+
+    def _checked(self, input_ids, **pictures):
+        """The pictures by name, those not given left out, as `_embed` and `_positions` want them.
+
+        Those that do not belong to the image tokens are refused, wherever values are at hand.
+        """
+        raise NotImplementedError
+
+    def _embed(self, input_ids, **pictures):
+        """Token embeddings [B, T, D] with features in the image tokens' places; tied matrix."""
+        raise NotImplementedError
+
+    def _positions(self, input_ids, valid, **pictures):
+        """Rotary positions (see `llama.rope`) counted from 0, and where the next token is [B]."""
+        return jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0), jnp.sum(valid, axis=1)
+
+
+def merge(x: jax.Array, features: jax.Array, here: jax.Array) -> jax.Array:
+    """Puts features [B, F, D] into x [B, T, D] in the places `here` (bool [B, T]), in order."""
+    order = jnp.clip(jnp.cumsum(here, axis=1) - 1, 0, features.shape[1] - 1)
+    picked = jnp.take_along_axis(features.astype(x.dtype), order[..., None], axis=1)
+    return jnp.where(here[..., None], picked, x)
+
+
+def abstract_model(
+    config: VisionLanguageConfig, mesh: Mesh | None, dtype: Any = None
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """The model without its arrays: the one tree that all others are like.
+
+    Args:
+        config: sizes and options.
+        mesh: that its parameters are sharded over; None: the first device.
+        dtype: of the parameters; None: float32.
+
+    Returns:
+        The graph definition, and a state of `jax.ShapeDtypeStruct` with shardings.
+    """
+    model = nnx.eval_shape(lambda: config.make(mesh=mesh, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(model)
+    if mesh is None:
+        target = SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: target, params)
+    else:
+        shardings = param_shardings(params, mesh)
+    params = jax.tree.map(
+        lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype or p.dtype, sharding=s), params, shardings
+    )
+    return graphdef, params
+
+
+def require(part: Mapping[str, Any], field: str, *known: str) -> None:
+    """Refuses a part of a `config.json` that describes another model.
+
+    Args:
+        part: its contents; where they do not say which model it is, it is taken for a known one.
+        field: where its `model_type` stands.
+        *known: the types supported.
+
+    Raises:
+        InputError: naming the field.
+    """
+    found = part.get("model_type", known[0])
+    if found not in known:
+        raise InputError(f"{field}={found!r} is not supported; it must be {known[0]!r}")
+
+
+def known(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a config dataclass has a field for; lists become hashable."""
+    names = {field.name for field in dataclasses.fields(config)}
+    values = {k: v for k, v in values.items() if k in names}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def rope_options(text: Mapping[str, Any], *kinds: str) -> dict[str, Any]:
+    """The rotary options, `rope_theta` among them, as transformers 4 and 5 write them.
+
+    Args:
+        text: the part of a `config.json` that describes the decoder.
+        *kinds: the variants known besides `default`.
+
+    Raises:
+        InputError: another variant, a scaled one.
+    """
+    rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", *kinds):
+        raise InputError(f"text_config rope_type={kind!r} is not supported; only 'default' is")
+    return {"rope_theta": text["rope_theta"], **rope} if "rope_theta" in text else rope
+
+
+def _valid(input_ids, attention_mask):
+    """Bool [B, T]: which tokens are no padding."""
+    if attention_mask is None:
+        return jnp.ones(input_ids.shape, bool)
+    return attention_mask.astype(bool)
