@@ -121,12 +121,23 @@ class Layer(nnx.Module):
 
     def __call__(self, x: jax.Array, rope: Rope, pictures: jax.Array) -> jax.Array:
         """[B, P, D] to the same; pictures int [B, P]: those that are equal see each other."""
-        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.config.num_heads, -1)
-        q, k, v = jnp.unstack(qkv, axis=2)
+        q, k, v = self._project(self.norm1(x))
         mask = pictures[:, :, None] == pictures[:, None, :]
         x = x + self.proj(attention.masked(rotate(q, rope), rotate(k, rope), v, mask))
         y = self.fc1(self.norm2(x))
         return x + self.fc2(layers.ACTIVATIONS[self.config.hidden_act](y))
+
+    def _project(self, x):
+        """Queries, keys and values [B, P, N, H] of x [B, P, D]."""
+        # Split by heads before the product, and not after: its result would be gathered on every
+        # device of the tensor axis, where a kernel is the smaller thing to move.
+        shape = 3, self.config.num_heads, self.config.head_size
+        assert self.qkv.bias is not None
+        kernel, bias = self.qkv.kernel.get_value(), self.qkv.bias.get_value()
+        dtype = self.qkv.dtype or jnp.result_type(x, kernel)
+        x, kernel, bias = (y.astype(dtype) for y in (x, kernel, bias))
+        qkv = jnp.einsum("bpd,dknh->bpknh", x, kernel.reshape(-1, *shape)) + bias.reshape(shape)
+        return jnp.unstack(qkv, axis=2)
 
 
 class Merger(nnx.Module):

@@ -188,8 +188,9 @@ def test_sharded_squares_are_those_of_one_device(model):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_devices_exchange_parameters_and_not_activations():
-    mesh = make_mesh((1, 8, 1))
+def exchanged(sizes, what):
+    """The shapes of what devices exchange for a gradient; a row has 37 tokens and 44 patches."""
+    mesh = make_mesh(sizes, jax.devices()[: np.prod(sizes)])
     model = filled(CONFIG, mesh)
     graphdef, params = nnx.split(model)
     params = jax.device_put(params, param_shardings(params, mesh))
@@ -197,9 +198,18 @@ def test_devices_exchange_parameters_and_not_activations():
     batch = put_batch(model.group_pictures(rows, (44,)), mesh)
     loss = jax.jit(jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(**batch) ** 2)))
     program = str(loss.lower(params).compile().as_text())
-    exchanged = re.findall(r"= \(?\w+\[([\d,]*)\].* all-(?:gather|reduce)\(", program)
-    assert {"16,48", "16,12"} <= set(exchanged)  # of a vision and of a text layer
-    assert [shape for shape in exchanged if {"37", "44", "11"} & set(shape.split(","))] == []
+    return re.findall(rf"= \(?\w+\[([\d,]*)\].* all-(?:{what})\(", program)
+
+
+def test_devices_exchange_parameters_and_not_activations():
+    shapes = exchanged((1, 8, 1), "gather|reduce")
+    assert {"16,3,2,8", "16,12"} <= set(shapes)  # of a vision and of a text layer
+    assert [shape for shape in shapes if {"37", "44", "11"} & set(shape.split(","))] == []
+
+
+def test_heads_are_not_gathered():
+    shapes = exchanged((1, 2, 2), "gather")
+    assert [shape for shape in shapes if "44" in shape.split(",")] == []
 
 
 @pytest.mark.parametrize("by", ["parameters", "computation"])
