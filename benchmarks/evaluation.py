@@ -52,7 +52,8 @@ class OneByOne:
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
         self.model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(folder)
         self.model.eval()
-        self.prompt = protocol(config.evaluate.protocol, at.bench, at.encoder).prompt
+        model_type = at.model.config.model_type
+        self.prompt = protocol(config.evaluate.protocol, at.bench, at.encoder, model_type).prompt
         self.new = config.evaluate.decode.max_new_tokens
 
     @torch.no_grad()

@@ -42,6 +42,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare = ConfigDict(
         dict(
             benchmark="mllmu",  # or "clear": configs/orl_clear.py
+            architecture="llava",  # or "qwen2_vl": configs/orl_qwen.py
             vision=dict(
                 image_size=64,
                 patch_size=16,

@@ -31,6 +31,7 @@ BATCHES = (
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "prepare.benchmark": ("mllmu", "clear"),
+    "prepare.architecture": ("llava", "qwen2_vl"),
     "data.labels": ("answer", "full"),
     "data.text_source": ("ft_Data", "Full_Set"),
     "importance.fisher": ("example", "batch"),
@@ -52,6 +53,7 @@ ABOVE_ZERO = (
     "unlearn.clip",
     "unlearn.alpha",
 )
+ALL_BY_ZERO = ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person")
 NAMES = {
     "stages": (
         *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "controls"),
@@ -105,9 +107,12 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
     if values.get("evaluate.shots") and values["evaluate.protocol"] == "plain":
         refuse("evaluate.shots", "0, or the protocol 'strict' or 'released'")
-    for key in ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person"):
+    for key in ALL_BY_ZERO:
         if values.get(key, 0) < 0:
             refuse(key, "0 (all) or more")
+    for key in ("model.min_pixels", "model.max_pixels"):
+        if values.get(key, 0) < 0:
+            refuse(key, "0 (the checkpoint's) or more")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

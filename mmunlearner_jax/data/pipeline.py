@@ -60,7 +60,7 @@ class Batches:
     number of processes; each process gets its own rows of the batch.
 
     A batch is a dict of int32 `input_ids`, `attention_mask`, `labels` [B, T] and, if the samples
-    have pictures, float32 `pixel_values` [B, 1, C, H, W]. B is the number of this process's rows.
+    have pictures, the arrays of `encoder.pictures.pack`. B is the number of this process's rows.
     Padding is on the right, with label -100.
 
     Args:
@@ -106,7 +106,10 @@ class Batches:
         self.augment = augment
         self._rows = range(batch_size)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
-        self._lengths = np.array([len(encoder.encode(sample)["input_ids"]) for sample in samples])
+        ids = [encoder.encode(sample)["input_ids"] for sample in samples]
+        image = encoder.processor.image_token_id
+        self._lengths = np.array([len(tokens) for tokens in ids])
+        self._image_tokens = np.array([np.sum(tokens == image) for tokens in ids])
         longest = int(self._lengths.max())
         self.buckets = sorted(buckets) or [-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE]
         if longest > self.buckets[-1]:
@@ -152,12 +155,12 @@ class Batches:
             batch["attention_mask"][row, :size] = 1
             if not filling:
                 batch["labels"][row, :size] = example["labels"]
-            if "pixel_values" in example:
-                picture = example["pixel_values"]
+            if "picture" in example:
+                picture = example["picture"]
                 if self.augment is not None:
                     own = np.random.default_rng(seeds[position])
-                    picture = self.augment.random_map(picture[0], own)[None]
-                pictures.append(picture)
+                    picture = self.augment.random_map(picture, own)
+                pictures.append([picture])
         if pictures:
-            batch["pixel_values"] = np.stack(pictures)
+            batch |= self.encoder.pictures.pack(pictures, int(self._image_tokens[indices].max()))
         return batch

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mmunlearner_jax.data.pictures import OneSize, Pictures
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 
@@ -31,6 +32,7 @@ class Encoder:
 
     Args:
         processor: A `LlavaProcessor` or one like it, with a chat template.
+        pictures: What it makes of pictures; by default all of one size, as LLaVA's.
         labels: "answer" supervises what the assistant says; "full" also the prompt, but never the
             image tokens (the published "full sequence" labels; defect D-08).
         supervise_end: Whether the end of the turn is supervised too. The published code never
@@ -44,6 +46,7 @@ class Encoder:
     def __init__(
         self,
         processor: Any,
+        pictures: Pictures | None = None,
         *,
         labels: Literal["answer", "full"] = "answer",
         supervise_end: bool = True,
@@ -53,6 +56,7 @@ class Encoder:
             raise InputError(f"labels: {labels!r} is neither answer nor full")
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        self.pictures = pictures or OneSize(processor)
         self.labels = labels
         self.supervise_end = supervise_end
         self.image = functools.lru_cache(cached_images)(self._image)
@@ -60,9 +64,14 @@ class Encoder:
         self._render = functools.lru_cache(4096)(self._rendered)
         self._ids = functools.lru_cache(4096)(self._tokenised)
 
-    def prompt(self, question: str, with_image: bool) -> str:
-        """Returns the user's turn and the assistant's opening, with one `<image>` for a picture."""
-        return self._render(question, with_image, None)
+    def prompt(self, question: str, images: int) -> str:
+        """Returns the user's turn and the assistant's opening; places for the pictures come first.
+
+        Args:
+            question: What the user says.
+            images: How many pictures come with it.
+        """
+        return self._render(question, images, None)
 
     def encode(self, sample: Sample) -> dict[str, np.ndarray]:
         """Returns a training example.
@@ -72,52 +81,55 @@ class Encoder:
 
         Returns:
             int32 `input_ids` and `labels` of shape [T], and if there is a picture float32
-            `pixel_values` [1, C, H, W].
+            `picture` [C, H, W].
 
         Raises:
             InputError: The chat template or the tokenizer joins prompt and answer, so it cannot be
-                said where the answer begins.
+                said where the answer begins; or the picture is too small or too large.
         """
-        tokens = self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
-        pixels = {} if sample.image is None else {"pixel_values": self.image(sample.image)[0]}
-        return tokens._asdict() | pixels
+        try:
+            tokens = self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
+        except InputError as error:
+            raise InputError(f"sample of {sample.person!r}: {error}") from None
+        picture = {} if sample.image is None else {"picture": self.image(sample.image)[0]}
+        return tokens._asdict() | picture
 
     def prompt_ids(self, prompt: str, images: Sequence[bytes] = ()) -> list[int]:
         """Returns the tokens of a prompt.
 
         Args:
-            prompt: Rendered text (of `prompt` or any), with one `<image>` for every picture.
+            prompt: Rendered text (of `prompt` or any), with one image token for every picture.
             images: The encoded pictures, in the order of their places.
 
         Raises:
-            InputError: The text has not as many `<image>` as there are pictures.
+            InputError: The text has not as many image tokens as there are pictures, or these are
+                more than the model is given room for.
         """
         return self._ids(prompt, tuple(map(self.image_tokens, images)))
 
-    def pixels(self, images: Sequence[bytes]) -> np.ndarray:
-        """Returns float32 [I, C, H, W] of I encoded pictures."""
-        return np.concatenate([self.image(image)[0] for image in images])
+    def pixels(self, images: Sequence[bytes]) -> list[np.ndarray]:
+        """Returns float32 [C, H, W] of each encoded picture."""
+        return [self.image(image)[0] for image in images]
 
     def image_tokens(self, image: bytes | None) -> int:
         """Returns how many tokens of the sequence stand for the picture."""
         return 0 if image is None else self.image(image)[1]
 
     def _image(self, encoded: bytes) -> tuple[np.ndarray, int]:
-        """Returns float32 pixels [1, C, H, W] and the number of tokens they stand for."""
+        """Returns float32 pixels [C, H, W] and the number of tokens they stand for."""
         with Image.open(io.BytesIO(encoded)) as picture:
-            inputs = self.processor(text=self.processor.image_token, images=picture.convert("RGB"))
-        pixels = np.asarray(inputs["pixel_values"], np.float32)
+            pixels, tokens = self.pictures.read(picture.convert("RGB"))
         pixels.flags.writeable = False
-        (ids,) = inputs["input_ids"]
-        return pixels, ids.count(self.processor.image_token_id)
+        return pixels, tokens
 
     def _tokens(self, question: str, answer: str, image_tokens: int) -> Tokens:
-        prompt = self.prompt(question, image_tokens > 0)
-        whole = self._render(question, image_tokens > 0, answer).rstrip()
+        images = int(image_tokens > 0)
+        prompt = self.prompt(question, images)
+        whole = self._render(question, images, answer).rstrip()
         end = whole.find(answer, len(prompt)) + len(answer)
         if not whole[end:]:  # LLaVA's template ends without a mark, so the tokenizer's own is set
             whole += self.tokenizer.eos_token
-        counts = (image_tokens,) * (image_tokens > 0)
+        counts = (image_tokens,) * images
         prompt_ids, turn_ids, ids = (
             self._ids(text, counts) for text in (prompt, whole[:end], whole)
         )
@@ -136,8 +148,8 @@ class Encoder:
         input_ids.flags.writeable = labels.flags.writeable = False
         return Tokens(input_ids, labels)
 
-    def _rendered(self, question: str, with_image: bool, answer: str | None) -> str:
-        user = [{"type": "image"}] * with_image + [{"type": "text", "text": question}]
+    def _rendered(self, question: str, images: int, answer: str | None) -> str:
+        user = [{"type": "image"}] * images + [{"type": "text", "text": question}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": user}]
         if answer is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
@@ -152,6 +164,12 @@ class Encoder:
             raise InputError(
                 f"prompt {text!r}: has {len(rest)} {token} for {len(image_tokens)} pictures;"
                 " write one for each"
+            )
+        if sum(image_tokens) > self.pictures.most_tokens:
+            raise InputError(
+                f"the pictures of a prompt have {sum(image_tokens)} tokens, above the"
+                f" {self.pictures.most_tokens} of config.model.patch_budgets; give a larger budget,"
+                " or a smaller config.model.max_pixels"
             )
         places = (token * n + part for n, part in zip(image_tokens, rest, strict=True))
         return self.tokenizer("".join([first, *places])).input_ids

@@ -104,8 +104,8 @@ class Decoder:
 
         Args:
             params: of the model.
-            batch: `input_ids`, `attention_mask` [B, T] left padded, maybe `pixel_values`: the
-                prompts, or what follows their beginnings.
+            batch: `input_ids`, `attention_mask` [B, T] left padded, maybe pictures: the prompts,
+                or what follows their beginnings.
             shared: the same of P beginnings, a picture say; None: the prompts are whole.
             rows: int32 [B], the beginning of every prompt, counted within its part of the mesh
                 (`sharding.batch_parts`): a prompt and its beginning lie on the same devices.

@@ -8,13 +8,15 @@ from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation import published
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 
 
 class Protocol(NamedTuple):
     """How to ask.
 
     Attributes:
-        prompt: renders a question, with `<image>` for each of its pictures.
+        prompt: renders a question, with an image token for each of its pictures.
         letters: options are listed with letters, and the answer begins with one; otherwise the
             options are looked for where the model's own words want one (`options`).
         likelihood: options (or their letters) are scored by likelihood.
@@ -26,7 +28,10 @@ class Protocol(NamedTuple):
 
 
 def protocol(
-    name: Literal["plain", "strict", "released"], bench: Benchmark, encoder: Encoder
+    name: Literal["plain", "strict", "released"],
+    bench: Benchmark,
+    encoder: Encoder,
+    model_type: str,
 ) -> Protocol:
     """Returns the protocol of a benchmark.
 
@@ -37,6 +42,7 @@ def protocol(
             parser alone decides.
         bench: whose prompts.
         encoder: renders the chat template.
+        model_type: of the model, whose published prompts.
     """
 
     def plain(question: Question) -> str:
@@ -45,7 +51,12 @@ def protocol(
     def clear(question: Question) -> str:
         return encoder.prompt(published.clear(question), question.image is not None)
 
+    def mllmu_turn(question: Question) -> str:
+        images = sum(x.image is not None for x in (*question.shots, question))
+        return encoder.prompt(published.mllmu_turn(question), images)
+
     if name == "plain":
         return Protocol(plain, letters=False, likelihood=True)
-    prompt = clear if isinstance(bench, ClearBench) else published.mllmu
+    mllmu = {LlavaConfig.model_type: published.mllmu, Qwen2VLConfig.model_type: mllmu_turn}
+    prompt = clear if isinstance(bench, ClearBench) else mllmu[model_type]
     return Protocol(prompt, letters=True, likelihood=name == "strict")

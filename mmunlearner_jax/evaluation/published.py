@@ -1,9 +1,11 @@
-"""Both benchmarks' prompts for LLaVA, letter for letter.
+"""Both benchmarks' prompts, letter for letter.
 
 Sources: the templates in `MLLMU_eval.py` and `CLEAR_eval.py` of MMUnlearner's published code.
-MLLMU-Bench's do not go through the chat template; blanks and line ends are as published, uneven
-as they are. CLEAR's do.
+For LLaVA, MLLMU-Bench's do not go through the chat template; blanks and line ends are as published,
+uneven as they are. CLEAR's do.
 """
+
+import dataclasses
 
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.parsing import option_letters
@@ -15,7 +17,7 @@ _SAY = "Answer the question based on your trained knowledge in one sentence{} in
 
 
 def mllmu(question: Question) -> str:
-    """MLLMU-Bench's whole prompt, with `<image>` for every picture, the demonstrations' first.
+    """MLLMU-Bench's whole prompt for LLaVA, with `<image>` for each picture, demonstrations first.
 
     Args:
         question: Of any task; a blank is written "__".
@@ -32,6 +34,26 @@ def mllmu(question: Question) -> str:
         asked = _blank(question)
     few = "".join(map(_demonstration, question.shots))
     return f"{few}USER:{' <image>' if pictured else ''}\n{asked}\nASSISTANT:"
+
+
+def mllmu_turn(question: Question) -> str:
+    """What MLLMU-Bench's user says to Qwen2-VL, behind all pictures of the prompt.
+
+    Published, some questions in words go past the chat template or lose their demonstrations, and
+    some prompts have more pictures than places (D-28). Here all are wordings of one turn, whose
+    demonstrations say nothing of their pictures' places.
+
+    Args:
+        question: Of any task; a blank is written "__".
+    """
+    if question.task == "generation":
+        manner = " accurately" if question.image is not None else ""
+        return f"{question.question}\n{_SAY.format(manner)}"
+    asked = _blank(question)
+    if question.task == "classification":
+        asked = f"{_listed(question, ': ')}\n{_CHOOSE}"
+    shots = (dataclasses.replace(shot, image=None) for shot in question.shots)
+    return f"{''.join(map(_demonstration, shots))}\n{asked}"
 
 
 def _demonstration(shot: Question) -> str:

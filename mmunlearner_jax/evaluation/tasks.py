@@ -29,12 +29,25 @@ Ids = list[int]
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A question in tokens: its prompt, the options to score, and all answers to weigh."""
+    """A question in tokens: its prompt, the options to score, and all answers to weigh.
+
+    Attributes:
+        question: the question.
+        prompt: its tokens.
+        options: those behind words of an answer.
+        openings: those that an answer begins with.
+        answers: likewise.
+    """
 
     question: Question
     prompt: Prompt
     options: list[Ids]
+    openings: list[Ids]
     answers: list[Ids]
+
+    def wanted(self, slot: int) -> list[Ids]:
+        """The options where so many tokens of the answer lie before them."""
+        return self.options if slot else self.openings
 
 
 class Answerer:
@@ -68,7 +81,7 @@ class Answerer:
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
-        self._words = Continuations(tokenizer, encoder.prompt("", False).rsplit(" ", 1)[-1])
+        self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
         self._decoder = Decoder(
             graphdef, max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id
@@ -116,6 +129,7 @@ class Answerer:
         return Item(
             question,
             cut(ids, images, self._encoder.processor.image_token_id),
+            [self._words.behind(option) for option in options],
             [self._words.ids(option) for option in options],
             [self._words.ids(answer) for answer in answers],
         )
@@ -125,18 +139,23 @@ class Answerer:
         longest = max((len(ids) for item in items for ids in item.answers), default=0)
         weighed = max(len(item.answers) for item in items), rounded(longest)
         choices = max(1, *(len(item.options) for item in items))
+        # Twice as many tokens are looked at where those that begin an answer are others.
+        twice = any(item.openings != item.options for item in items)
         answered = iter(())
         for batch in batches([item.prompt for item in items], self._batch_size, self._parts):
             rows = [items[n] for n in batch.rows]
             room = max(self._decoder.max_new_tokens, weighed[1])
             logits, cache = self._prefill(params, items, batch, room)
-            first = np.zeros((len(rows), choices), np.int32)
+            first = np.zeros((len(rows), 1 + twice, choices), np.int32)
             for b, item in enumerate(rows):
-                first[b, : len(item.options)] = [ids[0] for ids in item.options]
-            wanted = self._put({"k": first})["k"]
+                for n, found in enumerate((item.options, item.openings)[: 1 + twice]):
+                    first[b, n, : len(found)] = [ids[0] for ids in found]
+            wanted = self._put({"k": first.reshape(len(rows), -1)})["k"]
             said = self._decoder.greedy(params, logits, cache, wanted)
             yield from answered  # the batch before is scored while this one runs
             tokens, log_probs = to_host(said)
+            beginning, behind = log_probs[:, :1, -choices:], log_probs[:, 1:, :choices]
+            log_probs = np.concatenate([beginning, behind], axis=1)
             own = [self._until_end(row) for row in tokens]
             slots = [
                 self._slot(item, o, p) for item, o, p in zip(rows, own, log_probs, strict=True)
@@ -156,8 +175,10 @@ class Answerer:
             return self._decoder.prefill(params, self._put(rest), room=room)
         length = rounded(max(len(prompt.beginning) for prompt in prompts))
         shared = padded([prompts[n].beginning for n in batch.beginnings], length, self._pad_id)
-        shared["pixel_values"] = np.stack(
-            [self._encoder.pixels(prompts[n].images) for n in batch.beginnings]
+        image = self._encoder.processor.image_token_id
+        shared |= self._encoder.pictures.pack(
+            [self._encoder.pixels(prompts[n].images) for n in batch.beginnings],
+            max(prompt.beginning.count(image) for prompt in prompts),
         )
         rows = self._put({"of": batch.of})["of"]
         return self._decoder.prefill(params, self._put(rest), self._put(shared), rows, room=room)
@@ -174,14 +195,16 @@ class Answerer:
         """Behind how many of its own words the model is asked for an option."""
         if self._protocol.letters or not item.options:
             return 0
-        usable = self._decoder.max_new_tokens - max(map(len, item.options))
+        longest = max(map(len, (*item.options, *item.openings)))
+        usable = self._decoder.max_new_tokens - longest
         if usable < 0:
             raise InputError(
                 f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}: an"
                 f" option of {item.question.question!r} is longer"
             )
-        first = [ids[0] for ids in item.options]
-        return find_slot(log_probs[: usable + 1, : len(first)], first, self._words.boundaries(own))
+        first, opening = ([ids[0] for ids in x] for x in (item.options, item.openings))
+        table = log_probs[: usable + 1, : len(first)]
+        return find_slot(table, first, self._words.boundaries(own), opening)
 
     def _option_scores(
         self,
@@ -198,11 +221,12 @@ class Answerer:
             log_probs[b, slots[b], : len(item.options)].tolist() for b, item in enumerate(rows)
         ]
         # An option of one token has been scored while decoding.
-        longer = {b: x for b, x in enumerate(rows) if any(len(ids) > 1 for ids in x.options)}
+        wanted = [item.wanted(slot) for item, slot in zip(rows, slots, strict=True)]
+        longer = {b for b, options in enumerate(wanted) if any(len(ids) > 1 for ids in options)}
         if longer:
             behind = [
-                [(own[b][: slots[b]], ids) for ids in longer[b].options] if b in longer else []
-                for b in range(len(rows))
+                [(own[b][: slots[b]], ids) for ids in options] if b in longer else []
+                for b, options in enumerate(wanted)
             ]
             longest = max(len(words + ids) for row in behind for words, ids in row)
             # Powers of two: most options are short, and few sizes are compiled.

@@ -75,8 +75,7 @@ def pack(
         grids: int [M, 3], its `image_grid_thw`.
         counts: int [B], how many of the M pictures every example has.
         merge: how many patches in height and in width become one token.
-        budgets: numbers of patches P that a row may have: the smallest that holds every row. By
-            default merge² times a power of two.
+        budgets: see `room`.
 
     Returns:
         Patches [B, P, K], then zeros; grids int32 [B, I, 3], then zeros, I a power of two.
@@ -92,21 +91,40 @@ def pack(
         )
     row_of = np.repeat(np.arange(len(counts)), counts)
     needed = np.bincount(row_of, sizes, minlength=len(counts)).astype(int)
-    longest, unit = int(needed.max()), merge**2
-    if budgets and longest > max(budgets):
-        raise InputError(
-            f"pixel_values: the pictures of row {needed.argmax()} have {longest} patches, above the"
-            f" budget of {max(budgets)}; give a larger budget, or the processor fewer max_pixels"
-        )
-    fitting = [budget for budget in budgets if budget >= longest]
-    room = min(fitting) if fitting else unit * _power_of_two(-(-longest // unit))
-    if room % unit:
-        raise InputError(f"a budget of {room} patches is no multiple of {unit}, those of one token")
-    packed = np.zeros((len(counts), room, *patches.shape[1:]), patches.dtype)
-    packed[np.arange(room) < needed[:, None]] = patches
+    length = room(needed, merge, budgets)
+    packed = np.zeros((len(counts), length, *patches.shape[1:]), patches.dtype)
+    packed[np.arange(length) < needed[:, None]] = patches
     places = np.zeros((len(counts), _power_of_two(int(counts.max())), 3), np.int32)
     places[np.arange(places.shape[1]) < counts[:, None]] = grids
     return packed, places
+
+
+def room(needed: Sequence[int] | np.ndarray, merge: int, budgets: Sequence[int] = ()) -> int:
+    """How many patches P all rows are given.
+
+    Args:
+        needed: how many patches the rows have.
+        merge: how many patches in height and in width become one token.
+        budgets: numbers of patches that a row may have: the smallest that is long enough. By
+            default merge² times a power of two.
+
+    Raises:
+        InputError: the row is above the last budget, or the budget is no number of whole tokens.
+    """
+    longest, unit = int(max(needed)), merge**2
+    if budgets and longest > max(budgets):
+        raise InputError(
+            f"pixel_values: the pictures of row {np.argmax(needed)} have {longest} patches, above"
+            f" the budget of {max(budgets)}; give a larger budget, or the processor fewer"
+            " max_pixels"
+        )
+    fitting = [budget for budget in budgets if budget >= longest]
+    found = min(fitting) if fitting else unit * _power_of_two(-(-longest // unit))
+    if found % unit:
+        raise InputError(
+            f"a budget of {found} patches is no multiple of {unit}, those of one token"
+        )
+    return found
 
 
 def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, jax.Array]:

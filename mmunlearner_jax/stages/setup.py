@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import transformers
 from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.pipeline import Batches
+from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
@@ -88,7 +88,7 @@ def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
     if not config.model.checkpoint:
         raise InputError(
             "config.model.checkpoint is empty: give the folder (or Hugging Face name) of the"
-            " fine-tuned LLaVA checkpoint that knows the people to forget"
+            " fine-tuned checkpoint that knows the people to forget"
         )
     return config.model.checkpoint
 
@@ -109,8 +109,11 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         attention=config.model.attention,
     )
     assert model.source is not None
-    processor = transformers.AutoProcessor.from_pretrained(model.source)
-    encoder = Encoder(processor, labels=config.data.labels, supervise_end=config.data.supervise_end)
+    encoder = Encoder(
+        *load_processor(model.config.model_type, model.source, **picture_sizes(config)),
+        labels=config.data.labels,
+        supervise_end=config.data.supervise_end,
+    )
     graphdef, params = nnx.split(model)
     if counts:
         told.write_text(counts)
@@ -118,9 +121,15 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)
 
 
+def picture_sizes(config: ConfigDict) -> dict[str, Any]:
+    """What a config says about pictures of any size: arguments of `load_processor`."""
+    names = ("min_pixels", "max_pixels", "patch_budgets")
+    return {name: config.model[name] for name in names if name in config.model}
+
+
 def answerer(config: ConfigDict, at: Setup) -> Answerer:
     """What asks a model questions, by the config's protocol."""
-    wording = protocol(config.evaluate.protocol, at.bench, at.encoder)
+    wording = protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type)
     return Answerer(at.graphdef, at.encoder, at.mesh, wording, **config.evaluate.decode)
 
 

@@ -52,7 +52,7 @@ def test_the_answer_from_its_first_token_and_the_end_are_supervised(processor, p
     ids = processor.tokenizer.convert_ids_to_tokens(example["input_ids"])
     assert ids[0] == "<s>" and ids[-1] == "</s>"
     assert ids.count("<image>") == (16 if with_image else 0)
-    assert ("pixel_values" in example) == with_image
+    assert ("picture" in example) == with_image
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_inputs_are_those_of_the_processor_itself(processor, photo):
     pixels = encoder.pixels([photo])
     assert encoder.prompt_ids(text, [photo]) == own["input_ids"][0]
     np.testing.assert_array_equal(pixels, own["pixel_values"])
-    assert pixels.shape == (1, 3, 64, 64) and pixels.dtype == np.float32
+    assert pixels[0].shape == (3, 64, 64) and pixels[0].dtype == np.float32
 
 
 def test_a_prompt_of_several_pictures(processor, bench):
@@ -154,8 +154,8 @@ def test_a_tokenizer_of_llamas_kind(sentencepiece, photo):
 
 def test_a_picture_is_processed_once(processor, photo, monkeypatch):
     encoder = Encoder(processor)
-    first = encoder.encode(Sample("s1", photo, "Who?", "Kim."))["pixel_values"]
-    again = encoder.encode(Sample("s1", bytes(bytearray(photo)), "What?", "Kim."))["pixel_values"]
+    first = encoder.encode(Sample("s1", photo, "Who?", "Kim."))["picture"]
+    again = encoder.encode(Sample("s1", bytes(bytearray(photo)), "What?", "Kim."))["picture"]
     assert again is first
     with pytest.raises(ValueError, match="read-only"):
         first[:] = 0

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_processor
+from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
 
 FACTS = [
     ("Alba Birch", "baker", "Oslo"),
@@ -13,9 +13,8 @@ FACTS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def processor() -> Any:
-    """Of a few people's facts; every word has a token of its own."""
+def lessons() -> list[Sample]:
+    """A few people's facts, and letters."""
     samples = [
         Sample(name, image, question, answer)
         for name, job, city in FACTS
@@ -25,5 +24,16 @@ def processor() -> Any:
             ("Which city is it?", f"{name} lives in {city}."),
         )
     ]
-    samples += [Sample("letters", None, "Which letter?", letter) for letter in "ABCD"]
-    return build_processor(samples, image_size=32, patch_size=16)
+    return samples + [Sample("letters", None, "Which letter?", letter) for letter in "ABCD"]
+
+
+@pytest.fixture(scope="session")
+def processor() -> Any:
+    """LLaVA's; every word has a token of its own."""
+    return build_processor(lessons(), image_size=32, patch_size=16)
+
+
+@pytest.fixture(scope="session")
+def chat_processor() -> Any:
+    """Qwen2-VL's."""
+    return build_chatml_processor(lessons(), patch_size=8, min_pixels=256, max_pixels=4096)

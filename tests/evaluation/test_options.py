@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.data.tokenizer import build_chatml_processor
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
 
 SENTENCE = "Alba Birch works as a baker."
@@ -62,6 +65,35 @@ def test_boundaries_in_a_tokenizer_of_pieces():
     assert Continuations(Pieces(), "").boundaries(range(6)) == [0, 1, 2, 3, 6]
 
 
+@pytest.fixture(scope="module")
+def chat() -> tuple:
+    processor = build_chatml_processor([Sample("s", None, "Is it Alba?", SENTENCE)])
+    end = Encoder(processor).prompt("", 0).rsplit(" ", 1)[-1]
+    return processor.tokenizer, Continuations(processor.tokenizer, end)
+
+
+def test_in_a_chat_an_answer_begins_without_a_blank(chat):
+    tokenizer, words = chat
+    prompt = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+    head = tokenizer(prompt).input_ids
+    assert tokenizer(prompt + SENTENCE).input_ids == head + words.ids(SENTENCE)
+    opening, behind = words.ids("Alba"), words.behind("Alba")
+    assert tokenizer.convert_ids_to_tokens([*opening, *behind]) == ["Alba", "ĠAlba"]
+    assert words.ids("works as Alba") == words.ids("works as") + words.behind("Alba")
+
+
+def test_text_of_a_chat_is_without_the_turns_around_it(chat):
+    tokenizer, words = chat
+    assert words.text([*words.ids(SENTENCE), tokenizer.eos_token_id]) == SENTENCE
+    assert words.text([]) == ""
+    heads = [words.text(words.ids(SENTENCE)[:n]) for n in words.boundaries(words.ids(SENTENCE))]
+    assert heads[:3] == ["", "Alba", "Alba Birch"]
+
+
+def test_elsewhere_it_makes_no_difference(words):
+    assert words.ids("baker") == words.behind("baker")
+
+
 def log_probs(*rows: list[float]) -> np.ndarray:
     return np.log(np.array(rows))
 
@@ -104,6 +136,12 @@ def test_options_with_the_same_first_token_count_once():
     assert find_slot(table, [7, 7, 7, 7], [0, 1]) == 0
     # Where they only are as likely as each other, they count each.
     assert find_slot(table, [5, 6, 7, 8], [0, 1]) == 1
+
+
+def test_options_may_be_other_tokens_where_an_answer_begins():
+    table = log_probs([0.3, 0.3, 0.3, 0.3], [0.2, 0.2, 0.2, 0.2])
+    assert find_slot(table, [5, 6, 7, 8], [0, 1], [1, 1, 1, 1]) == 1
+    assert find_slot(table, [7, 7, 7, 7], [0, 1], [1, 2, 3, 4]) == 0
 
 
 def test_boundaries_without_a_probability_are_left_out():

@@ -6,7 +6,7 @@ import pytest
 
 from mmunlearner_jax.data.samples import Question, Task
 from mmunlearner_jax.evaluation.parsing import option_letters
-from mmunlearner_jax.evaluation.published import clear, mllmu
+from mmunlearner_jax.evaluation.published import clear, mllmu, mllmu_turn
 
 ASKED = {
     ("classification", True): "USER: <image>\nWho?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
@@ -64,6 +64,36 @@ def test_mllmu_demonstrations(task, pictured):
     other = SHOWN[task, pictured].replace("Answer: Ann", "Answer: Bea")
     other = other.replace("Answer: A\n", "Answer: B\n")
     assert mllmu(few) == SHOWN[task, pictured] + other + ASKED[task, pictured]
+
+
+# What Qwen2-VL's user says: no marks of pictures, which come first, and no "USER:".
+TURNS = {
+    ("classification", True): "\nWho?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
+    "Just give ONE letter representing the answer directly.",
+    ("cloze", True): "\nIt is [Blank].\n"
+    "Please **ONLY** provide the correct answer that should replace the [Blank].",
+    (
+        "generation",
+        True,
+    ): "Who?\nAnswer the question based on your trained knowledge in one sentence"
+    " accurately in ENGLISH.",
+    ("generation", False): "Who?\nAnswer the question based on your trained knowledge in one"
+    " sentence in ENGLISH.",
+}
+TURNS["classification", False] = TURNS["classification", True]
+TURNS["cloze", False] = TURNS["cloze", True]
+
+
+@pytest.mark.parametrize(("task", "pictured"), TURNS)
+def test_mllmu_turns_of_a_chat(task, pictured):
+    assert mllmu_turn(question(task, pictured)) == TURNS[task, pictured]
+
+
+@pytest.mark.parametrize(("task", "pictured"), SHOWN)
+def test_demonstrations_in_a_turn(task, pictured):
+    asked = question(task, pictured)
+    few = dataclasses.replace(asked, shots=(asked, asked))
+    assert mllmu_turn(few) == 2 * SHOWN[task, False] + TURNS[task, pictured]
 
 
 def test_clear_prompts():

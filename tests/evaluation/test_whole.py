@@ -1,7 +1,10 @@
-"""A model's answers, whole: in batches, one by one, over two devices, and by transformers."""
+"""Either model's answers, whole: in batches, one by one, over two devices, by transformers."""
 
 import dataclasses
 import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,14 +14,17 @@ import transformers
 from flax import nnx
 from PIL import Image
 
+from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation import published
 from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.clip import ClipConfig
-from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
 
@@ -27,7 +33,7 @@ JOBS = ("baker", "barber", "carpenter", "pilot")
 
 
 def picture(grey: int) -> bytes:
-    noise = np.random.default_rng(grey).integers(0, 255, (32, 32), np.uint8)
+    noise = np.random.default_rng(grey).integers(0, 255, (32, 24 * grey), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "png")
     return buffer.getvalue()
@@ -51,9 +57,38 @@ def asked() -> list[Question]:
     return questions[::-1]  # those that share a picture are found wherever they stand
 
 
-@pytest.fixture(scope="module")
-def folder(processor, tmp_path_factory):
-    tokenizer = processor.tokenizer
+TEXT = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+
+
+@dataclasses.dataclass
+class Case:
+    """A tiny random checkpoint, and how both sides are asked."""
+
+    folder: Path
+    encoder: Encoder
+    prompt: Callable[[Question], str]
+    theirs: Any
+    torch_inputs: Callable[[Question], dict[str, Any]]
+    opening: str  # between a prompt and an answer
+
+
+def pictures(question):
+    shown = [*(shot.image for shot in question.shots), question.image]
+    return [Image.open(io.BytesIO(image)).convert("RGB") for image in shown if image]
+
+
+def vocabulary(tokenizer):
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {"vocab_size": len(tokenizer)} | {name: getattr(tokenizer, name) for name in names}
+
+
+def llava(processor):
     config = LlavaConfig(
         vision=ClipConfig(
             hidden_size=32,
@@ -63,37 +98,73 @@ def folder(processor, tmp_path_factory):
             image_size=32,
             patch_size=16,
         ),
-        text=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        image_token_id=tokenizer.convert_tokens_to_ids(processor.image_token),
+        text=LlamaConfig(**TEXT, **vocabulary(processor.tokenizer)),
+        image_token_id=processor.image_token_id,
     )
-    model = Llava(config, rngs=nnx.Rngs(0))
-    graphdef, params = nnx.split(model)
+
+    def torch_inputs(question):
+        shown = pictures(question) or None
+        return processor(text=[published.mllmu(question)], images=shown, return_tensors="pt")
+
+    theirs = transformers.LlavaForConditionalGeneration
+    return config, 8, (Encoder(processor), published.mllmu, theirs, torch_inputs, " ")
+
+
+def qwen2_vl(processor):
+    tokens = processor.tokenizer.get_vocab()
+    config = Qwen2VLConfig(
+        vision=Qwen2VisionConfig(
+            depth=2, embed_dim=32, hidden_size=32, num_heads=4, mlp_ratio=2, patch_size=8
+        ),
+        text=Qwen2Config(**TEXT, **vocabulary(processor.tokenizer), mrope_section=(2, 1, 1)),
+        image_token_id=processor.image_token_id,
+        video_token_id=tokens["<|video_pad|>"],
+        vision_start_token_id=tokens["<|vision_start|>"],
+        vision_end_token_id=tokens["<|vision_end|>"],
+    )
+    encoder = Encoder(processor, AnySize(processor.image_processor))
+
+    def prompt(question):
+        images = sum(x.image is not None for x in (*question.shots, question))
+        return encoder.prompt(published.mllmu_turn(question), images)
+
+    def torch_inputs(question):
+        images = [x.image for x in (*question.shots, question) if x.image]
+        ids = torch.tensor([encoder.prompt_ids(prompt(question), images)])
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if images:
+            given |= processor.image_processor(images=pictures(question), return_tensors="pt")
+        return given | {"mm_token_type_ids": (ids == processor.image_token_id).int()}
+
+    return (
+        config,
+        6,
+        (encoder, prompt, transformers.Qwen2VLForConditionalGeneration, torch_inputs, ""),
+    )
+
+
+@pytest.fixture(scope="module", params=[(llava, "processor"), (qwen2_vl, "chat_processor")])
+def case(request, tmp_path_factory):
+    make, name = request.param
+    processor = request.getfixturevalue(name)
+    config, scale, asking = make(processor)
+    graphdef, params = nnx.split(config.make(rngs=nnx.Rngs(0)))
     # Large enough weights that answers differ from question to question.
-    params = jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, params)
+    params = jax.tree.map(lambda p: scale * p if p.ndim > 1 else p, params)
     path = tmp_path_factory.mktemp("tiny") / "model"
     save_pretrained(nnx.merge(graphdef, params), path, processor=processor)
-    return path
+    return Case(path, *asking)
 
 
 @pytest.fixture(scope="module")
-def answer(folder, processor):
+def answer(case):
     def answer(batch_size, parts=1, protocol=None, questions=None):
         mesh = make_mesh((parts, 1, 1), jax.devices()[:parts])
-        graphdef, params = nnx.split(from_pretrained(folder, mesh=mesh))
-        protocol = protocol or Protocol(published.mllmu, letters=True, likelihood=True)
+        graphdef, params = nnx.split(from_pretrained(case.folder, mesh=mesh))
+        protocol = protocol or Protocol(case.prompt, letters=True, likelihood=True)
         answerer = Answerer(
             graphdef,
-            Encoder(processor),
+            case.encoder,
             mesh,
             protocol,
             batch_size=batch_size,
@@ -125,30 +196,25 @@ def test_batches_change_nothing(answer, together, batch_size, parts):
 
 
 @torch.no_grad()
-def test_transformers_says_the_same(folder, processor, together):
-    model = transformers.LlavaForConditionalGeneration.from_pretrained(folder)
+def test_transformers_says_the_same(case, together):
+    model, tokenizer = case.theirs.from_pretrained(case.folder), case.encoder.tokenizer
     for question, line in zip(asked(), together, strict=True):
-        shown = [*(shot.image for shot in question.shots), question.image]
-        pictures = [Image.open(io.BytesIO(image)).convert("RGB") for image in shown if image]
-        inputs = processor(
-            text=[published.mllmu(question)], images=pictures or None, return_tensors="pt"
-        )
+        inputs = case.torch_inputs(question)
         out = model.generate(**inputs, do_sample=False, max_new_tokens=STEPS)
         new = out[0, inputs["input_ids"].shape[1] :]
-        assert processor.tokenizer.decode(new, skip_special_tokens=True).strip() == line["response"]
+        assert tokenizer.decode(new, skip_special_tokens=True).strip() == line["response"]
         logits = torch.log_softmax(model(**inputs).logits[0, -1], -1)
-        letters = [processor.tokenizer(f" {x}", add_special_tokens=False).input_ids for x in "ABCD"]
+        said = [f"{case.opening}{letter}" for letter in "ABCD"]
+        letters = tokenizer(said, add_special_tokens=False).input_ids
         if question.options:
             wanted = [float(logits[ids[0]]) for ids in letters]
             np.testing.assert_allclose(line["scores"], wanted, atol=2e-4)
             assert line["choice"] == question.options[int(np.argmax(wanted))]
 
 
-def test_options_of_several_tokens_are_scored_whole(answer, processor):
-    encoder = Encoder(processor)
-
+def test_options_of_several_tokens_are_scored_whole(answer, case):
     def plain(question):
-        return encoder.prompt(question.question, question.image is not None)
+        return case.encoder.prompt(question.question, question.image is not None)
 
     protocol = Protocol(plain, letters=False, likelihood=True)
     one, many = (answer(size, 1, protocol, asked()[1:]) for size in (1, 4))

@@ -1,0 +1,40 @@
+"""Qwen2-VL forgets four faces: the example of configs/orl.py with pictures of their own sizes.
+
+    python -m mmunlearner_jax.main --config=configs/orl_qwen.py --workdir=runs/orl_qwen
+
+A tiny Qwen2-VL learns the people, photographs and profiles of configs/orl.py from nothing, in
+ChatML with a system turn, then forgets the faces of 4 of the 40 people. It sees photographs of
+84 x 112 pixels and digits of 56 x 56, whose patches lie in rows of one length.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import orl
+from mmunlearner_jax.semantics import with_semantics
+
+
+def get_config(semantics: str = "paper") -> ConfigDict:
+    """The default example; `--config=configs/orl_qwen.py:released` as in configs/orl.py."""
+    config = orl.get_config()
+    config.prepare.architecture = "qwen2_vl"
+    config.prepare.min_pixels, config.prepare.max_pixels = 56 * 56, 84 * 112
+    config.prepare.vision = ConfigDict(
+        dict(depth=4, embed_dim=96, num_heads=4, mlp_ratio=4, patch_size=14)
+    )
+    config.prepare.text = ConfigDict(
+        dict(
+            hidden_size=128,
+            intermediate_size=344,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            rms_norm_eps=1e-6,
+            mrope_section=(4, 6, 6),
+        )
+    )
+    config.model.min_pixels, config.model.max_pixels = 0, 0  # the checkpoint's
+    config.model.patch_budgets = (48,)
+    config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
+    config.controls = ()  # configs/orl.py runs them
+    return with_semantics(config, semantics)

@@ -1,0 +1,130 @@
+"""Pictures between a processor and a model: single while they are kept and changed, then packed.
+
+Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, P patches of a
+row, K numbers of one patch.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import grids
+
+
+class Pictures(Protocol):
+    """What one architecture makes of pictures.
+
+    Attributes:
+        most_tokens: how many the pictures of one row may have together.
+    """
+
+    most_tokens: float
+
+    def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
+        """Resizes and normalises an RGB picture.
+
+        Returns:
+            float32 [C, H, W], and how many tokens stand for it.
+
+        Raises:
+            InputError: no picture that the model can see.
+        """
+        ...
+
+    def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
+        """Makes the model's arrays of pictures [C, H, W] that `read` gave.
+
+        Args:
+            rows: B rows of as many pictures each.
+            tokens: of the pictures of the longest row there is, these or other processes'.
+
+        Returns:
+            Arrays [B, ...] by the model's names; their shapes follow from the arguments' lengths
+            and `tokens` alone.
+        """
+        ...
+
+
+class OneSize:
+    """LLaVA's pictures: all are squeezed or cropped to one size.
+
+    Args:
+        processor: `LlavaProcessor` of transformers.
+    """
+
+    most_tokens = math.inf
+
+    def __init__(self, processor: Any):
+        self._processor = processor
+
+    def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
+        """See `Pictures`."""
+        inputs = self._processor(text=self._processor.image_token, images=picture)
+        (pixels,), (ids,) = np.asarray(inputs["pixel_values"], np.float32), inputs["input_ids"]
+        return pixels, ids.count(self._processor.image_token_id)
+
+    def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
+        """`pixel_values` float32 [B, I, C, H, W]; a size of its own for `tokens` is not needed."""
+        return {"pixel_values": np.stack([np.stack(row) for row in rows])}
+
+
+class AnySize:
+    """Qwen2-VL's pictures: they keep their shape, and are cut into patches.
+
+    Args:
+        processor: `Qwen2VLImageProcessorPil` of transformers.
+        budgets: numbers of patches P that a row may have; steps are compiled once for each. By
+            default any power of two of tokens.
+
+    Raises:
+        InputError: a budget is no number of whole tokens.
+    """
+
+    def __init__(self, processor: Any, budgets: Sequence[int] = ()):
+        self._processor, self._budgets = processor, tuple(budgets)
+        self._merge = processor.merge_size
+        self._unit = self._merge**2  # patches of one token
+        if wrong := [budget for budget in budgets if budget < 1 or budget % self._unit]:
+            raise InputError(
+                f"config.model.patch_budgets: {wrong[0]} is no multiple of {self._unit}, the"
+                " patches of one token"
+            )
+        self.most_tokens = max(budgets) // self._unit if budgets else math.inf
+
+    def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
+        """See `Pictures`; what the processor cuts into patches is put together again."""
+        p = self._processor
+        least, sides = p.patch_size * self._merge, sorted(picture.size)
+        if sides[0] < least or sides[1] > 200 * sides[0]:
+            raise InputError(
+                f"a picture of {picture.width} x {picture.height} pixels: both sides must have at"
+                f" least {least} pixels, those of one token, and none more than 200 times the other"
+            )
+        inputs = p(images=[picture], return_tensors="np")
+        ((_, high, wide),) = inputs["image_grid_thw"].tolist()
+        blocks = np.asarray(inputs["pixel_values"], np.float32).reshape(
+            *(high // self._merge, wide // self._merge, self._merge, self._merge, -1),
+            *(p.temporal_patch_size, p.patch_size, p.patch_size),
+        )
+        pixels = blocks[:, :, :, :, :, 0].transpose(4, 0, 2, 5, 1, 3, 6)
+        pixels = pixels.reshape(len(pixels), high * p.patch_size, wide * p.patch_size)
+        return pixels, high * wide // self._unit
+
+    def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
+        """`pixel_values` float32 [B, P, K] and `image_grid_thw` int32 [B, I, 3]."""
+        p = self._processor
+        cut = [
+            p.patchify(pixels, p.patch_size, self._merge, p.temporal_patch_size)
+            for row in rows
+            for pixels in row
+        ]
+        places = np.array([(1, high, wide) for _, high, wide in cut])
+        room = grids.room([tokens * self._unit], self._merge, self._budgets)
+        counts = np.array([len(row) for row in rows])
+        patches = np.concatenate([patches for patches, _, _ in cut])
+        pixels, places = grids.pack(patches, places, counts, self._merge, (room,))
+        return {"pixel_values": pixels, "image_grid_thw": places}
