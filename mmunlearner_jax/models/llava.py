@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
@@ -103,6 +104,12 @@ class LlavaConfig(VisionLanguageConfig):
             text=LlamaConfig(**known(LlamaConfig, text)),
             **{ours: hf[theirs] for ours, theirs in _FIELDS.items() if theirs in hf},
         )
+
+    def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """See `VisionLanguageConfig`; pictures have one size."""
+        side = self.vision.image_size
+        shape = (1, self.vision.num_channels, side, side)
+        return {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Llava":
         """See `VisionLanguageConfig`."""

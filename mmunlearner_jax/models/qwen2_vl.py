@@ -7,11 +7,13 @@ Source: Wang et al. 2024; parity with `transformers.Qwen2VLForConditionalGenerat
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
@@ -86,6 +88,14 @@ class Qwen2VLConfig(VisionLanguageConfig):
             text=Qwen2Config(**values),
             **{field: hf[field] for field in _TOKENS if field in hf},
         )
+
+    def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """See `VisionLanguageConfig`."""
+        shape = (patches, math.prod(self.vision.patch_shape))
+        return {
+            "pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "image_grid_thw": jax.ShapeDtypeStruct((1, 3), jnp.int32),
+        }
 
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2VL":
         """See `VisionLanguageConfig`."""

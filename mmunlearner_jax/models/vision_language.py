@@ -59,6 +59,14 @@ class VisionLanguageConfig:
         """The contents of a `config.json` that old and new transformers read."""
         raise NotImplementedError
 
+    def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What an example with one picture gives the model of it, without the axis of examples.
+
+        Args:
+            patches: of the picture, where the model takes any size.
+        """
+        raise NotImplementedError
+
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "VisionLanguageModel":
         """A fresh model of this config."""
         raise NotImplementedError

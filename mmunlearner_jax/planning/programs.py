@@ -15,7 +15,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.models.llama import cache_shardings
 from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.sharding import batch_sharding, replicated
 from mmunlearner_jax.stages.unlearn import optimizers
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -24,6 +25,13 @@ from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
 
 STAGES = ("importance", "unlearn", "evaluate")
 CANDIDATES = 4  # options of a multiple-choice question
+# Published sizes, by name: classmethods that are called after the model.
+SIZES = {
+    name: kind
+    for kind in (LlavaConfig, Qwen2VLConfig)
+    for name in vars(kind)
+    if name.startswith(f"{kind.model_type}_")
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Program:
     reads: int = 1
 
 
-def model_config(config: ConfigDict, **replaced: str) -> LlavaConfig:
+def model_config(config: ConfigDict, **replaced: str) -> VisionLanguageConfig:
     """The published size that `config.model.size` names, computed as `config.model` says.
 
     Args:
@@ -60,15 +68,14 @@ def model_config(config: ConfigDict, **replaced: str) -> LlavaConfig:
         InputError: the config names none.
     """
     size = config.model.get("size", "")
-    sizes = [name for name in vars(LlavaConfig) if name.startswith("llava_")]
-    if size not in sizes:
-        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(sizes)}")
+    if size not in SIZES:
+        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(SIZES)}")
     computed = {
         "dtype": config.model.compute_dtype,
         "remat": config.model.remat,
         "attention": config.model.attention,
     }
-    return dataclasses.replace(getattr(LlavaConfig, size)(), **computed | replaced)
+    return dataclasses.replace(getattr(SIZES[size], size)(), **computed | replaced)
 
 
 def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Iterator[Program]:
@@ -78,11 +85,12 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Ite
         config: with `model.size` and `plan`, besides what the stage reads.
         mesh: of devices that may be descriptions only.
         stage: one of `STAGES`.
-        **replaced: fields of `LlavaConfig` in place of the config's.
+        **replaced: fields of `VisionLanguageConfig` in place of the config's.
     """
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
-    batch = functools.partial(_batch, sizes, mesh, config.plan)
+    pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", (0,))))
+    batch = functools.partial(_batch, pictures, mesh, config.plan)
     if stage == "importance":
         yield from _importance(config, graphdef, params, batch)
     elif stage == "unlearn":
@@ -159,7 +167,12 @@ def _evaluate(config, mesh, graphdef, params, batch):
 
 
 def _batch(
-    sizes: LlavaConfig, mesh: Mesh, plan: ConfigDict, rows: int, *, pictured: bool
+    pictures: Mapping[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+    plan: ConfigDict,
+    rows: int,
+    *,
+    pictured: bool,
 ) -> Mapping[str, jax.ShapeDtypeStruct]:
     by_row = batch_sharding(mesh)
     length = plan.picture_tokens if pictured else plan.text_tokens
@@ -168,9 +181,8 @@ def _batch(
         for name in ("input_ids", "attention_mask", "labels")
     }
     if pictured:
-        side = sizes.vision.image_size
-        shape = (rows, 1, sizes.vision.num_channels, side, side)
-        batch["pixel_values"] = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=by_row)
+        for name, x in pictures.items():
+            batch[name] = jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=by_row)
     return batch
 
 

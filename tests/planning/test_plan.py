@@ -7,32 +7,34 @@ from types import SimpleNamespace
 import pytest
 from jax.errors import JaxRuntimeError
 
-from configs import llava
+from configs import llava, qwen2_vl
 from mmunlearner_jax import plan
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
 from mmunlearner_jax.sharding import make_mesh
-from tests.planning.small import SMALL
+from tests.planning.small import SMALL, SMALL_QWEN
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
+
+
+SHORT = {
+    "plan.picture_tokens": 32,
+    "plan.text_tokens": 16,
+    "evaluate.decode.max_new_tokens": 4,
+    "importance.batch_size": 4,
+    "evaluate.decode.batch_size": 4,
+}
 
 
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setattr(LlavaConfig, "llava_1_5_7b", lambda: SMALL)
     config = llava.get_config()
-    config.update_from_flattened_dict(
-        {
-            "plan.picture_tokens": 32,
-            "plan.text_tokens": 16,
-            "evaluate.decode.max_new_tokens": 4,
-            "importance.batch_size": 4,
-            "evaluate.decode.batch_size": 4,
-        }
-    )
+    config.update_from_flattened_dict(SHORT)
     return config
 
 
@@ -54,6 +56,21 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
     assert f"**{stage}: fits**" in plan.render(config, target, found)
     written = json.loads(json.dumps(plan.as_json(config, target, found)))
     assert written["verdict"] == {stage: "fits"}
+
+
+@pytest.mark.slow
+def test_pictures_of_any_size_are_planned_with_the_largest_budget(monkeypatch):
+    monkeypatch.setattr(Qwen2VLConfig, "qwen2_vl_7b", lambda: SMALL_QWEN)
+    config = qwen2_vl.get_config()
+    config.update_from_flattened_dict(SHORT | {"model.patch_budgets": (32, 64)})
+    target = find_slice("v5e-4")
+    picture, text = programs(config, make_mesh(config.mesh, target.devices), "importance")
+    shapes = {name: x.shape for name, x in picture.arguments[-1].items()}
+    assert shapes["pixel_values"] == (4, 64, 3 * 2 * 4 * 4)
+    assert shapes["image_grid_thw"] == (4, 1, 3)
+    assert "pixel_values" not in text.arguments[-1]
+    found = plan.plan(config, target, ("importance", "unlearn"))
+    assert len(found) == 4 and all(e.fits and e.flops >= e.model_flops > 0 for e in found)
 
 
 @pytest.mark.slow

@@ -1,0 +1,19 @@
+"""Qwen2-VL-7B forgets 5, 10 or 15 % of the people of MLLMU-Bench.
+
+    python -m mmunlearner_jax.main --config=configs/qwen2_vl_mllmu.py:ratio=5 \
+        --workdir=runs/qwen_mllmu5 --config.model.checkpoint=PATH_OR_HF_NAME
+
+All that configs/llava_mllmu.py says holds, with the model and the pictures of configs/qwen2_vl.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llava_mllmu, qwen2_vl
+from mmunlearner_jax.semantics import read_arguments
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """The config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
+    given = read_arguments(arguments, ratio=5, semantics="paper")
+    config = llava_mllmu.get_config(f"ratio={given['ratio']}")
+    return qwen2_vl.adapted(config, given["semantics"])
