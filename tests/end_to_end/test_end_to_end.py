@@ -150,7 +150,10 @@ def test_the_export_answers_the_same_in_transformers(finished):
 
     cache = ours.init_cache(1, given["input_ids"].shape[1] + 8)
     out, cache = ours.decode(
-        given["input_ids"], given["attention_mask"], cache, given["pixel_values"]
+        given["input_ids"],
+        given["attention_mask"],
+        cache,
+        pixel_values=given["pixel_values"],
     )
     answer = []
     for _ in range(8):

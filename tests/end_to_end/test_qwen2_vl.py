@@ -1,0 +1,71 @@
+"""The example with a tiny Qwen2-VL, a few steps of everything, and its export in transformers."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from transformers import AutoModelForImageTextToText
+
+import mmunlearner_jax as mmu
+from mmunlearner_jax.data.processors import load_processor
+from mmunlearner_jax.data.prompts import Encoder
+from tests.end_to_end.commands import FOREIGN, loaded, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("orl_qwen") / "run"
+    done = run(workdir, "orl_qwen", controls="()")
+    imported = loaded(done)
+    assert "transformers" in imported and not FOREIGN & imported
+    return workdir
+
+
+def test_every_stage_leaves_its_results(finished):
+    results = json.loads((finished / "results.json").read_text())
+    for label in ("before", "after"):
+        assert {"forget", "test", "retain", "test_retain", "realworld"} <= results[label].keys()
+        assert results[label]["forget"]["vqa"]["classification"]["n"] == 4 * 8 * 7
+    assert results["unlearn"]["forget_steps"] == 3
+    assert results["mask"]["by_module"].keys() == {"vision", "projector", "language"}
+    assert all(0 < density < 1 for density in results["mask"]["by_module"].values())
+    assert (finished / "report.html").exists() and not list(finished.rglob("*partial*"))
+
+
+def test_the_mask_covers_what_the_config_says_by_transformers_names(finished):
+    mask = load_file(finished / "mask.safetensors")
+    weights = AutoModelForImageTextToText.from_pretrained(finished / "vanilla")
+    named = dict(weights.named_parameters())
+    assert {k: v.shape for k, v in mask.items()} == {k: tuple(v.shape) for k, v in named.items()}
+    chosen = {name.rsplit(".", 2)[1] for name, values in mask.items() if values.any()}
+    vision = {"proj", "qkv", "fc1", "fc2", "0", "2"}
+    assert chosen == vision | {f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up", "down")}
+
+
+def test_the_export_answers_the_same_in_transformers(finished):
+    theirs: torch.nn.Module = AutoModelForImageTextToText.from_pretrained(finished / "export")
+    processor, pictures = load_processor("qwen2_vl", str(finished / "export"))
+    encoder = Encoder(processor, pictures)
+    photos = []
+    for width, height in ((92, 112), (64, 64)):
+        noise = np.random.default_rng(width).integers(0, 255, (height, width), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noise).save(buffer, "png")
+        photos.append(buffer.getvalue())
+    ids = np.array([encoder.prompt_ids(encoder.prompt("Who is this person?", 2), photos)])
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    shown = [Image.open(io.BytesIO(photo)).convert("RGB") for photo in photos]
+    given = inputs | dict(processor.image_processor(images=shown, return_tensors="np"))
+    with torch.no_grad():
+        batch = {k: torch.from_numpy(v) for k, v in given.items()}
+        kinds = torch.from_numpy((ids == processor.image_token_id).astype(int))
+        logits = theirs.eval()(**batch, mm_token_type_ids=kinds).logits.numpy()
+    ours = mmu.from_pretrained(finished / "export")
+    np.testing.assert_allclose(ours(**given), logits, rtol=1e-4, atol=1e-4)
+    pixels = [encoder.pixels(photos)]
+    packed = pictures.pack(pixels, 16)
+    np.testing.assert_allclose(ours(**inputs, **packed), logits, rtol=1e-4, atol=1e-4)
