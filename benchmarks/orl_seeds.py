@@ -1,8 +1,9 @@
-"""The default example over several seeds, as one table with its bars.
+"""The example over several seeds, as one table with its bars.
 
     python benchmarks/orl_seeds.py --seeds=0,1,2 --runs=runs/seeds --out=docs/orl.md
+    python benchmarks/orl_seeds.py --example=orl_qwen --seeds=0,1,2
 
-Runs `configs/orl.py` once per seed (a finished run is only read) and writes the multiple-choice
+Runs `configs/EXAMPLE.py` once per seed (a finished run is only read) and writes the multiple-choice
 accuracies of all of them, the controls' too. A seed changes the profiles, the people to forget, the
 initial weights and the order of the data.
 """
@@ -22,8 +23,9 @@ from absl import app, flags
 from mmunlearner_jax.results import read_results
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run.")
+_EXAMPLE = flags.DEFINE_enum("example", "orl", ["orl", "orl_qwen"], "Which of the configs.")
 _RUNS = flags.DEFINE_string("runs", "runs/seeds", "Folder of the workdirs, one per seed.")
-_OUT = flags.DEFINE_string("out", "docs/orl.md", "Markdown file to write.")
+_OUT = flags.DEFINE_string("out", "", "Markdown file to write; by default docs/EXAMPLE.md.")
 
 CELLS = {
     ("forget", "vqa"): "forget VQA",
@@ -88,26 +90,35 @@ def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[
 
 def main(_: list[str]) -> None:
     """Runs what is missing and writes the table."""
-    workdirs = [Path(_RUNS.value) / f"orl-{seed}" for seed in _SEEDS.value]
+    example = _EXAMPLE.value
+    out = Path(_OUT.value or f"docs/{example}.md")
+    workdirs = [Path(_RUNS.value) / f"{example}-{seed}" for seed in _SEEDS.value]
     for seed, workdir in zip(_SEEDS.value, workdirs, strict=True):
-        command = [sys.executable, "-m", "mmunlearner_jax.main", "--config=configs/orl.py"]
+        command = [sys.executable, "-m", "mmunlearner_jax.main", f"--config=configs/{example}.py"]
         subprocess.run([*command, f"--workdir={workdir}", f"--config.seed={seed}"], check=True)
     results = [read_results(workdir) for workdir in workdirs]
     tables = {
         title: [r for cell in CELLS if (r := row(results, run, cell))]
         for run, title in RUNS.items()
+        if run in ("before", "after") or run in results[0].get("controls", {})
     }
     where = (
         f"{os.cpu_count()} {jax.default_backend()} cores ({platform.machine()}), Python"
         f" {platform.python_version()}, jax {jax.__version__}"
     )
-    command = f"python benchmarks/orl_seeds.py --seeds={','.join(_SEEDS.value)}"
+    named = "" if example == "orl" else f" --example={example}"
+    command = f"python benchmarks/orl_seeds.py{named} --seeds={','.join(_SEEDS.value)}"
     template = Path(__file__).with_suffix(".md.j2").read_text()
     text = jinja2.Template(template, keep_trailing_newline=True).render(
-        seeds=_SEEDS.value, command=command, where=where, tables=tables, results=results
+        example=example,
+        seeds=_SEEDS.value,
+        command=command,
+        where=where,
+        tables=tables,
+        results=results,
     )
-    Path(_OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    Path(_OUT.value).write_text(text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text)
     print(text)
 
 

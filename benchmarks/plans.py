@@ -1,4 +1,4 @@
-"""What LLaVA-1.5 takes on several TPU slices: docs/plans.md, and its summary in docs/pods.md.
+"""What both models take on several TPU slices: docs/plans.md, its summary in docs/pods.md.
 
     python benchmarks/plans.py            # minutes a program; what lies in docs/plans/ is only read
 
@@ -17,7 +17,12 @@ from absl import app, flags
 _OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files; the table lies beside.")
 _ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all.")
 
-SIZES = {"7b": "llava_1_5_7b", "13b": "llava_1_5_13b"}
+# label -> (config, its `model.size`)
+SIZES = {
+    "7b": ("llava", "llava_1_5_7b"),
+    "13b": ("llava", "llava_1_5_13b"),
+    "Qwen2-VL 7b": ("qwen2_vl", "qwen2_vl_7b"),
+}
 
 
 def rows(count: int, **more: object) -> dict[str, object]:
@@ -57,6 +62,8 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "13b-v6e-8-importance": ("v6e-8", "importance", "13b", EIGHT),
     "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
     "13b-v5e-8-unlearn": ("v5e-8", "unlearn", "13b", EIGHT),
+    "qwen2-vl-7b-v5e-16-importance": ("v5e-16", "importance", "Qwen2-VL 7b", SIXTEEN),
+    "qwen2-vl-7b-v5e-16-unlearn": ("v5e-16", "unlearn", "Qwen2-VL 7b", SIXTEEN),
 }
 NOTES = {"importance.fisher": "batch squares", "model.attention": "splash"}
 NOTES["model.param_dtype"] = "bfloat16 weights"
@@ -65,9 +72,10 @@ NOTES["model.param_dtype"] = "bfloat16 weights"
 def make(name: str, path: Path) -> None:
     """Calls the planner."""
     topology, stage, size, overrides = PLANS[name]
-    given = {"model.size": SIZES[size], **overrides}
+    config, published = SIZES[size]
+    given = {"model.size": published, **overrides}
     command = [
-        *(sys.executable, "-m", "mmunlearner_jax.plan", "--config=configs/llava.py"),
+        *(sys.executable, "-m", "mmunlearner_jax.plan", f"--config=configs/{config}.py"),
         *(f"--topology={topology}", f"--stage={stage}", f"--json={path}"),
         *(f"--config.{key}={value}" for key, value in given.items()),
     ]

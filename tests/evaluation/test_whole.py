@@ -18,7 +18,7 @@ from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation import published
-from mmunlearner_jax.evaluation.protocols import Protocol
+from mmunlearner_jax.evaluation.protocols import Protocol, protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
@@ -124,9 +124,7 @@ def qwen2_vl(processor):
     )
     encoder = Encoder(processor, AnySize(processor.image_processor))
 
-    def prompt(question):
-        images = sum(x.image is not None for x in (*question.shots, question))
-        return encoder.prompt(published.mllmu_turn(question), images)
+    prompt = protocol("strict", object(), encoder, config.model_type).prompt
 
     def torch_inputs(question):
         images = [x.image for x in (*question.shots, question) if x.image]
@@ -158,15 +156,15 @@ def case(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answer(case):
-    def answer(batch_size, parts=1, protocol=None, questions=None):
+    def answer(batch_size, parts=1, wording=None, questions=None):
         mesh = make_mesh((parts, 1, 1), jax.devices()[:parts])
         graphdef, params = nnx.split(from_pretrained(case.folder, mesh=mesh))
-        protocol = protocol or Protocol(case.prompt, letters=True, likelihood=True)
+        wording = wording or Protocol(case.prompt, letters=True, likelihood=True)
         answerer = Answerer(
             graphdef,
             case.encoder,
             mesh,
-            protocol,
+            wording,
             batch_size=batch_size,
             max_new_tokens=STEPS,
         )
@@ -216,8 +214,8 @@ def test_options_of_several_tokens_are_scored_whole(answer, case):
     def plain(question):
         return case.encoder.prompt(question.question, question.image is not None)
 
-    protocol = Protocol(plain, letters=False, likelihood=True)
-    one, many = (answer(size, 1, protocol, asked()[1:]) for size in (1, 4))
+    wording = Protocol(plain, letters=False, likelihood=True)
+    one, many = (answer(size, 1, wording, asked()[1:]) for size in (1, 4))
     for line, other in zip(one, many, strict=True):
         assert (line["response"], line.get("slot")) == (other["response"], other.get("slot"))
         np.testing.assert_allclose(line["scores"], other["scores"], atol=2e-4)
