@@ -91,6 +91,8 @@ class Qwen2VLConfig(VisionLanguageConfig):
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
         """See `VisionLanguageConfig`."""
+        if patches < 1:
+            raise InputError("config.model.patch_budgets is empty: say how many patches a row has")
         shape = (patches, math.prod(self.vision.patch_shape))
         return {
             "pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32),

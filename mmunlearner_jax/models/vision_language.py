@@ -64,6 +64,9 @@ class VisionLanguageConfig:
 
         Args:
             patches: of the picture, where the model takes any size.
+
+        Raises:
+            InputError: it takes any size, and there are none.
         """
         raise NotImplementedError
 

@@ -89,7 +89,7 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Ite
     """
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
-    pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", (0,))))
+    pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", ()), default=0))
     batch = functools.partial(_batch, pictures, mesh, config.plan)
     if stage == "importance":
         yield from _importance(config, graphdef, params, batch)
