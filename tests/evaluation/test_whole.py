@@ -96,6 +96,7 @@ def answer(folder, processor):
             Encoder(processor),
             mesh,
             protocol,
+            positions=256,
             batch_size=batch_size,
             max_new_tokens=STEPS,
         )
