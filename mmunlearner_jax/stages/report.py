@@ -211,7 +211,7 @@ def print_results(console: Console, results: Mapping[str, Any]) -> None:
     """Prints split x modality x metric, then the control runs and what they bear out."""
     table = Table(title=f"Before and after unlearning, seed {results['seed']}")
     for name in ("split", "", "metric"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("before → after", "n", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows(results):
