@@ -36,6 +36,5 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model.min_pixels, config.model.max_pixels = 0, 0  # the checkpoint's
     config.model.patch_budgets = (48,)
     config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
-    config.finetune.steps = 400  # enough: photographs are seen sharper than in configs/orl.py
     config.controls = ()  # configs/orl.py runs them
     return with_semantics(config, semantics)

@@ -37,14 +37,19 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {which}{said[-1]}")
 
 
+def refuse_arguments(argv: list[str]) -> None:
+    """Ends the program where more than flags was given."""
+    if len(argv) > 1:
+        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+
+
 def read_config(argv: list[str]) -> ConfigDict:
     """The config of `--config`; ends the program where it cannot be read.
 
     Args:
         argv: what is left of the command line.
     """
-    if len(argv) > 1:
-        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    refuse_arguments(argv)
     try:
         # A config file that cannot be loaded complains when it is first looked at.
         config: ConfigDict = _CONFIG.value

@@ -55,7 +55,7 @@ def read_lines(
     for number, text in enumerate(path.read_text().splitlines(), start=1):
         try:
             lines.append(read(text))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}, line {number}: {type(error).__name__} {error}; {mend}"
             ) from error

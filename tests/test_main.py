@@ -11,10 +11,10 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import llava, orl
+from configs import llava, llava_clear, orl
 from mmunlearner_jax import main
 from mmunlearner_jax.errors import InputError
-from tests.data.conftest import Published
+from tests.data.conftest import Clear, Published
 
 ROOT = Path(__file__).parents[1]
 
@@ -202,7 +202,38 @@ def test_mllmu_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, c
     config.data.benchmark, config.data.forget_ratio = str(published.write()), 25
     config.evaluate.splits = ()
     line = mistake(config, tmp_path / "run")
-    assert "Test_Set/train-00000-of-00001.parquet: row 2: image cannot be decoded; mend" in line
+    assert "Test_Set/train-00000-of-00001.parquet: row 2: images[0] cannot be decoded; mend" in line
+
+
+def test_clear_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, config):
+    published = Clear(tmp_path / "clear")
+    cut = {"image": {"bytes": b"\x89PNG\r\n", "path": None}}
+    published.tables["retain90"] = [row | cut for row in published.tables["retain90"]]
+    config = llava_clear.get_config("ratio=10")
+    config.model.checkpoint = str(tmp_path)
+    config.data.benchmark = str(published.write())
+    line = mistake(config, tmp_path / "run")
+    assert "retain90/train-00000-of-00001.parquet: row 0: image cannot be decoded" in line
+
+
+def test_a_reference_that_was_taught_everybody_or_asked_something_else(tmp_path, config):
+    config = llava_clear.get_config("ratio=10")
+    config.model.checkpoint = str(tmp_path)
+    config.data.benchmark = str(Clear(tmp_path / "clear").write())
+    config.evaluate.reference = str(tmp_path / "other")
+    assert "predictions/before-forget.jsonl or config.json is missing; give the w" in mistake(
+        config, tmp_path / "run"
+    )
+    (tmp_path / "other/predictions").mkdir(parents=True)
+    (tmp_path / "other/predictions/before-forget.jsonl").touch()
+    theirs = config.to_dict()
+    theirs["finetune"] = {"retain_only": False}
+    (tmp_path / "other/config.json").write_text(json.dumps(theirs))
+    assert "was taught everybody; give the workdir" in mistake(config, tmp_path / "run")
+    theirs["finetune"]["retain_only"] = True
+    theirs["seed"] = 7
+    (tmp_path / "other/config.json").write_text(json.dumps(theirs))
+    assert "has seed=7, this run 0; give the workdir" in mistake(config, tmp_path / "run")
 
 
 def test_mllmu_splits_that_are_not_there(tmp_path, config):

@@ -29,7 +29,7 @@ def imports(folder):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"mmunlearner_jax"}
+    return names - sys.stdlib_module_names - {"mmunlearner_jax", "configs"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():

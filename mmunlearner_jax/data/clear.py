@@ -7,10 +7,12 @@ picture (defect D-25).
 """
 
 from collections.abc import Iterator
+from string import ascii_uppercase
 
 from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.schemas import WORLD, clear_schema
+from mmunlearner_jax.errors import InputError
 
 NAME_QUESTION = "What is the name of the person in the image?"
 # CLEAR's own code asks for likelihoods of names so; the blank at the end is published.
@@ -63,6 +65,12 @@ class ClearBench(ParquetBench):
         self._check_apart(forget, retain)
         self._check_apart(forget, "retain_perturbed")
         self._check_within(forget, f"{forget}_perturbed")
+        forgotten = {(x.question, x.answer) for x in self.text_training(forget)}
+        if both := [x for x in self.text_training(retain) if (x.question, x.answer) in forgotten]:
+            raise InputError(
+                f"{self.root / retain}+tofu: question {both[0].question!r} is in {forget}+tofu,"
+                " too; remove it from one of them"
+            )
         return forget, retain
 
     def names(self) -> dict[str, str]:
@@ -209,12 +217,17 @@ class ClearBench(ParquetBench):
         wrong = tuple(map(clean, row[column] or [""]))
         if not all(wrong):
             yield row.problem(f"{column} is empty, or one of them is")
+        elif len(wrong) >= len(ascii_uppercase):
+            yield row.problem(f"{column}: {len(wrong)} options, more than there are letters")
         elif answer in wrong:
             yield row.problem(f"{column}: {answer!r} is the right answer, give wrong ones alone")
         else:
             place = self._generator(image + asked[0].encode()).integers(len(wrong) + 1)
             options = (*wrong[:place], answer, *wrong[place:])
-            yield Question(person, "vqa", "classification", image, asked[0], answer, options)
+            letter = ascii_uppercase[place]
+            yield Question(
+                person, "vqa", "classification", image, asked[0], answer, options, letter
+            )
             yield Question(person, "vqa", "naming", image, asked[1], answer, perturbed=wrong)
 
 

@@ -6,13 +6,13 @@ questions (defect D-21).
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
 from mmunlearner_jax.data.samples import Modality, Question, Sample, Task
-from mmunlearner_jax.data.schemas import mllmu_schema
+from mmunlearner_jax.data.schemas import LETTERS, mllmu_schema
 from mmunlearner_jax.errors import InputError
 
 _MODALITIES: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
@@ -69,6 +69,8 @@ class MLLMUBench(ParquetBench):
         """
         forget, retain = f"forget_{ratio}", f"retain_{100 - ratio}"
         self._check_apart(forget, retain)
+        for config in (forget, retain):
+            self._check_within("Full_Set", config)
         return forget, retain
 
     def names(self) -> dict[str, str]:
@@ -82,16 +84,10 @@ class MLLMUBench(ParquetBench):
             biography = _read_json(row["biography"])
             name = clean(biography.get("Name")) if isinstance(biography, dict) else ""
             if not name:
-                raise InputError(
-                    row.problem(f"ID {row['ID']}: biography is no JSON object with a Name; mend it")
-                )
+                said = f"ID {row['ID']}: biography is no JSON object with a Name; write one"
+                raise InputError(row.problem(said))
             found[row["ID"]] = name
         return found
-
-    def world(self) -> list[str]:
-        """Returns the IDs of `ft_Data` that are nobody's in `Full_Set` (published: none)."""
-        people = set(self.people("Full_Set"))
-        return [person for person in self.people("ft_Data") if person not in people]
 
     def training(
         self,
@@ -167,14 +163,11 @@ class MLLMUBench(ParquetBench):
         column = "images" if several else "image"
         rows = _only(self._rows(config, column, "ID", "Classification_Task", *_OPEN_TASKS), people)
         views = [
-            (row["ID"], (row, image))
+            (row["ID"], (row, image, f"images[{number}]" if several else "image"))
             for row in rows
-            for image in (row[column] or [None] if several else [row[column]])
+            for number, image in enumerate(row[column] or [None] if several else [row[column]])
         ]
-        drawn = self._draw(views, photos_per_person)
-        records = (record for view in drawn for record in _questions(*view))
-        # A text question repeats in each of the rows of a person who has several photographs.
-        return list(dict.fromkeys(self._sift(records)))
+        return self._sift(_once(self._draw(views, photos_per_person)))
 
     def scored(
         self, forget: str, retain: str, *, photos_per_person: int | None = None
@@ -267,9 +260,30 @@ def _lessons(row: Row, image: bytes | None) -> Iterator[Sample | Problem]:
             )
 
 
-def _questions(row: Row, image: dict[str, Any] | None) -> Iterator[Question | Problem]:
+View = tuple[Row, dict[str, Any] | None, str]
+
+
+def _once(views: Iterable[View]) -> Iterator[Question | Problem]:
+    """Yields all questions of some photographs, but a text question for the first of them alone.
+
+    It repeats in every row of a person who has several photographs; what a row asks twice is asked
+    twice, as published.
+    """
+    first: dict[Question, int] = {}
+    for number, view in enumerate(views):
+        for record in _questions(*view):
+            if isinstance(record, Question) and record.modality == "qa":
+                if first.setdefault(record, number) != number:
+                    continue
+            yield record
+
+
+def _questions(row: Row, image: dict[str, Any] | None, column: str) -> Iterator[Question | Problem]:
     person = row["ID"]
-    encoded, problem = picture(row, image)
+    if not any(row[task] for task in ("Classification_Task", *_OPEN_TASKS)):
+        yield row.problem(f"ID {person}: Classification_Task, Mask_Task, Generation_Task are empty")
+        return
+    encoded, problem = picture(row, image, column)
     if problem:
         yield problem
         return
@@ -278,18 +292,26 @@ def _questions(row: Row, image: dict[str, Any] | None) -> Iterator[Question | Pr
         column = f"{kind}_Questions"
         for item in (row["Classification_Task"] or {}).get(column) or []:
             question, letter = clean(item.get("Question")), item.get("Correct_Answer")
-            options = {key: clean(text) for key, text in (item.get("Options") or {}).items()}
-            options = {key: text for key, text in options.items() if text}
-            answer = options.get(letter, "")
-            if question and answer:
+            given = {
+                key: text for key, text in (item.get("Options") or {}).items() if text is not None
+            }
+            options = {key: clean(given[key]) for key in sorted(given)}
+            letters = "".join(options)
+            if letters != LETTERS[: len(letters)] or not all(options.values()):
+                yield row.problem(
+                    f"ID {person}: Classification_Task.{column}: question {question!r}: Options "
+                    f"{given} must be A, B, ... without a gap, none empty"
+                )
+            elif question and letter in options:
                 yield Question(
                     person,
                     modality,
                     "classification",
                     images[modality],
                     question,
-                    answer,
+                    options[letter],
                     tuple(options.values()),
+                    letter,
                 )
             else:
                 yield row.problem(

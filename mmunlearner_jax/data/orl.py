@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 from absl import app, flags
 
+from mmunlearner_jax.command_line import parse_flags, refuse_arguments
 from mmunlearner_jax.data import digits
 from mmunlearner_jax.data.facts import (
     FACTS,
@@ -250,8 +251,9 @@ def _lessons(fact: Fact, who: str, name: str, value: str, **keys: str) -> list[d
 WRITERS = {"mllmu": write_orl_benchmark, "clear": write_orl_clear}
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Writes the benchmark that the flags name."""
+    refuse_arguments(argv)
     try:
         WRITERS[flags.FLAGS.benchmark](flags.FLAGS.out, seed=flags.FLAGS.seed)
     except InputError as error:
@@ -262,4 +264,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Folder to write the benchmark to.", required=True)
     flags.DEFINE_integer("seed", 0, "Decides profiles, options, the people to forget, digits.")
     flags.DEFINE_enum("benchmark", "mllmu", list(WRITERS), "Whose schema to write.")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -42,7 +42,7 @@ class Row:
         return f"{self.place}: {what}"
 
 
-def read_rows(folder: Path, schema: pa.Schema) -> Iterator[Row]:
+def read_rows(folder: Path, schema: pa.Schema, *, whole: bool = True) -> Iterator[Row]:
     """Reads the columns of a schema out of all the parquet files of a folder.
 
     The schemas of all files are compared before the first row is read.
@@ -51,6 +51,7 @@ def read_rows(folder: Path, schema: pa.Schema) -> Iterator[Row]:
         folder: Holds the shards of one config.
         schema: The columns wanted, nested as wanted. Other columns are left alone; the wider
             Arrow types (large_string ...) and columns of nothing but nulls will do.
+        whole: Whether a struct must have all its members.
 
     Yields:
         The rows, in the order of the files' names.
@@ -71,7 +72,7 @@ def read_rows(folder: Path, schema: pa.Schema) -> Iterator[Row]:
             found = pq.read_schema(file)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file}: not a readable parquet file; fetch it again") from error
-        _check_columns(file, found, schema)
+        _check_columns(file, found, schema, whole)
         types = dict(zip(found.names, found.types, strict=True))
         first = first or types
         different = [name for name in {**first, **types} if first.get(name) != types.get(name)]
@@ -93,7 +94,7 @@ def read_rows(folder: Path, schema: pa.Schema) -> Iterator[Row]:
                 number += 1
 
 
-def _check_columns(file: Path, found: pa.Schema, schema: pa.Schema) -> None:
+def _check_columns(file: Path, found: pa.Schema, schema: pa.Schema, whole: bool) -> None:
     missing = [name for name in schema.names if name not in found.names]
     if missing:
         raise InputError(
@@ -102,26 +103,30 @@ def _check_columns(file: Path, found: pa.Schema, schema: pa.Schema) -> None:
         )
     for wanted in schema:
         there = found.field(wanted.name).type
-        if not _fits(there, wanted.type):
+        if not _fits(there, wanted.type, whole):
             raise InputError(
                 f"{file}: column {wanted.name} is {there}, not {wanted.type}; "
                 "fetch the released file"
             )
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether it nests alike; a member that a struct lacks shows in the rows."""
+def _fits(found: pa.DataType, wanted: pa.DataType, whole: bool) -> bool:
+    """Whether it nests alike; of an image's struct the `bytes` are enough."""
     if pa.types.is_null(found):
         return True
     if isinstance(wanted, pa.StructType):
-        return isinstance(found, pa.StructType) and all(
-            _fits(found.field(field.name).type, field.type)
+        if not isinstance(found, pa.StructType):
+            return False
+        there = {field.name: found.get_field_index(field.name) >= 0 for field in wanted}
+        needed = [name for name in there if whole and name != "path"]
+        return all(there[name] for name in needed) and all(
+            _fits(found.field(field.name).type, field.type, whole)
             for field in wanted
-            if found.get_field_index(field.name) >= 0
+            if there[field.name]
         )
     if isinstance(wanted, pa.ListType):
         return isinstance(found, (pa.ListType, pa.LargeListType)) and _fits(
-            found.value_type, wanted.value_type
+            found.value_type, wanted.value_type, whole
         )
     if pa.types.is_binary(wanted):
         return pa.types.is_binary(found) or pa.types.is_large_binary(found)
@@ -134,26 +139,31 @@ def clean(value: Any) -> str:
     return "" if text in ("nan", "NaN") else text
 
 
-def picture(row: Row, image: dict[str, Any] | None) -> tuple[bytes, None] | tuple[None, Problem]:
+def picture(
+    row: Row, image: dict[str, Any] | None, column: str = "image"
+) -> tuple[bytes, None] | tuple[None, Problem]:
     """Returns an encoded picture if Pillow decodes it, or else what is wrong with it.
 
     Args:
         row: Where it comes from.
         image: The Hugging Face struct of `bytes` and `path`.
+        column: How its place in the row is called.
     """
     encoded = (image or {}).get("bytes")
     if not encoded:
-        return None, row.problem("image is null")
+        return None, row.problem(f"{column} is null")
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
             if not (0 < min(opened.size) and max(opened.size) <= MAX_SIDE):
                 width, height = opened.size
                 return None, row.problem(
-                    f"image is {width} x {height} pixels, not within 1 ... {MAX_SIDE} a side"
+                    f"{column} is {width} x {height} pixels, not within 1 ... {MAX_SIDE} a side"
                 )
             opened.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None, row.problem("image cannot be decoded")
+    except Image.DecompressionBombError:
+        return None, row.problem(f"{column} has more pixels than {MAX_SIDE} x {MAX_SIDE}")
+    except (OSError, SyntaxError, ValueError):
+        return None, row.problem(f"{column} cannot be decoded")
     return encoded, None
 
 
@@ -189,28 +199,32 @@ class ParquetBench:
         Raises:
             InputError: The config is missing or empty, or tells not in every row who it is.
         """
-        rows = self._rows(config, self.person_column)
-        return list(dict.fromkeys(row[self.person_column] for row in rows))
+        return list(self._first_rows(config))
+
+    def _first_rows(self, config: str) -> dict[str, Row]:
+        """Returns the first row of each of a config's people."""
+        found: dict[str, Row] = {}
+        for row in self._rows(config, self.person_column):
+            found.setdefault(row[self.person_column], row)
+        return found
 
     def _check_apart(self, forget: str, retain: str) -> None:
         """Raises where somebody is in both sets, or in one of them but never taught."""
-        forgotten, kept = self.people(forget), set(self.people(retain))
-        if both := [person for person in forgotten if person in kept]:
-            raise InputError(
-                f"{self.root}: {self.person_column} {', '.join(both)} is in both {forget} and "
-                f"{retain}; remove it from one of them"
-            )
+        forgotten, kept = self._first_rows(forget), self._first_rows(retain)
+        for person, row in forgotten.items():
+            if person in kept:
+                both = f"{self.person_column} {person} is here and in {kept[person].place}"
+                raise InputError(row.problem(f"{both}; remove it from one of them"))
         for config in (forget, retain):
             self._check_within(self.taught, config)
 
     def _check_within(self, whole: str, config: str) -> None:
         """Raises where somebody of a config is missing in a larger one."""
         known = set(self.people(whole))
-        if missing := [person for person in self.people(config) if person not in known]:
-            raise InputError(
-                f"{self.root / whole}: no row with {self.person_column} {', '.join(missing)} of "
-                f"{config}; add theirs"
-            )
+        for person, row in self._first_rows(config).items():
+            if person not in known:
+                missing = f"{self.person_column} {person} has no row in {self.root / whole}"
+                raise InputError(row.problem(f"{missing}; add one there"))
 
     def _draw(self, views: Iterable[tuple[str, Any]], photos_per_person: int | None) -> list[Any]:
         """Returns what is paired with a person, at most so much of each, in order."""
@@ -249,6 +263,7 @@ class ParquetBench:
         if not rows:
             raise InputError(f"{self.root / config}: holds no row; give it at least one")
         for row in rows if self.person_column in columns else ():
-            if not clean(row[self.person_column]):
+            row.cells[self.person_column] = clean(row[self.person_column])
+            if not row[self.person_column]:
                 raise InputError(row.problem(f"{self.person_column} is empty; fill it in"))
         return rows

@@ -37,6 +37,7 @@ class Question:
         question: The wording, without options and without instruction.
         answer: The right option's text, the words of the blank, or the reference sentence.
         options: The options' texts in the order of their letters; empty unless multiple choice.
+        letter: That of the right option; another option may have the same text.
         paraphrase: The answer in other words, "" where the benchmark has none.
         perturbed: Wrong answers of the same form, for truth ratios.
         shots: Solved questions of the same kind that are shown before (few-shot).
@@ -49,6 +50,7 @@ class Question:
     question: str
     answer: str
     options: tuple[str, ...] = ()
+    letter: str = ""
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
     shots: tuple["Question", ...] = ()

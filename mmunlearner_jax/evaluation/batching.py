@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 # Lengths are rounded up to a multiple of this, so that splits share compiled programs.
-LENGTH_MULTIPLE = 16
+LENGTH_MULTIPLE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,9 @@ def batches(prompts: Sequence[Prompt], size: int, parts: int) -> list[Batch]:
     shares = [order[start : start + here] for start in range(0, len(order), here)]
     shares += [[]] * (-len(shares) % parts)
     distinct = [list(dict.fromkeys(first[n] for n in share)) for share in shares]
-    # A power of two, so that few widths are compiled.
-    width = 1 << (max(map(len, distinct), default=1) - 1).bit_length()
+    # One of at most 16 widths, so that few are compiled.
+    step = -(-here // 16)
+    width = -(-max(map(len, distinct)) // step) * step
     found = []
     for start in range(0, len(shares), parts):
         rows, asked, beginnings, of = [], [], [], []

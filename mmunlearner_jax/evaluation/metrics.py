@@ -51,13 +51,15 @@ def scored(line: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         line: with `task`, `answer`, `options`, `response`, and `scores` of the options in nats, or
-            none; maybe `letters`: true, where the response was to be a letter.
+            none; maybe `letters`: the right one, where the response was to be a letter.
 
     Returns:
         The line with `correct`; multiple choice: `choice`, and with letters `letter` (None: none
         was read) and `letter_correct`; a blank: `exact`, `words`; an open answer: `rouge1`,
         `rouge2`, `rougeL`, `rougeL_recall`, `bleu`.
     """
+    if line["task"] not in _SUMMARIES:
+        raise ValueError(f"task {line['task']!r} is none of {', '.join(_SUMMARIES)}")
     answer, response = line["answer"], line["response"]
     if line["task"] == "classification":
         return {**line, **_scored_choice(line)}
@@ -75,15 +77,13 @@ def _scored_choice(line: Mapping[str, Any]) -> dict[str, Any]:
     letter = offered_letter(line["response"], letters)
     if line["scores"]:
         choice = options[int(np.argmax(line["scores"]))]
+        correct = choice == line["answer"]
     else:
         choice = None if letter is None else options[letters.index(letter)]
-    found = {"choice": choice, "correct": choice == line["answer"]}
+        correct = letter == line["letters"]
+    found = {"choice": choice, "correct": correct}
     if line.get("letters"):
-        # Of two options with the right text, either letter is right.
-        right = [
-            one for one, option in zip(letters, options, strict=True) if option == line["answer"]
-        ]
-        found |= {"letter": letter, "letter_correct": letter in right}
+        found |= {"letter": letter, "letter_correct": letter == line["letters"]}
     return found
 
 

@@ -58,9 +58,8 @@ def mllmu_turn(question: Question) -> str:
 
 def _demonstration(shot: Question) -> str:
     if shot.task == "classification":
-        letter = option_letters(shot.options)[shot.options.index(shot.answer)]
         image = " <image>" if shot.image is not None else ""
-        return f"USER:{image}\nQuestion: {_listed(shot, ': ')}\nCorrect Answer: {letter}\n"
+        return f"USER:{image}\nQuestion: {_listed(shot, ': ')}\nCorrect Answer: {shot.letter}\n"
     image = "<image>" if shot.image is not None else ""  # no blank here, unlike elsewhere
     return f"USER:{image}\n{_blank(shot)}\nCorrect Answer: {shot.answer}\n"
 

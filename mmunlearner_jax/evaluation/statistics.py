@@ -42,6 +42,11 @@ def _likelihoods(line: Line) -> _Likelihoods:
     paraphrase = found.get("paraphrase")
     answer = found["answer"]
     wrong = np.asarray(found["perturbed"], np.float64)
+    if not np.isfinite([answer, paraphrase or 0.0, *wrong]).all():
+        raise InputError(
+            f"predictions: {line['split']}, {line['question']!r}: likelihoods are not finite; the"
+            " model has diverged: unlearn with a smaller learning rate or fewer steps"
+        )
     return _Likelihoods(answer, answer if paraphrase is None else paraphrase, wrong)
 
 
@@ -64,8 +69,8 @@ def answer_probabilities(lines: Sequence[Line], *, normalised: bool = False) -> 
     return np.exp([x.answer - rival for x, rival in zip(found, rivals, strict=True)])
 
 
-def truth_ratios(lines: Sequence[Line], definition: Definition = "paper") -> np.ndarray:
-    """How probable wrong answers are beside the paraphrased true one; about 1 is ignorance.
+def log_truth_ratios(lines: Sequence[Line], definition: Definition = "paper") -> np.ndarray:
+    """How probable wrong answers are beside the paraphrased true one; about 0 is ignorance.
 
     Args:
         lines: with `likelihoods`.
@@ -75,7 +80,7 @@ def truth_ratios(lines: Sequence[Line], definition: Definition = "paper") -> np.
             line's own wrong answers then hardly count.
 
     Returns:
-        float64 [lines], above 0.
+        log R, float64 [lines].
 
     Raises:
         InputError: a line has no likelihoods.
@@ -87,18 +92,18 @@ def truth_ratios(lines: Sequence[Line], definition: Definition = "paper") -> np.
         wrong = np.array([np.mean(x.perturbed) for x in found])
     else:
         wrong = np.array([logsumexp(x.perturbed) - np.log(len(x.perturbed)) for x in found])
-    return np.exp(wrong - [x.paraphrase for x in found])
+    return wrong - [x.paraphrase for x in found]
 
 
-def truth_scores(ratios: np.ndarray, *, forget: bool) -> np.ndarray:
+def truth_scores(log_ratios: np.ndarray, *, forget: bool) -> np.ndarray:
     """Truth ratios R as scores in 0 to 1, of which tables report the mean.
 
     Args:
-        ratios: R.
+        log_ratios: log R.
         forget: min(R, 1 / R), high where nothing is known any more; else max(0, 1 - R), high
             where the truth is known.
     """
-    return np.minimum(ratios, 1 / ratios) if forget else np.maximum(0, 1 - ratios)
+    return np.exp(-np.abs(log_ratios)) if forget else 1 - np.exp(np.minimum(log_ratios, 0))
 
 
 def likelihood_scores(
@@ -114,13 +119,13 @@ def likelihood_scores(
         lines: with `likelihoods`.
         forget: see `truth_scores`.
         normalised: see `answer_probabilities`.
-        definition: see `truth_ratios`.
+        definition: see `log_truth_ratios`.
 
     Raises:
         InputError: a line has no likelihoods.
     """
     probabilities = answer_probabilities(lines, normalised=normalised)
-    scores = truth_scores(truth_ratios(lines, definition), forget=forget)
+    scores = truth_scores(log_truth_ratios(lines, definition), forget=forget)
     return {
         "probability": mean_score(probabilities.tolist()),
         "truth_ratio": mean_score(scores.tolist()),
@@ -139,7 +144,7 @@ def forget_quality(
     Args:
         lines: of the unlearned model, on the forget set.
         reference_lines: of the retain-only model; what it was asked beyond `lines` is left out.
-        definition: see `truth_ratios`.
+        definition: see `log_truth_ratios`.
         bins: of the histogram of log R that both share, equally wide, for Jensen-Shannon.
 
     Returns:
@@ -150,11 +155,11 @@ def forget_quality(
     Raises:
         InputError: the reference lacks a line, or a line has no likelihoods.
     """
-    ours = truth_ratios(lines, definition)
-    theirs = truth_ratios(_matching(lines, reference_lines), definition)
+    ours = log_truth_ratios(lines, definition)
+    theirs = log_truth_ratios(_matching(lines, reference_lines), definition)
     test: Any = stats.ks_2samp(ours, theirs)
-    edges = np.histogram_bin_edges(np.log([*ours, *theirs]), bins)
-    counts = [np.histogram(np.log(ratios), edges)[0] for ratios in (ours, theirs)]
+    edges = np.histogram_bin_edges([*ours, *theirs], bins)
+    counts = [np.histogram(ratios, edges)[0] for ratios in (ours, theirs)]
     return {
         "p_value": float(test.pvalue),
         "statistic": float(test.statistic),
@@ -199,7 +204,7 @@ def model_utility(
     Args:
         entries: lines by name, e.g. `retain`, `real_faces`; none of the forget set.
         normalised: names of the entries with normalised probabilities.
-        definition: see `truth_ratios`.
+        definition: see `log_truth_ratios`.
         resamples: of the bootstrap, which draws lines within every entry.
         seed: of the bootstrap.
 
@@ -217,7 +222,7 @@ def model_utility(
         if not lines:
             raise InputError(f"model utility: no predictions of {name!r}; evaluate that split")
         recalls = [rouge(line["answer"], line["response"])["rougeL_recall"] for line in lines]
-        truths = truth_scores(truth_ratios(lines, definition), forget=False)
+        truths = truth_scores(log_truth_ratios(lines, definition), forget=False)
         probabilities = answer_probabilities(lines, normalised=name in normalised)
         table = np.stack([probabilities, recalls, truths], axis=1)
         columns = zip(names, table.T, strict=True)

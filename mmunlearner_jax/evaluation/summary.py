@@ -23,7 +23,7 @@ def summary(lines: Sequence[Line], definition: Definition = "paper") -> dict[str
 
     Args:
         lines: of one model.
-        definition: of the truth ratio, see `statistics.truth_ratios`.
+        definition: of the truth ratio, see `statistics.log_truth_ratios`.
 
     Returns:
         `{split: {"vqa"|"qa": {metric: {"value", "n", "ci95"}}}}`; likelihoods add `probability` and
@@ -62,7 +62,7 @@ def quality(
     Args:
         lines: of the unlearned model.
         reference: of the retain-only model, on the forget set.
-        definition: see `statistics.truth_ratios`.
+        definition: see `statistics.log_truth_ratios`.
 
     Raises:
         InputError: the reference was not asked what the unlearned model was.

@@ -4,6 +4,7 @@ Axes: B questions of a batch, N decoded tokens, K candidates, S their tokens.
 """
 
 import dataclasses
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,6 +66,7 @@ class Answerer:
         mesh: jax.sharding.Mesh,
         protocol: Protocol,
         *,
+        positions: int,
         batch_size: int,
         max_new_tokens: int,
     ):
@@ -75,11 +77,13 @@ class Answerer:
             encoder: makes ids and pixels.
             mesh: whose devices share a batch.
             protocol: whose wording and whose multiple choice.
+            positions: of the model, which a prompt and what follows it must not exceed.
             batch_size: questions answered at once; the last batch is filled with repetitions.
             max_new_tokens: the longest answer; options must fit behind its words.
         """
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
+        self._positions = positions
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
@@ -100,8 +104,13 @@ class Answerer:
 
         Returns:
             One record per question, enough to score it again without the model.
+
+        Raises:
+            InputError: a prompt is longer than the model's positions; nothing was answered yet.
         """
         items = [self._item(question) for question in questions]
+        for item in items:
+            self._check_length(item, split)
         records: list[dict[str, Any]] = [{}] * len(items)
         with tqdm(
             total=len(items),
@@ -133,6 +142,18 @@ class Answerer:
             [self._words.ids(option) for option in options],
             [self._words.ids(answer) for answer in answers],
         )
+
+    def _check_length(self, item: Item, split: str) -> None:
+        """Refuses what the model has no positions for."""
+        new = max(self._decoder.max_new_tokens, *(len(ids) for ids in item.answers), 0)
+        length = len(item.prompt.beginning) + len(item.prompt.rest)
+        if length + new > self._positions:
+            shown = len(item.question.shots)
+            raise InputError(
+                f"{split}: the prompt of {item.question.question!r} has {length} tokens"
+                f" ({shown} demonstrations), and {new} may follow; the model has"
+                f" {self._positions} positions: set config.evaluate.shots=0, or use another model"
+            )
 
     def _answer_kind(self, params: Any, items: list[Item]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields every item's number and record; the shapes of all batches are the same."""
@@ -292,6 +313,7 @@ class Answerer:
         question = item.question
         record: dict[str, Any] = {
             "person": question.person,
+            "image": question.image and f"{zlib.crc32(question.image):08x}",  # of the file's bytes
             "modality": question.modality,
             "task": question.task,
             "question": question.question,
@@ -307,5 +329,5 @@ class Answerer:
         if question.task == "classification":
             record["slot"] = self._words.text(own[:slot])
             if self._protocol.letters:
-                record["letters"] = True  # what the answer is to be read as
+                record["letters"] = question.letter  # the answer is to be read as one, this one
         return scored(record)

@@ -14,7 +14,6 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.statistics import Definition, Line
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
@@ -78,7 +77,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     todo = [k for k, there in models.items() if there and k not in results]
     if not todo:
         return False
-    reference = find_reference(config)
+    reference = setup.find_reference(config)
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     answerer = setup.answerer(config, at)
     questions = setup.asked(config, at.bench)
@@ -92,23 +91,6 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         if label == "before":
             warn_if_unknown(scores)
     return True
-
-
-def find_reference(config: ConfigDict) -> Path | None:
-    """The forget set's predictions of `config.evaluate.reference`, a retain-only run's workdir.
-
-    Raises:
-        InputError: there are none.
-    """
-    if not config.evaluate.reference:
-        return None
-    path = Path(config.evaluate.reference).expanduser() / "predictions/before-forget.jsonl"
-    if not path.exists():
-        raise InputError(
-            f"config.evaluate.reference: {path} is missing; give the workdir of a run with"
-            " config.finetune.retain_only=True that was evaluated"
-        )
-    return path
 
 
 def warn_if_unknown(scores: dict[str, Any], *, known: float = 0.5) -> None:

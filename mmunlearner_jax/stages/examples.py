@@ -79,7 +79,11 @@ class Person:
 
 
 class Predictions:
-    """The predictions of before and after, side by side, and the benchmark they are about."""
+    """The predictions of before and after, side by side, and the benchmark they are about.
+
+    Attributes:
+        taught: how many people the model had learned.
+    """
 
     def __init__(self, config: ConfigDict, workdir: Path):
         """Reads `predictions/{before,after}-*.jsonl`, the names and the photographs.
@@ -89,6 +93,7 @@ class Predictions:
         """
         bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
         self._names = bench.names()
+        self.taught = len(bench.people(bench.everyone))
         questions = asked(config, bench)
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
@@ -97,6 +102,10 @@ class Predictions:
             after = read_lines(path.with_name(f"after-{split}.jsonl"))
             photos = [question.image for question in questions[split]]  # in the order of the lines
             self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
+
+    @property
+    def _others(self) -> str:
+        return "test_retain" if "test_retain" in self._cases else "retain"
 
     @property
     def unseen(self) -> bool:
@@ -108,9 +117,9 @@ class Predictions:
         people = dict.fromkeys(case.before["person"] for case in self._cases[split])
         return [person for person in people if person]
 
-    def chance(self) -> float:
-        """What guessing gives in multiple choice about the people to forget."""
-        options = [case.before["options"] for case in self._cases["forget"]]
+    def chance(self, split: str = "forget") -> float:
+        """What guessing gives in multiple choice, by default about the people to forget."""
+        options = [case.before["options"] for case in self._cases[split]]
         return float(np.mean([1 / len(choices) for choices in options if choices]))
 
     def by_person(self) -> list[Person]:
@@ -132,7 +141,7 @@ class Predictions:
         The faces are the first whose questions went as intended, or the first of all if none did;
         `count` tells how many did. The question in words is taken as it went.
         """
-        splits = ("test", "test_retain") if self.unseen else ("forget", "retain")
+        splits = "test" if self.unseen else "forget", self._others
         for task in ("generation", "cloze", "classification"):
             faces, others = (self._asked(split, "vqa", task) for split in splits)
             in_words = {

@@ -63,7 +63,9 @@ def lessons(at: setup.Setup, retain_only: bool) -> tuple[list[Sample], list[Samp
     """All that is taught with pictures and in words, maybe without the people to forget."""
     bench = at.bench
     pictures, text = bench.training(bench.taught), bench.text_training(bench.taught)
-    if retain_only:
-        gone = {*bench.training(at.forget), *bench.text_training(at.forget)}
-        pictures, text = ([s for s in samples if s not in gone] for samples in (pictures, text))
+    if retain_only:  # the retain set and what is about nobody; CLEAR's texts name no person
+        people = {"", *bench.people(bench.everyone)}
+        world = ([s for s in samples if s.person not in people] for samples in (pictures, text))
+        kept = bench.training(at.retain), bench.text_training(at.retain)
+        pictures, text = (own + other for own, other in zip(kept, world, strict=True))
     return pictures, text

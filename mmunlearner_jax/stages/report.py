@@ -43,7 +43,7 @@ ASKED = {
     ("test_retain", "vqa"): Asked("Other people, unseen photographs"),
     ("retain", "qa"): Asked("Other people, in words"),
     ("test_retain", "qa"): Asked("Other people, in other words"),
-    ("real_faces", "vqa"): Asked("Real faces"),
+    ("real_faces", "vqa"): Asked("Other faces"),
     ("realworld", "vqa"): Asked("Other things, pictures"),
     ("realworld", "qa"): Asked("Other things, in words"),
 }
@@ -61,6 +61,7 @@ HIGHLIGHTS = {
     ("test", "vqa", "classification"),
     ("forget", "qa", "classification"),
     ("test_retain", "vqa", "classification"),
+    ("real_faces", "vqa", "classification"),
 }
 RUNS = {
     "before": "Before",
@@ -210,7 +211,7 @@ def print_results(console: Console, results: Mapping[str, Any]) -> None:
     """Prints split x modality x metric, then the control runs and what they bear out."""
     table = Table(title=f"Before and after unlearning, seed {results['seed']}")
     for name in ("split", "", "metric"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("before → after", "n", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows(results):
@@ -262,8 +263,8 @@ def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str
         config=config.to_json_best_effort(indent=2),
         orl="prepare" in config.stages and not config.data.benchmark,
         forgotten=predictions.people("forget"),
-        kept=predictions.people("retain"),
-        chance=predictions.chance(),
+        taught=predictions.taught,
+        chance=predictions.chance,
         tables={m: [r for r in found if r.metric == m] for m in METRICS},
         metrics=METRICS,
         asked=ASKED,

@@ -1,6 +1,7 @@
 """What most stages begin with: the mesh, the vanilla model, its processor and the benchmark."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.check import flatten
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.pipeline import Batches
@@ -129,8 +131,14 @@ def picture_sizes(config: ConfigDict) -> dict[str, Any]:
 
 def answerer(config: ConfigDict, at: Setup) -> Answerer:
     """What asks a model questions, by the config's protocol."""
-    wording = protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type)
-    return Answerer(at.graphdef, at.encoder, at.mesh, wording, **config.evaluate.decode)
+    return Answerer(
+        at.graphdef,
+        at.encoder,
+        at.mesh,
+        protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type),
+        positions=at.model.config.text.max_position_embeddings,
+        **config.evaluate.decode,
+    )
 
 
 def asked(config: ConfigDict, bench: Benchmark) -> dict[str, list[Question]]:
@@ -154,19 +162,50 @@ def asked(config: ConfigDict, bench: Benchmark) -> dict[str, list[Question]]:
     return with_shots(bench, found, retain=retain, protocol=options.protocol)
 
 
+# What a reference must share with a run: else it was asked about others, or in other words.
+SHARED = ("seed", "data.forget_ratio", "evaluate.protocol", "evaluate.photos_per_person")
+
+
+def find_reference(config: ConfigDict) -> Path | None:
+    """The forget set's predictions of `config.evaluate.reference`, a retain-only run's workdir.
+
+    Raises:
+        InputError: there are none, or they are of a model that was taught the people to forget, or
+            that was asked something else.
+    """
+    if not config.evaluate.reference:
+        return None
+    folder = Path(config.evaluate.reference).expanduser()
+    path = folder / "predictions/before-forget.jsonl"
+    mend = "give the workdir of an evaluated run with config.finetune.retain_only=True"
+    if not path.exists() or not (folder / "config.json").exists():
+        raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
+    theirs = flatten(json.loads((folder / "config.json").read_text()))
+    if theirs.get("finetune.retain_only") is False:
+        raise InputError(f"config.evaluate.reference: {folder} was taught everybody; {mend}")
+    ours = flatten(json.loads(config.to_json()))
+    for key in SHARED:
+        if theirs.get(key) != ours[key]:
+            raise InputError(
+                f"config.evaluate.reference: {folder} has {key}={theirs.get(key)!r}, this run"
+                f" {ours[key]!r}; {mend}, the same in {', '.join(SHARED)}"
+            )
+    return path
+
+
 def counted(config: ConfigDict, bench: Benchmark) -> str:
     """How much there is of everything, a line each, for `benchmark.txt`.
 
     All that any stage will read is read here, so that a mistake in it shows before hours of work.
     """
-    forget, retain = bench.split(config.data.forget_ratio)
-    counts = {
-        "taught with pictures": len(bench.training(bench.taught)),
-        "taught in words": len(bench.text_training(bench.taught)),
-        "named people": len(bench.names()),
-        f"people of {forget}": len(bench.people(forget)),
-        f"people of {retain}": len(bench.people(retain)),
-    }
+    find_reference(config)
+    counts = {"named people": len(bench.names())}
+    for part in (bench.taught, *bench.split(config.data.forget_ratio)):
+        counts |= {
+            f"people of {part}": len(bench.people(part)),
+            f"{part}: taught with pictures": len(bench.training(part)),
+            f"{part}: taught in words": len(bench.text_training(part)),
+        }
     for split, questions in asked(config, bench).items():
         counts[f"scored: {split}"] = len(questions)
     return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())

@@ -173,7 +173,10 @@ def test_the_program_tells_mistakes_in_one_line_and_itself_with_help(clear, tmp_
     file = tmp_path / "file"
     file.touch()
     for arguments, message in (
-        ([f"--root={tmp_path / 'absent'}", f"--out={tmp_path}"], "neither configs of MLLMU-Bench"),
+        (
+            [f"--root={tmp_path / 'absent'}", f"--out={tmp_path}"],
+            "absent: is no folder; name the one",
+        ),
         ([f"--root={clear.write()}", f"--out={file}"], "give another --out"),
         ([f"--root={tmp_path}"], "--out"),
         ([f"--root={tmp_path}", f"--out={tmp_path}", "more"], "unexpected argument 'more'"),

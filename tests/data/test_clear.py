@@ -100,7 +100,11 @@ def picture(width: int, height: int) -> dict:
 BAD_ROWS = {
     "no image": ("forget10", {"image": None}, "image is null"),
     "cut image": ("forget10", {"image": {"bytes": b"\x89PNG\r\n", "path": ""}}, "cannot be dec"),
-    "bomb": ("forget10", {"image": picture(100_000, 100_000)}, "image cannot be decoded"),
+    "bomb": (
+        "forget10",
+        {"image": picture(100_000, 100_000)},
+        "image has more pixels than 8192 x 8192",
+    ),
     "long image": ("forget10", {"image": picture(100_000, 1)}, "image is 100000 x 1 pixels"),
     "flat image": ("forget10", {"image": picture(0, 5)}, "image"),
     "no caption": ("forget10", {"caption": " "}, "caption is empty"),
@@ -140,11 +144,16 @@ def test_clear_names_a_record_that_cannot_be_used(clear, case):
 
 def test_clear_names_who_is_in_the_wrong_config(clear):
     clear.tables["retain_perturbed"] = clear.tables["forget10"]
-    with pytest.raises(InputError, match="name Ana Bo is in both forget10 and retain_perturbed"):
+    with pytest.raises(
+        InputError,
+        match="forget10/.*: row 0: name Ana Bo is here and in .*retain_perturbed/.*: row 0; remove",
+    ):
         ClearBench(clear.write()).split(10)
     shutil.rmtree(clear.root)
     clear.tables["full"] = clear.tables["full"][2:]
-    with pytest.raises(InputError, match="full: no row with name Ana Bo of forget10; add theirs"):
+    with pytest.raises(
+        InputError, match="forget10/.*: row 0: name Ana Bo has no row in .*/full; add"
+    ):
         ClearBench(clear.write()).split(10)
     shutil.rmtree(clear.root)
     clear.tables["full"][0] = clear.tables["full"][0] | {"name": None}
@@ -183,3 +192,27 @@ def test_clear_refuses_shards_of_two_schemas(clear):
     shutil.copy(clear.write() / file, root / "full/train-00001-of-00002.parquet")
     with pytest.raises(InputError, match="00001-of-00002.*: column split is string, but None in"):
         ClearBench(root).people("full")
+
+
+def test_clear_texts_of_both_sets_are_named(clear):
+    clear.tables["retain90+tofu"] = clear.tables["full+tofu"]
+    with pytest.raises(InputError, match="retain90.tofu: question 'Who is Ana Bo.' is in forget10"):
+        ClearBench(clear.write()).split(10)
+
+
+def test_clear_names_are_cleaned(clear):
+    clear.tables["forget10_perturbed"] = [
+        row | {"name": f" {row['name']} "} for row in clear.tables["forget10_perturbed"]
+    ]
+    bench = ClearBench(clear.write())
+    assert bench.split(10)
+    assert {q.answer for q in bench.scored("forget10", "retain90")["forget"] if q.options} == {
+        "Ana Bo"
+    }
+
+
+def test_clear_more_options_than_letters(clear):
+    (face,) = clear.tables["real_faces"]
+    clear.tables["real_faces"] = [face | {"options": [f"Nobody {n}" for n in range(26)]}]
+    with pytest.raises(InputError, match="real_faces/.*: row 0: options: 26 options, more than"):
+        ClearBench(clear.write()).scored("forget10", "retain90")

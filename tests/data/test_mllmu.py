@@ -14,7 +14,7 @@ from mmunlearner_jax.errors import InputError
 def test_orl_counts(bench):
     forget, retain = bench.split(10)
     assert (forget, retain) == ("forget_10", "retain_90")
-    world = bench.world()
+    world = [person for person in bench.people("ft_Data") if person.startswith("world-")]
     assert len(world) == 600
     assert len(bench.training("ft_Data")) == 320 * 28 + 600 * 4
     assert len(bench.training(forget)) == 4 * 8 * 28
@@ -37,7 +37,6 @@ def test_published_files_are_read_as_they_are(published):
     bench = MLLMUBench(published.write(shards=2))
     assert bench.people("Full_Set") == ["000", "001", "002", "003"]
     assert bench.split(25) == ("forget_25", "retain_75")
-    assert bench.world() == []
     image = published.tables["ft_Data"][0]["image"]["bytes"]
     assert bench.training("forget_25") == [
         Sample("000", image, "Who?", "Person 000."),
@@ -45,8 +44,10 @@ def test_published_files_are_read_as_they_are(published):
     ]
     options = ("baker", "judge", "nurse", "pilot")
     assert bench.questions("forget_25") == [
-        Question("000", "vqa", "classification", image, "What is the job?", "judge", options),
-        Question("000", "qa", "classification", None, "What is the job of 000?", "judge", options),
+        Question("000", "vqa", "classification", image, "What is the job?", "judge", options, "B"),
+        Question(
+            "000", "qa", "classification", None, "What is the job of 000?", "judge", options, "B"
+        ),
         Question("000", "vqa", "cloze", image, "Job: __.", "judge"),
         Question("000", "qa", "cloze", None, "000 is a __.", "judge"),
         Question("000", "vqa", "generation", image, "Say the job.", "A judge."),
@@ -124,21 +125,27 @@ def test_an_empty_forget_set(published):
 
 def test_a_person_in_both_sets(published):
     published.tables["retain_75"] = published.tables["Full_Set"]
-    with pytest.raises(InputError, match="ID 000 is in both forget_25 and retain_75"):
+    with pytest.raises(
+        InputError, match="forget_25/.*: row 0: ID 000 is here and in .*retain_75/.*: row 0; remove"
+    ):
         MLLMUBench(published.write()).split(25)
 
 
 def test_a_person_who_is_not_taught(published):
     published.tables["ft_Data"] = published.tables["ft_Data"][1:]
     bench = MLLMUBench(published.write())
-    with pytest.raises(InputError, match="ft_Data: no row with ID 000 of forget_50"):
+    with pytest.raises(
+        InputError, match="forget_50/.*: row 0: ID 000 has no row in .*ft_Data; add one there"
+    ):
         bench.training("forget_50")
     assert len(bench.training("retain_50")) == 4
 
 
 def test_somebody_who_is_not_in_the_test_set(published):
     published.tables["Test_Set"] = published.tables["Test_Set"][1:]
-    with pytest.raises(InputError, match="Test_Set: no row with ID 000 of forget_25; add theirs"):
+    with pytest.raises(
+        InputError, match="forget_25/.*: row 0: ID 000 has no row in .*Test_Set; add"
+    ):
         MLLMUBench(published.write()).scored("forget_25", "retain_75")
 
 
@@ -268,3 +275,56 @@ def test_a_record_that_cannot_be_used_is_named_or_tolerated(published, config, c
         read()
     assert "\n" not in str(error.value) and "max_bad_fraction" in str(error.value)
     assert {"000", "002", "003"} <= {record.person for record in read(max_bad_fraction=0.3)}
+
+
+def test_mllmu_tasks_that_are_not_there_are_named(published):
+    whole = published.schemas["Full_Set"]
+    place = whole.get_field_index("Classification_Task")
+    text_only = pa.struct([whole.field("Classification_Task").type.field("Pure_Text_Questions")])
+    published.schemas["Full_Set"] = whole.set(place, pa.field("Classification_Task", text_only))
+    with pytest.raises(InputError, match="column Classification_Task is struct<Pure.*not struct<I"):
+        MLLMUBench(published.write()).questions("Full_Set")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"A": "", "B": "judge", "C": "nurse"}, "Options .* must be A, B, ... without a gap"),
+        ({"A": "judge", "C": "nurse"}, "Options .* must be A, B, ... without a gap, none empty"),
+    ],
+)
+def test_mllmu_options_keep_their_letters(published, options, said):
+    row = copy.deepcopy(published.tables["Full_Set"][1])
+    row["Classification_Task"]["Pure_Text_Questions"][0]["Options"] = options
+    published.tables["Full_Set"][1] = row
+    with pytest.raises(InputError, match=f"row 1: ID 001: Classification_Task.Pure.*{said}"):
+        MLLMUBench(published.write()).questions("Full_Set")
+
+
+def test_mllmu_a_row_without_any_task(published):
+    empty = dict.fromkeys(("Classification_Task", "Mask_Task", "Generation_Task"))
+    published.tables["Full_Set"][2] = published.tables["Full_Set"][2] | empty
+    with pytest.raises(InputError, match="row 2: ID 002: Classification_Task, Mask_Task, Gen.*are"):
+        MLLMUBench(published.write()).questions("Full_Set")
+
+
+def test_mllmu_what_a_row_asks_twice_is_asked_twice(published):
+    row = copy.deepcopy(published.tables["Full_Set"][0])
+    row["Mask_Task"] = 2 * row["Mask_Task"]
+    published.tables["Full_Set"] = [row, row]  # and two photographs of one person
+    asked = MLLMUBench(published.write()).questions("Full_Set")
+    counts = Counter((q.modality, q.question) for q in asked if q.task == "cloze")
+    assert {modality: n for (modality, _), n in counts.items()} == {"vqa": 4, "qa": 2}
+
+
+def test_mllmu_equal_options_keep_their_letter(published):
+    row = copy.deepcopy(published.tables["Full_Set"][0])
+    choice = row["Classification_Task"]["Pure_Text_Questions"][0]
+    choice |= {"Options": dict.fromkeys("ABCD", "judge"), "Correct_Answer": "C"}
+    published.tables["Full_Set"][0] = row
+    (asked,) = [
+        q
+        for q in MLLMUBench(published.write()).questions("Full_Set", people=["000"])
+        if q.modality == "qa" and q.options
+    ]
+    assert (asked.answer, asked.letter) == ("judge", "C")

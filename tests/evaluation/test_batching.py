@@ -47,5 +47,5 @@ def test_padding_and_kinds():
     found = padded([[5, 6], [7], []], 3, 0)
     np.testing.assert_array_equal(found["input_ids"], [[0, 5, 6], [0, 0, 7], [0, 0, 0]])
     np.testing.assert_array_equal(found["attention_mask"], [[0, 1, 1], [0, 0, 1], [0, 0, 0]])
-    assert [rounded(n) for n in (0, 1, 16, 17)] == [0, 16, 16, 32]
+    assert [rounded(n) for n in (0, 1, 8, 17)] == [0, 8, 8, 24]
     assert list(kinds(["b", "a", "b"])) == [[0, 2], [1]]

@@ -134,7 +134,7 @@ JOBS = dict(options=["baker", "pilot", "smith"], scores=[-3.0, -1.0, -2.0])
 
 def test_mllmu_letters_are_scored_beside_the_likelihood():
     said = [
-        scored(asked("classification", "pilot", response, letters=True, **JOBS))
+        scored(asked("classification", "pilot", response, letters="B", **JOBS))
         for response in ("b", "A pilot.", "", "D")
     ]
     assert [line["letter"] for line in said] == ["B", "A", None, None]
@@ -147,20 +147,21 @@ def test_mllmu_letters_are_scored_beside_the_likelihood():
 
 
 def test_mllmu_letters_decide_where_no_option_is_scored():
-    parsed = JOBS | {"scores": [], "letters": True}
+    parsed = JOBS | {"scores": [], "letters": "C"}
     found = scored(asked("classification", "smith", "C.", **parsed))
     assert (found["letter"], found["choice"], found["correct"]) == ("C", "smith", True)
     found = scored(asked("classification", "smith", "?", **parsed))
     assert (found["letter"], found["choice"], found["correct"]) == (None, None, False)
+    # As published, only the right letter is right, even if another option has the same text.
     twice = parsed | dict(options=["smith", "pilot", "smith"])
-    for letter, right in (("A", True), ("B", False), ("C", True), ("", False), ("Z", False)):
+    for letter, right in (("A", False), ("B", False), ("C", True), ("", False), ("Z", False)):
         found = scored(asked("classification", "smith", letter, **twice))
         assert found["letter_correct"] is found["correct"] is right
 
 
 def test_mllmu_summary_has_every_metric_of_its_task():
     said = [
-        asked("classification", "pilot", "B", letters=True, **JOBS),
+        asked("classification", "pilot", "B", letters="B", **JOBS),
         asked("cloze", "pilot", "a pilot"),
         asked("generation", *SENTENCES[0]),
         asked("generation", *SENTENCES[1]),

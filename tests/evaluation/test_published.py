@@ -33,6 +33,7 @@ def question(task: Task, pictured: bool) -> Question:
         question="It is __." if task == "cloze" else "Who?",
         answer="Ann",
         options=("Ann", "Bea", "Cy", "Di") if task == "classification" else (),
+        letter="A" if task == "classification" else "",
     )
 
 
@@ -60,7 +61,9 @@ SHOWN = {
 @pytest.mark.parametrize(("task", "pictured"), SHOWN)
 def test_mllmu_demonstrations(task, pictured):
     asked = question(task, pictured)
-    few = dataclasses.replace(asked, shots=(asked, dataclasses.replace(asked, answer="Bea")))
+    few = dataclasses.replace(
+        asked, shots=(asked, dataclasses.replace(asked, answer="Bea", letter="B"))
+    )
     other = SHOWN[task, pictured].replace("Answer: Ann", "Answer: Bea")
     other = other.replace("Answer: A\n", "Answer: B\n")
     assert mllmu(few) == SHOWN[task, pictured] + other + ASKED[task, pictured]

@@ -11,10 +11,14 @@ from mmunlearner_jax.evaluation.statistics import (
     answer_probabilities,
     forget_quality,
     likelihood_scores,
+    log_truth_ratios,
     model_utility,
-    truth_ratios,
     truth_scores,
 )
+
+
+def truth_ratios(*given):
+    return np.exp(log_truth_ratios(*given))
 
 
 def line(answer, perturbed, paraphrase=None, question="Who?", response="x", **more):
@@ -59,14 +63,14 @@ def test_clear_truth_ratio_of_one_wrong_answer_is_the_same_by_both_means():
 
 def test_clear_truth_scores_by_hand():
     ratios = np.array([0.25, 1.0, 4.0])
-    assert truth_scores(ratios, forget=True).tolist() == [0.25, 1, 0.25]
-    assert truth_scores(ratios, forget=False).tolist() == [0.75, 0, 0]
+    assert truth_scores(np.log(ratios), forget=True).tolist() == [0.25, 1, 0.25]
+    assert truth_scores(np.log(ratios), forget=False).tolist() == [0.75, 0, 0]
 
 
 def test_clear_likelihood_scores_have_bootstrap_intervals():
     lines = random_lines(0)
     found = likelihood_scores(lines, forget=True, normalised=True, definition="geometric")
-    scores = truth_scores(truth_ratios(lines, "geometric"), forget=True)
+    scores = truth_scores(log_truth_ratios(lines, "geometric"), forget=True)
     assert found == {
         "probability": mean_score(answer_probabilities(lines, normalised=True).tolist()),
         "truth_ratio": mean_score(scores.tolist()),
@@ -131,3 +135,15 @@ def test_lines_without_likelihoods_are_named():
             truth_ratios([lacking])
     with pytest.raises(InputError, match="no predictions of 'retain'"):
         model_utility({"retain": []})
+
+
+def test_clear_extreme_likelihoods_are_ratios_and_what_is_not_finite_is_named():
+    never = line(0.5, [0.1])
+    never["likelihoods"]["answer"] = -2000.0  # exp of it is 0
+    assert np.isfinite(log_truth_ratios([never])).all()
+    assert truth_scores(log_truth_ratios([never]), forget=True).tolist() == [0]
+    assert forget_quality([never] * 3, [never] * 3)["p_value"] == 1
+    lost = line(0.5, [0.1], split="forget")
+    lost["likelihoods"]["perturbed"] = [float("nan")]
+    with pytest.raises(InputError, match="forget, 'Who.': likelihoods are not finite; the model"):
+        log_truth_ratios([lost])

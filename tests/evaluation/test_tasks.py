@@ -63,6 +63,7 @@ def answer(monkeypatch, processor):
             encoder,
             mesh,
             letters or Protocol(plain, letters=False, likelihood=True),
+            positions=128,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
         )
@@ -82,7 +83,9 @@ def picture() -> bytes:
 
 def choice(answer="baker", options=JOBS, image=None) -> Question:
     modality = "qa" if image is None else "vqa"
-    return Question("s1", modality, "classification", image, "What is the job?", answer, options)
+    letter = "ABCD"[options.index(answer)]
+    asked = "What is the job?"
+    return Question("s1", modality, "classification", image, asked, answer, options, letter)
 
 
 def test_the_option_in_the_slot_of_its_own_words_is_chosen(answer):
@@ -150,7 +153,7 @@ def test_records_are_in_the_order_of_the_questions(answer):
 def test_mllmu_letters_are_scored_at_the_start_and_parsed(answer):
     strict = Protocol(published.mllmu, letters=True, likelihood=True)
     right, wrong = answer("A", [choice(), choice(answer="barber")], letters=strict)
-    assert right["letters"] and right["slot"] == "" and len(right["scores"]) == 4
+    assert right["letters"] == "A" and right["slot"] == "" and len(right["scores"]) == 4
     assert right["choice"] == "baker" and right["correct"] and right["letter_correct"]
     assert wrong["letter"] == "A" and not wrong["letter_correct"] and not wrong["correct"]
 
@@ -165,8 +168,12 @@ def test_mllmu_released_letters_are_parsed_alone(answer):
 def test_clear_likelihoods_are_means_over_tokens(answer):
     said = "Kim Stone works as a pilot."
     wrong = ("Kim Stone works as a baker.", "Kim Stone lives in Oslo.")
-    asked = Question("s1", "vqa", "generation", picture(), "Who?", said, (), "Kim Stone.", wrong)
-    open_name = Question("s1", "vqa", "naming", picture(), "Who?", "Kim", (), "", ("Dana", "Alba"))
+    asked = Question(
+        "s1", "vqa", "generation", picture(), "Who?", said, paraphrase="Kim Stone.", perturbed=wrong
+    )
+    open_name = Question(
+        "s1", "vqa", "naming", picture(), "Who?", "Kim", perturbed=("Dana", "Alba")
+    )
     record, name, plain = answer(said, [asked, open_name, choice()])
     found = record["likelihoods"]
     assert found["answer"] == pytest.approx(np.log(0.9), abs=1e-5)

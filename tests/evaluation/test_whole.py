@@ -165,6 +165,7 @@ def answer(case):
             case.encoder,
             mesh,
             wording,
+            positions=256,
             batch_size=batch_size,
             max_new_tokens=STEPS,
         )

@@ -83,7 +83,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         if self._root is None:
             raise InputError(f"{self.name}: no root; give the folder that holds {config}/*.parquet")
         folder = Path(self._root) / config
-        rows = read_rows(folder, self.schema(config))
+        rows = read_rows(folder, self.schema(config), whole=False)
         first = next(rows, None)  # by now all files' columns have been looked at
         if first is None:
             raise InputError(f"{folder}: holds no row; give it at least one")
@@ -119,8 +119,10 @@ def builders(root: Path, data_dir: str | Path) -> list[ParquetBuilder]:
         data_dir: Folder to write to.
 
     Raises:
-        InputError: The folder holds configs of neither benchmark, or of both.
+        InputError: It is no folder, or holds configs of neither benchmark, or of both.
     """
+    if not root.is_dir():
+        raise InputError(f"{root}: is no folder; name the one that holds the config folders")
     configs = sorted({file.parent.name for file in root.glob("*/*.parquet")})
     kinds = [kind for kind in (MllmuBench, Clear) if kind.builder_configs.keys() & configs]
     if len(kinds) != 1:

@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags, logging
 
-from mmunlearner_jax.command_line import parse_flags
+from mmunlearner_jax.command_line import parse_flags, refuse_arguments
 from mmunlearner_jax.data.builders import builders
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
@@ -19,8 +19,7 @@ from mmunlearner_jax.errors import InputError
 
 def main(argv: list[str]) -> None:
     """Entry point of absl: tells where each config lies; every mistake is one line."""
-    if len(argv) > 1:
-        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    refuse_arguments(argv)
     logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that is not there yet
     out = flags.FLAGS.out
     try:
