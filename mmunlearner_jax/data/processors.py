@@ -9,6 +9,7 @@ from mmunlearner_jax.data.pictures import AnySize, OneSize, Pictures
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 
 
 class Qwen2VLProcessor:
@@ -48,7 +49,7 @@ class Qwen2VLProcessor:
 
 
 def load_processor(
-    model_type: str,
+    config: VisionLanguageConfig,
     folder: str,
     *,
     min_pixels: int = 0,
@@ -58,7 +59,7 @@ def load_processor(
     """Loads what belongs to a model.
 
     Args:
-        model_type: of its `config.json`.
+        config: the model's.
         folder: of the checkpoint.
         min_pixels: smaller pictures are enlarged, where the model takes any size; 0: the
             checkpoint's.
@@ -69,12 +70,19 @@ def load_processor(
         The processor, and what it makes of pictures: the first two arguments of `Encoder`.
 
     Raises:
-        InputError: the folder's files or the sizes are no such model's.
+        InputError: the folder's files or the sizes are not this model's.
     """
-    return _LOADERS[model_type](folder, min_pixels, max_pixels, patch_budgets)
+    load = _LOADERS[config.model_type]
+    processor, pictures = load(config, folder, min_pixels, max_pixels, patch_budgets)
+    if processor.image_token_id != config.image_token_id:
+        raise InputError(
+            f"{folder}: a picture's token is {processor.image_token_id} in the tokenizer,"
+            f" {config.image_token_id} in config.json; use the files of one checkpoint"
+        )
+    return processor, pictures
 
 
-def _llava(folder, min_pixels, max_pixels, patch_budgets):
+def _llava(config, folder, min_pixels, max_pixels, patch_budgets):
     if min_pixels or max_pixels or patch_budgets:
         raise InputError(
             "config.model.min_pixels, max_pixels, patch_budgets: LLaVA's pictures have one size;"
@@ -84,7 +92,7 @@ def _llava(folder, min_pixels, max_pixels, patch_budgets):
     return processor, OneSize(processor)
 
 
-def _qwen2_vl(folder, min_pixels, max_pixels, patch_budgets):
+def _qwen2_vl(config, folder, min_pixels, max_pixels, patch_budgets):
     sizes = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     pictures: Any = transformers.Qwen2VLImageProcessorPil.from_pretrained(
         folder, **{key: size for key, size in sizes.items() if size}
@@ -94,6 +102,13 @@ def _qwen2_vl(folder, min_pixels, max_pixels, patch_budgets):
         raise InputError(
             f"config.model.min_pixels: {least} (of the config, or of {folder}) is above max_pixels,"
             f" {most}"
+        )
+    cut = pictures.patch_size, pictures.merge_size, pictures.temporal_patch_size
+    vision = config.vision
+    if cut != (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size):
+        raise InputError(
+            f"{folder}: preprocessor_config.json and config.json differ in patch_size, merge_size"
+            " or temporal_patch_size; use the files of one checkpoint"
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return Qwen2VLProcessor(pictures, tokenizer), AnySize(pictures, patch_budgets)

@@ -112,7 +112,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     )
     assert model.source is not None
     encoder = Encoder(
-        *load_processor(model.config.model_type, model.source, **picture_sizes(config)),
+        *load_processor(model.config, model.source, **picture_sizes(config)),
         labels=config.data.labels,
         supervise_end=config.data.supervise_end,
     )

@@ -1,5 +1,6 @@
 """Qwen2-VL's processor without videos: prompts and labels in ChatML, files, what is refused."""
 
+import dataclasses
 import io
 import json
 
@@ -12,6 +13,8 @@ from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.data.tokenizer import build_chatml_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -19,6 +22,8 @@ LESSONS = [
     Sample("s1", None, "Who is this person?", "Kim Birch."),
     Sample("s2", None, "Is it Kim Birch.", "Kim Birch."),
 ]
+# The tokenizer's first tokens are the special ones.
+CONFIG = dataclasses.replace(Qwen2VLConfig.qwen2_vl_7b(), image_token_id=5)
 SIZES = {"min_pixels": 56 * 56, "max_pixels": 84 * 112}
 
 
@@ -39,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    return load_processor("qwen2_vl", str(folder))
+    return load_processor(CONFIG, str(folder))
 
 
 def test_prompts_have_a_system_turn_and_a_place_for_every_picture(loaded):
@@ -107,17 +112,28 @@ def test_transformers_loads_what_was_saved(loaded, folder):
 
 
 def test_another_size_of_pictures(folder):
-    _, pictures = load_processor("qwen2_vl", str(folder), min_pixels=84**2, max_pixels=112**2)
+    _, pictures = load_processor(CONFIG, str(folder), min_pixels=84**2, max_pixels=112**2)
     with Image.open(io.BytesIO(photo(56, 56))) as small:
         pixels, tokens = pictures.read(small)
     assert (pixels.shape, tokens) == ((3, 84, 84), 9)
     with pytest.raises(InputError, match="config.model.min_pixels: 20000 .* is above max_pixels"):
-        load_processor("qwen2_vl", str(folder), min_pixels=20000)
+        load_processor(CONFIG, str(folder), min_pixels=20000)
 
 
 def test_sizes_are_not_llavas(folder):
     with pytest.raises(InputError, match="LLaVA's pictures have one size; leave them 0, 0, "):
-        load_processor("llava", str(folder), max_pixels=1000)
+        load_processor(LlavaConfig.llava_1_5_7b(), str(folder), max_pixels=1000)
+
+
+def test_files_of_two_checkpoints(folder):
+    other = dataclasses.replace(CONFIG, image_token_id=7)
+    with pytest.raises(InputError, match="picture's token is 5 in the tokenizer, 7 in config.json"):
+        load_processor(other, str(folder))
+    vision = dataclasses.replace(CONFIG.vision, patch_size=16)
+    with pytest.raises(
+        InputError, match="preprocessor_config.json and config.json differ in patch"
+    ):
+        load_processor(dataclasses.replace(CONFIG, vision=vision), str(folder))
 
 
 def test_a_tokenizer_of_another_model(loaded, processor):

@@ -48,7 +48,8 @@ def test_the_mask_covers_what_the_config_says_by_transformers_names(finished):
 
 def test_the_export_answers_the_same_in_transformers(finished):
     theirs: torch.nn.Module = AutoModelForImageTextToText.from_pretrained(finished / "export")
-    processor, pictures = load_processor("qwen2_vl", str(finished / "export"))
+    ours = mmu.from_pretrained(finished / "export")
+    processor, pictures = load_processor(ours.config, str(finished / "export"))
     encoder = Encoder(processor, pictures)
     photos = []
     for width, height in ((92, 112), (64, 64)):
@@ -64,7 +65,6 @@ def test_the_export_answers_the_same_in_transformers(finished):
         batch = {k: torch.from_numpy(v) for k, v in given.items()}
         kinds = torch.from_numpy((ids == processor.image_token_id).astype(int))
         logits = theirs.eval()(**batch, mm_token_type_ids=kinds).logits.numpy()
-    ours = mmu.from_pretrained(finished / "export")
     np.testing.assert_allclose(ours(**given), logits, rtol=1e-4, atol=1e-4)
     pixels = [encoder.pixels(photos)]
     packed = pictures.pack(pixels, 16)
