@@ -76,7 +76,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     load = os.getloadavg()[0]
     checkpoint = Path(setup.vanilla_checkpoint(config, workdir))
     at = setup.load(config, workdir, str(checkpoint))
-    questions = setup.asked(config, at.bench)
+    questions = setup.asked(config, at.bench, at.forget, at.retain)
     everything = [question for asked in questions.values() for question in asked]
     answerer = setup.answerer(config, at)
     theirs = OneByOne(checkpoint, at, config)

@@ -22,16 +22,9 @@ def mllmu(question: Question) -> str:
     Args:
         question: Of any task; a blank is written "__".
     """
-    pictured = question.image is not None
+    asked, pictured = _asked(question), question.image is not None
     if question.task == "generation":
-        if pictured:
-            asked = f"{question.question}\n{_SAY.format(' accurately')}"
-            return f"USER: <image>\n{asked}\nASSISTANT: "
-        return f"USER: {question.question}\n{_SAY.format('')}\nASSISTANT:"
-    if question.task == "classification":
-        asked = f"{_listed(question, ': ')}\n{_CHOOSE}"
-    else:
-        asked = _blank(question)
+        return f"USER: <image>\n{asked}\nASSISTANT: " if pictured else f"USER: {asked}\nASSISTANT:"
     few = "".join(map(_demonstration, question.shots))
     return f"{few}USER:{' <image>' if pictured else ''}\n{asked}\nASSISTANT:"
 
@@ -47,13 +40,19 @@ def mllmu_turn(question: Question) -> str:
         question: Of any task; a blank is written "__".
     """
     if question.task == "generation":
+        return _asked(question)
+    shots = (dataclasses.replace(shot, image=None) for shot in question.shots)
+    return f"{''.join(map(_demonstration, shots))}\n{_asked(question)}"
+
+
+def _asked(question: Question) -> str:
+    """The question and its instruction, which both models are given."""
+    if question.task == "generation":
         manner = " accurately" if question.image is not None else ""
         return f"{question.question}\n{_SAY.format(manner)}"
-    asked = _blank(question)
     if question.task == "classification":
-        asked = f"{_listed(question, ': ')}\n{_CHOOSE}"
-    shots = (dataclasses.replace(shot, image=None) for shot in question.shots)
-    return f"{''.join(map(_demonstration, shots))}\n{asked}"
+        return f"{_listed(question, ': ')}\n{_CHOOSE}"
+    return _blank(question)
 
 
 def _demonstration(shot: Question) -> str:

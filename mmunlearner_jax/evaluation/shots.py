@@ -5,6 +5,7 @@ a blank up to two; open questions are never shown any.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -40,6 +41,13 @@ def with_shots(
         The questions that are asked, by split.
     """
     shown = set(bench.people("Full_Set"))
+
+    @functools.cache  # `strict` shows one person in every split
+    def solved(person: str) -> list[Question]:
+        if person not in shown:
+            return []
+        return bench.questions("Full_Set", people=[person], photos_per_person=1)
+
     found: Splits = {}
     for split, questions in splits.items():
         if protocol == "released":
@@ -49,13 +57,8 @@ def with_shots(
             drawn = _draw(bench.people(retain), bench.seed, protocol)
         # By chance a celebrity may have the ID of one of the others (D-29).
         scored_here = protocol == "released" or split != "realworld"
-        solved = (
-            bench.questions("Full_Set", people=[drawn], photos_per_person=1)
-            if drawn in shown
-            else []
-        )
         found[split] = [
-            dataclasses.replace(question, shots=_for(question, solved, split, protocol))
+            dataclasses.replace(question, shots=_for(question, solved(drawn), split, protocol))
             for question in questions
             if not (scored_here and question.person == drawn)
         ]

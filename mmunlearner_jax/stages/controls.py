@@ -40,7 +40,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         "ga": {"mask": everything, "retain": False},
     }
     unlearner = Unlearner(config, at)
-    answerer, asked = setup.answerer(config, at), setup.asked(config, at.bench)
+    answerer = setup.answerer(config, at)
+    asked = setup.asked(config, at.bench, at.forget, at.retain)
     # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
     questions = {split: [q for q in asked[split] if q.task == "classification"] for split in asked}
     for name in todo:

@@ -80,7 +80,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     reference = setup.find_reference(config)
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     answerer = setup.answerer(config, at)
-    questions = setup.asked(config, at.bench)
+    questions = setup.asked(config, at.bench, at.forget, at.retain)
     (workdir / "predictions").mkdir(exist_ok=True)
     if reference and is_first():
         shutil.copy(reference, workdir / "predictions" / REFERENCE)

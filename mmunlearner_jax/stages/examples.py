@@ -94,7 +94,7 @@ class Predictions:
         bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
         self._names = bench.names()
         self.taught = len(bench.people(bench.everyone))
-        questions = asked(config, bench)
+        questions = asked(config, bench, *bench.split(config.data.forget_ratio))
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")

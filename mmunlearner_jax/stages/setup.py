@@ -101,7 +101,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
     forget, retain = bench.split(config.data.forget_ratio)
     told = workdir / "benchmark.txt"
-    counts = counted(config, bench) if is_first() and not told.exists() else ""
+    counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
     model = from_pretrained(
         checkpoint,
         mesh=mesh,
@@ -141,14 +141,21 @@ def answerer(config: ConfigDict, at: Setup) -> Answerer:
     )
 
 
-def asked(config: ConfigDict, bench: Benchmark) -> dict[str, list[Question]]:
+def asked(
+    config: ConfigDict, bench: Benchmark, forget: str, retain: str
+) -> dict[str, list[Question]]:
     """The scored questions of `config.evaluate.splits`, with their demonstrations if any.
+
+    Args:
+        config: of the run.
+        bench: the benchmark's reader.
+        forget: name of the forget split, as `bench.split` gives it.
+        retain: name of its complement.
 
     Raises:
         InputError: the benchmark has no such split, or is never asked with demonstrations.
     """
     options = config.evaluate
-    forget, retain = bench.split(config.data.forget_ratio)
     found = bench.scored(forget, retain, photos_per_person=options.photos_per_person or None)
     if unknown := [split for split in options.splits if split not in found]:
         raise InputError(
@@ -193,20 +200,20 @@ def find_reference(config: ConfigDict) -> Path | None:
     return path
 
 
-def counted(config: ConfigDict, bench: Benchmark) -> str:
+def counted(config: ConfigDict, bench: Benchmark, forget: str, retain: str) -> str:
     """How much there is of everything, a line each, for `benchmark.txt`.
 
     All that any stage will read is read here, so that a mistake in it shows before hours of work.
     """
     find_reference(config)
     counts = {"named people": len(bench.names())}
-    for part in (bench.taught, *bench.split(config.data.forget_ratio)):
+    for part in (bench.taught, forget, retain):
         counts |= {
             f"people of {part}": len(bench.people(part)),
             f"{part}: taught with pictures": len(bench.training(part)),
             f"{part}: taught in words": len(bench.text_training(part)),
         }
-    for split, questions in asked(config, bench).items():
+    for split, questions in asked(config, bench, forget, retain).items():
         counts[f"scored: {split}"] = len(questions)
     return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
 
