@@ -47,6 +47,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
         dict(
             fisher="example",
             batch_size=16,
+            pack=1,  # questions about one picture that share a row (docs/performance.md); 1: none
             examples=0,  # of every set at most, drawn by the seed; 0: all
             normalise="none",
             preserve=dict(
@@ -77,6 +78,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             forget_batch=4,
             retain_batch=4,
             text_batch=4,
+            pack=1,
             forget_text=True,
             stop_remembered=-1.0,  # never before the end
             stop_examples=0,  # of the forget set, drawn by the seed; 0: all

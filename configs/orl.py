@@ -81,6 +81,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             clip=1.0,
             picture_batch=56,
             text_batch=16,
+            pack=1,  # questions about one picture that share a row (docs/performance.md); 1: none
             jitter=dict(shift=6, gain=0.1, offset=0.1, noise=0.05),
         )
     )
@@ -88,6 +89,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
         dict(
             fisher="example",
             batch_size=16,
+            pack=1,
             examples=256,  # of every set at most, drawn by the seed; 0: all
             normalise="group",
             preserve=dict(
@@ -118,6 +120,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             forget_batch=16,
             retain_batch=32,
             text_batch=16,
+            pack=1,
             forget_text=True,
             stop_remembered=0.1,
             stop_examples=224,  # of the forget set, drawn by the seed; 0: all

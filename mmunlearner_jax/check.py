@@ -18,6 +18,9 @@ POSITIVE = (
     "finetune.steps",
     "unlearn.forget_every",
     "unlearn.stop_every",
+    "finetune.pack",
+    "importance.pack",
+    "unlearn.pack",
     "evaluate.decode.max_new_tokens",
 )
 BATCHES = (
@@ -92,8 +95,13 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, "1 or more")
     parts = batch_parts(mesh_shape(values["mesh"], len(devices)))
     for key in BATCHES:
-        if key in values and values[key] % parts:
-            refuse(key, f"a multiple of {parts}, or another config.mesh (axes data x fsdp)")
+        pack = values.get(f"{key.split('.')[0]}.pack", 1)
+        if key in values and values[key] % (parts * pack):
+            shared = f", another config.{key.split('.')[0]}.pack" if pack > 1 else ""
+            refuse(
+                key,
+                f"a multiple of {parts * pack}{shared}, or another config.mesh (axes data x fsdp)",
+            )
     for key in ABOVE_ZERO:
         if key in values and not (values[key] > 0 and math.isfinite(values[key])):
             refuse(key, "a number above 0")
@@ -113,6 +121,11 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in ("model.min_pixels", "model.max_pixels"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (the checkpoint's) or more")
+    packed = [key for key in values if key.endswith(".pack") and values[key] > 1]
+    if packed and values["data.labels"] == "full":
+        refuse(packed[0], "1: rows would share the prompts that config.data.labels='full' learns")
+    if values.get("importance.pack", 1) > 1 and values["importance.fisher"] == "example":
+        refuse("importance.pack", "1: config.importance.fisher='example' squares row by row")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

@@ -33,6 +33,9 @@ def with_semantics(config: ConfigDict, semantics: str) -> ConfigDict:
         raise InputError(f"--config=FILE:{semantics}: write FILE, FILE:paper or FILE:released")
     if semantics == "released":
         config.update_from_flattened_dict(RELEASED)
+        for part in ("finetune", "importance", "unlearn"):
+            if part in config:
+                config[part].pack = 1  # rows cannot share the prompts that are supervised, too
     return config
 
 

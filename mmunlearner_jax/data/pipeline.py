@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 
-from mmunlearner_jax.data.prompts import IGNORE, Encoder
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.rows import Row, share
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.packing import IGNORE, answer_places
 
 LENGTH_MULTIPLE = 8
 
@@ -59,26 +61,34 @@ class Batches:
     was. The order and the random changes depend on the seed and the position alone, not on the
     number of processes; each process gets its own rows of the batch.
 
-    A batch is a dict of int32 `input_ids`, `attention_mask`, `labels` [B, T] and, if the samples
-    have pictures, the arrays of `encoder.pictures.pack`. B is the number of this process's rows.
-    Padding is on the right, with label -100.
+    A batch is a dict of int32 `input_ids`, `attention_mask`, `labels` [B, T], `answer_places`
+    [B, S] (where the logits are that predict a label) and, if the samples have pictures, the arrays
+    of `encoder.pictures.pack`. B is the number of this process's rows. Padding is on the right,
+    with label -100. Packed batches also have `segments` int32 [B, T], see `models.packing`.
 
     Args:
         samples: All with a picture or all without.
         encoder: Decides tokens, labels and pixels.
-        batch_size: Rows of a batch, over all processes.
+        batch_size: Samples of a batch, over all processes.
         seed: Of order and augmentation.
         shuffle: Whether each pass has a new random order.
         repeat: Whether the passes go on for ever. If not, the last batch is filled up with rows
             that have no label.
-        rows: Which of the batch are this process's (`sharding.process_rows`); by default all.
+        pack: How many samples share a row, those with the same picture, or any without; a batch has
+            `batch_size / pack` rows, and fewer samples where pictures have fewer. 1: none.
+        rows: Which rows of the batch are this process's (`sharding.process_rows`); by default all.
         buckets: Lengths T that a batch may have: the smallest that holds its rows. By default one,
-            the longest sample's rounded up to a multiple of 8.
+            the longest row's rounded up to a multiple of 8.
         augment: How every picture is changed each time it is taken.
 
+    Attributes:
+        filled: The fraction of the rows' tokens that is no padding, over one pass.
+        saved: How many tokens the samples would take alone, without padding, for each that the rows
+            take with it: above 1 where sharing pays.
+
     Raises:
-        InputError: No samples, pictures on some only, a sample longer than the last bucket, or
-            an empty batch.
+        InputError: No samples, pictures on some only, a sample longer than the last bucket, an
+            empty batch, or rows that cannot be shared.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Batches:
         seed: int,
         shuffle: bool = True,
         repeat: bool = True,
+        pack: int = 1,
         rows: slice = slice(None),  # noqa: B008
         buckets: Sequence[int] = (),
         augment: Jitter | None = None,
@@ -99,68 +110,105 @@ class Batches:
         if len({sample.image is None for sample in samples}) > 1:
             raise InputError("samples: some have a picture, some not; make batches of each kind")
         if batch_size < 1:
-            raise InputError(f"batch_size: {batch_size} rows; give 1 or more")
+            raise InputError(f"batch_size: {batch_size} samples; give 1 or more")
+        if pack < 1 or batch_size % pack:
+            raise InputError(f"pack: {pack} samples a row; give a divisor of {batch_size}")
+        if pack > 1 and encoder.labels != "answer":
+            raise InputError("pack: rows share what labels='full' supervises; give pack=1")
         self.samples = samples
         self.encoder = encoder
-        self.batch_size = batch_size
+        self.pack = pack
+        self.batch_rows = batch_size // pack
         self.augment = augment
-        self._rows = range(batch_size)[rows]
+        self._own = range(self.batch_rows)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
-        ids = [encoder.encode(sample)["input_ids"] for sample in samples]
-        image = encoder.processor.image_token_id
-        self._lengths = np.array([len(tokens) for tokens in ids])
-        self._image_tokens = np.array([np.sum(tokens == image) for tokens in ids])
-        longest = int(self._lengths.max())
-        self.buckets = sorted(buckets) or [-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE]
+        examples = [encoder.encode(sample) for sample in samples]
+        lengths = np.array([len(example["input_ids"]) for example in examples])
+        answers = np.array([np.sum(example["labels"][1:] != IGNORE) for example in examples])
+        self._prefixes = np.array([self._prefix(example["input_ids"]) for example in examples])
+        self._image_tokens = np.array([encoder.image_tokens(sample.image) for sample in samples])
+        self.rows = share(samples, lengths, self._prefixes, pack=pack, seed=seed)
+        longest = max(row.length for row in self.rows)
+        self.buckets = sorted(buckets) or [_rounded(longest)]
         if longest > self.buckets[-1]:
             raise InputError(
-                f"buckets: the longest sample has {longest} tokens, the last bucket "
+                f"buckets: the longest row has {longest} tokens, the last bucket "
                 f"{self.buckets[-1]}; add a larger one"
             )
-        order = grain.MapDataset.range(len(samples)).seed(seed)
+        self._answers = _rounded(max(answers[list(row.samples)].sum() for row in self.rows))
+        taken = sum(row.length for row in self.rows)
+        room = sum(self._bucket(row.length) for row in self.rows)
+        self.filled, self.saved = taken / room, float(lengths.sum()) / room
+        order = grain.MapDataset.range(len(self.rows)).seed(seed)
         if shuffle:
             order = order.shuffle()
         if repeat:
             order = order.repeat()
-        self._batches = order.batch(batch_size).random_map(self._assemble)
+        self._batches = order.batch(self.batch_rows).random_map(self._assemble)
 
     def __len__(self) -> int:
         """Returns the number of batches of one pass, the filled-up one included."""
-        return -(-len(self.samples) // self.batch_size)
+        return -(-len(self.rows) // self.batch_rows)
 
     def __iter__(self) -> grain.DatasetIterator:
         """Returns a new iterator from the beginning, that prepares batches ahead in threads."""
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         return iter(self._batches.to_iter_dataset(options))
 
+    def _prefix(self, ids: np.ndarray) -> int:
+        """How many of the tokens are those up to the picture."""
+        image = np.flatnonzero(ids == self.encoder.processor.image_token_id)
+        return int(image[-1]) + 1 if image.size else 0
+
+    def _bucket(self, length: int) -> int:
+        return next(bucket for bucket in self.buckets if bucket >= length)
+
     def _assemble(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Returns this process's rows of the batch of the samples `indices` [<= batch_size]."""
+        """Returns this process's rows of the batch of the rows `indices` [<= batch_rows]."""
         # All processes see all indices: they agree on the length, and draw the same numbers.
-        longest = self._lengths[indices].max()
-        length = next(bucket for bucket in self.buckets if bucket >= longest)
-        seeds = rng.integers(2**63, size=self.batch_size)
-        shape = len(self._rows), length
+        chosen = [self.rows[index] for index in indices]
+        shape = len(self._own), self._bucket(max(row.length for row in chosen))
+        seeds = rng.integers(2**63, size=self.batch_rows)
         batch = {
             "input_ids": np.full(shape, self.encoder.tokenizer.pad_token_id, np.int32),
             "attention_mask": np.zeros(shape, np.int32),
             "labels": np.full(shape, IGNORE, np.int32),
         }
+        if self.pack > 1:
+            batch["segments"] = np.zeros(shape, np.int32)
         pictures = []
-        for row, position in enumerate(self._rows):
-            filling = position >= len(indices)
-            index = indices[0 if filling else position]
-            example = self.encoder.encode(self.samples[index])
-            size = len(example["input_ids"])
-            batch["input_ids"][row, :size] = example["input_ids"]
-            batch["attention_mask"][row, :size] = 1
-            if not filling:
-                batch["labels"][row, :size] = example["labels"]
-            if "picture" in example:
-                picture = example["picture"]
+        for place, position in enumerate(self._own):
+            filling = position >= len(chosen)
+            row = chosen[0 if filling else position]
+            picture = self._fill({name: array[place] for name, array in batch.items()}, row)
+            if filling:
+                batch["labels"][place] = IGNORE
+            if picture is not None:
                 if self.augment is not None:
                     own = np.random.default_rng(seeds[position])
                     picture = self.augment.random_map(picture, own)
                 pictures.append([picture])
+        batch["answer_places"] = answer_places(batch["labels"], self._answers)
         if pictures:
-            batch |= self.encoder.pictures.pack(pictures, int(self._image_tokens[indices].max()))
+            most = max(self._image_tokens[list(row.samples)].max() for row in chosen)
+            batch |= self.encoder.pictures.pack(pictures, int(most))
         return batch
+
+    def _fill(self, arrays: dict[str, np.ndarray], row: Row) -> np.ndarray | None:
+        """Writes a row's samples one behind the other, what they share once; gives the picture."""
+        end, picture = 0, None
+        for number, sample in enumerate(row.samples, 1):
+            example = self.encoder.encode(self.samples[sample])
+            picture = example.get("picture")
+            skipped = self._prefixes[sample] if end else 0
+            begin, end = end, end + len(example["input_ids"]) - skipped
+            for name in ("input_ids", "labels"):
+                arrays[name][begin:end] = example[name][skipped:]
+            if "segments" in arrays:
+                arrays["segments"][begin + (self._prefixes[sample] - skipped) : end] = number
+        arrays["attention_mask"][:end] = 1
+        return picture
+
+
+def _rounded(length: int) -> int:
+    return -(-int(length) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE

@@ -11,8 +11,7 @@ from PIL import Image
 from mmunlearner_jax.data.pictures import OneSize, Pictures
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-
-IGNORE = -100
+from mmunlearner_jax.models.packing import IGNORE
 
 
 class Tokens(NamedTuple):

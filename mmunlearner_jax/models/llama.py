@@ -9,6 +9,7 @@ Source: Touvron et al. 2023, Wang et al. 2024 (Qwen2-VL); parity with
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +188,10 @@ def repeated(cache: Cache, rows: jax.Array, mesh: Mesh | None) -> Cache:
 
 
 Rope = tuple[jax.Array, jax.Array]
+Score = Callable[[jax.Array, jax.Array], jax.Array]
+
+# Logits of one row that exist at once, when only what a function says of them is wanted.
+_LOGITS = 2**22
 
 
 def rope(
@@ -275,11 +280,48 @@ class Layer(nnx.Module):
         gate = layers.ACTIVATIONS[self.config.hidden_act](self.gate_proj(y))
         return x + self.down_proj(gate * self.up_proj(y))
 
-    def __call__(self, x: jax.Array, rope: Rope, valid: jax.Array) -> jax.Array:
-        """[B, T, D] to the same; valid bool [B, T], False for padding."""
+    def __call__(
+        self, x: jax.Array, rope: Rope, valid: jax.Array, segments: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, T, D] to the same; the other arguments as in `attention.causal`."""
         q, k, v = self.project(x, rope)
-        attended = attention.causal(q, k, v, valid, kernel=self.kernel, mesh=self.mesh)
+        attended = attention.causal(q, k, v, valid, segments, kernel=self.kernel, mesh=self.mesh)
         return self.finish(x, attended)
+
+
+def _tied(matrix: jax.Array | None, x: jax.Array) -> jax.Array:
+    assert matrix is not None
+    equation = "btd,vd->btv" if matrix.ndim == 2 else "btd,bvd->btv"
+    return jnp.einsum(equation, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def _in_chunks(
+    head: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+    targets: jax.Array,
+    score: Score,
+    length: int,
+) -> jax.Array:
+    """`score(head(x), targets)`, `length` tokens of each row at a time."""
+    rows, tokens = targets.shape
+    if tokens <= length:
+        return score(head(x), targets)
+    count = -(-tokens // length)
+    length = -(-tokens // count)  # as equal as they can be
+    x, targets = (
+        jnp.moveaxis(
+            jnp.pad(y, ((0, 0), (0, count * length - tokens), *[(0, 0)] * (y.ndim - 2))).reshape(
+                rows, count, length, *y.shape[2:]
+            ),
+            1,
+            0,
+        )
+        for y in (x, targets)
+    )
+    # Their logits are made once more for the backward pass, and never kept.
+    one = jax.checkpoint(lambda chunk: score(head(chunk[0]), chunk[1]))
+    scores = jax.lax.map(one, (x, targets))
+    return jnp.moveaxis(scores, 0, 1).reshape(rows, -1)[:, :tokens]
 
 
 class Llama(nnx.Module):
@@ -347,10 +389,23 @@ class Llama(nnx.Module):
             return x.astype(self.embed_tokens.dtype or x.dtype), copies
         return self.embed_tokens(input_ids), matrix
 
-    def run_layers(self, x: jax.Array, positions: jax.Array, valid: jax.Array) -> jax.Array:
-        """All decoder layers on x [B, T, D]; positions as in `rope`, valid bool [B, T]."""
-        angles = self._rope(positions)
-        return layers.scan(self.layers, x, angles, valid, remat=self.remat, mesh=self.mesh)
+    def run_layers(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        valid: jax.Array,
+        segments: jax.Array | None = None,
+    ) -> jax.Array:
+        """All decoder layers on x [B, T, D].
+
+        Args:
+            x: of the tokens.
+            positions: as in `rope`.
+            valid: bool [B, T], False for padding.
+            segments: int [B, T] of packed rows (see `packing`); None: they are not packed.
+        """
+        given = (self._rope(positions), valid, segments)
+        return layers.scan(self.layers, x, *given, remat=self.remat, mesh=self.mesh)
 
     def extend(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
@@ -383,11 +438,32 @@ class Llama(nnx.Module):
     def logits(self, x: jax.Array, matrix: jax.Array | None) -> jax.Array:
         """Float32 logits [B, T, V] of x [B, T, D]; `matrix` as `embed` gave it."""
         x = squares.run(self.norm, x)
-        if self.lm_head is not None:
-            return squares.run(self.lm_head, x)
-        assert matrix is not None
-        equation = "btd,vd->btv" if matrix.ndim == 2 else "btd,bvd->btv"
-        return jnp.einsum(equation, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
+        return squares.run(self.lm_head, x) if self.lm_head is not None else _tied(matrix, x)
+
+    def score(
+        self, x: jax.Array, targets: jax.Array, matrix: jax.Array | None, score: Score
+    ) -> jax.Array:
+        """What a function of the logits says of every token; those of few at a time exist.
+
+        Args:
+            x: [B, S, D].
+            targets: int [B, S].
+            matrix: as `embed` gave it.
+            score: of logits [B, C, V] and targets [B, C] of C tokens, [B, C].
+
+        Returns:
+            [B, S].
+        """
+        x = squares.run(self.norm, x)
+        length = max(1, _LOGITS // self.config.vocab_size)
+        if self.lm_head is None:
+            return _in_chunks(lambda x: _tied(matrix, x), x, targets, score, length)
+        return squares.run(
+            self.lm_head,
+            x,
+            targets,
+            call=lambda head, x, targets: _in_chunks(head, x, targets, score, length),
+        )
 
     def _rope(self, positions: jax.Array) -> Rope:
         config = self.config

@@ -279,7 +279,7 @@ class Llava(VisionLanguageModel):
         features = features.reshape(len(features), -1, features.shape[-1])
         return merge(x, features, input_ids == self.config.image_token_id)
 
-    def _checked(self, input_ids, pixel_values):
+    def _checked(self, input_ids, pixel_values=None):
         self._check_pictures(input_ids, pixel_values)
         return {} if pixel_values is None else {"pixel_values": pixel_values}
 

@@ -77,34 +77,39 @@ def keep(sums: Any) -> tuple[Any, jax.Array]:
     return through(sums)
 
 
-def run(module: nnx.Module, *activations: Any) -> Any:
+def run(
+    module: nnx.Module,
+    *activations: Any,
+    call: Callable[..., Any] = lambda module, *activations: module(*activations),
+) -> Any:
     """Calls a unit: `module(*activations)`, with squares where its parameters are `Probed`.
 
     Args:
         module: a module that treats every example by itself; its parameters are in no other unit.
         *activations: pytrees of arrays [B, ...], all with the example axis first.
+        call: how the module is called with them, where it is not that.
 
     Returns:
-        What the module returns, arrays [B, ...].
+        What the call returns, arrays [B, ...].
     """
     graphdef, params = nnx.split(module)
     if not any_probed(params):
-        return module(*activations)  # pyright: ignore[reportCallIssue]
+        return call(module, *activations)
     values, sums = _apart(params)
 
-    def call(values, activations):
-        return nnx.merge(graphdef, values)(*activations)
+    def whole(values, activations):
+        return call(nnx.merge(graphdef, values), *activations)
 
     @jax.custom_vjp
     def unit(values, sums, activations):
-        return call(values, activations)
+        return whole(values, activations)
 
     def forward(values, sums, activations):
-        return call(values, activations), (values, sums, activations)
+        return whole(values, activations), (values, sums, activations)
 
     def backward(residuals, cotangents):
         values, sums, activations = residuals
-        squares, smooth = _pull_back(call, values, activations, cotangents, None)
+        squares, smooth = _pull_back(whole, values, activations, cotangents, None)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)

@@ -16,7 +16,15 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers
-from mmunlearner_jax.models.llama import Cache, Llama, LlamaConfig, cache_shardings, repeated
+from mmunlearner_jax.models.llama import (
+    Cache,
+    Llama,
+    LlamaConfig,
+    Score,
+    cache_shardings,
+    repeated,
+)
+from mmunlearner_jax.models.packing import ranks
 from mmunlearner_jax.sharding import param_shardings
 
 
@@ -172,13 +180,57 @@ class VisionLanguageModel(nnx.Module):
             given = self._checked(input_ids, **given)
         return self._decode(input_ids, attention_mask, cache, given)
 
+    def score(
+        self,
+        score: Score,
+        targets: jax.Array,
+        places: jax.Array | None,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        segments: jax.Array | None = None,
+        **pictures: jax.Array,
+    ) -> jax.Array:
+        """What a function of the next-token logits says of some tokens; no others are computed.
+
+        Args:
+            score: of float32 logits [B, C, V] and targets [B, C] of C tokens, [B, C]; it is called
+                with few tokens at a time where the vocabulary is large.
+            targets: int [B, S].
+            places: int [B, S], the tokens, of `packing.answer_places`; None: all T.
+            input_ids: int [B, T].
+            attention_mask: int or bool [B, T], 0 at padding; None: no padding.
+            segments: int [B, T] of packed rows (see `packing`); None: they are not packed.
+            **pictures: named as in `__call__`; of the rows' prefixes, if packed.
+
+        Returns:
+            [B, S].
+
+        Raises:
+            InputError: as in `__call__`.
+        """
+        given = self._checked(input_ids, **pictures)
+        x, matrix = self._hidden(input_ids, attention_mask, segments, given)
+        if places is not None:
+            x = jnp.take_along_axis(x, places[:, :, None], axis=1)
+        return self.language_model.score(x, targets, matrix, score)
+
     @layers.compiled
     def _forward(self, input_ids, attention_mask, pictures):
+        return self.language_model.logits(*self._hidden(input_ids, attention_mask, None, pictures))
+
+    def _hidden(self, input_ids, attention_mask, segments, pictures):
+        """What the last layer gives [B, T, D]; tied matrix."""
         valid = _valid(input_ids, attention_mask)
         x, matrix = self._embed(input_ids, **pictures)
-        positions, _ = self._positions(input_ids, valid, **pictures)
-        x = self.language_model.run_layers(x, positions, valid)
-        return self.language_model.logits(x, matrix)
+        prefix = valid if segments is None else valid & (segments == 0)
+        positions, following = self._positions(input_ids, prefix, **pictures)
+        if segments is not None:
+            own = following[:, None] + ranks(valid, segments)
+            axes = range(2, positions.ndim)
+            positions = jnp.where(
+                jnp.expand_dims(prefix, axes), positions, jnp.expand_dims(own, axes)
+            )
+        return self.language_model.run_layers(x, positions, valid, segments), matrix
 
     @layers.compiled
     def _decode(self, input_ids, attention_mask, cache, pictures):

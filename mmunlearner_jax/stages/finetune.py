@@ -41,10 +41,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             at.batches(
                 pictures,
                 batch_size=options.picture_batch,
+                pack=options.pack,
                 augment=Jitter(**options.jitter) if options.jitter else None,
             )
         ),
-        "text": iter(at.batches(text, batch_size=options.text_batch)),
+        "text": iter(at.batches(text, batch_size=options.text_batch, pack=options.pack)),
     }
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)

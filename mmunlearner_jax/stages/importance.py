@@ -42,7 +42,13 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
     for name, samples in sets(at, options.examples).items():
-        batches = at.batches(samples, batch_size=options.batch_size, shuffle=False, repeat=False)
+        batches = at.batches(
+            samples,
+            batch_size=options.batch_size,
+            pack=options.pack,
+            shuffle=False,
+            repeat=False,
+        )
         data = {"data": iter(batches)}
         sums = jax.tree.map(jax.numpy.copy, zero)
         folder = workdir / "checkpoints/importance" / name

@@ -53,15 +53,22 @@ class Setup:
     seed: int
 
     def batches(
-        self, samples: list[Sample], *, batch_size: int, stream: int = 0, **options: Any
+        self,
+        samples: list[Sample],
+        *,
+        batch_size: int,
+        pack: int,
+        stream: int = 0,
+        **options: Any,
     ) -> Batches:
         """Batches of this process's share; `stream` tells apart what is shuffled separately."""
         return Batches(
             samples,
             self.encoder,
             batch_size=batch_size,
+            pack=pack,
             seed=self.seed + stream,
-            rows=process_rows(self.mesh, batch_size),
+            rows=process_rows(self.mesh, batch_size // pack),
             **options,
         )
 

@@ -1,6 +1,7 @@
 """Stage `unlearn`: masked ascent on the forget set, alternating with descent on the retain set."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Unlearner:
         self._looked_at = at.batches(
             at.drawn(self._forget_set, options.stop_examples),
             batch_size=options.forget_batch,
+            pack=options.pack,
             shuffle=False,
             repeat=False,
         )
@@ -95,13 +97,10 @@ class Unlearner:
         """
         at, options = self._at, self._config.unlearn
         text_people = at.bench.everyone if forget_text else at.retain
-        forget = at.batches(self._forget_set, stream=1, batch_size=options.forget_batch)
-        pictures = at.batches(
-            at.bench.training(at.retain), stream=2, batch_size=options.retain_batch
-        )
-        text = at.batches(
-            at.bench.text_training(text_people), stream=3, batch_size=options.text_batch
-        )
+        make = functools.partial(at.batches, pack=options.pack)
+        forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
+        pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
+        text = make(at.bench.text_training(text_people), stream=3, batch_size=options.text_batch)
         if options.epochs:
             schedule = published_schedule(len(forget), len(pictures), options.epochs)
         else:

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
+from mmunlearner_jax.models.packing import IGNORE, answer_places
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
-    IGNORE,
     Batch,
     Params,
-    answer_logits,
     answer_nll,
     example_mean,
     token_mean,
@@ -67,27 +66,32 @@ def accumulator(
 ) -> Callable[[FisherSums, Params, Batch], FisherSums]:
     """The jitted step `(sums, params, batch) -> sums`; `sums` is donated.
 
-    A batch is a dict of `input_ids`, `attention_mask`, `labels` [B, T] and the model's arrays of
-    pictures, of its `group_pictures`. Rows without a supervised token add nothing and are not
-    counted.
+    A batch is a dict as `losses.answer_scores` takes it, its pictures as `group_pictures` of the
+    model gives them. Rows without a supervised token add nothing and are not counted.
+
+    Raises:
+        ValueError: `fisher` is neither; or, from the step, examples that are squared one by one
+            share rows.
     """
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
 
-    def answers(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return answer_nll(answer_logits(graphdef, params, batch), batch["labels"])
-
     def by_example(sums: Params, params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+        if "segments" in batch:
+            raise ValueError(
+                "fisher='example' squares row by row: give batches that are not packed"
+            )
+
         def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
             sums, nothing = keep(sums)
-            nll, tokens = answers(probe(params, sums), batch)
+            nll, tokens = answer_nll(graphdef, probe(params, sums), batch)
             return jnp.sum(example_mean(nll, tokens)) + nothing, jnp.sum(tokens > 0)
 
         return jax.grad(loss, has_aux=True)(sums)
 
     def by_batch(sums: Params, params: Params, batch: Batch) -> tuple[Params, jax.Array]:
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
-            nll, tokens = answers(params, batch)
+            nll, tokens = answer_nll(graphdef, params, batch)
             return token_mean(nll, tokens), jnp.any(tokens > 0)
 
         grads, seen = jax.grad(loss, has_aux=True)(params)
@@ -131,5 +135,6 @@ def importance(
         empty = np.flatnonzero((batch["labels"][:, 1:] == IGNORE).all(axis=1))
         if empty.size:
             raise ValueError(f"batch {number}, row {empty[0]}: labels supervise no token")
-        sums = add(sums, params, model.group_pictures(batch))
+        places = {"answer_places": answer_places(batch["labels"])}
+        sums = add(sums, params, model.group_pictures(batch) | places)
     return sums.mean()

@@ -1,63 +1,111 @@
-"""Losses on answers: pure functions of logits and labels.
+"""Losses on answers: pure functions of what the model says of supervised tokens.
 
-Axes: B examples, T tokens, V vocabulary. Labels follow transformers: -100 is not supervised,
-and the logits at position t predict the label at t + 1.
+Axes: B rows, T tokens, S supervised tokens of a row (padded), V vocabulary, C tokens of a chunk.
+Labels follow transformers: -100 is not supervised, and the logits at position t predict the label
+at t + 1. A row is an example, or several that share a picture (`models.packing`); sums and counts
+are then of the row, and `questions` tells its examples apart.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-IGNORE = -100
+from mmunlearner_jax.models.llama import Score
+from mmunlearner_jax.models.packing import IGNORE, targets
 
 Params = Any
 Batch = Mapping[str, Any]
 
 
-def answer_logits(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Array:
-    """Logits [B, T, V] of a batch: everything in it but `labels` goes into the model."""
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    return nnx.merge(graphdef, params)(**inputs)
+class Scores(NamedTuple):
+    """What a function of the logits says of supervised tokens.
+
+    Attributes:
+        values: [B, S]; they mean nothing where nothing is supervised.
+        supervised: bool [B, S].
+        questions: int [B, S], equal for the tokens of one example of a row.
+    """
+
+    values: jax.Array
+    supervised: jax.Array
+    questions: jax.Array
 
 
-def answer_nll(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Negative log-likelihood of every example's supervised tokens.
+def answer_scores(graphdef: nnx.GraphDef, params: Params, batch: Batch, score: Score) -> Scores:
+    """Runs the model on a batch, and the head on its supervised tokens.
 
     Args:
-        logits: [B, T, V].
-        labels: int [B, T], -100 where not supervised.
+        graphdef: of the model.
+        params: of the model.
+        batch: `labels` [B, T], maybe `answer_places` [B, S] (of `packing.answer_places`; without
+            it S is T), and what the model is given: `input_ids`, `attention_mask`, `segments` of
+            packed rows, pictures.
+        score: of float32 logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
+    """
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "answer_places")}
+    places, segments = batch.get("answer_places"), batch.get("segments")
+    wanted = targets(batch["labels"], places)
+    values = nnx.merge(graphdef, params).score(score, wanted, places, **inputs)
+    if segments is None:
+        questions = jnp.zeros_like(wanted)
+    else:
+        questions = segments if places is None else jnp.take_along_axis(segments, places, axis=1)
+    return Scores(values, wanted != IGNORE, questions)
+
+
+def negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Of logits [B, C, V] and targets [B, C]: float32 [B, C], nats; any number at -100."""
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits.astype(jnp.float32), jnp.maximum(targets, 0)
+    )
+
+
+def answer_nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Negative log-likelihood of every row's supervised tokens.
+
+    Args:
+        graphdef: of the model.
+        params: of the model.
+        batch: as in `answer_scores`.
 
     Returns:
         Sum over the supervised tokens [B] float32 (nats), and their number [B] int32.
     """
-    targets = labels[:, 1:]
-    supervised = targets != IGNORE
-    nll = optax.softmax_cross_entropy_with_integer_labels(
-        logits[:, :-1].astype(jnp.float32), jnp.where(supervised, targets, 0)
+    found = answer_scores(graphdef, params, batch, negative_log_likelihood)
+    return (
+        jnp.sum(found.values * found.supervised, axis=1),
+        jnp.sum(found.supervised, axis=1),
     )
-    return jnp.sum(nll * supervised, axis=1), jnp.sum(supervised, axis=1)
 
 
-def exact_answers(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether greedy decoding would give every supervised token of an example.
+def exact_answers(
+    graphdef: nnx.GraphDef, params: Params, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """How many examples' supervised tokens greedy decoding would give, all of them.
 
     Teacher forcing decides it in one pass: if every argmax equals its label, so does decoding.
 
     Args:
-        logits: [B, T, V].
-        labels: int [B, T], -100 where not supervised.
+        graphdef: of the model.
+        params: of the model.
+        batch: as in `answer_scores`.
 
     Returns:
-        bool [B]; rows without a supervised token are False.
+        int32 scalars: so many answers would be given, of so many that there are.
     """
-    targets = labels[:, 1:]
-    supervised = targets != IGNORE
-    right = (jnp.argmax(logits[:, :-1], axis=-1) == targets) | ~supervised
-    return jnp.all(right, axis=1) & jnp.any(supervised, axis=1)
+
+    def right(logits: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.argmax(logits, axis=-1) == targets
+
+    values, supervised, questions = answer_scores(graphdef, params, batch, right)
+    same = (questions[:, :, None] == questions[:, None, :]) & supervised[:, None, :]
+    first = supervised & ~jnp.any(jnp.tril(same, -1), axis=2)
+    given = first & jnp.all(values[:, None, :] | ~same, axis=2)
+    return jnp.sum(given), jnp.sum(first)
 
 
 def token_mean(nll: jax.Array, count: jax.Array) -> jax.Array:

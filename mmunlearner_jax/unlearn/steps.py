@@ -13,14 +13,7 @@ import optax
 from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
-from mmunlearner_jax.unlearn.losses import (
-    IGNORE,
-    Batch,
-    Params,
-    answer_logits,
-    answer_nll,
-    exact_answers,
-)
+from mmunlearner_jax.unlearn.losses import Batch, Params, answer_nll, exact_answers
 
 
 class TrainState(struct.PyTreeNode):
@@ -49,14 +42,14 @@ def mean_answer_loss(graphdef: nnx.GraphDef, params: Params, batches: Sequence[B
     Args:
         graphdef: of the model.
         params: of the model.
-        batches: dicts of `input_ids`, `attention_mask`, `labels` [B, T], maybe `pixel_values`.
+        batches: dicts as `losses.answer_scores` takes them.
 
     Returns:
         float32 scalar, nats per supervised token.
     """
     total, tokens = jnp.zeros(()), jnp.zeros((), jnp.int32)
     for batch in batches:
-        nll, count = answer_nll(answer_logits(graphdef, params, batch), batch["labels"])
+        nll, count = answer_nll(graphdef, params, batch)
         total, tokens = total + jnp.sum(nll), tokens + jnp.sum(count)
     return total / jnp.maximum(tokens, 1)
 
@@ -99,11 +92,4 @@ def exact_counter(
     graphdef: nnx.GraphDef,
 ) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
     """Jitted `(params, batch) -> (right, answers)`: how many answers greedy decoding would give."""
-
-    @jax.jit
-    def count(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        right = exact_answers(answer_logits(graphdef, params, batch), batch["labels"])
-        answered = jnp.any(batch["labels"][:, 1:] != IGNORE, axis=1)
-        return jnp.sum(right), jnp.sum(answered)
-
-    return count
+    return jax.jit(functools.partial(exact_answers, graphdef))
