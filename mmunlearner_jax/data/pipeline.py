@@ -12,6 +12,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 
 LENGTH_MULTIPLE = 8
+_FOREVER = 2**32  # passes: a length that Grain can still divide into batches of one row
 
 
 class Jitter(grain.transforms.RandomMap):
@@ -143,7 +144,7 @@ class Batches:
         if shuffle:
             order = order.shuffle()
         if repeat:
-            order = order.repeat()
+            order = order.repeat(_FOREVER)
         self._batches = order.batch(self.batch_rows).random_map(self._assemble)
 
     def __len__(self) -> int:
