@@ -129,6 +129,12 @@ class Batches:
         self._prefixes = np.array([self._prefix(example["input_ids"]) for example in examples])
         self._image_tokens = np.array([encoder.image_tokens(sample.image) for sample in samples])
         self.rows = share(samples, lengths, self._prefixes, pack=pack, seed=seed)
+        if len(samples) < len(self.rows) * pack / 2:
+            mean = len(samples) / len(self.rows)
+            raise InputError(
+                f"pack: pictures have only {mean:.1f} samples for a row of {pack}: batches would be"
+                f" as much smaller; give pack={round(mean)}"
+            )
         longest = max(row.length for row in self.rows)
         self.buckets = sorted(buckets) or [_rounded(longest)]
         if longest > self.buckets[-1]:

@@ -114,5 +114,7 @@ def test_batches_of_one_row_go_on_for_ever(pictures, encoder):
 def test_mistakes_are_named(pictures, processor, encoder):
     with pytest.raises(InputError, match="pack: 3 samples a row; give a divisor of 4"):
         Batches(pictures, encoder, batch_size=4, pack=3, seed=0)
+    with pytest.raises(InputError, match="only 1.0 samples for a row of 4.*; give pack=1"):
+        Batches(pictures[::28], encoder, batch_size=4, pack=4, seed=0)
     with pytest.raises(InputError, match="labels='full' supervises; give pack=1"):
         Batches(pictures, Encoder(processor, labels="full"), batch_size=4, pack=2, seed=0)
