@@ -269,7 +269,7 @@ class Llava(VisionLanguageModel):
             features = self.image_features(pixel_values)
             return self._merged(input_ids, x, features), matrix
         # Pictures in batch order know no rows: the batch is merged as if it were one long row.
-        if squares.is_probed(self.multi_modal_projector.linear_1.kernel.get_value()):
+        if squares.any_probed(nnx.state(self)):
             raise InputError("pixel_values: per-example squares need group_pictures(batch)")
         features = self.image_features(pixel_values[None])
         merged = self._merged(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)

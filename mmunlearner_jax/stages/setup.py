@@ -1,6 +1,7 @@
 """What most stages begin with: the mesh, the vanilla model, its processor and the benchmark."""
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
-from mmunlearner_jax.weights.io import from_pretrained
+from mmunlearner_jax.weights.io import from_pretrained, in_groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Setup:
         bench: the benchmark's reader.
         forget: name of the forget split, e.g. `forget_10`.
         retain: name of its complement, e.g. `retain_90`.
+        seed: of everything drawn.
+        frozen_groups: module groups of `config.model.frozen`.
     """
 
     mesh: jax.sharding.Mesh
@@ -51,6 +54,23 @@ class Setup:
     forget: str
     retain: str
     seed: int
+    frozen_groups: tuple[str, ...]
+
+    def apart(self, tree: nnx.State) -> tuple[nnx.State, nnx.State]:
+        """What a tree like the parameters says of the frozen ones, and of those that move."""
+        still = in_groups(self.model.config.model_type, self.frozen_groups)
+        frozen, moving = nnx.split_state(tree, still, ...)
+        return frozen, moving
+
+    @functools.cached_property
+    def frozen(self) -> nnx.State:
+        """The parameters that no step moves, and that are not measured."""
+        return self.apart(self.params)[0]
+
+    @functools.cached_property
+    def moving(self) -> nnx.State:
+        """The parameters that steps move and importances measure."""
+        return self.apart(self.params)[1]
 
     def batches(
         self,
@@ -127,7 +147,18 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     if counts:
         told.write_text(counts)
     tell_shardings(params, mesh, workdir)
-    return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)
+    return Setup(
+        mesh,
+        model,
+        graphdef,
+        params,
+        encoder,
+        bench,
+        forget,
+        retain,
+        config.seed,
+        tuple(config.model.frozen),
+    )
 
 
 def picture_sizes(config: ConfigDict) -> dict[str, Any]:
