@@ -92,6 +92,8 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Ite
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
     pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", ()), default=0))
+    if "vision" in config.model.frozen:
+        pictures = _seen(graphdef, params, pictures)
     batch = functools.partial(_batch, pictures, mesh, config.plan)
     still = in_groups(sizes.model_type, config.model.frozen)
     frozen, moving = nnx.split_state(params, still, ...)
@@ -190,6 +192,16 @@ def _batch(
         for name, x in pictures.items():
             batch[name] = jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=by_row)
     return batch
+
+
+def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """What an example has of a picture that the vision tower need not see again."""
+    rows = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in pictures.items()}
+    seen = jax.eval_shape(
+        lambda params, rows: nnx.merge(graphdef, params).vision_features(**rows), params, rows
+    )
+    kept = {name: x for name, x in pictures.items() if name != "pixel_values"}
+    return kept | {"vision_features": jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)}
 
 
 def _optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.check import flatten
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
+from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.pipeline import Batches
+from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
@@ -43,6 +44,7 @@ class Setup:
         retain: name of its complement, e.g. `retain_90`.
         seed: of everything drawn.
         frozen_groups: module groups of `config.model.frozen`.
+        workdir: of the run.
     """
 
     mesh: jax.sharding.Mesh
@@ -55,6 +57,7 @@ class Setup:
     retain: str
     seed: int
     frozen_groups: tuple[str, ...]
+    workdir: Path
 
     def apart(self, tree: nnx.State) -> tuple[nnx.State, nnx.State]:
         """What a tree like the parameters says of the frozen ones, and of those that move."""
@@ -72,6 +75,13 @@ class Setup:
         """The parameters that steps move and importances measure."""
         return self.apart(self.params)[1]
 
+    @functools.cached_property
+    def features(self) -> Features | None:
+        """Of pictures, where vision is frozen."""
+        if "vision" not in self.frozen_groups:
+            return None
+        return Features(self.workdir / "features", self.model, self.encoder, self.mesh)
+
     def batches(
         self,
         samples: list[Sample],
@@ -79,18 +89,29 @@ class Setup:
         batch_size: int,
         pack: int,
         stream: int = 0,
+        augment: Jitter | None = None,
         **options: Any,
     ) -> Batches:
-        """Batches of this process's share; `stream` tells apart what is shuffled separately."""
-        return Batches(
+        """Batches of this process's share; `stream` tells apart what is shuffled separately.
+
+        Where vision is frozen they hold features of the pictures, unless these are augmented: what
+        is changed each time must be seen each time.
+        """
+        features = self.features if augment is None else None
+        batches = Batches(
             samples,
             self.encoder,
             batch_size=batch_size,
             pack=pack,
             seed=self.seed + stream,
             rows=process_rows(self.mesh, batch_size // pack),
+            augment=augment,
+            features=features,
             **options,
         )
+        if features is not None:
+            features.add(sample.image for sample in samples if sample.image is not None)
+        return batches
 
     def drawn(self, samples: list[Sample], at_most: int) -> list[Sample]:
         """So many of the samples, drawn by the seed; 0: all of them."""
@@ -158,6 +179,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         retain,
         config.seed,
         tuple(config.model.frozen),
+        workdir,
     )
 
 
@@ -175,6 +197,7 @@ def answerer(config: ConfigDict, at: Setup) -> Answerer:
         at.mesh,
         protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type),
         positions=at.model.config.text.max_position_embeddings,
+        features=at.features,
         **config.evaluate.decode,
     )
 
