@@ -30,6 +30,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             param_dtype="float32",  # master weights (D-09)
             compute_dtype="bfloat16",
             remat="full",
+            frozen=(),  # module groups that no step moves: vision, projector, language
             attention="xla",  # or "splash" (TPU), "cudnn" (GPU)
         )
     )

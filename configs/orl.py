@@ -36,6 +36,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             param_dtype="float32",
             compute_dtype="float32",
             remat="dots",
+            frozen=(),  # module groups that no step moves: vision, projector, language
             attention="xla",
         )
     )

@@ -57,11 +57,13 @@ ABOVE_ZERO = (
     "unlearn.alpha",
 )
 ALL_BY_ZERO = ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person")
+GROUPS = ("vision", "projector", "language")
 NAMES = {
     "stages": (
         *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "controls"),
         *("export", "report", "rescore"),
     ),
+    "model.frozen": GROUPS,
     "controls": ("no_forget_text", "random_mask", "no_mask", "ga"),
 }
 
@@ -115,6 +117,8 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key, known in NAMES.items():
         if unknown := [name for name in values.get(key, ()) if name not in known]:
             refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
+    if set(values.get("model.frozen", ())) == set(GROUPS):
+        refuse("model.frozen", "fewer groups: nothing would move")
     if values.get("evaluate.shots") and values["evaluate.protocol"] == "plain":
         refuse("evaluate.shots", "0, or the protocol 'strict' or 'released'")
     for key in ALL_BY_ZERO:

@@ -1,7 +1,7 @@
 """Pictures between a processor and a model: single while they are kept and changed, then packed.
 
 Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, P patches of a
-row, K numbers of one patch.
+row, K numbers of one patch, F patches of a picture, D vision features.
 """
 
 import math
@@ -48,6 +48,26 @@ class Pictures(Protocol):
         """
         ...
 
+    def pack_features(
+        self, rows: Sequence[Sequence[np.ndarray]], tokens: int
+    ) -> dict[str, np.ndarray]:
+        """Makes the model's arrays, as `pack` does, of features that `unpack_features` gave."""
+        ...
+
+    def unpack_features(
+        self, features: np.ndarray, pictures: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Takes apart what the vision tower makes of packed rows of one picture each.
+
+        Args:
+            features: [B, ...], of `vision_features` of the model.
+            pictures: [C, H, W], those of the first rows.
+
+        Returns:
+            Features [..., D] of each.
+        """
+        ...
+
 
 class OneSize:
     """LLaVA's pictures: all are squeezed or cropped to one size.
@@ -70,6 +90,18 @@ class OneSize:
     def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
         """`pixel_values` float32 [B, I, C, H, W]; a size of its own for `tokens` is not needed."""
         return {"pixel_values": np.stack([np.stack(row) for row in rows])}
+
+    def pack_features(
+        self, rows: Sequence[Sequence[np.ndarray]], tokens: int
+    ) -> dict[str, np.ndarray]:
+        """`vision_features` [B, I, F, D]."""
+        return {"vision_features": np.stack([np.stack(row) for row in rows])}
+
+    def unpack_features(
+        self, features: np.ndarray, pictures: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """[F, D] of each."""
+        return list(features[: len(pictures), 0])
 
 
 class AnySize:
@@ -122,9 +154,36 @@ class AnySize:
             for row in rows
             for pixels in row
         ]
+        patches, places = self._packed(cut, rows, tokens)
+        return {"pixel_values": patches, "image_grid_thw": places}
+
+    def pack_features(
+        self, rows: Sequence[Sequence[np.ndarray]], tokens: int
+    ) -> dict[str, np.ndarray]:
+        """`vision_features` [B, P, D] and `image_grid_thw` int32 [B, I, 3]."""
+        cut = [
+            (seen.reshape(-1, seen.shape[-1]), *(side * self._merge for side in seen.shape[:2]))
+            for row in rows
+            for seen in row
+        ]
+        patches, places = self._packed(cut, rows, tokens)
+        return {"vision_features": patches, "image_grid_thw": places}
+
+    def unpack_features(
+        self, features: np.ndarray, pictures: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """[height in tokens, width in tokens, patches of a token, D] of each."""
+        side = self._processor.patch_size * self._merge
+        found = []
+        for row, pixels in zip(features, pictures, strict=False):
+            high, wide = (size // side for size in pixels.shape[1:])
+            found.append(row[: high * wide * self._unit].reshape(high, wide, self._unit, -1))
+        return found
+
+    def _packed(self, cut, rows, tokens):
+        """Patches, height and width of every picture, in rows: [B, P, ...], grids [B, I, 3]."""
         places = np.array([(1, high, wide) for _, high, wide in cut])
         room = grids.room([tokens * self._unit], self._merge, self._budgets)
         counts = np.array([len(row) for row in rows])
         patches = np.concatenate([patches for patches, _, _ in cut])
-        pixels, places = grids.pack(patches, places, counts, self._merge, (room,))
-        return {"pixel_values": pixels, "image_grid_thw": places}
+        return grids.pack(patches, places, counts, self._merge, (room,))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 
+from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.rows import Row, share
 from mmunlearner_jax.data.samples import Sample
@@ -81,6 +82,8 @@ class Batches:
         buckets: Lengths T that a batch may have: the smallest that holds its rows. By default one,
             the longest row's rounded up to a multiple of 8.
         augment: How every picture is changed each time it is taken.
+        features: Of the pictures, which the batches then hold in place of the pixels; they must
+            have been added before the first batch is taken.
 
     Attributes:
         filled: The fraction of the rows' tokens that is no padding, over one pass.
@@ -105,6 +108,7 @@ class Batches:
         rows: slice = slice(None),  # noqa: B008
         buckets: Sequence[int] = (),
         augment: Jitter | None = None,
+        features: Features | None = None,
     ):
         if not samples:
             raise InputError("samples: none to make batches of; give at least one")
@@ -120,7 +124,9 @@ class Batches:
         self.encoder = encoder
         self.pack = pack
         self.batch_rows = batch_size // pack
-        self.augment = augment
+        if augment is not None and features is not None:
+            raise InputError("features: of pictures that augment changes each time; give one")
+        self.augment, self.features = augment, features
         self._own = range(self.batch_rows)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
         examples = [encoder.encode(sample) for sample in samples]
@@ -183,38 +189,47 @@ class Batches:
         }
         if self.pack > 1:
             batch["segments"] = np.zeros(shape, np.int32)
-        pictures = []
+        images = []
         for place, position in enumerate(self._own):
             filling = position >= len(chosen)
             row = chosen[0 if filling else position]
-            picture = self._fill({name: array[place] for name, array in batch.items()}, row)
+            self._fill({name: array[place] for name, array in batch.items()}, row)
             if filling:
                 batch["labels"][place] = IGNORE
-            if picture is not None:
-                if self.augment is not None:
-                    own = np.random.default_rng(seeds[position])
-                    picture = self.augment.random_map(picture, own)
-                pictures.append([picture])
+            images.append(self.samples[row.samples[0]].image)
         batch["answer_places"] = answer_places(batch["labels"], self._answers)
-        if pictures:
-            most = max(self._image_tokens[list(row.samples)].max() for row in chosen)
-            batch |= self.encoder.pictures.pack(pictures, int(most))
+        if images[0] is not None:
+            most = int(max(self._image_tokens[list(row.samples)].max() for row in chosen))
+            batch |= self._pictures(images, most, seeds[self._own])
         return batch
 
-    def _fill(self, arrays: dict[str, np.ndarray], row: Row) -> np.ndarray | None:
-        """Writes a row's samples one behind the other, what they share once; gives the picture."""
-        end, picture = 0, None
+    def _pictures(
+        self, images: list[bytes], tokens: int, seeds: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The model's arrays of the encoded pictures of this process's rows, one each."""
+        if self.features is not None:
+            return self.features.pack([[image] for image in images], tokens)
+        pictures = self.encoder.pixels(images)
+        if self.augment is not None:
+            pictures = [
+                self.augment.random_map(picture, np.random.default_rng(seed))
+                for picture, seed in zip(pictures, seeds, strict=True)
+            ]
+        return self.encoder.pictures.pack([[picture] for picture in pictures], tokens)
+
+    def _fill(self, arrays: dict[str, np.ndarray], row: Row) -> None:
+        """Writes a row's samples one behind the other, what they share once."""
+        end = 0
         for number, sample in enumerate(row.samples, 1):
-            example = self.encoder.encode(self.samples[sample])
-            picture = example.get("picture")
+            asked, image_tokens = self.samples[sample], int(self._image_tokens[sample])
+            tokens = self.encoder.tokens(asked.question, asked.answer, image_tokens)
             skipped = self._prefixes[sample] if end else 0
-            begin, end = end, end + len(example["input_ids"]) - skipped
-            for name in ("input_ids", "labels"):
-                arrays[name][begin:end] = example[name][skipped:]
+            begin, end = end, end + len(tokens.input_ids) - skipped
+            for name, ids in tokens._asdict().items():
+                arrays[name][begin:end] = ids[skipped:]
             if "segments" in arrays:
                 arrays["segments"][begin + (self._prefixes[sample] - skipped) : end] = number
         arrays["attention_mask"][:end] = 1
-        return picture
 
 
 def _rounded(length: int) -> int:

@@ -110,6 +110,10 @@ class Encoder:
         """Returns float32 [C, H, W] of each encoded picture."""
         return [self.image(image)[0] for image in images]
 
+    def pack(self, rows: Sequence[Sequence[bytes]], tokens: int) -> dict[str, np.ndarray]:
+        """Returns the model's arrays of encoded pictures; see `Pictures.pack`."""
+        return self.pictures.pack([self.pixels(row) for row in rows], tokens)
+
     def image_tokens(self, image: bytes | None) -> int:
         """Returns how many tokens of the sequence stand for the picture."""
         return 0 if image is None else self.image(image)[1]

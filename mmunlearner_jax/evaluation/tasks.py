@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
@@ -69,6 +70,7 @@ class Answerer:
         positions: int,
         batch_size: int,
         max_new_tokens: int,
+        features: Features | None = None,
     ):
         """Builds the programs.
 
@@ -80,10 +82,11 @@ class Answerer:
             positions: of the model, which a prompt and what follows it must not exceed.
             batch_size: questions answered at once; the last batch is filled with repetitions.
             max_new_tokens: the longest answer; options must fit behind its words.
+            features: of pictures, where the vision tower is frozen; None: it sees them each time.
         """
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
-        self._positions = positions
+        self._positions, self._features = positions, features
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
@@ -111,6 +114,8 @@ class Answerer:
         items = [self._item(question) for question in questions]
         for item in items:
             self._check_length(item, split)
+        if self._features is not None:
+            self._features.add(image for item in items for image in item.prompt.images)
         records: list[dict[str, Any]] = [{}] * len(items)
         with tqdm(
             total=len(items),
@@ -197,8 +202,9 @@ class Answerer:
         length = rounded(max(len(prompt.beginning) for prompt in prompts))
         shared = padded([prompts[n].beginning for n in batch.beginnings], length, self._pad_id)
         image = self._encoder.processor.image_token_id
-        shared |= self._encoder.pictures.pack(
-            [self._encoder.pixels(prompts[n].images) for n in batch.beginnings],
+        pictures = self._encoder if self._features is None else self._features
+        shared |= pictures.pack(
+            [prompts[n].images for n in batch.beginnings],
             max(prompt.beginning.count(image) for prompt in prompts),
         )
         rows = self._put({"of": batch.of})["of"]

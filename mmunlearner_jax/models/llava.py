@@ -234,12 +234,14 @@ class Llava(VisionLanguageModel):
         pictures = self._checked(input_ids, pixel_values)
         return self._forward(input_ids, attention_mask, pictures)
 
+    def vision_features(self, pixel_values: jax.Array) -> jax.Array:
+        """[B, I, F, vision features] of pictures [B, I, C, height, width]."""
+        features = self.vision_tower(pixel_values)
+        return features[..., 1:, :] if self.config.feature_select == "default" else features
+
     def image_features(self, pixel_values: jax.Array) -> jax.Array:
         """Projected features [B, I, F, D] of pictures [B, I, C, height, width]."""
-        features = self.vision_tower(pixel_values)
-        if self.config.feature_select == "default":
-            features = features[..., 1:, :]
-        return squares.run(self.multi_modal_projector, features)
+        return squares.run(self.multi_modal_projector, self.vision_features(pixel_values))
 
     def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Makes `pixel_values` [N, C, height, width] [B, I, C, height, width] of a host batch.
@@ -261,15 +263,18 @@ class Llava(VisionLanguageModel):
         grouped[np.arange(counts.max()) < counts[:, None]] = pictures
         return {**batch, "pixel_values": grouped}
 
-    def _embed(self, input_ids, pixel_values=None):
+    def _embed(self, input_ids, pixel_values=None, vision_features=None):
         x, matrix = self.language_model.embed(input_ids)
+        if vision_features is not None:
+            features = squares.run(self.multi_modal_projector, vision_features)
+            return self._merged(input_ids, x, features), matrix
         if pixel_values is None:
             return x, matrix
         if pixel_values.ndim == 5:
             features = self.image_features(pixel_values)
             return self._merged(input_ids, x, features), matrix
         # Pictures in batch order know no rows: the batch is merged as if it were one long row.
-        if squares.is_probed(self.multi_modal_projector.linear_1.kernel.get_value()):
+        if squares.any_probed(nnx.state(self)):
             raise InputError("pixel_values: per-example squares need group_pictures(batch)")
         features = self.image_features(pixel_values[None])
         merged = self._merged(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)
@@ -279,14 +284,22 @@ class Llava(VisionLanguageModel):
         features = features.reshape(len(features), -1, features.shape[-1])
         return merge(x, features, input_ids == self.config.image_token_id)
 
-    def _checked(self, input_ids, pixel_values=None):
-        self._check_pictures(input_ids, pixel_values)
-        return {} if pixel_values is None else {"pixel_values": pixel_values}
+    def _checked(self, input_ids, pixel_values=None, vision_features=None):
+        self._check_pictures(input_ids, pixel_values, vision_features)
+        given = {"pixel_values": pixel_values, "vision_features": vision_features}
+        return {name: x for name, x in given.items() if x is not None}
 
-    def _check_pictures(self, input_ids, pixel_values):
+    def _check_pictures(self, input_ids, pixel_values, vision_features=None):
         """Refuses pictures that do not belong to the image tokens, wherever values are at hand."""
         vision, each = self.config.vision, self.config.tokens_per_image
-        if pixel_values is not None:
+        if vision_features is not None:
+            wanted = (each, vision.hidden_size)
+            if vision_features.ndim != 4 or vision_features.shape[-2:] != wanted:
+                raise InputError(
+                    f"vision_features: shape {vision_features.shape} must be"
+                    f" [examples, pictures, *{wanted}]"
+                )
+        elif pixel_values is not None:
             wanted = (vision.num_channels, vision.image_size, vision.image_size)
             if pixel_values.ndim not in (4, 5) or pixel_values.shape[-3:] != wanted:
                 raise InputError(
@@ -296,15 +309,16 @@ class Llava(VisionLanguageModel):
         if isinstance(input_ids, Tracer):
             return
         tokens = np.sum(np.asarray(input_ids) == self.config.image_token_id, axis=1)
-        if pixel_values is None or pixel_values.ndim == 4:
-            pictures = 0 if pixel_values is None else len(pixel_values)
+        grouped = pixel_values if vision_features is None else vision_features
+        if grouped is None or (grouped is pixel_values and grouped.ndim == 4):
+            pictures = 0 if grouped is None else len(grouped)
             if tokens.sum() != pictures * each:
                 raise InputError(
                     f"input_ids hold {tokens.sum()} image tokens, but {pictures} pictures need"
                     f" {pictures * each} ({each} each)"
                 )
-        elif np.any(tokens % each) or tokens.max() > pixel_values.shape[1] * each:
+        elif np.any(tokens % each) or tokens.max() > grouped.shape[1] * each:
             raise InputError(
                 f"input_ids hold {tokens.tolist()} image tokens per row; each must be a multiple"
-                f" of {each}, at most {pixel_values.shape[1] * each}"
+                f" of {each}, at most {grouped.shape[1] * each}"
             )

@@ -185,9 +185,13 @@ class Qwen2VL(VisionLanguageModel):
         pictures = self._checked(input_ids, pixel_values, image_grid_thw)
         return self._forward(input_ids, attention_mask, pictures)
 
+    def vision_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
+        """[B, P, vision features] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
+        return self.visual(pixel_values, image_grid_thw)
+
     def image_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
         """Merged features [B, F, D] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
-        return squares.run(self.merger, self.visual(pixel_values, image_grid_thw))
+        return squares.run(self.merger, self.vision_features(pixel_values, image_grid_thw))
 
     def group_pictures(
         self, batch: Mapping[str, Any], budgets: Sequence[int] = ()
@@ -212,23 +216,46 @@ class Qwen2VL(VisionLanguageModel):
         pictures = batch.get("pixel_values"), batch.get("image_grid_thw")
         return batch | self._grouped(batch["input_ids"], *pictures, budgets)
 
-    def _embed(self, input_ids, pixel_values=None, image_grid_thw=None):
+    def _embed(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None):
         x, matrix = self.language_model.embed(input_ids)
-        if pixel_values is None or image_grid_thw is None:
+        if vision_features is not None:
+            features = squares.run(self.merger, vision_features)
+        elif pixel_values is not None and image_grid_thw is not None:
+            features = self.image_features(pixel_values, image_grid_thw)
+        else:
             return x, matrix
-        features = self.image_features(pixel_values, image_grid_thw)
         return merge(x, features, input_ids == self.config.image_token_id), matrix
 
-    def _positions(self, input_ids, valid, pixel_values=None, image_grid_thw=None):
+    def _positions(self, input_ids, valid, image_grid_thw=None, **features):
         if image_grid_thw is None:
             return super()._positions(input_ids, valid)
         here = input_ids == self.config.image_token_id
         return grids.rope_index(here, valid, image_grid_thw, self.config.vision.spatial_merge_size)
 
-    def _checked(self, input_ids, pixel_values=None, image_grid_thw=None):
+    def _checked(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None):
+        if vision_features is not None:
+            return self._seen(input_ids, image_grid_thw, vision_features)
         if not any(isinstance(x, Tracer) for x in (input_ids, pixel_values, image_grid_thw)):
             return self._grouped(input_ids, pixel_values, image_grid_thw, ())
         return self._shaped(pixel_values, image_grid_thw, 3)
+
+    def _seen(self, input_ids, image_grid_thw, vision_features):
+        """Pictures that the tower has seen, checked."""
+        vision = self.config.vision
+        if (
+            image_grid_thw is None
+            or (image_grid_thw.ndim, image_grid_thw.shape[-1]) != (3, 3)
+            or (vision_features.ndim, vision_features.shape[-1]) != (3, vision.embed_dim)
+        ):
+            shape = None if image_grid_thw is None else image_grid_thw.shape
+            raise InputError(
+                f"vision_features and image_grid_thw: shapes {vision_features.shape} and {shape}"
+                f" must be [examples, patches, {vision.embed_dim}] and [examples, pictures, 3]"
+            )
+        if not any(isinstance(x, Tracer) for x in (input_ids, image_grid_thw)):
+            ids = np.asarray(input_ids) == self.config.image_token_id
+            grids.check(ids, np.asarray(image_grid_thw), vision.spatial_merge_size)
+        return {"image_grid_thw": image_grid_thw, "vision_features": vision_features}
 
     def _grouped(self, input_ids, pixel_values, image_grid_thw, budgets):
         """Pictures in their rows, checked; {} if there are none."""

@@ -126,6 +126,16 @@ class VisionLanguageModel(nnx.Module):
         """
         raise NotImplementedError
 
+    def vision_features(self, **pictures: jax.Array) -> jax.Array:
+        """What the vision tower gives, and the rest of the model starts from.
+
+        `score` and `decode` take it as `vision_features` in place of `pixel_values`.
+
+        Args:
+            **pictures: of `group_pictures`, named as in `__call__`.
+        """
+        raise NotImplementedError
+
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` examples of at most `length` tokens, padding included."""
         text = self.config.text

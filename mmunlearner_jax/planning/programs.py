@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -22,6 +23,7 @@ from mmunlearner_jax.stages.unlearn import optimizers
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.schedule import Schedule, published_schedule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.weights.io import in_groups
 
 STAGES = ("importance", "unlearn", "evaluate")
 CANDIDATES = 4  # options of a multiple-choice question
@@ -90,29 +92,35 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Ite
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
     pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", ()), default=0))
+    if "vision" in config.model.frozen:
+        pictures = _seen(graphdef, params, pictures)
     batch = functools.partial(_batch, pictures, mesh, config.plan)
+    still = in_groups(sizes.model_type, config.model.frozen)
+    frozen, moving = nnx.split_state(params, still, ...)
     if stage == "importance":
-        yield from _importance(config, graphdef, params, batch)
+        yield from _importance(config, graphdef, frozen, moving, batch)
     elif stage == "unlearn":
-        yield from _unlearn(config, graphdef, params, batch)
+        yield from _unlearn(config, graphdef, frozen, moving, batch)
     else:
         yield from _evaluate(config, mesh, graphdef, params, batch)
 
 
-def _importance(config, graphdef, params, batch):
+def _importance(config, graphdef, frozen, params, batch):
     options, plan = config.importance, config.plan
     add = accumulator(graphdef, fisher=options.fisher)
+    whole = nnx.merge_state(params, frozen)
     sums = FisherSums(_like(params, "float32"), _scalar(params, "float32"))
     rows = options.batch_size
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
         inputs = batch(rows, pictured=name == "picture batch")
         times = sum(_ceil(min(plan[s], options.examples or plan[s]), rows) for s in sets)
-        yield Program("importance", name, add, (sums, params, inputs), times, params)
+        yield Program("importance", name, add, (sums, params, inputs, frozen), times, whole)
 
 
-def _unlearn(config, graphdef, params, batch):
+def _unlearn(config, graphdef, frozen, params, batch):
     options, plan = config.unlearn, config.plan
     descend, ascend = optimizers(options)
+    whole = nnx.merge_state(params, frozen)
     states = tuple(_optimizer_state(descend, params) for _ in range(options.optimizers))
     state = TrainState(params, states)
     forget_batches = _ceil(plan.forget, options.forget_batch)
@@ -127,17 +135,17 @@ def _unlearn(config, graphdef, params, batch):
         "unlearn",
         "forget step",
         ascent_step(graphdef, ascend),
-        (state, forget, _like(params, "bool")),
+        (state, forget, _like(params, "bool"), frozen),
         schedule.forget_steps(schedule.iterations),
-        params,
+        whole,
     )
     yield Program(
         "unlearn",
         "retain step",
         descent_step(graphdef, descend),
-        (state, retain),
+        (state, retain, frozen),
         schedule.iterations,
-        params,
+        whole,
     )
 
 
@@ -184,6 +192,16 @@ def _batch(
         for name, x in pictures.items():
             batch[name] = jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=by_row)
     return batch
+
+
+def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """What an example has of a picture that the vision tower need not see again."""
+    rows = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in pictures.items()}
+    seen = jax.eval_shape(
+        lambda params, rows: nnx.merge(graphdef, params).vision_features(**rows), params, rows
+    )
+    kept = {name: x for name, x in pictures.items() if name != "pixel_values"}
+    return kept | {"vision_features": jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)}
 
 
 def _optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:

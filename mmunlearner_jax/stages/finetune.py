@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         optax.clip_by_global_norm(options.clip),
         optax.adamw(schedule, weight_decay=options.weight_decay),
     )
-    state = TrainState.create(at.params, optimizer)
+    state = TrainState.create(at.moving, optimizer)
     step = descent_step(at.graphdef, optimizer)
     pictures, text = lessons(at, options.retain_only)
     data = {
@@ -53,10 +53,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             workdir, "finetune", total=options.steps, start=start, saved=config.checkpoint_every
         ) as metrics:
             for i in range(start + 1, options.steps + 1):
-                state, loss = step(state, [put_batch(next(it), at.mesh) for it in data.values()])
+                batches = [put_batch(next(it), at.mesh) for it in data.values()]
+                state, loss = step(state, batches, at.frozen)
                 metrics.write(i, loss=loss)
                 saved.save(i, state, data)
-    save_pretrained(nnx.merge(at.graphdef, state.params), workdir / "vanilla")
+    save_pretrained(nnx.merge(at.graphdef, state.params, at.frozen), workdir / "vanilla")
     return True
 
 

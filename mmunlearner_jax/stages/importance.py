@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "importance").exists():
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    zero = FisherSums.zeros(at.params)
+    zero = FisherSums.zeros(at.moving)
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
     for name, samples in sets(at, options.examples).items():
@@ -56,7 +56,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             sums, start = saved.restore(sums, data)
             with Metrics(workdir, f"importance/{name}", total=len(batches), start=start) as metrics:
                 for i, batch in enumerate(data["data"], start + 1):
-                    sums = add(sums, at.params, put_batch(batch, at.mesh))
+                    sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)
                     metrics.write(i)
                     saved.save(i, sums, data)
         save_tree(partial / name, sums)
@@ -66,5 +66,5 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def load_sums(workdir: Path, name: str, params: object) -> FisherSums:
-    """Reads what this stage wrote for one set, sharded like the parameters."""
+    """Reads what this stage wrote for one set, sharded like the parameters measured."""
     return load_tree(workdir / "importance" / name, FisherSums.zeros(params))

@@ -27,11 +27,11 @@ from mmunlearner_jax.weights.io import leaf_labels, to_hf_names
 
 
 def make_mask(config: ConfigDict, workdir: Path, at: setup.Setup) -> Any:
-    """The mask of this config, from the importances of the workdir."""
+    """The mask of this config, from the importances of the workdir; False where frozen."""
     options = config.importance
-    names, groups = leaf_labels(at.model)
+    names, groups = (at.apart(labels)[1] for labels in leaf_labels(at.model))
     needed = {name for use in options.preserve.values() for name in use}
-    sums = {name: load_sums(workdir, name, at.params) for name in ("forget", *sorted(needed))}
+    sums = {name: load_sums(workdir, name, at.moving) for name in ("forget", *sorted(needed))}
     counts = {name: float(s.count) for name, s in sums.items()}
 
     @jax.jit
@@ -48,7 +48,9 @@ def make_mask(config: ConfigDict, workdir: Path, at: setup.Setup) -> Any:
         return saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
 
     mask = compare({name: s.mean() for name, s in sums.items()})
-    return cover(mask, names, config.mask.cover, uncovered=config.mask.uncovered)
+    mask = cover(mask, names, config.mask.cover, uncovered=config.mask.uncovered)
+    nowhere = jax.tree.map(lambda p: jnp.zeros_like(p, bool), at.frozen)
+    return nnx.merge_state(mask, nowhere)
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:

@@ -1,6 +1,7 @@
 """What most stages begin with: the mesh, the vanilla model, its processor and the benchmark."""
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.check import flatten
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
+from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.pipeline import Batches
+from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
@@ -26,7 +28,7 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
-from mmunlearner_jax.weights.io import from_pretrained
+from mmunlearner_jax.weights.io import from_pretrained, in_groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Setup:
         bench: the benchmark's reader.
         forget: name of the forget split, e.g. `forget_10`.
         retain: name of its complement, e.g. `retain_90`.
+        seed: of everything drawn.
+        frozen_groups: module groups of `config.model.frozen`.
+        workdir: of the run.
     """
 
     mesh: jax.sharding.Mesh
@@ -51,6 +56,31 @@ class Setup:
     forget: str
     retain: str
     seed: int
+    frozen_groups: tuple[str, ...]
+    workdir: Path
+
+    def apart(self, tree: nnx.State) -> tuple[nnx.State, nnx.State]:
+        """What a tree like the parameters says of the frozen ones, and of those that move."""
+        still = in_groups(self.model.config.model_type, self.frozen_groups)
+        frozen, moving = nnx.split_state(tree, still, ...)
+        return frozen, moving
+
+    @functools.cached_property
+    def frozen(self) -> nnx.State:
+        """The parameters that no step moves, and that are not measured."""
+        return self.apart(self.params)[0]
+
+    @functools.cached_property
+    def moving(self) -> nnx.State:
+        """The parameters that steps move and importances measure."""
+        return self.apart(self.params)[1]
+
+    @functools.cached_property
+    def features(self) -> Features | None:
+        """Of pictures, where vision is frozen."""
+        if "vision" not in self.frozen_groups:
+            return None
+        return Features(self.workdir / "features", self.model, self.encoder, self.mesh)
 
     def batches(
         self,
@@ -59,18 +89,29 @@ class Setup:
         batch_size: int,
         pack: int,
         stream: int = 0,
+        augment: Jitter | None = None,
         **options: Any,
     ) -> Batches:
-        """Batches of this process's share; `stream` tells apart what is shuffled separately."""
-        return Batches(
+        """Batches of this process's share; `stream` tells apart what is shuffled separately.
+
+        Where vision is frozen they hold features of the pictures, unless these are augmented: what
+        is changed each time must be seen each time.
+        """
+        features = self.features if augment is None else None
+        batches = Batches(
             samples,
             self.encoder,
             batch_size=batch_size,
             pack=pack,
             seed=self.seed + stream,
             rows=process_rows(self.mesh, batch_size // pack),
+            augment=augment,
+            features=features,
             **options,
         )
+        if features is not None:
+            features.add(sample.image for sample in samples if sample.image is not None)
+        return batches
 
     def drawn(self, samples: list[Sample], at_most: int) -> list[Sample]:
         """So many of the samples, drawn by the seed; 0: all of them."""
@@ -127,7 +168,19 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     if counts:
         told.write_text(counts)
     tell_shardings(params, mesh, workdir)
-    return Setup(mesh, model, graphdef, params, encoder, bench, forget, retain, config.seed)
+    return Setup(
+        mesh,
+        model,
+        graphdef,
+        params,
+        encoder,
+        bench,
+        forget,
+        retain,
+        config.seed,
+        tuple(config.model.frozen),
+        workdir,
+    )
 
 
 def picture_sizes(config: ConfigDict) -> dict[str, Any]:
@@ -144,6 +197,7 @@ def answerer(config: ConfigDict, at: Setup) -> Answerer:
         at.mesh,
         protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type),
         positions=at.model.config.text.max_position_embeddings,
+        features=at.features,
         **config.evaluate.decode,
     )
 

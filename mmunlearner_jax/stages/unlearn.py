@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
@@ -72,7 +73,12 @@ class Unlearner:
         )
 
     def remembered(self, params: Any) -> float:
-        """Fraction of training answers of the forget set that greedy decoding gives exactly."""
+        """Fraction of training answers of the forget set that greedy decoding gives exactly.
+
+        Args:
+            params: those that move.
+        """
+        params = nnx.merge_state(params, self._at.frozen)
         counts = [self._exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
         right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
         return right / answers
@@ -90,7 +96,7 @@ class Unlearner:
 
         Args:
             folder: the workdir.
-            mask: True where ascent may move a weight.
+            mask: True where ascent may move a weight, a tree like all parameters.
             label: name of the checkpoints and of the metrics.
             retain: False for plain gradient ascent.
             forget_text: whether the text questions of the people to forget are retained.
@@ -112,7 +118,8 @@ class Unlearner:
             schedule = Schedule(options.iterations, options.forget_every)
         data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
         # The vanilla parameters stay: the state's own copy is donated to the steps.
-        params = jax.tree.map(jnp.copy, at.params)
+        params = jax.tree.map(jnp.copy, at.moving)
+        mask = at.apart(mask)[1]
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
 
         def batch(name: str) -> dict[str, jax.Array]:
@@ -133,11 +140,11 @@ class Unlearner:
                     row = {}
                     if forgets:
                         state, row["forget_loss"] = self._forget_step(
-                            state, [batch("forget")], mask
+                            state, [batch("forget")], mask, at.frozen
                         )
                     if retain:
                         state, row["retain_loss"] = self._retain_step(
-                            state, [batch("pictures"), batch("text")]
+                            state, [batch("pictures"), batch("text")], at.frozen
                         )
                     done = i + 1
                     if self._stop.due(i):
@@ -145,7 +152,7 @@ class Unlearner:
                     metrics.write(done, **row)
                     saved.save(done, state, data)
         return Outcome(
-            params=state.params,
+            params=nnx.merge_state(state.params, at.frozen),
             forget_steps=schedule.forget_steps(done),
             retain_steps=done if retain else 0,
             remembered=remembered,

@@ -18,6 +18,7 @@ from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import (
+    NOTHING,
     Batch,
     Params,
     answer_nll,
@@ -32,7 +33,7 @@ class FisherSums(struct.PyTreeNode):
     """What has been summed so far; saved as it is, the pass can be resumed.
 
     Attributes:
-        squares: float32 tree like the parameters, the sum of squared gradients.
+        squares: float32 tree like the parameters that are measured, the sum of squared gradients.
         count: float32 scalar, how many examples (or batches) were summed.
     """
 
@@ -61,12 +62,11 @@ def _divided(tree: Params, by: jax.Array) -> Params:
     return jax.tree.map(lambda x: x / by, tree)
 
 
-def accumulator(
-    graphdef: nnx.GraphDef, *, fisher: Fisher = "example"
-) -> Callable[[FisherSums, Params, Batch], FisherSums]:
-    """The jitted step `(sums, params, batch) -> sums`; `sums` is donated.
+def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callable[..., FisherSums]:
+    """The jitted step `(sums, params, batch, frozen) -> sums`; `sums` is donated.
 
-    A batch is a dict as `losses.answer_scores` takes it, its pictures as `group_pictures` of the
+    `frozen` are the parameters that are not measured, by default none; `params` are the others. A
+    batch is a dict as `losses.answer_scores` takes it, its pictures as `group_pictures` of the
     model gives them. Rows without a supervised token add nothing and are not counted.
 
     Raises:
@@ -76,7 +76,7 @@ def accumulator(
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
 
-    def by_example(sums: Params, params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+    def by_example(sums, params, batch, frozen) -> tuple[Params, jax.Array]:
         if "segments" in batch:
             raise ValueError(
                 "fisher='example' squares row by row: give batches that are not packed"
@@ -84,14 +84,15 @@ def accumulator(
 
         def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
             sums, nothing = keep(sums)
-            nll, tokens = answer_nll(graphdef, probe(params, sums), batch)
+            probed = nnx.merge_state(probe(params, sums), frozen)
+            nll, tokens = answer_nll(graphdef, probed, batch)
             return jnp.sum(example_mean(nll, tokens)) + nothing, jnp.sum(tokens > 0)
 
         return jax.grad(loss, has_aux=True)(sums)
 
-    def by_batch(sums: Params, params: Params, batch: Batch) -> tuple[Params, jax.Array]:
+    def by_batch(sums, params, batch, frozen) -> tuple[Params, jax.Array]:
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
-            nll, tokens = answer_nll(graphdef, params, batch)
+            nll, tokens = answer_nll(graphdef, nnx.merge_state(params, frozen), batch)
             return token_mean(nll, tokens), jnp.any(tokens > 0)
 
         grads, seen = jax.grad(loss, has_aux=True)(params)
@@ -100,8 +101,8 @@ def accumulator(
     added = by_example if fisher == "example" else by_batch
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def add(sums: FisherSums, params: Params, batch: Batch) -> FisherSums:
-        squares, count = added(sums.squares, params, batch)
+    def add(sums: FisherSums, params: Params, batch: Batch, frozen: Params = NOTHING) -> FisherSums:
+        squares, count = added(sums.squares, params, batch, frozen)
         return FisherSums(squares=squares, count=sums.count + count)
 
     return add

@@ -18,6 +18,7 @@ from mmunlearner_jax.models.llama import Score
 from mmunlearner_jax.models.packing import IGNORE, targets
 
 Params = Any
+NOTHING = nnx.State({})  # parameters, none
 Batch = Mapping[str, Any]
 
 

@@ -1,7 +1,8 @@
 """The steps of the loop, pure jitted functions of a train state: descent and masked ascent.
 
 One optimizer state may serve both, as published, or each may keep its own: the state holds one
-or two of them, and the steps differ only in which one they take.
+or two of them, and the steps differ only in which one they take. Frozen parameters are no part of
+it: a step is given them beside the batches, and neither moves them nor computes their gradients.
 """
 
 import functools
@@ -13,14 +14,14 @@ import optax
 from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
-from mmunlearner_jax.unlearn.losses import Batch, Params, answer_nll, exact_answers
+from mmunlearner_jax.unlearn.losses import NOTHING, Batch, Params, answer_nll, exact_answers
 
 
 class TrainState(struct.PyTreeNode):
     """Everything a step reads and writes.
 
     Attributes:
-        params: the model's parameters.
+        params: the model's parameters, but for the frozen ones.
         opt_states: (shared,) or (forget's, retain's).
     """
 
@@ -54,8 +55,11 @@ def mean_answer_loss(graphdef: nnx.GraphDef, params: Params, batches: Sequence[B
     return total / jnp.maximum(tokens, 1)
 
 
-def _update(graphdef, optimizer, which, state, batches, **extra):
-    loss, grads = jax.value_and_grad(lambda p: mean_answer_loss(graphdef, p, batches))(state.params)
+def _update(graphdef, optimizer, which, state, batches, frozen, **extra):
+    def mean_loss(params):
+        return mean_answer_loss(graphdef, nnx.merge_state(params, frozen), batches)
+
+    loss, grads = jax.value_and_grad(mean_loss)(state.params)
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
@@ -64,26 +68,35 @@ def _update(graphdef, optimizer, which, state, batches, **extra):
 
 def descent_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Sequence[Batch]], tuple[TrainState, jax.Array]]:
-    """The jitted retain (or fine-tuning) step, on all weights; the state is donated."""
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """The jitted retain (or fine-tuning) step `(state, batches, frozen) -> (state, loss)`.
+
+    It moves all weights of the state, which is donated; `frozen` are the others, by default none.
+    """
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def descend(state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, jax.Array]:
-        return _update(graphdef, optimizer, -1, state, batches)
+    def descend(
+        state: TrainState, batches: Sequence[Batch], frozen: Params = NOTHING
+    ) -> tuple[TrainState, jax.Array]:
+        return _update(graphdef, optimizer, -1, state, batches, frozen)
 
     return descend
 
 
 def ascent_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformationExtraArgs
-) -> Callable[[TrainState, Sequence[Batch], Params], tuple[TrainState, jax.Array]]:
-    """The jitted forget step; `optimizer` holds a `masked_ascent`. The state is donated."""
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """The jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
+
+    `optimizer` holds a `masked_ascent`, and the mask is of the state's parameters. The state is
+    donated; `frozen` are the other parameters, by default none.
+    """
 
     @functools.partial(jax.jit, donate_argnums=0)
     def ascend(
-        state: TrainState, batches: Sequence[Batch], mask: Params
+        state: TrainState, batches: Sequence[Batch], mask: Params, frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(graphdef, optimizer, 0, state, batches, mask=mask)
+        return _update(graphdef, optimizer, 0, state, batches, frozen, mask=mask)
 
     return ascend
 

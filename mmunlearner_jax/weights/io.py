@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,6 +183,13 @@ def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
 def leaf_labels(model: VisionLanguageModel) -> tuple[nnx.State, nnx.State]:
     """Two trees like the parameters: Hugging Face name (`{layer}` where stacked), module group."""
     return ARCHITECTURES[model.config.model_type].table.labels(nnx.split(model)[1])
+
+
+def in_groups(model_type: str, groups: Collection[str]) -> Callable[[tuple, Any], bool]:
+    """A filter for `nnx.split_state`: the parameters of some module groups of `leaf_labels`."""
+    table = ARCHITECTURES[model_type].table
+    prefixes = tuple(prefix for prefix, group in table.groups if group in groups)
+    return lambda path, _: ".".join(map(str, path)).startswith(prefixes)
 
 
 def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.State:
