@@ -22,8 +22,8 @@ pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
 
 
 SHORT = {
-    "plan.picture_tokens": 32,
-    "plan.text_tokens": 16,
+    "plan.question_tokens": 24,
+    "plan.answer_tokens": 8,
     "evaluate.decode.max_new_tokens": 4,
     "importance.batch_size": 4,
     "evaluate.decode.batch_size": 4,
@@ -50,6 +50,8 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
         assert e.temporaries > 0 or stage == "evaluate"
         assert e.flops >= e.model_flops > 0
         assert e.traffic.written > 0 and e.seconds > 0 and 0 < e.utilisation(target) <= 1
+        assert e.questions == (8 if e.name == "retain step" else 4)
+        assert e.flops_per_question == e.flops / e.questions
     # Four chips share the parameters: every layer's are gathered, forward and backward.
     gathers = found[0].traffic.collectives["all-gather"][0]
     assert gathers > 3 * 7
@@ -90,7 +92,7 @@ def test_a_kernel_of_a_tpu(config):
 @pytest.mark.slow
 def test_out_of_memory_is_a_verdict(config):
     config.update_from_flattened_dict(
-        {"plan.text_tokens": 16384, "importance.batch_size": 64, "model.remat": "none"}
+        {"plan.question_tokens": 16384, "importance.batch_size": 64, "model.remat": "none"}
     )
     target = find_slice("v5e-4")
     found = plan.plan(config, target, ("importance",))
