@@ -60,7 +60,7 @@ class Program:
     reads: int = 1
 
 
-def model_config(config: ConfigDict, **replaced: str) -> VisionLanguageConfig:
+def model_config(config: ConfigDict, **replaced: Any) -> VisionLanguageConfig:
     """The published size that `config.model.size` names, computed as `config.model` says.
 
     Args:
@@ -81,7 +81,7 @@ def model_config(config: ConfigDict, **replaced: str) -> VisionLanguageConfig:
     return dataclasses.replace(getattr(SIZES[size], size)(), **computed | replaced)
 
 
-def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Iterator[Program]:
+def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Iterator[Program]:
     """Yields the programs of one stage.
 
     Args:
