@@ -47,7 +47,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
         dict(
             fisher="example",
             batch_size=16,
-            pack=1,  # questions about one picture that share a row (docs/performance.md); 1: none
+            pack=1,  # questions about one picture that share a row (docs/performance.md)
+            text_pack=1,  # questions in words that do
             examples=0,  # of every set at most, drawn by the seed; 0: all
             normalise="none",
             preserve=dict(
@@ -79,6 +80,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             retain_batch=4,
             text_batch=4,
             pack=1,
+            text_pack=1,
             forget_text=True,
             stop_remembered=-1.0,  # never before the end
             stop_examples=0,  # of the forget set, drawn by the seed; 0: all

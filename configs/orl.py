@@ -35,7 +35,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             checkpoint="",  # empty: the untrained one that `prepare` writes
             param_dtype="float32",
             compute_dtype="float32",
-            remat="none",
+            remat="dots",
             attention="xla",
         )
     )
@@ -81,7 +81,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             clip=1.0,
             picture_batch=56,
             text_batch=16,
-            pack=1,  # questions about one picture that share a row (docs/performance.md); 1: none
+            pack=1,  # questions about one picture that share a row (docs/performance.md)
+            text_pack=4,  # questions in words that do
             jitter=dict(shift=6, gain=0.1, offset=0.1, noise=0.05),
         )
     )
@@ -90,6 +91,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             fisher="example",
             batch_size=16,
             pack=1,
+            text_pack=1,
             examples=256,  # of every set at most, drawn by the seed; 0: all
             normalise="group",
             preserve=dict(
@@ -120,7 +122,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             forget_batch=16,
             retain_batch=32,
             text_batch=16,
-            pack=1,
+            pack=4,
+            text_pack=4,
             forget_text=True,
             stop_remembered=0.1,
             stop_examples=224,  # of the forget set, drawn by the seed; 0: all

@@ -11,6 +11,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import KERNELS, check_kernel
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 
+# Stages whose rows may hold several questions.
+PACKED = ("finetune", "importance", "unlearn")
 # Keys that a config has not are passed over: not every config has every stage.
 POSITIVE = (
     "checkpoint_every",
@@ -18,9 +20,7 @@ POSITIVE = (
     "finetune.steps",
     "unlearn.forget_every",
     "unlearn.stop_every",
-    "finetune.pack",
-    "importance.pack",
-    "unlearn.pack",
+    *(f"{part}.{pack}" for part in PACKED for pack in ("pack", "text_pack")),
     "evaluate.decode.max_new_tokens",
 )
 BATCHES = (
@@ -95,9 +95,11 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, "1 or more")
     parts = batch_parts(mesh_shape(values["mesh"], len(devices)))
     for key in BATCHES:
-        pack = values.get(f"{key.split('.')[0]}.pack", 1)
+        part, _, name = key.partition(".")
+        shares = f"{part}.text_pack" if name == "text_batch" else f"{part}.pack"
+        pack = values.get(shares, 1)
         if key in values and values[key] % (parts * pack):
-            shared = f", another config.{key.split('.')[0]}.pack" if pack > 1 else ""
+            shared = f", another config.{shares}" if pack > 1 else ""
             refuse(
                 key,
                 f"a multiple of {parts * pack}{shared}, or another config.mesh (axes data x fsdp)",
@@ -121,11 +123,11 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in ("model.min_pixels", "model.max_pixels"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (the checkpoint's) or more")
-    packed = [key for key in values if key.endswith(".pack") and values[key] > 1]
-    if packed and values["data.labels"] == "full":
-        refuse(packed[0], "1: rows would share the prompts that config.data.labels='full' learns")
-    if values.get("importance.pack", 1) > 1 and values["importance.fisher"] == "example":
-        refuse("importance.pack", "1: config.importance.fisher='example' squares row by row")
+    for key in [key for key in values if key.endswith("pack") and values[key] > 1]:
+        if values["data.labels"] == "full":
+            refuse(key, "1: rows would share the prompts that config.data.labels='full' learns")
+        if key.startswith("importance.") and values["importance.fisher"] == "example":
+            refuse(key, "1: config.importance.fisher='example' squares row by row")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

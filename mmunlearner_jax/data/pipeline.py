@@ -12,6 +12,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 
 LENGTH_MULTIPLE = 8
+_FOREVER = 2**32  # passes: a length that Grain can still divide into batches of one row
 
 
 class Jitter(grain.transforms.RandomMap):
@@ -128,6 +129,12 @@ class Batches:
         self._prefixes = np.array([self._prefix(example["input_ids"]) for example in examples])
         self._image_tokens = np.array([encoder.image_tokens(sample.image) for sample in samples])
         self.rows = share(samples, lengths, self._prefixes, pack=pack, seed=seed)
+        if len(samples) < len(self.rows) * pack / 2:
+            mean = len(samples) / len(self.rows)
+            raise InputError(
+                f"pack: pictures have only {mean:.1f} samples for a row of {pack}: batches would be"
+                f" as much smaller; give pack={round(mean)}"
+            )
         longest = max(row.length for row in self.rows)
         self.buckets = sorted(buckets) or [rounded(longest)]
         if longest > self.buckets[-1]:
@@ -143,7 +150,7 @@ class Batches:
         if shuffle:
             order = order.shuffle()
         if repeat:
-            order = order.repeat()
+            order = order.repeat(_FOREVER)
         self._batches = order.batch(self.batch_rows).random_map(self._assemble)
 
     def __len__(self) -> int:

@@ -52,6 +52,19 @@ def choose(table: dict[str, Any], field: str, name: str) -> Any:
     return table[name]
 
 
+class Linear(nnx.Linear):
+    """A linear layer that sees all tokens as one matrix, whatever axes they have.
+
+    The gradient of its kernel is then a product of two matrices. On a CPU, XLA would copy what has
+    more axes into another order first, and the whole backward pass takes twice as long.
+    """
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[..., in] to [..., out]."""
+        *lead, features = inputs.shape
+        return super().__call__(inputs.reshape(-1, features)).reshape(*lead, self.out_features)
+
+
 def linear(
     features_in: int,
     features_out: int,
@@ -61,9 +74,9 @@ def linear(
     dtype: str | None,
     rngs: nnx.Rngs,
     **kwargs: Any,
-) -> nnx.Linear:
+) -> Linear:
     """A linear layer whose kernel [in, out] and bias [out] carry logical axis names."""
-    return nnx.Linear(
+    return Linear(
         features_in,
         features_out,
         use_bias=bias,

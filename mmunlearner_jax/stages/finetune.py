@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
                 augment=Jitter(**options.jitter) if options.jitter else None,
             )
         ),
-        "text": iter(at.batches(text, batch_size=options.text_batch, pack=options.pack)),
+        "text": iter(at.batches(text, batch_size=options.text_batch, pack=options.text_pack)),
     }
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)

@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         batches = at.batches(
             samples,
             batch_size=options.batch_size,
-            pack=options.pack,
+            pack=options.text_pack if name == "text" else options.pack,
             shuffle=False,
             repeat=False,
         )

@@ -97,10 +97,15 @@ class Unlearner:
         """
         at, options = self._at, self._config.unlearn
         text_people = at.bench.everyone if forget_text else at.retain
-        make = functools.partial(at.batches, pack=options.pack)
-        forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
-        pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
-        text = make(at.bench.text_training(text_people), stream=3, batch_size=options.text_batch)
+        pictured = functools.partial(at.batches, pack=options.pack)
+        forget = pictured(self._forget_set, stream=1, batch_size=options.forget_batch)
+        pictures = pictured(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
+        text = at.batches(
+            at.bench.text_training(text_people),
+            stream=3,
+            batch_size=options.text_batch,
+            pack=options.text_pack,
+        )
         if options.epochs:
             schedule = published_schedule(len(forget), len(pictures), options.epochs)
         else:

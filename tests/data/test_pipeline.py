@@ -51,6 +51,7 @@ def test_batches_are_the_encoded_samples_padded_to_one_shape(pictures, encoder):
             "input_ids": ((4, 40), "int32"),
             "attention_mask": ((4, 40), "int32"),
             "labels": ((4, 40), "int32"),
+            "answer_places": ((4, 8), "int32"),
             "pixel_values": ((4, 1, 3, 64, 64), "float32"),
         }
         for row, sample in enumerate(pictures[rows : rows + 4]):
@@ -68,7 +69,7 @@ def test_batches_are_the_encoded_samples_padded_to_one_shape(pictures, encoder):
 
 def test_text_batches_have_no_pictures(texts, encoder):
     batch = next(iter(Batches(texts, encoder, batch_size=3, seed=0)))
-    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "answer_places"}
     assert batch["input_ids"].shape == (3, 24)
 
 
@@ -140,7 +141,7 @@ def test_several_buckets_give_the_smallest_that_holds_the_batch(processor):
         assert length == min(bucket for bucket in (16, 32, 64) if bucket >= longest)
         lengths.add(length)
     assert lengths == {16, 32, 64}
-    with pytest.raises(InputError, match="buckets: the longest sample has 51 tokens"):
+    with pytest.raises(InputError, match="buckets: the longest row has 51 tokens"):
         Batches(samples, encoder, buckets=(16, 32), **options)
 
 
@@ -149,7 +150,7 @@ def test_mistakes_are_named(pictures, texts, encoder):
         Batches([], encoder, batch_size=4, seed=0)
     with pytest.raises(InputError, match="some have a picture, some not"):
         Batches([*texts, *pictures], encoder, batch_size=4, seed=0)
-    with pytest.raises(InputError, match="batch_size: 0 rows"):
+    with pytest.raises(InputError, match="batch_size: 0 samples"):
         Batches(texts, encoder, batch_size=0, seed=0)
 
 

@@ -22,12 +22,20 @@ def arrays():
     return q, k, v, valid
 
 
-def attended(kernel, mesh, q, k, v, valid):
+@pytest.fixture(params=["one sequence", "packed"])
+def segments(request):
+    """None, or a prefix of 50 tokens and segments of 30."""
+    if request.param == "one sequence":
+        return None
+    return np.broadcast_to(np.maximum(np.arange(150) - 20, 0) // 30, (4, 150)).astype("int32")
+
+
+def attended(kernel, mesh, q, k, v, valid, segments=None):
     """The result where it means something, and its gradients."""
 
     @jax.jit
     def run(q, k, v):
-        out = causal(q, k, v, valid, kernel=kernel, mesh=mesh)
+        out = causal(q, k, v, valid, segments, kernel=kernel, mesh=mesh)
         return jnp.where(valid[:, :, None], out, 0)
 
     out, back = jax.vjp(run, q, k, v)
@@ -39,21 +47,25 @@ def assert_close(got, wanted):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_causal_attention_is_the_masked_one(arrays):
+def test_causal_attention_is_the_masked_one(arrays, segments):
     q, k, v, valid = arrays
     mask = np.tril(np.ones((150, 150), bool)) & valid[:, None]
+    if segments is not None:
+        other = segments[:, None]
+        mask = mask & ((other == 0) | (other == segments[:, :, None]))
     np.testing.assert_array_equal(
-        causal(q, k, v, valid, kernel="xla", mesh=None), masked(q, k, v, mask)
+        causal(q, k, v, valid, segments, kernel="xla", mesh=None), masked(q, k, v, mask)
     )
 
 
 @pytest.mark.parametrize("sizes", [None, (2, 1, 2), (1, 2, 1)])
-def test_splash(arrays, sizes):
+def test_splash(arrays, sizes, segments):
     mesh = sizes and make_mesh(sizes, jax.devices()[: np.prod(sizes)])
-    assert_close(attended("splash", mesh, *arrays), attended("xla", None, *arrays))
+    wanted = attended("xla", None, *arrays, segments)
+    assert_close(attended("splash", mesh, *arrays, segments), wanted)
 
 
-def test_cudnn_is_given_the_same_mask(arrays, monkeypatch):
+def test_cudnn_is_given_the_same_mask(arrays, segments, monkeypatch):
     plain = jax.nn.dot_product_attention
 
     def instead(*args, implementation, **kwargs):
@@ -61,7 +73,8 @@ def test_cudnn_is_given_the_same_mask(arrays, monkeypatch):
         return plain(*args, implementation="xla", **kwargs)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
-    assert_close(attended("cudnn", None, *arrays), attended("xla", None, *arrays))
+    wanted = attended("xla", None, *arrays, segments)
+    assert_close(attended("cudnn", None, *arrays, segments), wanted)
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="TEST_PLATFORMS=cuda, and a GPU")

@@ -1,25 +1,58 @@
-"""Losses against NumPy."""
+"""Losses against NumPy, on the logits that the model itself gives."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
 from scipy.special import log_softmax
 
+from mmunlearner_jax.models.clip import ClipConfig
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.packing import answer_places
 from mmunlearner_jax.unlearn import losses
+from tests.models.conftest import filled
 
-RNG = np.random.default_rng(0)
-LOGITS = RNG.normal(size=(3, 5, 7)).astype(np.float32)
+CONFIG = LlavaConfig(
+    vision=ClipConfig(8, 8, 1, 2, image_size=4, patch_size=2),
+    text=LlamaConfig(16, 8, 8, 1, 2),
+    image_token_id=15,
+)
+IDS = np.random.default_rng(0).integers(0, 15, (3, 5))
 LABELS = np.array([[-100, -100, 4, 2, -100], [1, 0, 3, 5, 6], [-100] * 5])
 
 
-def test_answer_nll_shifts_and_ignores():
-    nll, count = losses.answer_nll(jnp.asarray(LOGITS), jnp.asarray(LABELS))
-    log_probs = log_softmax(LOGITS.astype(np.float64), axis=-1)
+@pytest.fixture(scope="module")
+def model():
+    return filled(CONFIG)
+
+
+@pytest.fixture(params=["at all tokens", "at answers"])
+def places(request):
+    """What a batch has besides its tokens and labels."""
+    return {"answer_places": answer_places(LABELS)} if request.param == "at answers" else {}
+
+
+def test_answer_nll_shifts_and_ignores(model, places):
+    log_probs = log_softmax(np.asarray(model(IDS), np.float64), axis=-1)
+    batch = {"input_ids": IDS, "labels": LABELS, **places}
+    nll, count = losses.answer_nll(*nnx.split(model), batch)
     expected = [
         -sum(log_probs[b, t - 1, y] for t, y in enumerate(row) if t and y != -100)
         for b, row in enumerate(LABELS)
     ]
-    np.testing.assert_allclose(nll, expected, rtol=1e-5)
+    np.testing.assert_allclose(nll, expected, rtol=1e-4)
     assert count.tolist() == [2, 4, 0]
+
+
+def test_exact_answers_are_what_greedy_decoding_would_give(model, places):
+    said = np.asarray(jnp.argmax(model(IDS), axis=-1))
+    labels = np.where(LABELS == -100, -100, np.roll(said, 1, axis=1))
+    batch = {"input_ids": IDS, "labels": labels, **places}
+    assert [int(n) for n in losses.exact_answers(*nnx.split(model), batch)] == [2, 2]
+    labels[1, 3] = (labels[1, 3] + 1) % 15
+    assert [int(n) for n in losses.exact_answers(*nnx.split(model), batch)] == [1, 2]
 
 
 def test_means():
@@ -28,12 +61,9 @@ def test_means():
     assert losses.example_mean(nll, count).tolist() == [3.0, 1.0, 0.0]
 
 
-def test_exact_answers_are_what_greedy_decoding_would_give():
-    right = np.zeros((3, 5, 7), np.float32)
-    for b, row in enumerate(LABELS):
-        for t, y in enumerate(row):
-            if t and y != -100:
-                right[b, t - 1, y] = 9
-    assert losses.exact_answers(jnp.asarray(right), jnp.asarray(LABELS)).tolist() == [1, 1, 0]
-    right[1, 2] = 0
-    assert losses.exact_answers(jnp.asarray(right), jnp.asarray(LABELS)).tolist() == [1, 0, 0]
+def test_nothing_is_computed_at_other_tokens(model):
+    """The head's product has as many rows as there are answer tokens."""
+    graphdef, params = nnx.split(model)
+    batch = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LABELS, 4)}
+    text = str(jax.make_jaxpr(lambda p: losses.answer_nll(graphdef, p, batch))(params))
+    assert "f32[3,4,16]" in text and "f32[3,5,16]" not in text
