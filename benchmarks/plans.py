@@ -33,9 +33,10 @@ def rows(count: int, pack: int = 1, **more: object) -> dict[str, object]:
 
 SIXTEEN, EIGHT = rows(16), rows(8)
 BATCH_SQUARES = {"importance.fisher": "batch"}
-# All ten questions about a picture in one row.
-PACKED = rows(16, 10, **{"unlearn.pack": 10})
-PACKED_SQUARES = rows(16, 10, **{"importance.pack": 10}) | BATCH_SQUARES
+# All ten questions about a picture in one row, and ten in words.
+PACKED = rows(16, 10, **{"unlearn.pack": 10, "unlearn.text_pack": 10})
+SHARED = {"importance.pack": 10, "importance.text_pack": 10}
+PACKED_SQUARES = rows(16, 10, **SHARED) | BATCH_SQUARES
 SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}

@@ -2,9 +2,10 @@
 
     python -m benchmarks.scaling --out=benchmarks/results/scaling.json --plot=docs/scaling.svg
 
-Compiles the method's own steps for fake CPU devices and counts: operations in the jaxpr, collectives
-and memory in the compiled program. Nothing is run or timed. The model has LLaVA-1.5's 576 tokens a picture and 32,064 words, and four narrow layers in each tower; its layers are in a
-loop, so that their number changes all figures but those of embeddings and head in proportion.
+Compiles the method's own steps for fake CPU devices and counts: operations in the jaxpr,
+collectives and memory in the compiled program. Nothing is run or timed. The model has LLaVA-1.5's
+576 tokens a picture and 32,064 words, and four narrow layers in each tower; layers are in a loop,
+so their number changes all figures but those of embeddings and head in proportion.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class Point:
     """One setting.
 
     Attributes:
-        questions: about a picture, in a batch of `ROWS` pictures.
+        questions: about a picture, in a batch of `ROWS` pictures; as many in words.
         packed: whether they share a row; if not, each has its own.
         width: features of a token.
         devices: that weights and batch are split over.
@@ -64,7 +65,8 @@ def configured(point: Point, people: int = 500) -> tuple[ConfigDict, dict[str, A
     """The config of a point, and the fields of the model in place of the published one's."""
     config, pack = llava.get_config(), point.questions if point.packed else 1
     given = {"mesh": (1, point.devices, 1), "importance.fisher": "batch"}
-    given |= {"importance.pack": pack, "unlearn.pack": pack}
+    packs = (f"{stage}.{key}" for stage in COMPILED for key in ("pack", "text_pack"))
+    given |= dict.fromkeys(packs, pack)
     given |= {"model.compute_dtype": "float32"}  # a CPU has no other
     batches = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain")))
     given |= dict.fromkeys((*batches, "unlearn.text_batch"), ROWS * point.questions)

@@ -37,7 +37,7 @@ _OUT = flags.DEFINE_string("out", None, "File for the figures.")
 def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: ConfigDict) -> dict[str, jax.Array]:
     """Random tokens, behind a picture's where there is one, and random pixels."""
     model, pictured = model_config(config), "pixel_values" in inputs
-    pack = config[_STAGE.value].pack
+    pack = config[_STAGE.value]["pack" if pictured else "text_pack"]
     arrays = layout(config, model, pack=pack, pictured=pictured).arrays(
         len(inputs["input_ids"]), model
     )

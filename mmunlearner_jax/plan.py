@@ -144,7 +144,7 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
         "mesh": list(make_mesh(config.mesh, target.devices).axis_sizes),
         "model": config.model.to_dict(),
         "plan": config.plan.to_dict(),
-        "pack": {stage: config[stage].get("pack", 1) for stage in STAGES},
+        "pack": {s: config[s].get("pack", 1) for s in STAGES},
         "programs": rows,
         "verdict": verdicts(found),
     }

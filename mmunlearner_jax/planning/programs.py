@@ -101,7 +101,9 @@ def _importance(config, graphdef, params, batch):
     add = accumulator(graphdef, fisher=options.fisher)
     sums = FisherSums(_like(params, "float32"), _scalar(params, "float32"))
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
-        made = batch(options.batch_size, options.pack, pictured=name == "picture batch")
+        pictured = name == "picture batch"
+        pack = options.pack if pictured else options.text_pack
+        made = batch(options.batch_size, pack, pictured=pictured)
         counts = (min(plan[s], options.examples or plan[s]) for s in sets)
         times = sum(map(made.calls, counts))
         given = (sums, params, made.arrays)
@@ -116,7 +118,7 @@ def _unlearn(config, graphdef, params, batch):
     forget = batch(options.forget_batch, options.pack, pictured=True)
     retain = [
         batch(options.retain_batch, options.pack, pictured=True),
-        batch(options.text_batch, options.pack, pictured=False),
+        batch(options.text_batch, options.text_pack, pictured=False),
     ]
     if options.epochs:
         schedule = published_schedule(
