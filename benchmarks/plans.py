@@ -34,7 +34,8 @@ def rows(count: int, pack: int = 1, **more: object) -> dict[str, object]:
 SIXTEEN, EIGHT = rows(16), rows(8)
 BATCH_SQUARES = {"importance.fisher": "batch"}
 # All ten questions about a picture in one row, and ten in words.
-PACKED = rows(16, 10, **{"unlearn.pack": 10, "unlearn.text_pack": 10})
+PACKED_UNLEARN = {"unlearn.pack": 10, "unlearn.text_pack": 10}
+PACKED = rows(16, 10, **PACKED_UNLEARN)
 SHARED = {"importance.pack": 10, "importance.text_pack": 10}
 PACKED_SQUARES = rows(16, 10, **SHARED) | BATCH_SQUARES
 SPLASH = {"model.attention": "splash"}
@@ -50,6 +51,10 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn-packed-splash": ("v5e-16", "unlearn", "7b", PACKED | SPLASH),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
     "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
+    "7b-v5e-16-importance-batch-splash": (
+        *("v5e-16", "importance", "7b"),
+        SIXTEEN | BATCH_SQUARES | SPLASH,
+    ),
     "7b-v5e-16-importance-batch-packed": ("v5e-16", "importance", "7b", PACKED_SQUARES),
     "7b-v5e-16-importance-batch-packed-splash": (
         *("v5e-16", "importance", "7b"),
@@ -59,7 +64,13 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "qwen2-vl-7b-v5e-16-unlearn-long": ("v5e-16", "unlearn", "Qwen2-VL 7b", SIXTEEN | LONG),
     "qwen2-vl-7b-v5e-16-unlearn-packed": ("v5e-16", "unlearn", "Qwen2-VL 7b", PACKED),
     "7b-v5p-1-unlearn": ("v5p:1x1x1", "unlearn", "7b", ALONE),
+    "7b-v5p-1-unlearn-packed": (
+        *("v5p:1x1x1", "unlearn", "7b"),
+        rows(4, 10, **HALF) | PACKED_UNLEARN,
+    ),
     "7b-v5p-1-importance": ("v5p:1x1x1", "importance", "7b", ALONE),
+    "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10, **PACKED_UNLEARN)),
+    "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10, **PACKED_UNLEARN)),
     "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),
     "7b-v6e-8-unlearn": ("v6e-8", "unlearn", "7b", EIGHT),
     "7b-v5e-16-importance-splash": ("v5e-16", "importance", "7b", SIXTEEN | SPLASH),

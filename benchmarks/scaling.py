@@ -223,12 +223,12 @@ def charts(result: dict[str, Any]) -> list[Chart]:
         return line_chart(title, lines)
 
     return [
-        chart("GFLOPs a question, by questions about a picture", "questions", *PER_QUESTION),
-        chart("collectives, MiB a question, by questions about a picture", "questions", *MOVED),
+        chart("GFLOPs a question, by questions a picture", "questions", *PER_QUESTION),
+        chart("MiB moved a question, by questions a picture", "questions", *MOVED),
         chart("GFLOPs a question, by width", "width", *PER_QUESTION),
-        chart("temporaries of a device, MiB, by devices", "devices", "temporaries", 2**20),
-        chart("collectives, MiB a question, by devices", "devices", *MOVED),
-        chart("an epoch of unlearning, PFLOPs, by people", "people", "unlearn", 1e15),
+        chart("MiB of temporaries a device, by devices", "devices", "temporaries", 2**20),
+        chart("MiB moved a question, by devices", "devices", *MOVED),
+        chart("PFLOPs of an unlearning epoch, by people", "people", "unlearn", 1e15),
     ]
 
 
