@@ -25,48 +25,79 @@ SIZES = {
 }
 
 
-def rows(count: int, **more: object) -> dict[str, object]:
+def rows(count: int, pack: int = 1, **more: object) -> dict[str, object]:
     """Overrides: batches of so many rows, split over all chips with the weights."""
     names = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain", "text")))
-    return {"mesh": "(1,-1,1)", **dict.fromkeys(names, count), **more}
+    return {"mesh": "(1,-1,1)", **dict.fromkeys(names, pack * count), **more}
 
 
 SIXTEEN, EIGHT = rows(16), rows(8)
 BATCH_SQUARES = {"importance.fisher": "batch"}
+# All ten questions about a picture in one row, and ten in words.
+PACKED_UNLEARN = {"unlearn.pack": 10, "unlearn.text_pack": 10}
+PACKED = rows(16, 10) | PACKED_UNLEARN
+SHARED = {"importance.pack": 10, "importance.text_pack": 10}
+PACKED_SQUARES = rows(16, 10) | SHARED | BATCH_SQUARES
 SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
 ALONE = rows(4, **HALF)
+LONG = {"plan.question_tokens": 464}
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
-    "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
-    "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
-    "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
-    "7b-v5e-16-importance-half": ("v5e-16", "importance", "7b", SIXTEEN | HALF),
+    "7b-v5e-16-unlearn-packed": ("v5e-16", "unlearn", "7b", PACKED),
     "7b-v5e-16-unlearn-splash": ("v5e-16", "unlearn", "7b", SIXTEEN | SPLASH),
-    "7b-v5e-16-importance-splash": ("v5e-16", "importance", "7b", SIXTEEN | SPLASH),
+    "7b-v5e-16-unlearn-packed-splash": ("v5e-16", "unlearn", "7b", PACKED | SPLASH),
+    "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
+    "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
+    "7b-v5e-16-importance-batch-splash": (
+        *("v5e-16", "importance", "7b"),
+        SIXTEEN | BATCH_SQUARES | SPLASH,
+    ),
+    "7b-v5e-16-importance-batch-packed": ("v5e-16", "importance", "7b", PACKED_SQUARES),
+    "7b-v5e-16-importance-batch-packed-splash": (
+        *("v5e-16", "importance", "7b"),
+        PACKED_SQUARES | SPLASH,
+    ),
+    "qwen2-vl-7b-v5e-16-unlearn": ("v5e-16", "unlearn", "Qwen2-VL 7b", SIXTEEN),
+    "qwen2-vl-7b-v5e-16-unlearn-long": ("v5e-16", "unlearn", "Qwen2-VL 7b", SIXTEEN | LONG),
+    "qwen2-vl-7b-v5e-16-unlearn-packed": ("v5e-16", "unlearn", "Qwen2-VL 7b", PACKED),
+    "7b-v5p-1-unlearn": ("v5p:1x1x1", "unlearn", "7b", ALONE),
+    "7b-v5p-1-unlearn-packed": (
+        *("v5p:1x1x1", "unlearn", "7b"),
+        rows(4, 10, **HALF) | PACKED_UNLEARN,
+    ),
+    "7b-v5p-1-importance": ("v5p:1x1x1", "importance", "7b", ALONE),
+    "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10, **PACKED_UNLEARN)),
+    "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10, **PACKED_UNLEARN)),
     "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),
     "7b-v6e-8-unlearn": ("v6e-8", "unlearn", "7b", EIGHT),
-    "7b-v5p-1-unlearn": ("v5p:1x1x1", "unlearn", "7b", ALONE),
-    "7b-v5p-1-importance": ("v5p:1x1x1", "importance", "7b", ALONE),
-    "13b-v5e-16-unlearn": ("v5e-16", "unlearn", "13b", SIXTEEN),
-    "13b-v5e-16-importance": ("v5e-16", "importance", "13b", SIXTEEN),
-    "13b-v5p-8-unlearn": ("v5p-8", "unlearn", "13b", EIGHT),
-    "13b-v6e-8-unlearn": ("v6e-8", "unlearn", "13b", EIGHT),
-    "13b-v5e-8-importance": ("v5e-8", "importance", "13b", EIGHT),
-    "7b-v5e-8-evaluate": ("v5e-8", "evaluate", "7b", EIGHT),
+    "7b-v5e-16-importance-splash": ("v5e-16", "importance", "7b", SIXTEEN | SPLASH),
+    "7b-v5e-16-importance-half": ("v5e-16", "importance", "7b", SIXTEEN | HALF),
     "7b-v5p-8-importance": ("v5p-8", "importance", "7b", EIGHT),
     "7b-v6e-8-importance": ("v6e-8", "importance", "7b", EIGHT),
+    "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
+    "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
+    "qwen2-vl-7b-v5e-16-importance": ("v5e-16", "importance", "Qwen2-VL 7b", SIXTEEN),
+    "13b-v5e-16-unlearn": ("v5e-16", "unlearn", "13b", SIXTEEN),
+    "13b-v5e-16-importance": ("v5e-16", "importance", "13b", SIXTEEN),
+    "13b-v6e-8-unlearn": ("v6e-8", "unlearn", "13b", EIGHT),
+    "13b-v5p-8-unlearn": ("v5p-8", "unlearn", "13b", EIGHT),
+    "7b-v5e-8-evaluate": ("v5e-8", "evaluate", "7b", EIGHT),
+    "13b-v5e-8-importance": ("v5e-8", "importance", "13b", EIGHT),
     "13b-v5p-8-importance": ("v5p-8", "importance", "13b", EIGHT),
     "13b-v6e-8-importance": ("v6e-8", "importance", "13b", EIGHT),
-    "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
     "13b-v5e-8-unlearn": ("v5e-8", "unlearn", "13b", EIGHT),
-    "qwen2-vl-7b-v5e-16-importance": ("v5e-16", "importance", "Qwen2-VL 7b", SIXTEEN),
-    "qwen2-vl-7b-v5e-16-unlearn": ("v5e-16", "unlearn", "Qwen2-VL 7b", SIXTEEN),
 }
-NOTES = {"importance.fisher": "batch squares", "model.attention": "splash"}
-NOTES["model.param_dtype"] = "bfloat16 weights"
+NOTES = {
+    "importance.fisher": "batch squares",
+    "unlearn.pack": "packed",
+    "importance.pack": "packed",
+    "model.attention": "splash",
+    "model.param_dtype": "bfloat16 weights",
+    "plan.question_tokens": "questions of 464 tokens",
+}
 
 
 def make(name: str, path: Path) -> None:

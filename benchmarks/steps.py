@@ -19,36 +19,35 @@ import jax
 import numpy as np
 from absl import app, flags
 from jax.errors import JaxRuntimeError
+from ml_collections import ConfigDict
 
 from mmunlearner_jax.check import check_config
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
+from mmunlearner_jax.planning.batches import layout
 from mmunlearner_jax.planning.costs import flops
 from mmunlearner_jax.planning.programs import Program, model_config, programs
 from mmunlearner_jax.sharding import make_mesh
-from mmunlearner_jax.unlearn.losses import IGNORE
 
 _STAGE = flags.DEFINE_enum("stage", "unlearn", ["importance", "unlearn"], "Whose steps.")
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed calls.", lower_bound=1)
 _PEAK = flags.DEFINE_float("peak", 0.0, "Peak of one device, bfloat16 TFLOP/s; 0: unknown.")
 _OUT = flags.DEFINE_string("out", None, "File for the figures.")
 
-ANSWER = 16  # supervised tokens at the end of a row
 
-
-def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: Any) -> dict[str, jax.Array]:
+def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: ConfigDict) -> dict[str, jax.Array]:
     """Random tokens, behind a picture's where there is one, and random pixels."""
-    rng = np.random.default_rng(0)
-    shape = inputs["input_ids"].shape
-    ids = rng.integers(3, 30_000, shape, np.int32)
-    arrays = {"input_ids": ids, "attention_mask": np.ones(shape, np.int32)}
-    if "pixel_values" in inputs:
-        ids[:, 1 : 1 + config.tokens_per_image] = config.image_token_id
-        arrays["pixel_values"] = rng.standard_normal(inputs["pixel_values"].shape, np.float32)
-    arrays["labels"] = np.where(np.arange(shape[1]) >= shape[1] - ANSWER, ids, IGNORE)
+    model, pictured = model_config(config), "pixel_values" in inputs
+    pack = config[_STAGE.value]["pack" if pictured else "text_pack"]
+    arrays = layout(config, model, pack=pack, pictured=pictured).arrays(
+        len(inputs["input_ids"]), model
+    )
+    if pictured:
+        pixels = inputs["pixel_values"].shape
+        arrays["pixel_values"] = np.random.default_rng(0).standard_normal(pixels, np.float32)
     return {k: jax.device_put(arrays[k], inputs[k].sharding) for k in inputs}
 
 
-def arguments(program: Program, config: Any) -> tuple[Any, ...]:
+def arguments(program: Program, config: ConfigDict) -> tuple[Any, ...]:
     """Arrays for a program: small random weights, zeros for sums and moments, a full mask."""
     weights = {id(leaf) for leaf in jax.tree.leaves(program.parameters)}
 
@@ -68,9 +67,13 @@ def arguments(program: Program, config: Any) -> tuple[Any, ...]:
     return jax.tree.map(filled, program.arguments, is_leaf=is_batch)
 
 
-def measure(program: Program, plain: Program, config: Any) -> dict[str, Any]:
+def measure(program: Program, plain: Program, config: ConfigDict) -> dict[str, Any]:
     """Compiles, runs, times one program."""
-    found: dict[str, Any] = {"stage": program.stage, "name": program.name}
+    found: dict[str, Any] = {
+        "stage": program.stage,
+        "name": program.name,
+        "questions": program.questions,
+    }
     begin = time.monotonic()
     try:
         given = arguments(program, config)
@@ -92,6 +95,7 @@ def measure(program: Program, plain: Program, config: Any) -> dict[str, Any]:
         return found | {"fits": False, "said": str(error).splitlines()[0][:200]}
     found |= {"fits": True, "seconds": seconds[2:], "median": statistics.median(seconds[2:])}
     found["model_flops"] = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
+    found["questions_per_second"] = program.questions / found["median"]
     if _PEAK.value:
         peak = _PEAK.value * 1e12 * len(jax.devices())
         found["mfu"] = found["model_flops"] / found["median"] / peak
@@ -114,7 +118,7 @@ def main(argv: list[str]) -> None:
     )
     rows = []
     for program, plain in kinds:
-        rows.append(measure(program, plain, model_config(config)))
+        rows.append(measure(program, plain, config))
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "seconds"}), flush=True)
     device = jax.devices()[0].device_kind
     result = {
@@ -122,7 +126,8 @@ def main(argv: list[str]) -> None:
         "devices": len(jax.devices()),
         "jax": jax.__version__,
         "model": config.model.to_dict(),
-        "rows": {k: v for k, v in config.unlearn.items() if k.endswith("_batch")}
+        "plan": config.plan.to_dict(),
+        "questions": {k: v for k, v in config.unlearn.items() if k.endswith(("_batch", "pack"))}
         | {"importance": config.importance.batch_size, "fisher": config.importance.fisher},
         "programs": rows,
     }

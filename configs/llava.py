@@ -88,12 +88,14 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             stop_every=50,
         )
     )
-    # What `plan` counts on: lengths, and the questions of MLLMU-Bench at 5 % (ten taught pairs a
-    # portrait, five text questions and 14 scored ones of each kind a person: assumed).
+    # What `plan` counts on, all assumed: tokens besides the picture's, and the questions of
+    # MLLMU-Bench at 5 % (five text questions and 14 scored ones of each kind a person).
     config.plan = ConfigDict(
         dict(
-            picture_tokens=1024,
-            text_tokens=256,
+            prompt_tokens=16,  # up to the picture
+            question_tokens=96,
+            answer_tokens=32,
+            questions_per_picture=10,  # that are taught
             forget=250,
             pictures=4750,
             text=2500,

@@ -39,6 +39,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.evaluate.splits = ()
     config.evaluate.photos_per_person = 0
     photographs = 3768 * given["ratio"] // 100
+    config.plan.questions_per_picture = 1
     config.plan.forget, config.plan.pictures = photographs, 3768 - photographs
     config.plan.text, config.plan.questions = 4000, 6800
     return config

@@ -127,7 +127,13 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
     """The same figures, for programs."""
     rows = [
         dataclasses.asdict(e)
-        | {"seconds": e.seconds, "bound": e.bound, "mfu": e.utilisation(target)}
+        | {
+            "seconds": e.seconds,
+            "bound": e.bound,
+            "mfu": e.utilisation(target),
+            "flops_per_question": e.flops_per_question,
+            "questions_per_second": e.questions_per_second,
+        }
         for e in found
     ]
     return {
@@ -137,6 +143,8 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
         "hbm": target.chip.hbm,
         "mesh": list(make_mesh(config.mesh, target.devices).axis_sizes),
         "model": config.model.to_dict(),
+        "plan": config.plan.to_dict(),
+        "pack": {s: config[s].get("pack", 1) for s in STAGES},
         "programs": rows,
         "verdict": verdicts(found),
     }

@@ -142,13 +142,13 @@ class Batches:
                 f" as much smaller; give pack={round(mean)}"
             )
         longest = max(row.length for row in self.rows)
-        self.buckets = sorted(buckets) or [_rounded(longest)]
+        self.buckets = sorted(buckets) or [rounded(longest)]
         if longest > self.buckets[-1]:
             raise InputError(
                 f"buckets: the longest row has {longest} tokens, the last bucket "
                 f"{self.buckets[-1]}; add a larger one"
             )
-        self._answers = _rounded(max(answers[list(row.samples)].sum() for row in self.rows))
+        self._answers = rounded(max(answers[list(row.samples)].sum() for row in self.rows))
         taken = sum(row.length for row in self.rows)
         room = sum(self._bucket(row.length) for row in self.rows)
         self.filled, self.saved = taken / room, float(lengths.sum()) / room
@@ -232,5 +232,6 @@ class Batches:
         arrays["attention_mask"][:end] = 1
 
 
-def _rounded(length: int) -> int:
+def rounded(length: int) -> int:
+    """A length, rounded up, so that batches have few shapes."""
     return -(-int(length) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE

@@ -111,6 +111,10 @@ class LlavaConfig(VisionLanguageConfig):
         shape = (1, self.vision.num_channels, side, side)
         return {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
+    def image_tokens(self, patches: int) -> int:
+        """See `VisionLanguageConfig`."""
+        return self.tokens_per_image
+
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Llava":
         """See `VisionLanguageConfig`."""
         return Llava(self, mesh=mesh, rngs=rngs)

@@ -99,6 +99,10 @@ class Qwen2VLConfig(VisionLanguageConfig):
             "image_grid_thw": jax.ShapeDtypeStruct((1, 3), jnp.int32),
         }
 
+    def image_tokens(self, patches: int) -> int:
+        """See `VisionLanguageConfig`."""
+        return patches // self.vision.spatial_merge_size**2
+
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2VL":
         """See `VisionLanguageConfig`."""
         return Qwen2VL(self, mesh=mesh, rngs=rngs)

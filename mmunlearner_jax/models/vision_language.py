@@ -78,6 +78,10 @@ class VisionLanguageConfig:
         """
         raise NotImplementedError
 
+    def image_tokens(self, patches: int) -> int:
+        """How many tokens of a row stand for the picture of `picture_arrays`."""
+        raise NotImplementedError
+
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "VisionLanguageModel":
         """A fresh model of this config."""
         raise NotImplementedError

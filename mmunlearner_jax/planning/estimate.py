@@ -26,6 +26,7 @@ class Estimate:
         stage: that runs it.
         name: of the step.
         times: how often a run calls it.
+        questions: that one call works through, on average.
         arguments: bytes given: parameters, state, batch.
         temporaries: bytes while it runs.
         total: all of it, results that replace no argument and the program's code included.
@@ -42,6 +43,7 @@ class Estimate:
     stage: str
     name: str
     times: int
+    questions: float
     arguments: int
     temporaries: int
     total: int
@@ -67,6 +69,16 @@ class Estimate:
             self.memory_seconds: "memory",
             self.network_seconds: "network",
         }[self.seconds]
+
+    @property
+    def flops_per_question(self) -> float:
+        """Operations of all chips together for one question."""
+        return self.flops / self.questions
+
+    @property
+    def questions_per_second(self) -> float:
+        """At the roofline, of all chips together."""
+        return self.questions / self.seconds
 
     def utilisation(self, target: Slice) -> float:
         """Model-FLOP utilisation at the roofline."""
@@ -118,6 +130,7 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
         stage=program.stage,
         name=program.name,
         times=program.times,
+        questions=program.questions,
         arguments=arguments,
         temporaries=temporaries,
         total=total,

@@ -18,6 +18,7 @@ from mmunlearner_jax.models.llama import cache_shardings
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
+from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
 from mmunlearner_jax.stages.unlearn import optimizers
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -46,6 +47,7 @@ class Program:
         function: jitted.
         arguments: abstract arrays with shardings.
         times: how often a run of the config calls it.
+        questions: that one call works through, on average.
         parameters: those of the model among the arguments.
         reads: how often one call reads the parameters (once a token when decoding).
     """
@@ -55,11 +57,12 @@ class Program:
     function: Callable
     arguments: tuple[Any, ...]
     times: int
+    questions: float
     parameters: Any
     reads: int = 1
 
 
-def model_config(config: ConfigDict, **replaced: str) -> VisionLanguageConfig:
+def model_config(config: ConfigDict, **replaced: Any) -> VisionLanguageConfig:
     """The published size that `config.model.size` names, computed as `config.model` says.
 
     Args:
@@ -80,7 +83,7 @@ def model_config(config: ConfigDict, **replaced: str) -> VisionLanguageConfig:
     return dataclasses.replace(getattr(SIZES[size], size)(), **computed | replaced)
 
 
-def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Iterator[Program]:
+def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Iterator[Program]:
     """Yields the programs of one stage.
 
     Args:
@@ -94,15 +97,11 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Ite
     pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", ()), default=0))
     if "vision" in config.model.frozen:
         pictures = _seen(graphdef, params, pictures)
-    batch = functools.partial(_batch, pictures, mesh, config.plan)
+    batch = functools.partial(_batch, config, sizes, pictures, mesh)
     still = in_groups(sizes.model_type, config.model.frozen)
     frozen, moving = nnx.split_state(params, still, ...)
-    if stage == "importance":
-        yield from _importance(config, graphdef, frozen, moving, batch)
-    elif stage == "unlearn":
-        yield from _unlearn(config, graphdef, frozen, moving, batch)
-    else:
-        yield from _evaluate(config, mesh, graphdef, params, batch)
+    make = {"importance": _importance, "unlearn": _unlearn, "evaluate": _evaluate}[stage]
+    yield from make(config, graphdef, frozen, moving, batch)
 
 
 def _importance(config, graphdef, frozen, params, batch):
@@ -110,11 +109,14 @@ def _importance(config, graphdef, frozen, params, batch):
     add = accumulator(graphdef, fisher=options.fisher)
     whole = nnx.merge_state(params, frozen)
     sums = FisherSums(_like(params, "float32"), _scalar(params, "float32"))
-    rows = options.batch_size
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
-        inputs = batch(rows, pictured=name == "picture batch")
-        times = sum(_ceil(min(plan[s], options.examples or plan[s]), rows) for s in sets)
-        yield Program("importance", name, add, (sums, params, inputs, frozen), times, whole)
+        pictured = name == "picture batch"
+        pack = options.pack if pictured else options.text_pack
+        made = batch(options.batch_size, pack, pictured=pictured)
+        counts = (min(plan[s], options.examples or plan[s]) for s in sets)
+        times = sum(map(made.calls, counts))
+        given = (sums, params, made.arrays, frozen)
+        yield Program("importance", name, add, given, times, made.questions, whole)
 
 
 def _unlearn(config, graphdef, frozen, params, batch):
@@ -123,75 +125,101 @@ def _unlearn(config, graphdef, frozen, params, batch):
     whole = nnx.merge_state(params, frozen)
     states = tuple(_optimizer_state(descend, params) for _ in range(options.optimizers))
     state = TrainState(params, states)
-    forget_batches = _ceil(plan.forget, options.forget_batch)
-    retain_batches = _ceil(plan.pictures, options.retain_batch)
+    forget = batch(options.forget_batch, options.pack, pictured=True)
+    retain = [
+        batch(options.retain_batch, options.pack, pictured=True),
+        batch(options.text_batch, options.text_pack, pictured=False),
+    ]
     if options.epochs:
-        schedule = published_schedule(forget_batches, retain_batches, options.epochs)
+        schedule = published_schedule(
+            forget.calls(plan.forget), retain[0].calls(plan.pictures), options.epochs
+        )
     else:
         schedule = Schedule(options.iterations, options.forget_every)
-    forget = [batch(options.forget_batch, pictured=True)]
-    retain = [batch(options.retain_batch, pictured=True), batch(options.text_batch, pictured=False)]
     yield Program(
         "unlearn",
         "forget step",
         ascent_step(graphdef, ascend),
-        (state, forget, _like(params, "bool"), frozen),
+        (state, [forget.arrays], _like(params, "bool"), frozen),
         schedule.forget_steps(schedule.iterations),
+        forget.questions,
         whole,
     )
     yield Program(
         "unlearn",
         "retain step",
         descent_step(graphdef, descend),
-        (state, retain, frozen),
+        (state, [made.arrays for made in retain], frozen),
         schedule.iterations,
+        sum(made.questions for made in retain),
         whole,
     )
 
 
-def _evaluate(config, mesh, graphdef, params, batch):
+def _evaluate(config, graphdef, frozen, moving, batch):
     options, plan = config.evaluate.decode, config.plan
+    params = nnx.merge_state(moving, frozen)
     rows, new = options.batch_size, options.max_new_tokens
     decoder = Decoder(graphdef, max_new_tokens=new, end_id=0)
     # Every model is scored before and after; decoding reads the parameters once a token.
     times = 2 * _ceil(plan.questions, rows)
-    inputs = {k: v for k, v in batch(rows, pictured=True).items() if k != "labels"}
+    prompts = batch(rows, 1, pictured=True, answered=False).arrays
+    mesh = prompts["input_ids"].sharding.mesh
     prefill = jax.jit(decoder.prefill)
-    yield Program("evaluate", "prefill", prefill, (params, inputs), times, params)
-    logits, cache = prefill.eval_shape(params, inputs)
+    yield Program("evaluate", "prefill", prefill, (params, prompts), times, rows, params)
+    logits, cache = prefill.eval_shape(params, prompts)
     by_row, everywhere = batch_sharding(mesh), replicated(mesh)
     logits = _placed(logits, by_row)
     cache = jax.tree.map(_placed, cache, cache_shardings(cache, mesh))
     wanted = jax.ShapeDtypeStruct((rows, CANDIDATES), jnp.int32, sharding=by_row)
     given = (params, logits, cache, wanted)
-    yield Program("evaluate", "greedy", jax.jit(decoder.greedy), given, times, params, reads=new)
+    yield Program(
+        "evaluate", "greedy", jax.jit(decoder.greedy), given, times, rows, params, reads=new
+    )
     shape = (CANDIDATES, rows, new)
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=everywhere)
     scored = jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=everywhere)
     given = (params, logits, cache, tokens, scored)
     yield Program(
-        "evaluate", "score", jax.jit(decoder.score), given, times, params, reads=CANDIDATES
+        "evaluate", "score", jax.jit(decoder.score), given, times, rows, params, reads=CANDIDATES
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    arrays: Mapping[str, jax.ShapeDtypeStruct]
+    layout: Layout
+
+    @property
+    def questions(self) -> float:
+        return len(self.arrays["input_ids"]) * self.layout.average
+
+    def calls(self, questions: int) -> int:
+        """How many such batches hold so many questions."""
+        return _ceil(self.layout.rows(questions), len(self.arrays["input_ids"]))
+
+
 def _batch(
+    config: ConfigDict,
+    sizes: VisionLanguageConfig,
     pictures: Mapping[str, jax.ShapeDtypeStruct],
     mesh: Mesh,
-    plan: ConfigDict,
-    rows: int,
+    questions: int,
+    pack: int,
     *,
     pictured: bool,
-) -> Mapping[str, jax.ShapeDtypeStruct]:
-    by_row = batch_sharding(mesh)
-    length = plan.picture_tokens if pictured else plan.text_tokens
-    batch = {
-        name: jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_row)
-        for name in ("input_ids", "attention_mask", "labels")
-    }
+    answered: bool = True,
+) -> _Batch:
+    by_row, row = batch_sharding(mesh), layout(config, sizes, pack=pack, pictured=pictured)
+    rows = questions // pack
+    if not answered:
+        row = dataclasses.replace(row, answer=0)
+    arrays = row.arrays(rows, sizes)
+    if not answered:
+        del arrays["labels"], arrays["answer_places"]
     if pictured:
-        for name, x in pictures.items():
-            batch[name] = jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=by_row)
-    return batch
+        arrays |= {k: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype) for k, x in pictures.items()}
+    return _Batch({name: _placed(x, by_row) for name, x in arrays.items()}, row)
 
 
 def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +243,7 @@ def _optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> An
     )
 
 
-def _placed(array: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+def _placed(array: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 

@@ -24,7 +24,7 @@ app.run(steps.main, argv=["steps", *sys.argv[1:]], flags_parser=parse_flags)
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["importance", "unlearn"])
 def test_steps_are_measured(tmp_path, stage):
-    given = {"mesh": "(1,1,1)", "plan.picture_tokens": 32, "plan.text_tokens": 24}
+    given = {"mesh": "(1,1,1)", "plan.question_tokens": 12, "plan.answer_tokens": 8}
     names = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain", "text")))
     given |= dict.fromkeys(names, 2)
     out = tmp_path / "steps.json"

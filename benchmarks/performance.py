@@ -1,0 +1,129 @@
+"""Writes docs/performance.md from what the other benchmarks measured, counted and planned.
+
+    python -m benchmarks.performance
+
+Reads `benchmarks/results` (`vs_torch`, `scaling`) and `docs/plans` (`plans.py`); what is missing is
+left out of the page. The rest of the page, and what it says of causes, is written by hand in
+`performance.md.j2`.
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from absl import app, flags
+
+from mmunlearner_jax.planning.topologies import CHIPS
+
+_RESULTS = flags.DEFINE_string("results", "benchmarks/results", "Folder of measurements.")
+_PLANS = flags.DEFINE_string("plans", "docs/plans", "Folder of the planner's figures.")
+_OUT = flags.DEFINE_string("out", "docs/performance.md", "File to write.")
+
+# The planner's figures of one v5p chip hold for any other with enough memory but for its speed.
+# NVIDIA's data sheet of the H100 SXM: dense bfloat16, HBM3.
+H100_FLOPS, H100_BANDWIDTH = 989e12, 3.35e12
+
+# What a row's questions share, against rows of one: pairs of plans.
+PAIRS = {
+    "LLaVA 7b": ("7b-v5e-16-unlearn", "7b-v5e-16-unlearn-packed"),
+    "LLaVA 7b, splash": ("7b-v5e-16-unlearn-splash", "7b-v5e-16-unlearn-packed-splash"),
+    "LLaVA 7b, batch squares": (
+        "7b-v5e-16-importance-batch",
+        "7b-v5e-16-importance-batch-packed",
+    ),
+    "LLaVA 7b, batch squares, splash": (
+        "7b-v5e-16-importance-batch-splash",
+        "7b-v5e-16-importance-batch-packed-splash",
+    ),
+    "Qwen2-VL 7b": ("qwen2-vl-7b-v5e-16-unlearn", "qwen2-vl-7b-v5e-16-unlearn-packed"),
+}
+CHIP_PLANS = ("7b-v5e-16", "7b-v5p-8", "7b-v6e-8", "7b-v5p-1")
+
+
+def read(folder: str) -> dict[str, Any]:
+    """Every JSON file of a folder, by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
+
+
+def pairs(plans: dict[str, Any]) -> list[dict[str, Any]]:
+    """Programs of rows of one question beside those of shared rows."""
+    found = []
+    for label, names in PAIRS.items():
+        if not all(name in plans for name in names):
+            continue
+        alone, packed = (plans[name] for name in names)
+        for one, many in zip(alone["programs"], packed["programs"], strict=True):
+            both = one["fits"] and many["fits"]
+            faster = many["questions_per_second"] / one["questions_per_second"] if both else None
+            found.append(
+                {
+                    "label": label,
+                    "alone": one,
+                    "packed": many,
+                    "hbm": alone["hbm"],
+                    "operations": one["flops_per_question"] / many["flops_per_question"],
+                    "faster": faster,
+                }
+            )
+    return found
+
+
+def on_h100(program: dict[str, Any]) -> dict[str, Any]:
+    """A program of one v5p chip at an H100's peaks."""
+    moved = program["memory_seconds"] * CHIPS["v5p"].hbm_bandwidth
+    times = {"compute": program["flops"] / H100_FLOPS, "memory": moved / H100_BANDWIDTH}
+    bound = max(times, key=lambda name: times[name])
+    return program | {
+        "bound": bound,
+        "seconds": times[bound],
+        "questions_per_second": program["questions"] / times[bound],
+        "mfu": program["model_flops"] / times[bound] / H100_FLOPS,
+    }
+
+
+def rooflines(plans: dict[str, Any]) -> list[dict[str, Any]]:
+    """What one chip of every kind can do at most, step by step."""
+    found = []
+    for plan in CHIP_PLANS:
+        for suffix in ("unlearn", "unlearn-packed", "importance"):
+            name = f"{plan}-{suffix}"
+            if name not in plans:
+                continue
+            rows = [
+                (plans[name]["topology"], plans[name]["chips"], p) for p in fitting(plans[name])
+            ]
+            if plans[name]["chips"] == 1:
+                rows += [("H100", 1, on_h100(p)) for _, _, p in rows]
+            for chip, chips, program in rows:
+                each = program["questions_per_second"] / chips
+                shared = "shared rows" if "packed" in suffix else "own rows"
+                found.append(program | {"chip": chip, "rows": shared, "each": each})
+    return sorted(found, key=lambda row: row["chip"])
+
+
+def fitting(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The programs of a plan that fit."""
+    return [program for program in plan["programs"] if program["fits"]]
+
+
+def main(_: list[str]) -> None:
+    """Renders the page."""
+    results, plans = read(_RESULTS.value), read(_PLANS.value)
+    template = Path(__file__).with_suffix(".md.j2").read_text()
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["median"] = statistics.median
+    text = environment.from_string(template).render(
+        torch=[found for found in results.values() if "works" in found],
+        pairs=pairs(plans),
+        rooflines=rooflines(plans),
+        scaling=results.get("scaling"),
+    )
+    Path(_OUT.value).write_text(text)
+
+
+if __name__ == "__main__":
+    app.run(main)

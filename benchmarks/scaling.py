@@ -1,0 +1,256 @@
+"""What steps cost as people, questions about a picture, model width and devices grow.
+
+    python -m benchmarks.scaling --out=benchmarks/results/scaling.json --plot=docs/scaling.svg
+
+Compiles the method's own steps for fake CPU devices and counts: operations in the jaxpr,
+collectives and memory in the compiled program. Nothing is run or timed. The model has LLaVA-1.5's
+576 tokens a picture and 32,064 words, and four narrow layers in each tower; layers are in a loop,
+so their number changes all figures but those of embeddings and head in proportion.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jinja2
+from absl import app, flags
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from configs import llava
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.planning.costs import flops, traffic
+from mmunlearner_jax.planning.programs import Program, programs
+from mmunlearner_jax.sharding import device_bytes, make_mesh
+from mmunlearner_jax.stages.plots import Chart, line_chart
+
+_QUESTIONS = flags.DEFINE_list("questions", ["1", "2", "5", "10", "20"], "About one picture.")
+_PEOPLE = flags.DEFINE_list("people", ["50", "100", "200", "500"], "Ten questions about each.")
+_WIDTHS = flags.DEFINE_list("widths", ["256", "512", "1024"], "Features of a token.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "That share weights and batch.")
+_OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
+_PLOT = flags.DEFINE_string("plot", None, "SVG file for the charts.")
+
+ROWS, WIDTH, LAYERS, HEAD = 8, 512, 4, 64
+# Stage -> the program that is compiled, whose batch is pictures alone.
+COMPILED = {"unlearn": "forget step", "importance": "picture batch"}
+# What is counted does not depend on how well a CPU would run it.
+QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One setting.
+
+    Attributes:
+        questions: about a picture, in a batch of `ROWS` pictures; as many in words.
+        packed: whether they share a row; if not, each has its own.
+        width: features of a token.
+        devices: that weights and batch are split over.
+    """
+
+    questions: int = 10
+    packed: bool = True
+    width: int = WIDTH
+    devices: int = 8
+
+
+def configured(point: Point, people: int = 500) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of a point, and the fields of the model in place of the published one's."""
+    config, pack = llava.get_config(), point.questions if point.packed else 1
+    given = {"mesh": (1, point.devices, 1), "importance.fisher": "batch"}
+    packs = (f"{stage}.{key}" for stage in COMPILED for key in ("pack", "text_pack"))
+    given |= dict.fromkeys(packs, pack)
+    given |= {"model.compute_dtype": "float32"}  # a CPU has no other
+    batches = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain")))
+    given |= dict.fromkeys((*batches, "unlearn.text_batch"), ROWS * point.questions)
+    forget = people // 20
+    given |= {
+        "plan.questions_per_picture": point.questions,
+        "plan.forget": point.questions * forget,
+        "plan.pictures": point.questions * (people - forget),
+        "plan.text": 5 * people,
+    }
+    config.update_from_flattened_dict(given)
+    whole, width = LlavaConfig.llava_1_5_7b(), point.width
+    towers = {
+        "text": dataclasses.replace(
+            whole.text,
+            hidden_size=width,
+            intermediate_size=11 * width // 4,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=width // HEAD,
+        ),
+        "vision": dataclasses.replace(
+            whole.vision,
+            hidden_size=width // 4,
+            intermediate_size=width,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=max(1, width // 4 // HEAD),
+        ),
+    }
+    return config, towers
+
+
+def made(point: Point, people: int = 500) -> list[Program]:
+    """All programs of both stages."""
+    config, towers = configured(point, people)
+    mesh = make_mesh(config.mesh, jax.devices()[: point.devices])
+    return [p for stage in COMPILED for p in programs(config, mesh, stage, **towers)]
+
+
+@functools.cache
+def operations(point: Point) -> dict[str, float]:
+    """Operations of one call of every program, all devices together."""
+    return {p.name: flops(jax.make_jaxpr(p.function)(*p.arguments)) for p in made(point)}
+
+
+@functools.cache
+def compiled(point: Point) -> list[dict[str, Any]]:
+    """What the programs of a point cost."""
+    found = []
+    for program in made(point):
+        if program.name != COMPILED[program.stage]:
+            continue
+        lowered = program.function.lower(*program.arguments)
+        executable = lowered.compile(compiler_options=QUICK)
+        moved = traffic(executable.as_text()).collectives
+        total = operations(point)[program.name]
+        found.append(
+            {
+                "program": program.name,
+                "questions": program.questions,
+                "flops": total,
+                "flops_per_question": total / program.questions,
+                "collectives": moved,
+                "collective_bytes_per_question": sum(size for _, size in moved.values())
+                / program.questions,
+                "temporaries": executable.memory_analysis().temp_size_in_bytes,
+                "parameters": device_bytes(program.parameters),
+            }
+        )
+    return found
+
+
+def run_of(point: Point, people: int) -> dict[str, Any]:
+    """Operations of the importance pass and of one epoch of unlearning, of so many people."""
+    totals = dict.fromkeys(COMPILED, 0.0)
+    for program in made(point, people):
+        totals[program.stage] += program.times * operations(point)[program.name]
+    return {"people": people, "packed": point.packed, **totals}
+
+
+def axes(
+    questions: Sequence[int], widths: Sequence[int], devices: Sequence[int]
+) -> dict[str, list[Point]]:
+    """The points of every axis, packed ones and the same questions alone."""
+    ways = (True, False)
+    most = max(devices)
+    return {
+        "questions": [
+            Point(n, way, devices=most) for n in questions for way in ways if n > 1 or not way
+        ],
+        "width": [Point(width=n, packed=way, devices=most) for n in widths for way in ways],
+        "devices": [Point(devices=n, packed=way) for n in devices for way in ways],
+    }
+
+
+def measured(found: dict[str, list[Point]], people: Sequence[int]) -> dict[str, Any]:
+    """Everything, as written to JSON."""
+    tables = {
+        axis: [
+            dataclasses.asdict(point) | row
+            for point in track(points, description=axis, console=Console(stderr=True))
+            for row in compiled(point)
+        ]
+        for axis, points in found.items()
+    }
+    most = max(point.devices for point in found["devices"])
+    tables["people"] = [
+        run_of(Point(packed=way, devices=most), n) for n in people for way in (True, False)
+    ]
+    return {"jax": jax.__version__, "rows": ROWS, "layers": LAYERS, "axes": tables}
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Prints a table for each axis."""
+    for axis in ("questions", "width", "devices"):
+        table = Table(title=f"against {axis}", title_justify="left")
+        columns = (axis, "rows", "program", "GFLOPs a question", "collectives")
+        for column in (*columns, "MiB of them a question", "temporaries MiB", "parameters MiB"):
+            table.add_column(column, justify="left" if column == "program" else "right")
+        for row in result["axes"][axis]:
+            table.add_row(
+                str(row[axis]),
+                "shared" if row["packed"] else "own",
+                row["program"],
+                f"{row['flops_per_question'] / 1e9:,.1f}",
+                str(sum(n for n, _ in row["collectives"].values())),
+                f"{row['collective_bytes_per_question'] / 2**20:.2f}",
+                f"{row['temporaries'] / 2**20:,.0f}",
+                f"{row['parameters'] / 2**20:,.1f}",
+            )
+        console.print(table)
+    table = Table("people", "rows", title="TFLOPs of a run", title_justify="left")
+    for stage in COMPILED:
+        table.add_column(stage, justify="right")
+    for row in result["axes"]["people"]:
+        totals = (f"{row[stage] / 1e12:,.1f}" for stage in COMPILED)
+        table.add_row(str(row["people"]), "shared" if row["packed"] else "own", *totals)
+    console.print(table)
+
+
+def charts(result: dict[str, Any]) -> list[Chart]:
+    """The figures of the forget step, whose batch is pictures alone, and the whole run's."""
+
+    def chart(title: str, axis: str, field: str, unit: float) -> Chart:
+        rows = [r for r in result["axes"][axis] if r.get("program", "forget step") == "forget step"]
+        lines = {
+            label: [
+                # One question has its row for itself either way.
+                (r[axis], r[field] / unit)
+                for r in rows
+                if r["packed"] == packed or r.get("questions") == 1
+            ]
+            for label, packed in (("a row for all", True), ("a row each", False))
+        }
+        return line_chart(title, lines)
+
+    return [
+        chart("GFLOPs a question, by questions a picture", "questions", *PER_QUESTION),
+        chart("MiB moved a question, by questions a picture", "questions", *MOVED),
+        chart("GFLOPs a question, by width", "width", *PER_QUESTION),
+        chart("MiB of temporaries a device, by devices", "devices", "temporaries", 2**20),
+        chart("MiB moved a question, by devices", "devices", *MOVED),
+        chart("PFLOPs of an unlearning epoch, by people", "people", "unlearn", 1e15),
+    ]
+
+
+PER_QUESTION = ("flops_per_question", 1e9)
+MOVED = ("collective_bytes_per_question", 2**20)
+
+
+def main(_: list[str]) -> None:
+    """Counts, prints, writes."""
+    flagged = (_QUESTIONS, _WIDTHS, _DEVICES, _PEOPLE)
+    questions, widths, devices, people = ([int(n) for n in flag.value] for flag in flagged)
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(devices))
+    result = measured(axes(questions, widths, devices), people)
+    if _OUT.value:
+        Path(_OUT.value).write_text(json.dumps(result, indent=2) + "\n")
+    if _PLOT.value:
+        template = Path(__file__).with_suffix(".svg.j2").read_text()
+        drawn = jinja2.Template(template, trim_blocks=True, keep_trailing_newline=True)
+        Path(_PLOT.value).write_text(drawn.render(charts=charts(result)))
+    show(result, Console())
+
+
+if __name__ == "__main__":
+    app.run(main)
