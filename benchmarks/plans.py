@@ -25,10 +25,10 @@ SIZES = {
 }
 
 
-def rows(count: int, pack: int = 1, **more: object) -> dict[str, object]:
+def rows(count: int, pack: int = 1) -> dict[str, object]:
     """Overrides: batches of so many rows, split over all chips with the weights."""
     names = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain", "text")))
-    return {"mesh": "(1,-1,1)", **dict.fromkeys(names, pack * count), **more}
+    return {"mesh": "(1,-1,1)", **dict.fromkeys(names, pack * count)}
 
 
 SIXTEEN, EIGHT = rows(16), rows(8)
@@ -41,7 +41,7 @@ PACKED_SQUARES = rows(16, 10) | SHARED | BATCH_SQUARES
 SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
-ALONE = rows(4, **HALF)
+ALONE = rows(4) | HALF
 LONG = {"plan.question_tokens": 464}
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
