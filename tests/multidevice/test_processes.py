@@ -9,13 +9,16 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
+from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.weights import io
 from tests.multidevice.test_equal import CONFIG, assert_close, initial, work
+from tests.unlearn.test_shared_pictures import PHOTOS, llava
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,13 +27,15 @@ import pathlib, pickle, sys
 from mmunlearner_jax import processes
 processes.start()
 from tests.multidevice.test_equal import work
-from tests.multidevice.test_processes import export
+from tests.multidevice.test_processes import export, features
 folder = pathlib.Path(sys.argv[1])
 count = int(sys.argv[2])
 found = work((count, 1, 1))
 if processes.is_first():
     (folder / "found").write_bytes(pickle.dumps(found))
 export(folder / "by many", count)
+seen = features(folder / "features", count)
+(folder / f"seen by {processes.jax.process_index()}").write_bytes(pickle.dumps(seen))
 """
 
 # As `processes.start`, but sooner sure that a process is gone: after 10 seconds and not 100.
@@ -60,6 +65,18 @@ def export(path: Path, count: int) -> None:
     graphdef, _ = abstract_model(CONFIG, mesh)
     params = jax.device_put(initial(), param_shardings(initial(), mesh))
     io.save_pretrained(nnx.merge(graphdef, params), path)
+
+
+def features(path: Path, count: int) -> list[np.ndarray]:
+    """What the tower of a model split over so many devices says of photographs."""
+    model, encoder = llava()
+    mesh = make_mesh((1, count, 1), jax.devices()[:count])
+    params = nnx.split(model)[1]
+    params = jax.device_put(params, param_shardings(params, mesh))
+    model = nnx.merge(abstract_model(model.config, mesh)[0], params)
+    found = Features(path, model, encoder, mesh)
+    found.add(PHOTOS)
+    return [found[photo] for photo in PHOTOS]
 
 
 def launch(program: str, count: int, *arguments: str) -> list[subprocess.Popen]:
@@ -99,6 +116,11 @@ def test_processes_give_the_result_of_one(tmp_path, monkeypatch, count):
     for name in names:
         ours, theirs = (tmp_path / by / name for by in ("by one", "by many"))
         assert ours.read_bytes() == theirs.read_bytes(), name
+    alone = features(tmp_path / "alone", count)
+    for index in range(count):
+        seen = pickle.loads((tmp_path / f"seen by {index}").read_bytes())
+        for many, one in zip(seen, alone, strict=True):
+            np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -34,9 +34,11 @@ def test_groups_are_those_of_the_labels(made, groups):
     assert set(jax.tree.leaves(moving)) == {"vision", "projector", "language"} - set(groups)
 
 
-@pytest.mark.parametrize("groups", [("vision",), ("vision", "projector"), ("language",)])
-@pytest.mark.parametrize("fisher", ["example", "batch"])
-def test_importance_of_the_others_is_the_same(made, groups, fisher):
+@pytest.mark.parametrize(
+    ("fisher", "groups"),
+    [("example", ("vision",)), ("example", ("language",)), ("batch", ("vision", "projector"))],
+)
+def test_importance_of_the_others_is_the_same(made, fisher, groups):
     model, batch = made
     graphdef, params = nnx.split(model)
     frozen, moving = apart(model, params, groups)
@@ -73,7 +75,7 @@ def test_steps_move_the_others_only(made, groups):
         np.any(old != new)
         for old, new in zip(jax.tree.leaves(before[1]), jax.tree.leaves(state.params), strict=True)
     ]
-    assert np.mean(moved) > 0.9
+    assert np.mean(moved) > 0.8  # the last norm of CLIP is not used
 
 
 def test_what_is_frozen_costs_no_backward_pass(made):
@@ -87,13 +89,13 @@ def test_what_is_frozen_costs_no_backward_pass(made):
         state = TrainState.create(moving, adam)
         return flops(jax.make_jaxpr(step)(state, [batch], frozen))
 
-    def forward(batch):
-        pictures = {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw")}
-        see = jax.make_jaxpr(lambda p: nnx.merge(graphdef, p).vision_features(**pictures))
-        return flops(see(params))
+    pictures = {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw")}
 
-    everything, seen = cost((), batch), cost(("vision",), batch)
-    # Backward is twice forward, but for the pixels, which have no gradient.
-    assert 1.2 * forward(batch) < everything - seen < 2 * forward(batch)
-    no_text = {k: v for k, v in batch.items() if k not in ("pixel_values", "image_grid_thw")}
-    assert cost(("vision",), no_text) < seen
+    def see(params):
+        return nnx.merge(graphdef, params).vision_features(**pictures)
+
+    forward = flops(jax.make_jaxpr(see)(params))
+    seen = {k: v for k, v in batch.items() if k != "pixel_values"}
+    seen["vision_features"] = jax.eval_shape(see, params)
+    assert cost(("vision",), batch) == cost(("vision",), seen) + forward
+    assert cost((), batch) > cost(("vision",), batch) + forward
