@@ -28,6 +28,10 @@ H100_FLOPS, H100_BANDWIDTH = 989e12, 3.35e12
 # What a row's questions share, against rows of one: pairs of plans.
 PAIRS = {
     "LLaVA 7b": ("7b-v5e-16-unlearn", "7b-v5e-16-unlearn-packed"),
+    "LLaVA 7b, 160 rows of one against 16 of ten": (
+        "7b-v5e-16-unlearn-many",
+        "7b-v5e-16-unlearn-packed",
+    ),
     "LLaVA 7b, splash": ("7b-v5e-16-unlearn-splash", "7b-v5e-16-unlearn-packed-splash"),
     "LLaVA 7b, batch squares": (
         "7b-v5e-16-importance-batch",

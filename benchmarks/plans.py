@@ -47,6 +47,7 @@ LONG = {"plan.question_tokens": 464}
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
     "7b-v5e-16-unlearn-packed": ("v5e-16", "unlearn", "7b", PACKED),
+    "7b-v5e-16-unlearn-many": ("v5e-16", "unlearn", "7b", rows(160)),
     "7b-v5e-16-unlearn-splash": ("v5e-16", "unlearn", "7b", SIXTEEN | SPLASH),
     "7b-v5e-16-unlearn-packed-splash": ("v5e-16", "unlearn", "7b", PACKED | SPLASH),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
@@ -144,7 +145,8 @@ def main(_: list[str]) -> None:
         path = folder / f"{name}.json"
         if path.exists():
             found = json.loads(path.read_text())
-            note = ", ".join(text for key, text in NOTES.items() if key in overrides)
+            notes = [text for key, text in NOTES.items() if key in overrides]
+            note = ", ".join(["160 rows"] * name.endswith("-many") + notes)
             table += [
                 {"slice": topology, "size": size, "note": note, "plan": found, **program}
                 for program in found["programs"]
