@@ -31,7 +31,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `config.json`, or compares with the one that lies there; `stages` may differ.
+    """Writes `config.json`, or compares; `stages` and `profile` may differ from what lies there.
 
     Returns:
         Whether it was written now.
@@ -51,7 +51,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
         raise InputError(f"{path}: {error}; give another --workdir") from error
     before, now = flatten(old), flatten(new)
     different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-    different = [k for k in different if k != "stages"]
+    different = [k for k in different if k.split(".")[0] not in ("stages", "profile")]
     if different:
         k = different[0]
         raise InputError(

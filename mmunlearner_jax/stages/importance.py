@@ -54,7 +54,13 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         folder = workdir / "checkpoints/importance" / name
         with Checkpoints(folder, every=config.checkpoint_every) as saved:
             sums, start = saved.restore(sums, data)
-            with Metrics(workdir, f"importance/{name}", total=len(batches), start=start) as metrics:
+            with Metrics(
+                workdir,
+                f"importance/{name}",
+                total=len(batches),
+                start=start,
+                profile=config.profile.steps,
+            ) as metrics:
                 for i, batch in enumerate(data["data"], start + 1):
                     sums = add(sums, at.params, put_batch(batch, at.mesh))
                     metrics.write(i)

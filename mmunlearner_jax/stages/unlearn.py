@@ -118,7 +118,12 @@ class Unlearner:
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
             state, done = saved.restore(state, data)
             with Metrics(
-                folder, label, total=schedule.iterations, start=done, saved=every
+                folder,
+                label,
+                total=schedule.iterations,
+                start=done,
+                saved=every,
+                profile=self._config.profile.steps,
             ) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = self.remembered(state.params)
