@@ -102,7 +102,7 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: str) -> Ite
 def _importance(config, graphdef, params, batch):
     options, plan = config.importance, config.plan
     add = accumulator(graphdef, fisher=options.fisher)
-    sums = FisherSums(_like(params, "float32"), _scalar(params, "float32"))
+    sums = FisherSums.abstract(params)
     rows = options.batch_size
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
         inputs = batch(rows, pictured=name == "picture batch")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
@@ -38,7 +37,6 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "importance").exists():
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    zero = FisherSums.zeros(at.params)
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
     for name, samples in sets(at, options.examples).items():
@@ -50,7 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             repeat=False,
         )
         data = {"data": iter(batches)}
-        sums = jax.tree.map(jax.numpy.copy, zero)
+        sums = FisherSums.zeros(at.params)
         folder = workdir / "checkpoints/importance" / name
         with Checkpoints(folder, every=config.checkpoint_every) as saved:
             sums, start = saved.restore(sums, data)
@@ -73,4 +71,4 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 
 def load_sums(workdir: Path, name: str, params: object) -> FisherSums:
     """Reads what this stage wrote for one set, sharded like the parameters."""
-    return load_tree(workdir / "importance" / name, FisherSums.zeros(params))
+    return load_tree(workdir / "importance" / name, FisherSums.abstract(params))

@@ -114,7 +114,8 @@ class Unlearner:
             return put_batch(next(data[name]), at.mesh)
 
         remembered = 1.0
-        every = self._stop.every
+        # Saved where the rule looks, so that what it saw last need not be saved.
+        every = -(-self._config.checkpoint_every // self._stop.every) * self._stop.every
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
             state, done = saved.restore(state, data)
             with Metrics(
@@ -144,8 +145,10 @@ class Unlearner:
                         remembered = row["remembered"] = self.remembered(state.params)
                     metrics.write(done, **row)
                     saved.save(done, state, data)
+        # On one device XLA names shardings its own way: other names would be other programs.
+        homes = jax.tree.map(lambda p: p.sharding, at.params)
         return Outcome(
-            params=state.params,
+            params=jax.device_put(state.params, homes),
             forget_steps=schedule.forget_steps(done),
             retain_steps=done if retain else 0,
             remembered=remembered,
