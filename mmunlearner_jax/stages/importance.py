@@ -4,7 +4,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.processes import is_first
@@ -39,14 +41,19 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
-    for name, samples in sets(at, options.examples).items():
-        batches = at.batches(
-            samples,
-            batch_size=options.batch_size,
-            pack=options.pack,
-            shuffle=False,
-            repeat=False,
-        )
+    given: dict[str, Batches] = {}
+    with compiling() as ahead:
+        for name, samples in sets(at, options.examples).items():
+            given[name] = at.batches(
+                samples,
+                batch_size=options.batch_size,
+                pack=options.pack,
+                shuffle=False,
+                repeat=False,
+            )
+            example = put_batch(given[name].example(), at.mesh)
+            ahead(add, FisherSums.abstract(at.params), at.params, example)
+    for name, batches in given.items():
         data = {"data": iter(batches)}
         sums = FisherSums.zeros(at.params)
         folder = workdir / "checkpoints/importance" / name

@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
@@ -97,21 +100,32 @@ class Unlearner:
         """
         at, options = self._at, self._config.unlearn
         text_people = at.bench.everyone if forget_text else at.retain
+        # The vanilla parameters stay: the state's own copy is donated to the steps.
+        params = jax.tree.map(jnp.copy, at.params)
+        state = TrainState.create(params, self._descend, optimizers=options.optimizers)
+
+        def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+            return put_batch(batch, at.mesh)
+
         make = functools.partial(at.batches, pack=options.pack)
-        forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
-        pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
-        text = make(at.bench.text_training(text_people), stream=3, batch_size=options.text_batch)
+        with compiling() as ahead:
+            if self._stop.remembered >= 0:
+                ahead(self._exact, params, put(self._looked_at.example()))
+            forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
+            ahead(self._forget_step, state, [put(forget.example())], mask)
+            pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
+            texts = at.bench.text_training(text_people)
+            text = make(texts, stream=3, batch_size=options.text_batch)
+            if retain:
+                ahead(self._retain_step, state, [put(pictures.example()), put(text.example())])
         if options.epochs:
             schedule = published_schedule(len(forget), len(pictures), options.epochs)
         else:
             schedule = Schedule(options.iterations, options.forget_every)
         data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
-        # The vanilla parameters stay: the state's own copy is donated to the steps.
-        params = jax.tree.map(jnp.copy, at.params)
-        state = TrainState.create(params, self._descend, optimizers=options.optimizers)
 
         def batch(name: str) -> dict[str, jax.Array]:
-            return put_batch(next(data[name]), at.mesh)
+            return put(next(data[name]))
 
         remembered = 1.0
         # Saved where the rule looks, so that what it saw last need not be saved.
