@@ -22,6 +22,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.stages = ("evaluate", "importance", "mask", "unlearn", "evaluate", "export", "report")
     config.mesh = (1, 4, -1)  # data, fsdp, tensor; the batches of 4 are split over the first two
     config.checkpoint_every = 50
+    config.profile = ConfigDict(dict(steps=0))  # traced in every stage, for TensorBoard; 0: none
 
     config.model = ConfigDict(
         dict(

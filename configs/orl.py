@@ -29,6 +29,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.checkpoint_every = 60
+    config.profile = ConfigDict(dict(steps=0))  # traced in every stage, for TensorBoard; 0: none
 
     config.model = ConfigDict(
         dict(

@@ -124,6 +124,8 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in ALL_BY_ZERO:
         if values.get(key, 0) < 0:
             refuse(key, "0 (all) or more")
+    if values.get("profile.steps", 0) < 0:
+        refuse("profile.steps", "0 (none) or more")
     for key in ("model.min_pixels", "model.max_pixels"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (the checkpoint's) or more")

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
 
-from mmunlearner_jax import preemption, processes
+from mmunlearner_jax import compilations, preemption, processes
 from mmunlearner_jax.check import check_config, flatten
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.errors import InputError
@@ -31,7 +31,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `config.json`, or compares with the one that lies there; `stages` may differ.
+    """Writes `config.json`, or compares; `stages` and `profile` may differ from what lies there.
 
     Returns:
         Whether it was written now.
@@ -51,7 +51,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
         raise InputError(f"{path}: {error}; give another --workdir") from error
     before, now = flatten(old), flatten(new)
     different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-    different = [k for k in different if k != "stages"]
+    different = [k for k in different if k.split(".")[0] not in ("stages", "profile")]
     if different:
         k = different[0]
         raise InputError(
@@ -78,7 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     for name in config.stages:
-        begin = time.monotonic()
+        begin, compiled = time.monotonic(), compilations.count()
         if is_first():
             print(f"stage {name}", file=sys.stderr, flush=True)
         try:
@@ -93,9 +93,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
         wait(name)
         if worked:
             fresh = False
-            before = read_results(workdir).get("seconds", {}).get(name, 0.0)
+            results = read_results(workdir)
+            before = results.get("seconds", {}).get(name, 0.0)
             seconds = round(before + time.monotonic() - begin, 1)
             update_results(workdir, "seconds", {name: seconds})
+            before = results.get("compilations", {}).get(name, {})
+            counts = {k: round(before.get(k, 0) + v, 1) for k, v in compiled().items()}
+            update_results(workdir, "compilations", {name: counts})
 
 
 def main(argv: list[str]) -> None:

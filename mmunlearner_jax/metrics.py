@@ -11,6 +11,7 @@ import tensorboardX
 from tqdm import tqdm
 
 from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.profiling import Trace
 
 
 class Metrics:
@@ -20,7 +21,16 @@ class Metrics:
     waits for them, and before every checkpoint, so that none is lost. Only process 0 writes.
     """
 
-    def __init__(self, workdir: Path, stage: str, *, total: int, start: int = 0, saved: int = 10):
+    def __init__(
+        self,
+        workdir: Path,
+        stage: str,
+        *,
+        total: int,
+        start: int = 0,
+        saved: int = 10,
+        profile: int = 0,
+    ):
         """Opens the files and drops what an interrupted run had written beyond `start`.
 
         Args:
@@ -29,10 +39,13 @@ class Metrics:
             total: steps of the whole stage.
             start: steps done before.
             saved: steps between two checkpoints.
+            profile: steps to trace, beside the events of TensorBoard; 0: none.
         """
         self._stage, self._saved, self._rows = stage, saved, []
         self._begin = time.monotonic()
         self._file = self._board = None
+        folder = workdir / "tensorboard" / stage
+        self._trace = Trace(folder, steps=profile, start=start, total=total)
         show = is_first()
         self._bar = tqdm(
             total=total, initial=start, desc=stage, unit="step", disable=not show, file=sys.stderr
@@ -44,14 +57,14 @@ class Metrics:
             kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
             self._file = path.open("w")
             self._file.writelines(json.dumps(r) + "\n" for r in kept)
-            self._board = tensorboardX.SummaryWriter(
-                str(workdir / "tensorboard" / stage), purge_step=start + 1
-            )
+            self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
 
     def __enter__(self) -> "Metrics":
+        self._trace.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._trace.__exit__(*exc)
         self._flush()
         self._bar.close()
         if self._file and self._board:
@@ -64,6 +77,7 @@ class Metrics:
         self._bar.update(step - self._bar.n)
         if len(self._rows) >= 10 or step % self._saved == 0:
             self._flush()
+        self._trace.step()
 
     def _flush(self) -> None:
         rows, self._rows = jax.device_get(self._rows), []

@@ -89,6 +89,7 @@ def test_help(command):
         (["--config.finetune.steps=0"], "config.finetune.steps"),
         (["--config.unlearn.forget_every=-3"], "config.unlearn.forget_every"),
         (["--config.checkpoint_every=0"], "config.checkpoint_every"),
+        (["--config.profile.steps=-1"], "config.profile.steps"),
         (["--config.stages=('prepare','forget')"], "config.stages"),
         (["--config=configs/missing.py"], "configs/missing.py"),
         (["--nope"], "nope"),
@@ -157,10 +158,10 @@ def test_a_workdir_of_another_config(config, tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_stages_may_differ(config, tmp_path):
+def test_stages_and_profile_may_differ(config, tmp_path):
     config.stages = ()
     main.run(config, tmp_path)
-    config.stages = ("report",)
+    config.stages, config.profile.steps = ("report",), 10
     assert "seed" not in mistake(config, tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Batches of static shape from samples, by Grain."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import grain
 import numpy as np
@@ -129,10 +130,12 @@ class Batches:
         self.augment, self.features = augment, features
         self._own = range(self.batch_rows)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
-        examples = [encoder.encode(sample) for sample in samples]
-        lengths = np.array([len(example["input_ids"]) for example in examples])
-        answers = np.array([np.sum(example["labels"][1:] != IGNORE) for example in examples])
-        self._prefixes = np.array([self._prefix(example["input_ids"]) for example in examples])
+        with ThreadPoolExecutor() as pool:  # decoding and resizing let go of the interpreter
+            list(pool.map(encoder.labelled, {sample.image: sample for sample in samples}.values()))
+        examples = [encoder.labelled(sample) for sample in samples]
+        lengths = np.array([len(example.input_ids) for example in examples])
+        answers = np.array([np.sum(example.labels[1:] != IGNORE) for example in examples])
+        self._prefixes = np.array([self._prefix(example.input_ids) for example in examples])
         self._image_tokens = np.array([encoder.image_tokens(sample.image) for sample in samples])
         self.rows = share(samples, lengths, self._prefixes, pack=pack, seed=seed)
         if len(samples) < len(self.rows) * pack / 2:
@@ -167,6 +170,12 @@ class Batches:
         """Returns a new iterator from the beginning, that prepares batches ahead in threads."""
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         return iter(self._batches.to_iter_dataset(options))
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Returns a batch like those to come, for instance to compile for."""
+        return self._assemble(
+            np.arange(min(self.batch_rows, len(self.rows))), np.random.default_rng(0)
+        )
 
     def _prefix(self, ids: np.ndarray) -> int:
         """How many of the tokens are those up to the picture."""

@@ -59,6 +59,7 @@ class Encoder:
         self.labels = labels
         self.supervise_end = supervise_end
         self.image = functools.lru_cache(cached_images)(self._image)
+        self._count = functools.lru_cache(None)(lambda encoded: self.image(encoded)[1])
         self.tokens = functools.lru_cache(None)(self._tokens)
         self._render = functools.lru_cache(4096)(self._rendered)
         self._ids = functools.lru_cache(4096)(self._tokenised)
@@ -86,12 +87,15 @@ class Encoder:
             InputError: The chat template or the tokenizer joins prompt and answer, so it cannot be
                 said where the answer begins; or the picture is too small or too large.
         """
+        picture = {} if sample.image is None else {"picture": self.image(sample.image)[0]}
+        return self.labelled(sample)._asdict() | picture
+
+    def labelled(self, sample: Sample) -> Tokens:
+        """Returns a training example without its picture; raises what `encode` does."""
         try:
-            tokens = self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
+            return self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
         except InputError as error:
             raise InputError(f"sample of {sample.person!r}: {error}") from None
-        picture = {} if sample.image is None else {"picture": self.image(sample.image)[0]}
-        return tokens._asdict() | picture
 
     def prompt_ids(self, prompt: str, images: Sequence[bytes] = ()) -> list[int]:
         """Returns the tokens of a prompt.
@@ -116,7 +120,7 @@ class Encoder:
 
     def image_tokens(self, image: bytes | None) -> int:
         """Returns how many tokens of the sequence stand for the picture."""
-        return 0 if image is None else self.image(image)[1]
+        return 0 if image is None else self._count(image)
 
     def _image(self, encoded: bytes) -> tuple[np.ndarray, int]:
         """Returns float32 pixels [C, H, W] and the number of tokens they stand for."""

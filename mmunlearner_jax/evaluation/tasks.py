@@ -5,7 +5,7 @@ Axes: B questions of a batch, N decoded tokens, K candidates, S their tokens.
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -95,7 +95,13 @@ class Answerer:
         )
 
     def answer(
-        self, params: Any, questions: Sequence[Question], *, split: str, label: str
+        self,
+        params: Any,
+        questions: Sequence[Question],
+        *,
+        split: str,
+        label: str,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> list[dict[str, Any]]:
         """Answers all questions, in their order.
 
@@ -104,6 +110,7 @@ class Answerer:
             questions: of one split.
             split: its name.
             label: shown beside the bar.
+            after_batch: called after every batch.
 
         Returns:
             One record per question, enough to score it again without the model.
@@ -124,7 +131,8 @@ class Answerer:
             disable=not is_first(),
         ) as bar:
             for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):
-                for number, record in self._answer_kind(params, [items[n] for n in kind]):
+                asked = [items[n] for n in kind]
+                for number, record in self._answer_kind(params, asked, after_batch):
                     records[kind[number]] = {"split": split, **record}
                     bar.update()
         return records
@@ -160,7 +168,9 @@ class Answerer:
                 f" {self._positions} positions: set config.evaluate.shots=0, or use another model"
             )
 
-    def _answer_kind(self, params: Any, items: list[Item]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _answer_kind(
+        self, params: Any, items: list[Item], after_batch: Callable[[], None]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields every item's number and record; the shapes of all batches are the same."""
         longest = max((len(ids) for item in items for ids in item.answers), default=0)
         weighed = max(len(item.answers) for item in items), rounded(longest)
@@ -189,6 +199,7 @@ class Answerer:
             scores = self._option_scores(params, logits, cache, rows, own, slots, log_probs)
             likelihoods = self._likelihoods(params, logits, cache, rows, weighed)
             answered = self._records(batch, rows, own, slots, scores, likelihoods)
+            after_batch()
         yield from answered
 
     def _prefill(

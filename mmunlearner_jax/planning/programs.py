@@ -108,7 +108,7 @@ def _importance(config, graphdef, frozen, params, batch):
     options, plan = config.importance, config.plan
     add = accumulator(graphdef, fisher=options.fisher)
     whole = nnx.merge_state(params, frozen)
-    sums = FisherSums(_like(params, "float32"), _scalar(params, "float32"))
+    sums = FisherSums.abstract(params)
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
         pictured = name == "picture batch"
         pack = options.pack if pictured else options.text_pack

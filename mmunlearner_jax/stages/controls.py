@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.evaluation.metrics import summarise
@@ -32,10 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     kept = config.unlearn.forget_text
     runs: dict[str, dict[str, Any]] = {
         "no_forget_text": {"mask": mask, "forget_text": False},
-        "random_mask": {
-            "mask": random_mask(mask, jax.random.key(config.seed)),
-            "forget_text": kept,
-        },
+        "random_mask": {"mask": random_mask(mask, config.seed), "forget_text": kept},
         "no_mask": {"mask": everything, "forget_text": kept},
         "ga": {"mask": everything, "retain": False},
     }

@@ -18,6 +18,7 @@ from mmunlearner_jax.evaluation.statistics import Definition, Line
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.processes import is_first, wait
+from mmunlearner_jax.profiling import Trace
 from mmunlearner_jax.results import read_lines, read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
@@ -26,7 +27,13 @@ REFERENCE = "reference-forget.jsonl"
 
 
 def evaluate(
-    workdir: Path, label: str, params: Any, answerer: Answerer, questions: dict[str, list[Question]]
+    workdir: Path,
+    label: str,
+    params: Any,
+    answerer: Answerer,
+    questions: dict[str, list[Question]],
+    *,
+    profile: int = 0,
 ) -> list[Line]:
     """Answers every split; a split whose predictions lie there is only read.
 
@@ -36,20 +43,24 @@ def evaluate(
         params: of the model to score.
         answerer: decodes and scores.
         questions: by split.
+        profile: batches to trace; 0: none.
 
     Returns:
         The lines of all splits.
     """
     folder = workdir / "predictions"
     folder.mkdir(exist_ok=True)
-    for split, asked in questions.items():
-        path = folder / f"{label}-{split}.jsonl"
-        if not path.exists():
-            answers = answerer.answer(params, asked, split=split, label=label)
-            if is_first():
-                partial = path.with_suffix(".partial")
-                partial.write_text("".join(json.dumps(line) + "\n" for line in answers))
-                os.replace(partial, path)
+    with Trace(workdir / "tensorboard/evaluate" / label, steps=profile) as trace:
+        for split, asked in questions.items():
+            path = folder / f"{label}-{split}.jsonl"
+            if not path.exists():
+                answers = answerer.answer(
+                    params, asked, split=split, label=label, after_batch=trace.step
+                )
+                if is_first():
+                    partial = path.with_suffix(".partial")
+                    partial.write_text("".join(json.dumps(line) + "\n" for line in answers))
+                    os.replace(partial, path)
     wait(f"predictions of {label}")
     files = [folder / f"{label}-{split}.jsonl" for split in questions]
     return [line for file in files for line in read_lines(file)]
@@ -86,7 +97,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         shutil.copy(reference, workdir / "predictions" / REFERENCE)
     for label in todo:
         params = at.params if label == "before" else load_unlearned(workdir, at.params)
-        scores = tell(config, workdir, label, evaluate(workdir, label, params, answerer, questions))
+        lines = evaluate(workdir, label, params, answerer, questions, profile=config.profile.steps)
+        scores = tell(config, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
         if label == "before":
             warn_if_unknown(scores)

@@ -50,7 +50,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)
         with Metrics(
-            workdir, "finetune", total=options.steps, start=start, saved=config.checkpoint_every
+            workdir,
+            "finetune",
+            total=options.steps,
+            start=start,
+            saved=config.checkpoint_every,
+            profile=config.profile.steps,
         ) as metrics:
             for i in range(start + 1, options.steps + 1):
                 batches = [put_batch(next(it), at.mesh) for it in data.values()]

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.processes import is_first
@@ -38,23 +39,33 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "importance").exists():
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    zero = FisherSums.zeros(at.moving)
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
-    for name, samples in sets(at, options.examples).items():
-        batches = at.batches(
-            samples,
-            batch_size=options.batch_size,
-            pack=options.text_pack if name == "text" else options.pack,
-            shuffle=False,
-            repeat=False,
-        )
+    given: dict[str, Batches] = {}
+    with compiling() as ahead:
+        for name, samples in sets(at, options.examples).items():
+            given[name] = at.batches(
+                samples,
+                batch_size=options.batch_size,
+                pack=options.text_pack if name == "text" else options.pack,
+                shuffle=False,
+                repeat=False,
+            )
+            example = put_batch(given[name].example(), at.mesh)
+            ahead(add, FisherSums.abstract(at.moving), at.moving, example, at.frozen)
+    for name, batches in given.items():
         data = {"data": iter(batches)}
-        sums = jax.tree.map(jax.numpy.copy, zero)
+        sums = FisherSums.zeros(at.moving)
         folder = workdir / "checkpoints/importance" / name
         with Checkpoints(folder, every=config.checkpoint_every) as saved:
             sums, start = saved.restore(sums, data)
-            with Metrics(workdir, f"importance/{name}", total=len(batches), start=start) as metrics:
+            with Metrics(
+                workdir,
+                f"importance/{name}",
+                total=len(batches),
+                start=start,
+                profile=config.profile.steps,
+            ) as metrics:
                 for i, batch in enumerate(data["data"], start + 1):
                     sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)
                     metrics.write(i)
@@ -67,4 +78,4 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 
 def load_sums(workdir: Path, name: str, params: object) -> FisherSums:
     """Reads what this stage wrote for one set, sharded like the parameters measured."""
-    return load_tree(workdir / "importance" / name, FisherSums.zeros(params))
+    return load_tree(workdir / "importance" / name, FisherSums.abstract(params))

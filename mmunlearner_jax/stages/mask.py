@@ -60,10 +60,13 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     mask = make_mask(config, workdir, at)
     update_results(workdir, "mask", density(mask, *leaf_labels(at.model)))
-    named = {k: to_host(v).astype(np.uint8) for k, v in to_hf_names(at.model, mask).items()}
+    named = {
+        name: np.ascontiguousarray(bits, np.uint8)
+        for name, bits in to_hf_names(at.model, to_host(mask)).items()
+    }
     if is_first():
         save_file(named, workdir / "mask.safetensors", metadata={"format": "pt"})
-    save_tree(workdir / "mask", jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask))
+    save_tree(workdir / "mask", _pack(mask))
     return True
 
 
@@ -80,6 +83,11 @@ def load_mask(workdir: Path, params: Any) -> Any:
         return jax.device_put(mask, param.sharding)
 
     return jax.tree.map(unpack, packed, params)
+
+
+@jax.jit
+def _pack(mask: Any) -> Any:
+    return jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask)
 
 
 def _packed(param: jax.Array) -> jax.ShapeDtypeStruct:

@@ -2,15 +2,18 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
@@ -103,34 +106,51 @@ class Unlearner:
         """
         at, options = self._at, self._config.unlearn
         text_people = at.bench.everyone if forget_text else at.retain
-        pictured = functools.partial(at.batches, pack=options.pack)
-        forget = pictured(self._forget_set, stream=1, batch_size=options.forget_batch)
-        pictures = pictured(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
-        text = at.batches(
-            at.bench.text_training(text_people),
-            stream=3,
-            batch_size=options.text_batch,
-            pack=options.text_pack,
-        )
-        if options.epochs:
-            schedule = published_schedule(len(forget), len(pictures), options.epochs)
-        else:
-            schedule = Schedule(options.iterations, options.forget_every)
-        data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
         # The vanilla parameters stay: the state's own copy is donated to the steps.
         params = jax.tree.map(jnp.copy, at.moving)
         mask = at.apart(mask)[1]
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
 
+        def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+            return put_batch(batch, at.mesh)
+
+        make = functools.partial(at.batches, pack=options.pack)
+        with compiling() as ahead:
+            if self._stop.remembered >= 0:
+                ahead(self._exact, at.params, put(self._looked_at.example()))
+            forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
+            ahead(self._forget_step, state, [put(forget.example())], mask, at.frozen)
+            pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
+            text = at.batches(
+                at.bench.text_training(text_people),
+                stream=3,
+                batch_size=options.text_batch,
+                pack=options.text_pack,
+            )
+            if retain:
+                examples = [put(pictures.example()), put(text.example())]
+                ahead(self._retain_step, state, examples, at.frozen)
+        if options.epochs:
+            schedule = published_schedule(len(forget), len(pictures), options.epochs)
+        else:
+            schedule = Schedule(options.iterations, options.forget_every)
+        data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
+
         def batch(name: str) -> dict[str, jax.Array]:
-            return put_batch(next(data[name]), at.mesh)
+            return put(next(data[name]))
 
         remembered = 1.0
-        every = self._stop.every
+        # Saved where the rule looks, so that what it saw last need not be saved.
+        every = -(-self._config.checkpoint_every // self._stop.every) * self._stop.every
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
             state, done = saved.restore(state, data)
             with Metrics(
-                folder, label, total=schedule.iterations, start=done, saved=every
+                folder,
+                label,
+                total=schedule.iterations,
+                start=done,
+                saved=every,
+                profile=self._config.profile.steps,
             ) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = self.remembered(state.params)
@@ -151,8 +171,10 @@ class Unlearner:
                         remembered = row["remembered"] = self.remembered(state.params)
                     metrics.write(done, **row)
                     saved.save(done, state, data)
+        # On one device XLA names shardings its own way: other names would be other programs.
+        homes = jax.tree.map(lambda p: p.sharding, at.params)
         return Outcome(
-            params=nnx.merge_state(state.params, at.frozen),
+            params=jax.device_put(nnx.merge_state(state.params, at.frozen), homes),
             forget_steps=schedule.forget_steps(done),
             retain_steps=done if retain else 0,
             remembered=remembered,

@@ -6,7 +6,7 @@ of a batch, as the published code does (D-06). Both are summed in float32 (D-05)
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from flax import nnx, struct
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
-from mmunlearner_jax.sharding import settled
+from mmunlearner_jax.sharding import replicated, settled
 from mmunlearner_jax.unlearn.losses import (
     NOTHING,
     Batch,
@@ -45,6 +45,16 @@ class FisherSums(struct.PyTreeNode):
         """Sums of nothing, sharded like `params`."""
         squares = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
         return settled(cls(squares=squares, count=jnp.zeros((), jnp.float32)), params)
+
+    @classmethod
+    def abstract(cls, params: Params) -> "FisherSums":
+        """Shapes, dtypes and shardings alone, of `params` that may be abstract, too."""
+        squares = jax.tree.map(
+            lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=p.sharding), params
+        )
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        count: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
+        return cls(squares=squares, count=count)
 
     def mean(self) -> Params:
         """The importance of every weight.

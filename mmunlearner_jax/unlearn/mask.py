@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.processes import to_host
@@ -117,26 +118,37 @@ def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
     Raises:
         InputError: the mask would let no weight move.
     """
-    covered = jax.tree.map(
-        lambda m, name: m if re.search(pattern, name) else jnp.full_like(m, uncovered), mask, names
-    )
-    if not any(bool(jnp.any(m)) for m in jax.tree.leaves(covered)):
+
+    @jax.jit  # one program instead of one a leaf
+    def covered(mask: Tree) -> tuple[Tree, jax.Array]:
+        kept = jax.tree.map(
+            lambda m, name: m if re.search(pattern, name) else jnp.full_like(m, uncovered),
+            mask,
+            names,
+        )
+        return kept, jnp.any(jnp.array([jnp.any(m) for m in jax.tree.leaves(kept)]))
+
+    mask, some = covered(mask)
+    if not some:
         raise InputError(
             f"the mask covers no weight (config.mask.cover={pattern!r}): lower"
             " config.mask.threshold or widen the pattern"
         )
-    return covered
+    return mask
 
 
-def random_mask(mask: Tree, key: jax.Array) -> Tree:
+def random_mask(mask: Tree, seed: int) -> Tree:
     """A control: as many True per array, at places drawn at random."""
-    leaves, treedef = jax.tree.flatten(mask)
-    keys = jax.random.split(key, len(leaves))
-    shuffled = [
-        jax.random.permutation(k, m.reshape(-1)).reshape(m.shape)
-        for k, m in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, shuffled)
+    # On the host: a device would sort as many keys as there are weights.
+    rng = np.random.default_rng(seed)
+
+    def shuffled(m: jax.Array) -> jax.Array:
+        drawn = to_host(m).flatten()
+        rng.shuffle(drawn)
+        drawn = drawn.reshape(m.shape)
+        return jax.make_array_from_callback(m.shape, m.sharding, lambda index: drawn[index])
+
+    return jax.tree.map(shuffled, mask)
 
 
 def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
@@ -148,13 +160,19 @@ def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
     """
     by_block: dict[str, tuple[float, int]] = {}
     by_module: dict[str, tuple[float, int]] = {}
-    columns = (jax.tree.leaves(t) for t in (mask, names, groups))
-    for leaf, name, group in zip(*columns, strict=True):
-        stacked = "{layer}" in name
-        rows = leaf.reshape((leaf.shape[0] if stacked else 1), -1)
-        ones = to_host(jnp.sum(rows, axis=1, dtype=jnp.float32))
+
+    @jax.jit
+    def counted(mask: Tree) -> Tree:
+        def ones(leaf: jax.Array, name: str) -> jax.Array:
+            rows = leaf.reshape((leaf.shape[0] if "{layer}" in name else 1), -1)
+            return jnp.sum(rows, axis=1, dtype=jnp.float32)
+
+        return jax.tree.map(ones, mask, names)
+
+    columns = (jax.tree.leaves(t) for t in (mask, names, groups, to_host(counted(mask))))
+    for leaf, name, group, ones in zip(*columns, strict=True):
         for layer, n in enumerate(ones):
-            by_block[name.replace("{layer}", str(layer))] = (float(n), rows.shape[1])
+            by_block[name.replace("{layer}", str(layer))] = (float(n), leaf.size // len(ones))
         done = by_module.get(group, (0.0, 0))
         by_module[group] = (done[0] + float(ones.sum()), done[1] + leaf.size)
     total = sum(n for _, n in by_module.values())

@@ -99,7 +99,7 @@ def test_a_mask_that_covers_nothing_is_an_error():
 
 def test_random_mask_has_the_same_density_elsewhere():
     mask = {"v": jnp.arange(1000).reshape(10, 100) < 300}
-    got = masks.random_mask(mask, jax.random.key(0))
+    got = masks.random_mask(mask, seed=0)
     assert int(got["v"].sum()) == 300
     assert not np.array_equal(got["v"], mask["v"])
 
