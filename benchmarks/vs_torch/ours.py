@@ -113,10 +113,11 @@ class Ours(Bench):
         return Work(call, lambda _: {}, lambda: self._step_flops(add, sets[:1]))
 
     def _step_flops(self, add: Callable, sets: Sequence[Sequence[Batch]]) -> float:
-        one = jax.ShapeDtypeStruct((), jnp.float32)
-        sums = FisherSums(jax.tree.map(lambda p: one.update(shape=p.shape), self._params), one)
-        step = jax.make_jaxpr(add)(sums, self._params, sets[0][0])
-        return flops(step) * sum(map(len, sets))
+        def step(params: Any, batch: Batch) -> FisherSums:
+            sums = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+            return add(FisherSums(sums, jnp.zeros(())), params, batch)
+
+        return flops(jax.make_jaxpr(step)(self._params, sets[0][0])) * sum(map(len, sets))
 
     def _state(self) -> TrainState:
         return TrainState.create(jax.tree.map(jnp.copy, self._params), self._descent)

@@ -65,8 +65,7 @@ def path(report: Mapping[str, Any]) -> Path:
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Prints a report."""
     sides, work = report["sides"], report["workload"]
-    peak = max(side["peak_flops"] for side in sides.values())
-    comparable = len({side["kind"] for side in sides.values()}) == 1
+    peak = _peak(sides)
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("work", no_wrap=True)
     for header in ("seconds", "q/s", "torch / ours", "GFLOP", "of peak", "GiB", "first"):
@@ -76,7 +75,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         for side in sides:
             found = result[side]
             median = float(np.median(found["seconds"]))
-            ratio = spread(result["ratios"]) if side == "torch" and comparable else ""
+            ratio = spread(result["ratios"]) if side == "torch" and _comparable(sides) else ""
             table.add_row(
                 f"  {side}" + (f", {found['threads']} threads" if "threads" in found else ""),
                 f"{median:.3g}",
@@ -88,11 +87,11 @@ def show(report: Mapping[str, Any], console: Console) -> None:
                 f"{found['first']:.3g}" if side == "ours" else "",
             )
     console.print(table)
-    for line in lines(report, peak, comparable):
+    for line in lines(report):
         console.print(line, highlight=False, markup=False)
 
 
-def lines(report: Mapping[str, Any], peak: float, comparable: bool) -> list[str]:
+def lines(report: Mapping[str, Any]) -> list[str]:
     """What stands below the table."""
     work, machine, sides = report["workload"], report["hardware"], report["sides"]
     squares = report["example_over_batch"]["ratios"]
@@ -107,10 +106,11 @@ def lines(report: Mapping[str, Any], peak: float, comparable: bool) -> list[str]
             for name, result in report["works"].items()
             if "agreement" in result
         ),
-        f"median [min, max] of {report['rounds']} rounds, pair by pair; seconds: median; q/s: questions a second; first:"
-        " seconds of the first call, which compiles, in none of the others; GiB: the process's"
-        " highest during the work, libraries included; of peak: of"
-        f" {peak / 1e9:,.0f} GFLOP/s, the best of both sides' large matrix products",
+        f"median [min, max] of {report['rounds']} rounds, pair by pair; seconds: median; q/s:"
+        " questions a second; first: seconds of the first call, which compiles what no work before"
+        " it has, in none of the others; GiB: the process's highest during the work, libraries"
+        " included; of peak: of"
+        f" {_peak(sides) / 1e9:,.0f} GFLOP/s, the best of both sides' large matrix products",
         f"preset {report['preset']}: {sides['ours']['parameters']:,} parameters, {work['dtype']},"
         f" {work['pictures']} pictures of {work['picture_tokens']} tokens, {work['questions']}"
         f" questions, {work['words']:,} words, seed {report['seed']}",
@@ -121,7 +121,7 @@ def lines(report: Mapping[str, Any], peak: float, comparable: bool) -> list[str]
     ]
     if report["load_average"] > machine["cores"] / 2:
         said.append("the machine was busy with something else: measure again when it is idle")
-    if not comparable:
+    if not _comparable(sides):
         said.append("no ratio: the two sides ran on different kinds of device")
     if len(sides) == 1:
         said.append("ours alone: two such models do not fit one accelerator")
@@ -131,3 +131,11 @@ def lines(report: Mapping[str, Any], peak: float, comparable: bool) -> list[str]
 def spread(ratios: Sequence[float]) -> str:
     """Median, least and most."""
     return f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+
+
+def _peak(sides: Mapping[str, Any]) -> float:
+    return max(side["peak_flops"] for side in sides.values())
+
+
+def _comparable(sides: Mapping[str, Any]) -> bool:
+    return len({side["kind"] for side in sides.values()}) == 1

@@ -51,20 +51,16 @@ class Preset:
     both: bool = True
 
 
-def _told(config: LlavaConfig, **vision: int) -> LlavaConfig:
-    """The config with the tokenizer's special tokens, and another vision tower where one is given.
-
-    Its text has as many positions as the longest packed row.
-    """
+def _told(config: LlavaConfig) -> LlavaConfig:
+    """The config with the special tokens of `processor`."""
     pad, bos, eos, image = range(len(SPECIAL))
     text = dataclasses.replace(config.text, pad_token_id=pad, bos_token_id=bos, eos_token_id=eos)
-    tower = dataclasses.replace(config.vision, **vision)
-    return dataclasses.replace(config, text=text, vision=tower, image_token_id=image)
+    return dataclasses.replace(config, text=text, image_token_id=image)
 
 
-def _scaled(vision: ClipConfig, **text: int) -> LlavaConfig:
-    text = dict(max_position_embeddings=4096, rms_norm_eps=1e-5) | text
-    return _told(LlavaConfig(vision=vision, text=LlamaConfig(**text), image_token_id=0))
+def _scaled(vision: ClipConfig, text: LlamaConfig) -> LlavaConfig:
+    text = dataclasses.replace(text, max_position_embeddings=4096, rms_norm_eps=1e-5)
+    return _told(LlavaConfig(vision=vision, text=text))
 
 
 PRESETS = {
@@ -79,11 +75,13 @@ PRESETS = {
                 image_size=56,
                 patch_size=14,
             ),
-            vocab_size=600,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
+            LlamaConfig(
+                vocab_size=600,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+            ),
         ),
         pictures=1,
         questions=3,
@@ -101,11 +99,13 @@ PRESETS = {
                 image_size=336,
                 patch_size=14,
             ),
-            vocab_size=32064,
-            hidden_size=256,
-            intermediate_size=688,
-            num_hidden_layers=4,
-            num_attention_heads=8,
+            LlamaConfig(
+                vocab_size=32064,
+                hidden_size=256,
+                intermediate_size=688,
+                num_hidden_layers=4,
+                num_attention_heads=8,
+            ),
         ),
     ),
     # For an accelerator. Torch's optimizer does not fit beside ours, so ours is timed alone.
