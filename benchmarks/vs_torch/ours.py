@@ -104,13 +104,13 @@ class Ours(Bench):
         return Work(call, numbers, lambda: self._step_flops(add, sets))
 
     def _squares(self, fisher: Fisher) -> Work:
-        forget, _ = sets = self._batches(packed=False)
+        (first, *_), _ = self._batches(packed=False)
         add = accumulator(self._graphdef, fisher=fisher)
 
         def call() -> Any:
-            return jax.block_until_ready(self._squares_of(add, forget))
+            return jax.block_until_ready(self._squares_of(add, [first]))
 
-        return Work(call, lambda _: {}, lambda: self._step_flops(add, sets[:1]))
+        return Work(call, lambda _: {}, lambda: self._step_flops(add, [[first]]))
 
     def _step_flops(self, add: Callable, sets: Sequence[Sequence[Batch]]) -> float:
         def step(params: Any, batch: Batch) -> FisherSums:

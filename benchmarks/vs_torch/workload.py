@@ -92,8 +92,8 @@ PRESETS = {
     "small": Preset(
         _scaled(
             ClipConfig(
-                hidden_size=192,
-                intermediate_size=768,
+                hidden_size=128,
+                intermediate_size=512,
                 num_hidden_layers=5,
                 num_attention_heads=4,
                 image_size=336,
@@ -101,10 +101,10 @@ PRESETS = {
             ),
             LlamaConfig(
                 vocab_size=32064,
-                hidden_size=256,
-                intermediate_size=688,
+                hidden_size=192,
+                intermediate_size=512,
                 num_hidden_layers=4,
-                num_attention_heads=8,
+                num_attention_heads=6,
             ),
         ),
     ),
