@@ -37,7 +37,8 @@ def squares(ours: Numbers, theirs: Numbers) -> Agreement:
 
     Weights that no gradient reaches on either side are in neither mask, and are not counted.
     """
-    apart = max(difference(ours[name], theirs[name]) for name in ("forget", "preserve"))
+    # Numpy's maximum, unlike Python's, is not a number where one is not.
+    apart = float(np.max([difference(ours[name], theirs[name]) for name in ("forget", "preserve")]))
     same = count = 0
     for name in theirs["forget"]:
         a, b = ([side[of][name] for of in ("forget", "preserve")] for side in (ours, theirs))
