@@ -1,6 +1,6 @@
 """Times our evaluation against asking transformers' `generate` one question at a time.
 
-    python benchmarks/evaluation.py --config=configs/orl.py --workdir=runs/orl
+    python -m benchmarks.evaluation --config=configs/orl.py --workdir=runs/orl
 
 The workdir is that of a run (`make demo`); its vanilla model answers the benchmark's scored
 questions on both sides: same checkpoint, same prompts, greedy, float32. Ours answers all of them,
@@ -10,7 +10,6 @@ read and process pictures anew in every round. Our first round, which compiles, 
 The answers must be the same. Measure on an idle machine: torch's threads suffer most from company.
 """
 
-import io
 import json
 import os
 import platform
@@ -27,11 +26,10 @@ import torch
 import transformers
 from absl import app, flags
 from ml_collections import ConfigDict
-from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
 from mmunlearner_jax.command_line import parse_flags, read_config
-from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.stages import setup
 
@@ -45,30 +43,6 @@ _OUT = flags.DEFINE_string("out", None, "File for everything measured.")
 TRIED = 20  # questions with each number of torch's threads
 
 
-class OneByOne:
-    """What the published scripts do: a prompt, a picture, `generate`."""
-
-    def __init__(self, folder: Path, at: setup.Setup, config: ConfigDict):
-        self.processor = transformers.AutoProcessor.from_pretrained(folder)
-        self.model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(folder)
-        self.model.eval()
-        model_type = at.model.config.model_type
-        self.prompt = protocol(config.evaluate.protocol, at.bench, at.encoder, model_type).prompt
-        self.new = config.evaluate.decode.max_new_tokens
-
-    @torch.no_grad()
-    def answer(self, question: Question) -> str:
-        """The answer's text."""
-        shown = [*(shot.image for shot in question.shots), question.image]
-        pictures = [Image.open(io.BytesIO(image)).convert("RGB") for image in shown if image]
-        inputs = self.processor(
-            text=[self.prompt(question)], images=pictures or None, return_tensors="pt"
-        )
-        out = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.new)
-        new = out[0, inputs["input_ids"].shape[1] :]
-        return self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-
-
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Everything that was measured, ready for JSON."""
     transformers.logging.set_verbosity_error()
@@ -79,7 +53,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     questions = setup.asked(config, at.bench, at.forget, at.retain)
     everything = [question for asked in questions.values() for question in asked]
     answerer = setup.answerer(config, at)
-    theirs = OneByOne(checkpoint, at, config)
+    model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint)
+    render = protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type)
+    theirs = OneByOne(transformers.AutoProcessor.from_pretrained(checkpoint), model, render.prompt)
+    new = config.evaluate.decode.max_new_tokens
     rng = np.random.default_rng(config.seed)
 
     def ours(label: str) -> tuple[float, list[str]]:
@@ -93,15 +70,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return time.perf_counter() - begin, [line["response"] for line in lines]
 
     first, _ = ours("compiles")
-    threads = {}
-    for count in {1, cores}:
-        torch.set_num_threads(count)
-        theirs.answer(everything[0])
-        begin = time.perf_counter()
-        for number in rng.choice(len(everything), TRIED):
-            theirs.answer(everything[number])
-        threads[count] = time.perf_counter() - begin
-    torch.set_num_threads(min(threads, key=threads.__getitem__))
+    tried = rng.choice(len(everything), TRIED)
+    use_fastest_threads(cores, lambda: [theirs.answer(everything[n], new) for n in tried])
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     same = 0
     for number in range(_ROUNDS.value):
@@ -109,7 +79,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         seconds["ours"].append(took)
         drawn = rng.choice(len(everything), min(_QUESTIONS.value, len(everything)), replace=False)
         begin = time.perf_counter()
-        said = [theirs.answer(everything[n]) for n in tqdm(drawn, "transformers", unit="question")]
+        said = [
+            theirs.answer(everything[n], new) for n in tqdm(drawn, "transformers", unit="question")
+        ]
         seconds["theirs"].append(time.perf_counter() - begin)
         same += sum(answers[n] == words for n, words in zip(drawn, said, strict=True))
     return {

@@ -1,85 +1,145 @@
 """The benchmark against torch: equal numbers, honest ratios."""
 
-import importlib.util
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "vs_torch.py"
+from benchmarks.vs_torch import compare
+from benchmarks.vs_torch.report import lines, show, spread
+from benchmarks.vs_torch.workload import PRESETS, Workload
+
+ROOT = Path(__file__).parents[2]
 
 
+# About forty seconds, nearly all of them compilation.
 @pytest.fixture(scope="module")
-def vs_torch():
-    spec = importlib.util.spec_from_file_location("vs_torch", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def report(tmp_path_factory):
+    """Of a process of its own, and its sides' two, which are not told of eight devices."""
+    out = tmp_path_factory.mktemp("vs_torch") / "tiny.json"
+    command = [sys.executable, "-m", "benchmarks.vs_torch", "--preset=tiny", "--rounds=2"]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    subprocess.run(
+        [*command, f"--out={out}"], check=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    )
+    return json.loads(out.read_text())
 
 
-def fake(module, side, kind, value=1.0):
-    """A side whose every call gives one number at once."""
-    names = {getattr(comparison, side) for comparison in module.COMPARISONS}
+class Fake:
+    """A side that gives the same numbers at once, and counts what is asked of it."""
 
-    def call():
-        return {"weight": np.full(3, value)}
+    def __init__(self, numbers):
+        self.numbers, self.times = numbers, 0
 
-    return SimpleNamespace(kind=kind, calls=dict.fromkeys(names, call), numbers=lambda x: x)
+    def facts(self):
+        return {"kind": "cpu", "device": "none", "peak_flops": 1.0}
+
+    def begin(self, name):
+        return {"first": 1.0, "numbers": self.numbers}
+
+    def timed(self, name):
+        self.times += 1
+        return float(self.times)
+
+    def end(self, name):
+        return {"flops": 1.0, "peak_bytes": None}
 
 
-def printed(module, report):
-    console = Console(width=100, file=io.StringIO())
-    with console.capture() as capture:
-        module.show(report, console)
-    return capture.get()
-
-
-@pytest.fixture(scope="module")
-def report(vs_torch):
-    return vs_torch.run("small", batch=2, rounds=2, seed=0)
+def squares(*, forget=2.0, preserve=1.0):
+    return {"forget": {"w": np.full(4, forget)}, "preserve": {"w": np.full(4, preserve)}}
 
 
 def test_both_sides_compute_the_same(report):
-    results = report["comparisons"]
-    assert [r["torch"]["call"] for r in results] == ["loop", "vmap", "batch", "iteration"]
-    for result in results:
-        assert result["difference"] < (1e-4 if result["jax"]["call"] == "iteration" else 1e-3)
+    works = report["works"]
+    assert list(works) == list(compare.WORKS)
+    assert works["importance"]["agreement"]["mask agrees"] > 0.999
+    assert works["unlearn"]["agreement"]["losses differ by"] < 1e-4
+    assert works["finetune"]["agreement"]["losses differ by"] < 1e-4
+    assert works["evaluate"]["agreement"]["answers agree"] == 1
+    for result in works.values():
+        assert result["torch"]["flops"] > result["ours"]["flops"] > 0
 
 
-def test_ratios_are_those_of_the_pairs(vs_torch, report):
-    text = printed(vs_torch, report)
-    for result in report["comparisons"]:
-        pairs = zip(result["torch"]["seconds"], result["jax"]["seconds"], strict=True)
+def test_ratios_are_those_of_the_pairs(report):
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as capture:
+        show(report, console)
+    for result in report["works"].values():
+        pairs = zip(result["torch"]["seconds"], result["ours"]["seconds"], strict=True)
         ratios = [theirs / ours for theirs, ours in pairs]
         assert len(ratios) == 2
-        assert f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" in text
+        assert ratios == result["ratios"]
+        assert spread(ratios) in capture.get()
+    assert spread(report["example_over_batch"]["ratios"]) in capture.get()
 
 
-def test_nothing_is_timed_where_they_disagree(vs_torch):
-    ours, theirs = fake(vs_torch, "ours", "cpu"), fake(vs_torch, "theirs", "cpu", 1.01)
-    with pytest.raises(SystemExit, match=r"loop.*differ by 9\.9e-03.*nothing was timed"):
-        vs_torch.compare(ours, theirs, rounds=1)
+@pytest.mark.parametrize(
+    ("work", "ours", "theirs"),
+    [
+        ("unlearn", {"losses": [1.0, 2.001]}, {"losses": [1.0, 2.0]}),
+        ("finetune", {"losses": [1.0]}, {"losses": [1.0, 2.0]}),
+        ("finetune", {"losses": [np.nan]}, {"losses": [np.nan]}),
+        ("importance", squares(), squares(forget=2.01)),
+        ("importance", squares(preserve=np.nan), squares(preserve=np.nan)),
+        ("evaluate", {"answers": ["w1 w2 w3"]}, {"answers": ["w1 w3"]}),
+    ],
+)
+def test_nothing_is_timed_where_they_disagree(work, ours, theirs):
+    sides = Fake(ours), Fake(theirs)
+    with pytest.raises(SystemExit, match=rf"{work}.*nothing was timed"):
+        compare.compare(work, *sides, rounds=1)
+    assert [side.times for side in sides] == [0, 0]
 
 
-def test_not_a_number_is_no_agreement(vs_torch):
-    ours, theirs = fake(vs_torch, "ours", "cpu", np.nan), fake(vs_torch, "theirs", "cpu", np.nan)
-    with pytest.raises(SystemExit, match="nothing was timed"):
-        vs_torch.compare(ours, theirs, rounds=1)
+def test_sides_take_turns():
+    both = Fake({"losses": [1.0]})  # one clock for both
+    found = compare.compare("unlearn", both, both, rounds=2)
+    assert found["ours"]["seconds"] == [1, 3] and found["torch"]["seconds"] == [2, 4]
+    assert found["ratios"] == [2, 4 / 3]
 
 
-def test_no_ratio_between_kinds_of_device(vs_torch, report):
-    ours, theirs = fake(vs_torch, "ours", "gpu"), fake(vs_torch, "theirs", "cpu")
-    results = vs_torch.compare(ours, theirs, rounds=1)
-    assert [r["ratios"] for r in results] == [None] * 4
-    assert "no ratio" in printed(vs_torch, report | {"comparisons": results})
+def test_a_mask_is_compared_where_a_gradient_reaches():
+    theirs = {"forget": {"w": np.array([0, 0, 0, 1, 1.0])}, "preserve": {"w": np.ones(5) * 1e-3}}
+    theirs["preserve"]["w"][:3] = 0
+    other = {"w": np.array([0, 0, 0, 1, 1.0 + 1e-6])}
+    found = compare.squares({"forget": other, "preserve": theirs["preserve"]}, theirs)
+    assert found.figures["mask agrees"] == 1
+    flipped = {"w": np.array([0, 0, 0, 1e-4, 1])}
+    found = compare.squares({"forget": flipped, "preserve": theirs["preserve"]}, theirs)
+    assert found.figures["mask agrees"] == 0.5
 
 
-def test_rounding_is_no_disagreement_but_a_missing_tensor_is(vs_torch):
+def test_rounding_is_no_disagreement_but_a_missing_tensor_is():
     theirs = {"kernel": np.ones(4), "key.bias": np.full(4, 1e-20)}
-    assert vs_torch.difference(theirs | {"key.bias": np.zeros(4)}, theirs) < 1e-10
-    assert vs_torch.difference(theirs | {"kernel": np.array([1, 1, 1, 1.1])}, theirs) > 0.04
-    assert vs_torch.difference({"kernel": np.ones(4)}, theirs) == np.inf
+    assert compare.difference(theirs | {"key.bias": np.zeros(4)}, theirs) < 1e-10
+    assert compare.difference(theirs | {"kernel": np.array([1, 1, 1, 1.1])}, theirs) > 0.04
+    assert compare.difference({"kernel": np.ones(4)}, theirs) == np.inf
+
+
+def test_no_ratio_between_kinds_of_device(report):
+    sides = {"ours": report["sides"]["ours"] | {"kind": "gpu"}, "torch": report["sides"]["torch"]}
+    assert any("no ratio" in line for line in lines(report | {"sides": sides}))
+    assert not any("no ratio" in line for line in lines(report))
+
+
+def test_batches_hold_the_same_questions_packed_or_not():
+    work = Workload.make(PRESETS["tiny"], seed=0)
+    for packed, alone in zip(work.batches(packed=True), work.batches(packed=False), strict=True):
+        for one, other in zip(packed, alone, strict=True):
+            assert len(one["input_ids"]) == 1 and len(other["input_ids"]) == 3
+            first, second = (np.sort(b["labels"][b["labels"] != -100]) for b in (one, other))
+            np.testing.assert_array_equal(first, second)
+            np.testing.assert_array_equal(one["pixel_values"][0], other["pixel_values"][1])
+
+
+def test_presets_have_the_shape_of_llava():
+    for name in ("small", "7b"):
+        config = PRESETS[name].config
+        assert config.tokens_per_image == 576 and config.text.vocab_size == 32064
+        assert PRESETS[name].questions == 10 and PRESETS[name].answered == (5, 30)

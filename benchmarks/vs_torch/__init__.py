@@ -1,0 +1,1 @@
+"""Times the method in JAX against the published loop, written with transformers and torch."""

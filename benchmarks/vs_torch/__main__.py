@@ -1,0 +1,79 @@
+"""Times the method in JAX against the published loop, written with transformers and torch.
+
+    python -m benchmarks.vs_torch --preset=small
+
+The same random LLaVA (`workload`), the same questions in the same batches, float32, all cores; each
+side in a process of its own. Ours does what the stages do (`ours`), torch what the published code
+does (`theirs`): the importance pass by squared batch gradients over the forget and the retain set,
+an unlearning epoch (masked ascent on a forget batch, descent on a retain batch, in turns), a
+fine-tuning epoch over both sets, and an evaluation of all questions. A batch is the questions about
+one picture. Batches are ready before the clock starts, on both sides; evaluation reads its pictures
+and questions anew. Nothing is timed before both sides have given the same numbers. Measure on an
+idle machine: torch's threads suffer most from company.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+
+from benchmarks.vs_torch import compare, report
+from benchmarks.vs_torch.ours import Ours
+from benchmarks.vs_torch.side import Remote
+from benchmarks.vs_torch.theirs import Theirs
+from benchmarks.vs_torch.workload import PRESETS
+
+_PRESET = flags.DEFINE_enum(
+    "preset", "small", list(PRESETS), "Sizes: small for two cores, 7b for an accelerator."
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed calls of each side.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of weights, pictures and words.")
+_OUT = flags.DEFINE_string("out", None, "File for everything; by default in benchmarks/results.")
+
+
+def run(name: str, rounds: int, seed: int, console: Console) -> dict[str, Any]:
+    """Both sides' works one after the other; everything that was measured, ready for JSON."""
+    preset, load = PRESETS[name], os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Remote(Ours, preset, seed, Path(folder) if preset.both else None)
+        facts, works = {"ours": ours.facts()}, {}
+        if preset.both:
+            theirs = Remote(Theirs, preset, seed, Path(folder))
+            facts["torch"] = theirs.facts()
+        for what in compare.WORKS:
+            with console.status(what):
+                if preset.both:
+                    works[what] = compare.compare(what, ours, theirs, rounds)
+                else:
+                    works[what] = compare.alone(what, ours, rounds)
+        with console.status("squares"):
+            squares = compare.example_over_batch(ours, rounds)
+    return {
+        "preset": name,
+        "seed": seed,
+        "rounds": rounds,
+        "load_average": load,
+        "sides": facts,
+        "works": works,
+        "example_over_batch": squares,
+    } | report.surroundings(preset)
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of absl."""
+    if len(argv) > 1:
+        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+    found = run(_PRESET.value, _ROUNDS.value, _SEED.value, Console(stderr=True))
+    path = Path(_OUT.value or report.path(found))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    report.show(found, Console())
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,216 @@
+"""The works by this package, through what its stages call."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import mmunlearner_jax as mmu
+from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
+from benchmarks.vs_torch.workload import CLIP, EPSILON, LEARNING_RATE, Preset, Workload, chosen
+from mmunlearner_jax.evaluation.batching import batches, cut, padded, rounded
+from mmunlearner_jax.evaluation.decoding import Decoder
+from mmunlearner_jax.evaluation.protocols import Protocol
+from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.planning.costs import flops
+from mmunlearner_jax.sharding import make_mesh
+from mmunlearner_jax.unlearn.importance import Fisher, FisherSums, accumulator
+from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.transforms import masked_ascent
+from mmunlearner_jax.weights.io import to_hf_names
+
+Batch = dict[str, Any]
+
+
+class Ours(Bench):
+    """This package's side; its first device does all of it.
+
+    Args:
+        preset: sizes of the model and of the work.
+        seed: of both.
+        folder: where the weights are written for torch; None: nowhere.
+    """
+
+    def __init__(self, preset: Preset, seed: int, folder: Path | None):
+        jax.config.update("jax_default_matmul_precision", "highest")
+        self._work, self._dtype = Workload.make(preset, seed), jnp.dtype(preset.dtype)
+        self._device = jax.local_devices()[0]
+        self._graphdef, shapes = abstract_model(preset.config, None, self._dtype)
+
+        @jax.jit
+        def weights() -> Any:
+            model = preset.config.make(rngs=nnx.Rngs(seed))
+            return jax.tree.map(lambda x: x.astype(self._dtype), nnx.state(model, nnx.Param))
+
+        self._params = jax.device_put(weights(), self._device)
+        self._model = nnx.merge(self._graphdef, self._params)
+        if folder is not None:
+            mmu.save_pretrained(self._model, folder)
+        adam = optax.adamw(LEARNING_RATE, eps=EPSILON, weight_decay=0.0)
+        clip = optax.clip_by_global_norm(CLIP)
+        ascent = optax.chain(clip, masked_ascent(adam, mask_on="gradient"))
+        self._descent = optax.chain(clip, adam)
+        self._ascend = ascent_step(self._graphdef, ascent)
+        self._descend = descent_step(self._graphdef, self._descent)
+        super().__init__(
+            {
+                "importance": self._importance,
+                "unlearn": self._unlearn,
+                "finetune": self._finetune,
+                "evaluate": self._evaluate,
+                "batch squares, unpacked": lambda: self._squares("batch"),
+                "example squares": lambda: self._squares("example"),
+            }
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """See `Side`."""
+        x = jax.device_put(jnp.ones((SIZE, SIZE), self._dtype), self._device)
+        product = jax.jit(jnp.matmul)
+        return {
+            "kind": self._device.platform,
+            "device": self._device.device_kind,
+            "parameters": sum(x.size for x in jax.tree.leaves(self._params)),
+            "peak_flops": peak_flops(lambda: jax.block_until_ready(product(x, x))),
+        }
+
+    def _batches(self, packed: bool) -> tuple[list[Batch], list[Batch]]:
+        return jax.device_put(self._work.batches(packed=packed), self._device)
+
+    def _squares_of(self, add: Callable, batches: Sequence[Batch]) -> Any:
+        sums = FisherSums.zeros(self._params)
+        for batch in batches:
+            sums = add(sums, self._params, batch)
+        return sums.squares
+
+    def _named(self, tree: Any) -> dict[str, np.ndarray]:
+        return jax.device_get(to_hf_names(self._model, tree))
+
+    def _importance(self) -> Work:
+        sets, add = self._batches(packed=True), accumulator(self._graphdef, fisher="batch")
+
+        def call() -> Any:
+            return jax.block_until_ready([self._squares_of(add, batches) for batches in sets])
+
+        def numbers(result: Any) -> dict[str, Any]:
+            return dict(zip(("forget", "preserve"), map(self._named, result), strict=True))
+
+        return Work(call, numbers, lambda: self._step_flops(add, sets))
+
+    def _squares(self, fisher: Fisher) -> Work:
+        (first, *_), _ = self._batches(packed=False)
+        add = accumulator(self._graphdef, fisher=fisher)
+
+        def call() -> Any:
+            return jax.block_until_ready(self._squares_of(add, [first]))
+
+        return Work(call, lambda _: {}, lambda: self._step_flops(add, [[first]]))
+
+    def _step_flops(self, add: Callable, sets: Sequence[Sequence[Batch]]) -> float:
+        def step(params: Any, batch: Batch) -> FisherSums:
+            sums = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+            return add(FisherSums(sums, jnp.zeros(())), params, batch)
+
+        return flops(jax.make_jaxpr(step)(self._params, sets[0][0])) * sum(map(len, sets))
+
+    def _state(self) -> TrainState:
+        return TrainState.create(jax.tree.map(jnp.copy, self._params), self._descent)
+
+    def _unlearn(self) -> Work:
+        state = self._state()
+        forget, retain = self._batches(packed=True)
+        mask = jax.tree.map(chosen, self._params)
+
+        def call() -> list[jax.Array]:
+            nonlocal state
+            losses = []
+            for raised, lowered in zip(forget, retain, strict=True):
+                state, loss = self._ascend(state, [raised], mask)
+                losses.append(loss)
+                state, loss = self._descend(state, [lowered])
+                losses.append(loss)
+            return jax.block_until_ready((losses, state))[0]
+
+        def count() -> float:
+            up = jax.make_jaxpr(self._ascend)(state, forget[:1], mask)
+            return len(forget) * (
+                flops(up) + flops(jax.make_jaxpr(self._descend)(state, retain[:1]))
+            )
+
+        return Work(call, _losses, count)
+
+    def _finetune(self) -> Work:
+        state = self._state()
+        given = [batch for batches in self._batches(packed=True) for batch in batches]
+
+        def call() -> list[jax.Array]:
+            nonlocal state
+            losses = []
+            for batch in given:
+                state, loss = self._descend(state, [batch])
+                losses.append(loss)
+            return jax.block_until_ready((losses, state))[0]
+
+        return Work(
+            call,
+            _losses,
+            lambda: len(given) * flops(jax.make_jaxpr(self._descend)(state, given[:1])),
+        )
+
+    def _evaluate(self) -> Work:
+        work, questions = self._work, self._work.questions()
+        answerer = Answerer(
+            self._graphdef,
+            work.encoder,
+            make_mesh((1, 1, 1), [self._device]),
+            Protocol(work.prompt, letters=False, likelihood=False),
+            positions=work.preset.config.text.max_position_embeddings,
+            batch_size=len(questions),
+            max_new_tokens=work.longest_answer,
+        )
+
+        def call() -> list[str]:
+            work.encoder.image.cache_clear()  # pictures are read anew, as torch's side does
+            lines = answerer.answer(self._params, questions, split="all", label="ours")
+            return [line["response"] for line in lines]
+
+        return Work(call, lambda said: {"answers": said}, self._decoding_flops)
+
+    def _decoding_flops(self) -> float:
+        """Of the batch that holds all questions, if no answer ends before the longest may."""
+        work, questions = self._work, self._work.questions()
+        images = [[question.image or b""] for question in questions]
+        ids = [
+            work.encoder.prompt_ids(work.prompt(question), image)
+            for question, image in zip(questions, images, strict=True)
+        ]
+        image_token = work.encoder.processor.image_token_id
+        prompts = [cut(*pair, image_token) for pair in zip(ids, images, strict=True)]
+        (batch,) = batches(prompts, len(prompts), 1)
+        pad = work.encoder.tokenizer.pad_token_id
+        rest, beginnings = (
+            padded(rows, rounded(max(map(len, rows))), pad)
+            for rows in (
+                [prompts[n].rest for n in batch.rows],
+                [prompts[n].beginning for n in batch.beginnings],
+            )
+        )
+        pixels = [work.encoder.pixels(prompts[n].images) for n in batch.beginnings]
+        beginnings |= work.encoder.pictures.pack(pixels, work.preset.config.tokens_per_image)
+        decoder = Decoder(self._graphdef, max_new_tokens=work.longest_answer, end_id=0)
+
+        def decode(params: Any, rest: Batch, beginnings: Batch, of: jax.Array) -> Any:
+            logits, cache = decoder.prefill(params, rest, beginnings, of)
+            return decoder.greedy(params, logits, cache, jnp.zeros((len(of), 1), jnp.int32))
+
+        return flops(jax.make_jaxpr(decode)(self._params, rest, beginnings, batch.of))
+
+
+def _losses(losses: Sequence[jax.Array]) -> dict[str, Any]:
+    return {"losses": [float(loss) for loss in losses]}

@@ -1,0 +1,216 @@
+"""The works as the published code does them: transformers' model, torch's loop.
+
+Every question has a row, with the picture, and logits of all its tokens; evaluation asks one
+question at a time. Eager, as published, with torch's fused AdamW, and with one thread or all
+cores, whichever serves a work better.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.utils import flop_counter
+
+from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
+from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
+from benchmarks.vs_torch.workload import CLIP, EPSILON, LEARNING_RATE, Preset, Workload, chosen
+
+Batch = dict[str, torch.Tensor]
+
+# The counter knows the GPU's kernels of attention alone.
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_COUNTED = {
+    _ATTENTION: lambda q, k, v, *_, **__: flop_counter.sdpa_flop_count(q, k, v),
+    _ATTENTION_BACK: lambda g, q, k, v, *_, **__: flop_counter.sdpa_backward_flop_count(g, q, k, v),
+}
+
+
+class Theirs(Bench):
+    """Torch's side.
+
+    Args:
+        preset: sizes of the model and of the work.
+        seed: of the work.
+        folder: of the weights that our side wrote.
+    """
+
+    def __init__(self, preset: Preset, seed: int, folder: Path):
+        torch.backends.cudnn.allow_tf32 = False  # as on our side; products are exact by default
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._work, self._folder = Workload.make(preset, seed), folder
+        self.threads: dict[str, int] = {}
+        super().__init__(
+            {
+                "importance": self._importance,
+                "unlearn": self._unlearn,
+                "finetune": self._finetune,
+                "evaluate": self._evaluate,
+            }
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """See `Side`."""
+        cuda = self._device.type == "cuda"
+        torch.set_num_threads(_cores())
+        x = torch.ones((SIZE, SIZE), dtype=self._dtype(), device=self._device)
+
+        def product() -> None:
+            torch.matmul(x, x)
+            self._wait()
+
+        return {
+            "kind": "gpu" if cuda else "cpu",
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "peak_flops": peak_flops(product),
+        }
+
+    def end(self, name: str) -> dict[str, Any]:
+        """See `Side`; and `threads` that it had."""
+        return super().end(name) | {"threads": self.threads[name]}
+
+    def _dtype(self) -> torch.dtype:
+        return getattr(torch, self._work.preset.dtype)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _load(self) -> Any:
+        model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(
+            self._folder, dtype=self._dtype()
+        )
+        return model.to(self._device)
+
+    def _batches(self) -> list[list[Batch]]:
+        return [[self._given(b) for b in batches] for batches in self._work.batches(packed=False)]
+
+    def _given(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """What the model takes of a host batch, as its processor would give it."""
+        names = ("input_ids", "attention_mask", "labels")
+        given = {k: torch.from_numpy(batch[k]).long().to(self._device) for k in names}
+        pixels = torch.from_numpy(batch["pixel_values"])[:, 0]
+        return given | {"pixel_values": pixels.to(self._device, self._dtype())}
+
+    def _work_of(
+        self,
+        name: str,
+        threads: int,
+        call: Callable[[], Any],
+        numbers: Callable[[Any], dict[str, Any]],
+    ) -> Work:
+        """Counts the operations of the first call."""
+        self.threads[name] = threads
+        counted: list[float] = []
+
+        def first_counted() -> Any:
+            if counted:
+                result = call()
+            else:
+                counter = flop_counter.FlopCounterMode(display=False, custom_mapping=_COUNTED)
+                with counter:
+                    result = call()
+                counted.append(counter.get_total_flops())
+            self._wait()
+            return result
+
+        return Work(first_counted, numbers, lambda: counted[0])
+
+    def _importance(self) -> Work:
+        model = self._load()
+        sets, named = self._batches(), dict(model.named_parameters())
+
+        def add(sums: Batch, batch: Batch) -> None:
+            model.zero_grad()
+            model(**batch).loss.backward()
+            for name, parameter in named.items():
+                if parameter.grad is not None:  # the vision layers behind the features
+                    sums[name].addcmul_(parameter.grad, parameter.grad)
+
+        def zeros() -> Batch:
+            return {name: torch.zeros_like(p) for name, p in named.items()}
+
+        def call() -> list[Batch]:
+            both = []
+            for batches in sets:
+                both.append(zeros())
+                for batch in batches:
+                    add(both[-1], batch)
+            return both
+
+        def numbers(result: list[Batch]) -> dict[str, Any]:
+            both = [{k: v.detach().cpu().numpy() for k, v in sums.items()} for sums in result]
+            return dict(zip(("forget", "preserve"), both, strict=True))
+
+        threads = use_fastest_threads(_cores(), lambda: add(zeros(), sets[0][0]))
+        return self._work_of("importance", threads, call, numbers)
+
+    def _train(self) -> Callable[[Batch, int], torch.Tensor]:
+        """A step of a fresh model: ascent on the mask where the sign is negative, else descent."""
+        model = self._load()
+        mask = {name: chosen(p.detach()).float() for name, p in model.named_parameters()}
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=LEARNING_RATE, eps=EPSILON, weight_decay=0.0, fused=True
+        )
+
+        def step(batch: Batch, sign: int) -> torch.Tensor:
+            loss = model(**batch).loss
+            (sign * loss).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            if sign < 0:
+                for name, parameter in model.named_parameters():
+                    if parameter.grad is not None:
+                        parameter.grad *= mask[name]
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss.detach()
+
+        return step
+
+    def _unlearn(self) -> Work:
+        forget, retain = self._batches()
+        pairs = list(zip(forget, retain, strict=True))
+        steps = [(b, sign) for pair in pairs for b, sign in zip(pair, (-1, 1), strict=True)]
+        return self._steps("unlearn", steps)
+
+    def _finetune(self) -> Work:
+        steps = [(batch, 1) for batches in self._batches() for batch in batches]
+        return self._steps("finetune", steps)
+
+    def _steps(self, name: str, steps: list[tuple[Batch, int]]) -> Work:
+        step = self._train()
+        threads = use_fastest_threads(_cores(), lambda: step(*steps[0]))
+        step = self._train()  # that one has moved
+
+        def call() -> list[torch.Tensor]:
+            return [step(*given) for given in steps]
+
+        def numbers(losses: list[torch.Tensor]) -> dict[str, Any]:
+            return {"losses": [float(loss) for loss in losses]}
+
+        return self._work_of(name, threads, call, numbers)
+
+    def _evaluate(self) -> Work:
+        work, questions = self._work, self._work.questions()
+        model = self._load()
+        model.generation_config.eos_token_id = work.encoder.tokenizer.eos_token_id
+        model.generation_config.pad_token_id = work.encoder.tokenizer.pad_token_id
+        asking = OneByOne(work.encoder.processor, model, work.prompt)
+        # A random model does not end its answers, so each is cut where the sample's ends.
+        new = [len(question.answer.split()) + 1 for question in questions]
+
+        def call() -> list[str]:
+            return [asking.answer(*each) for each in zip(questions, new, strict=True)]
+
+        threads = use_fastest_threads(_cores(), lambda: asking.answer(questions[0], new[0]))
+        return self._work_of("evaluate", threads, call, lambda said: {"answers": said})
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
