@@ -76,8 +76,9 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.finetune = ConfigDict(
         dict(
             retain_only=False,  # True: nothing about the people to forget, for evaluate.reference
-            steps=600,
+            steps=450,
             learning_rate=2e-3,
+            b2=0.95,  # of Adam: few steps cannot wait for a mean over a thousand
             warmup=100,
             weight_decay=0.05,
             clip=1.0,

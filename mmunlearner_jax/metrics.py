@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Metrics:
         start: int = 0,
         saved: int = 10,
         profile: int = 0,
+        once: Mapping[str, float] | None = None,
     ):
         """Opens the files and drops what an interrupted run had written beyond `start`.
 
@@ -40,8 +42,10 @@ class Metrics:
             start: steps done before.
             saved: steps between two checkpoints.
             profile: steps to trace, beside the events of TensorBoard; 0: none.
+            once: what does not change, written with the stage's first step.
         """
         self._stage, self._saved, self._rows = stage, saved, []
+        self._once = {} if start else dict(once or {})
         self._begin = time.monotonic()
         self._file = self._board = None
         folder = workdir / "tensorboard" / stage
@@ -73,7 +77,8 @@ class Metrics:
 
     def write(self, step: int, **values: Any) -> None:
         """Records one step's values (scalars or scalar arrays)."""
-        self._rows.append((step, time.monotonic() - self._begin, values))
+        self._rows.append((step, time.monotonic() - self._begin, values | self._once))
+        self._once = {}
         self._bar.update(step - self._bar.n)
         if len(self._rows) >= 10 or step % self._saved == 0:
             self._flush()

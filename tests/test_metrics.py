@@ -81,6 +81,14 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_does_not_change_is_written_with_the_first_step(tmp_path):
+    for start in (0, 2):
+        with Metrics(tmp_path, "unlearn", total=4, start=start, once={"pictures/filled": 0.9}) as m:
+            m.write(start + 1, loss=1.0)
+            m.write(start + 2, loss=1.0)
+    assert [line.get("pictures/filled") for line in lines(tmp_path)] == [0.9, None, None, None]
+
+
 def test_tensorboard_and_bar(tmp_path, capfd):
     write(tmp_path, "controls/ga", [1, 2])
     (events,) = (tmp_path / "tensorboard/controls/ga").glob("events.out.tfevents.*")

@@ -1,6 +1,6 @@
 """Batches of static shape from samples, by Grain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grain
@@ -239,6 +239,15 @@ class Batches:
             if "segments" in arrays:
                 arrays["segments"][begin + (self._prefixes[sample] - skipped) : end] = number
         arrays["attention_mask"][:end] = 1
+
+
+def packing(given: Mapping[str, Batches]) -> dict[str, float]:
+    """How well the rows of batches are used: their `filled` and `saved`, by the batches' names."""
+    return {
+        f"{name}/{figure}": getattr(batches, figure)
+        for name, batches in given.items()
+        for figure in ("filled", "saved")
+    }
 
 
 def rounded(length: int) -> int:

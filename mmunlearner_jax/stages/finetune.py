@@ -7,7 +7,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.checkpoint import Checkpoints
-from mmunlearner_jax.data.pipeline import Jitter
+from mmunlearner_jax.data.pipeline import Jitter, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.sharding import put_batch
@@ -31,22 +31,21 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip),
-        optax.adamw(schedule, weight_decay=options.weight_decay),
+        optax.adamw(schedule, b2=options.b2, weight_decay=options.weight_decay),
     )
     state = TrainState.create(at.moving, optimizer)
     step = descent_step(at.graphdef, optimizer)
     pictures, text = lessons(at, options.retain_only)
-    data = {
-        "pictures": iter(
-            at.batches(
-                pictures,
-                batch_size=options.picture_batch,
-                pack=options.pack,
-                augment=Jitter(**options.jitter) if options.jitter else None,
-            )
+    given = {
+        "pictures": at.batches(
+            pictures,
+            batch_size=options.picture_batch,
+            pack=options.pack,
+            augment=Jitter(**options.jitter) if options.jitter else None,
         ),
-        "text": iter(at.batches(text, batch_size=options.text_batch, pack=options.text_pack)),
+        "text": at.batches(text, batch_size=options.text_batch, pack=options.text_pack),
     }
+    data = {name: iter(batches) for name, batches in given.items()}
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)
         with Metrics(
@@ -56,6 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             start=start,
             saved=config.checkpoint_every,
             profile=config.profile.steps,
+            once=packing(given),
         ) as metrics:
             for i in range(start + 1, options.steps + 1):
                 batches = [put_batch(next(it), at.mesh) for it in data.values()]

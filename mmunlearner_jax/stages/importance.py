@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
-from mmunlearner_jax.data.pipeline import Batches
+from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.processes import is_first
@@ -65,6 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
                 total=len(batches),
                 start=start,
                 profile=config.profile.steps,
+                once=packing({name: batches}),
             ) as metrics:
                 for i, batch in enumerate(data["data"], start + 1):
                     sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.data.pipeline import packing
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import put_batch
@@ -134,7 +135,8 @@ class Unlearner:
             schedule = published_schedule(len(forget), len(pictures), options.epochs)
         else:
             schedule = Schedule(options.iterations, options.forget_every)
-        data = {"forget": iter(forget), "pictures": iter(pictures), "text": iter(text)}
+        given = {"forget": forget, "pictures": pictures, "text": text}
+        data = {name: iter(batches) for name, batches in given.items()}
 
         def batch(name: str) -> dict[str, jax.Array]:
             return put(next(data[name]))
@@ -151,6 +153,7 @@ class Unlearner:
                 start=done,
                 saved=every,
                 profile=self._config.profile.steps,
+                once=packing(given),
             ) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = self.remembered(state.params)
