@@ -17,7 +17,6 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     """The default example; `--config=configs/orl_clear.py:released` as in configs/orl.py."""
     config = orl.get_config(semantics)
     config.prepare.benchmark = "clear"
-    config.unlearn.pack = 1  # a photograph has one caption
     config.controls = ()  # configs/orl.py runs them
     config.evaluate.decode.max_new_tokens = 32  # captions are longer than answers
     return config

@@ -36,9 +36,5 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model.min_pixels, config.model.max_pixels = 0, 0  # the checkpoint's
     config.model.patch_budgets = (48,)
     config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
-    config.model.remat = "none"
-    # As the table of docs/orl_qwen.md was made.
-    config.finetune.steps, config.finetune.b2, config.finetune.text_pack = 600, 0.999, 1
-    config.unlearn.pack = config.unlearn.text_pack = 1
     config.controls = ()  # configs/orl.py runs them
     return with_semantics(config, semantics)

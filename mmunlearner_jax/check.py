@@ -134,8 +134,6 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, "1: rows would share the prompts that config.data.labels='full' learns")
         if key.startswith("importance.") and values["importance.fisher"] == "example":
             refuse(key, "1: config.importance.fisher='example' squares row by row")
-    if not 0 < values.get("finetune.b2", 0.999) < 1:
-        refuse("finetune.b2", "a number between 0 and 1")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

@@ -31,7 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip),
-        optax.adamw(schedule, b2=options.b2, weight_decay=options.weight_decay),
+        optax.adamw(schedule, weight_decay=options.weight_decay),
     )
     state = TrainState.create(at.moving, optimizer)
     step = descent_step(at.graphdef, optimizer)
