@@ -14,6 +14,7 @@ import transformers
 from flax import nnx
 from PIL import Image
 
+from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
@@ -156,9 +157,10 @@ def case(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answer(case):
-    def answer(batch_size, parts=1, wording=None, questions=None):
+    def answer(batch_size, parts=1, wording=None, questions=None, kept=None):
         mesh = make_mesh((parts, 1, 1), jax.devices()[:parts])
-        graphdef, params = nnx.split(from_pretrained(case.folder, mesh=mesh))
+        model = from_pretrained(case.folder, mesh=mesh)
+        graphdef, params = nnx.split(model)
         wording = wording or Protocol(case.prompt, letters=True, likelihood=True)
         answerer = Answerer(
             graphdef,
@@ -168,6 +170,7 @@ def answer(case):
             positions=256,
             batch_size=batch_size,
             max_new_tokens=STEPS,
+            features=kept and Features(kept, model, case.encoder, mesh),
         )
         return answerer.answer(params, questions or asked(), split="forget", label="before")
 
@@ -179,9 +182,14 @@ def together(answer):
     return answer(6)
 
 
-@pytest.mark.parametrize(("batch_size", "parts"), [(1, 1), (4, 2)])
-def test_batches_change_nothing(answer, together, batch_size, parts):
-    others = answer(batch_size, parts)
+@pytest.mark.parametrize(
+    ("batch_size", "parts", "features"), [(1, 1, False), (4, 2, False), (4, 2, True)]
+)
+def test_batches_and_features_change_nothing(
+    answer, together, batch_size, parts, features, tmp_path
+):
+    others = answer(batch_size, parts, kept=tmp_path if features else None)
+    assert any(tmp_path.iterdir()) == features
     assert len({line["response"] for line in together}) > 3
     for line, other in zip(together, others, strict=True):
         assert line["response"] == other["response"]
