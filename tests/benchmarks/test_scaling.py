@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_costs_are_counted(tmp_path):
     out, plot = tmp_path / "scaling.json", tmp_path / "scaling.svg"
     command = [sys.executable, "-m", "benchmarks.scaling", f"--out={out}", f"--plot={plot}"]
-    command += ["--questions=10", "--widths=512", "--devices=2", "--people=20,40"]
+    command += ["--questions=10", "--widths=512", "--devices=2", "--people=80,160"]
     done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     axes = json.loads(out.read_text())["axes"]
     assert all(f"against {axis}" in done.stdout for axis in ("questions", "width", "devices"))
