@@ -19,6 +19,7 @@ import jax
 import jinja2
 from absl import app, flags
 from ml_collections import ConfigDict
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -125,7 +126,7 @@ def compiled(point: Point) -> list[dict[str, Any]]:
         found.append(
             {
                 "program": program.name,
-                "questions": program.questions,
+                "questions_of_batch": program.questions,
                 "flops": total,
                 "flops_per_question": total / program.questions,
                 "collectives": moved,
@@ -181,14 +182,14 @@ def measured(found: dict[str, list[Point]], people: Sequence[int]) -> dict[str, 
 def show(result: dict[str, Any], console: Console) -> None:
     """Prints a table for each axis."""
     for axis in ("questions", "width", "devices"):
-        table = Table(title=f"against {axis}", title_justify="left")
-        columns = (axis, "rows", "program", "GFLOPs a question", "collectives")
-        for column in (*columns, "MiB of them a question", "temporaries MiB", "parameters MiB"):
-            table.add_column(column, justify="left" if column == "program" else "right")
+        table = Table(axis, "rows", title=f"against {axis}", title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("program", no_wrap=True)
+        for column in ("GFLOPs/q", "collectives", "MiB/q", "temporaries", "parameters"):
+            table.add_column(column, justify="right")
         for row in result["axes"][axis]:
             table.add_row(
                 str(row[axis]),
-                "shared" if row["packed"] else "own",
+                _rows(row),
                 row["program"],
                 f"{row['flops_per_question'] / 1e9:,.1f}",
                 str(sum(n for n, _ in row["collectives"].values())),
@@ -197,13 +198,21 @@ def show(result: dict[str, Any], console: Console) -> None:
                 f"{row['parameters'] / 2**20:,.1f}",
             )
         console.print(table)
-    table = Table("people", "rows", title="TFLOPs of a run", title_justify="left")
+    table = Table("people", "rows", title="TFLOPs of a run", title_justify="left", box=SIMPLE_HEAD)
     for stage in COMPILED:
         table.add_column(stage, justify="right")
     for row in result["axes"]["people"]:
         totals = (f"{row[stage] / 1e12:,.1f}" for stage in COMPILED)
-        table.add_row(str(row["people"]), "shared" if row["packed"] else "own", *totals)
+        table.add_row(str(row["people"]), _rows(row), *totals)
     console.print(table)
+    said = (
+        "q: question; collectives, temporaries, parameters: of one device, MiB, the first a number"
+    )
+    console.print(said, highlight=False)
+
+
+def _rows(row: dict[str, Any]) -> str:
+    return "shared" if row["packed"] else "own"
 
 
 def charts(result: dict[str, Any]) -> list[Chart]:
