@@ -23,12 +23,18 @@ SHORT = {
     "controls": '("ga",)',
 }
 
+# Where a picture has several questions, they share rows.
+PACKED = dict.fromkeys(
+    ("finetune.pack", "finetune.text_pack", "unlearn.pack", "unlearn.text_pack"), 4
+)
+
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
+    given = {**SHORT, **(PACKED if config == "orl" else {}), **overrides}
     return [
         sys.executable,
         *("-m", "mmunlearner_jax.main", f"--config=configs/{config}.py", f"--workdir={workdir}"),
-        *(f"--config.{k}={v}" for k, v in {**SHORT, **overrides}.items()),
+        *(f"--config.{k}={v}" for k, v in given.items()),
     ]
 
 
