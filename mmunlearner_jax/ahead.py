@@ -13,8 +13,8 @@ def compiling() -> Iterator[Callable[..., None]]:
     """Compiles, in threads, what is given inside; at its end all of it is compiled.
 
     Yields:
-        A function of a jitted function and the arguments that it will be called with, or arrays
-        like them: a call with such arguments then finds its program.
+        A function of a jitted function and of arguments like those that it will be called with,
+        which lie on their devices: such a call then finds its program.
     """
     started: dict[tuple, Future] = {}
 

@@ -184,3 +184,21 @@ def test_jitter_has_the_spread_it_is_given_and_keeps_grey_grey():
     assert means.mean() == pytest.approx(2, abs=0.05)
     assert means.std() == pytest.approx(np.hypot(2 * 0.2, 0.3), rel=0.1)
     assert changed[:, 0].std(axis=(1, 2)).mean() == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_picture_is_read_once_however_many_are_kept(pictures, processor, monkeypatch):
+    encoder, read = Encoder(processor, cached_images=1), []
+    monkeypatch.setattr(encoder, "pictures", Counted(encoder.pictures, read))
+    for _ in range(2):
+        Batches(pictures, encoder, batch_size=4, seed=0)
+    assert len(read) == len({sample.image for sample in pictures})
+
+
+class Counted:
+    def __init__(self, pictures, read):
+        self._pictures, self._read = pictures, read
+        self.most_tokens = pictures.most_tokens
+
+    def read(self, picture):
+        self._read.append(picture)
+        return self._pictures.read(picture)

@@ -44,7 +44,7 @@ def kill_at(workdir: Path, stage: str, step: int, how: int = signal.SIGKILL) -> 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("orl") / "run"
-    done = run(workdir)
+    done = run(workdir, **{"profile.steps": 2})
     assert "stage report" in done.stderr
     imported = loaded(done)
     assert {"transformers", "tensorboardX"} <= imported and not FOREIGN & imported
@@ -79,6 +79,15 @@ def test_results(finished):
     assert results["seed"] == 0
     metrics = [json.loads(r) for r in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in metrics if r["stage"] == "finetune"] == list(range(1, 7))
+
+
+def test_every_long_stage_is_profiled(finished):
+    found = finished.glob("tensorboard/**/plugins/profile/*/perfetto_trace.json.gz")
+    folder = finished / "tensorboard"
+    assert {str(path.relative_to(folder)).split("/plugins")[0] for path in found} == {
+        *("finetune", "unlearn", "controls/ga", "evaluate/before", "evaluate/after"),
+        *(f"importance/{name}" for name in ("forget", "pictures", "text")),
+    }
 
 
 def test_scoring_again_without_the_model_gives_the_same_bytes(finished):
