@@ -114,7 +114,9 @@ def fitting(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main(_: list[str]) -> None:
     """Renders the page."""
-    results, plans = read(_RESULTS.value), read(_PLANS.value)
+    results = read(_RESULTS.value)
+    # Older plans, of logits of all tokens, do not say what they planned.
+    plans = {name: plan for name, plan in read(_PLANS.value).items() if "plan" in plan}
     template = Path(__file__).with_suffix(".md.j2").read_text()
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

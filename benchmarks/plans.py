@@ -114,11 +114,16 @@ def make(name: str, path: Path) -> None:
     subprocess.run(command, check=True)
 
 
+def old(found: dict) -> bool:
+    """Whether a plan is of before logits at answers only: rows of 1,024 tokens, or of 256."""
+    return "plan" not in found
+
+
 def summary(table: list[dict]) -> str:
     """Verdicts by model and slice, as lines of Markdown: the most that a chip needs in a stage."""
     most: dict[tuple[str, str, str], dict] = {}
     for row in table:
-        key = row["size"], row["slice"], f"{row['stage']} {row['note']}".strip()
+        key = row["size"], row["slice"], f"{row['stage']}, {row['note']}".removesuffix(", ")
         if key not in most or row["total"] > most[key]["total"]:
             most[key] = row
     lines = [
@@ -139,14 +144,15 @@ def main(_: list[str]) -> None:
     table = []
     for name in _ONLY.value or PLANS:
         path = folder / f"{name}.json"
-        if not path.exists():
+        if not path.exists() or old(json.loads(path.read_text())):
             make(name, path)
     for name, (topology, _stage, size, overrides) in PLANS.items():
         path = folder / f"{name}.json"
         if path.exists():
             found = json.loads(path.read_text())
             notes = [text for key, text in NOTES.items() if key in overrides]
-            note = ", ".join(["160 rows"] * name.endswith("-many") + notes)
+            notes += ["160 rows"] * name.endswith("-many") + ["logits of all tokens"] * old(found)
+            note = ", ".join(notes)
             table += [
                 {"slice": topology, "size": size, "note": note, "plan": found, **program}
                 for program in found["programs"]
