@@ -87,8 +87,8 @@ class Encoder:
             InputError: The chat template or the tokenizer joins prompt and answer, so it cannot be
                 said where the answer begins; or the picture is too small or too large.
         """
-        picture = {} if sample.image is None else {"picture": self.image(sample.image)[0]}
-        return self.labelled(sample)._asdict() | picture
+        tokens = self.labelled(sample)._asdict()  # first: what is wrong is said of the sample
+        return tokens if sample.image is None else tokens | {"picture": self.image(sample.image)[0]}
 
     def labelled(self, sample: Sample) -> Tokens:
         """Returns a training example without its picture; raises what `encode` does."""

@@ -87,8 +87,11 @@ def value_and_grad(model, batches):
         return run(params)
 
 
-@pytest.mark.parametrize("samples", [PICTURES, TEXTS], ids=["pictures", "texts"])
-@pytest.mark.parametrize("pack", [2, 3, 8])
+@pytest.mark.parametrize(
+    ("samples", "pack"),
+    [(PICTURES, 2), (PICTURES, 3), (TEXTS, 2), (TEXTS, 3), (TEXTS, 8)],
+    ids=["pictures-2", "pictures-3", "texts-2", "texts-3", "texts-8"],
+)
 def test_loss_and_gradient(make, samples, pack):
     model, encoder = make()
     alone, shared = (whole(samples, encoder, n) for n in (1, pack))
