@@ -192,7 +192,7 @@ class Ours(Bench):
         ]
         image_token = work.encoder.processor.image_token_id
         prompts = [cut(*pair, image_token) for pair in zip(ids, images, strict=True)]
-        (batch,) = batches(prompts, len(prompts), 1)
+        (batch,) = batches(prompts, len(prompts), 1, work.longest_answer)
         pad = work.encoder.tokenizer.pad_token_id
         rest, beginnings = (
             padded(rows, rounded(max(map(len, rows))), pad)
@@ -205,11 +205,11 @@ class Ours(Bench):
         beginnings |= work.encoder.pictures.pack(pixels, work.preset.config.tokens_per_image)
         decoder = Decoder(self._graphdef, max_new_tokens=work.longest_answer, end_id=0)
 
-        def decode(params: Any, rest: Batch, beginnings: Batch, of: jax.Array) -> Any:
-            logits, cache = decoder.prefill(params, rest, beginnings, of)
-            return decoder.greedy(params, logits, cache, jnp.zeros((len(of), 1), jnp.int32))
+        def decode(params: Any, rest: Batch, beginnings: Batch) -> Any:
+            logits, cache = decoder.prefill(params, rest, beginnings)
+            return decoder.greedy(params, logits, cache, jnp.zeros((len(logits), 1), jnp.int32))
 
-        return flops(jax.make_jaxpr(decode)(self._params, rest, beginnings, batch.of))
+        return flops(jax.make_jaxpr(decode)(self._params, rest, beginnings))
 
 
 def _losses(losses: Sequence[jax.Array]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch.utils import flop_counter
 from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
 from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
 from benchmarks.vs_torch.workload import CLIP, EPSILON, LEARNING_RATE, Preset, Workload, chosen
+from mmunlearner_jax.evaluation.metrics import scored
 
 Batch = dict[str, torch.Tensor]
 
@@ -206,7 +207,10 @@ class Theirs(Bench):
         new = [len(question.answer.split()) + 1 for question in questions]
 
         def call() -> list[str]:
-            return [asking.answer(*each) for each in zip(questions, new, strict=True)]
+            said = [asking.answer(*each) for each in zip(questions, new, strict=True)]
+            for question, response in zip(questions, said, strict=True):
+                scored({**vars(question), "response": response})  # as our side does
+            return said
 
         threads = use_fastest_threads(_cores(), lambda: asking.answer(questions[0], new[0]))
         return self._work_of("evaluate", threads, call, lambda said: {"answers": said})

@@ -1,7 +1,7 @@
 """Batches of prompts, all of one shape, in which what several prompts begin with stands once.
 
 A prompt is cut behind its last picture: all questions about a photograph share that beginning.
-Axes: B prompts of a batch, P beginnings, I pictures of a beginning, T tokens (left padded).
+Axes: B prompts of a batch, P beginnings, T tokens (left padded).
 """
 
 import dataclasses
@@ -36,23 +36,25 @@ class Batch:
     Attributes:
         rows: B numbers of prompts; where there are too few, some come again.
         asked: positions of `rows` that count.
-        beginnings: P numbers of prompts whose beginnings these are.
-        of: int32 [B], which beginning a row has, counted within its part of the mesh.
+        beginnings: P numbers of prompts whose beginnings these are: B / P rows in turn have each.
     """
 
     rows: list[int]
     asked: list[int]
     beginnings: list[int]
-    of: np.ndarray
 
 
-def batches(prompts: Sequence[Prompt], size: int, parts: int) -> list[Batch]:
-    """Orders prompts so that those with one beginning lie on one part of the mesh.
+def batches(prompts: Sequence[Prompt], size: int, parts: int, room: int) -> list[Batch]:
+    """Puts the prompts that begin alike beside each other, as many of each beginning.
+
+    Of how many that is, the number is taken for which the fewest tokens are computed: beginnings
+    again where one has more prompts, or rows for nothing where it has fewer.
 
     Args:
         prompts: All with pictures or all without.
-        size: B.
-        parts: of the mesh, which divide B.
+        size: B at most.
+        parts: of the mesh, which divide `size`; they divide P.
+        room: tokens that follow a prompt.
 
     Returns:
         Batches of the same B and P, every prompt in one of them.
@@ -60,26 +62,26 @@ def batches(prompts: Sequence[Prompt], size: int, parts: int) -> list[Batch]:
     groups: dict[tuple, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
         groups[prompt.beginning, prompt.images].append(number)
-    first = {number: group[0] for group in groups.values() for number in group}
-    order = list(first)
-    here = size // parts
-    shares = [order[start : start + here] for start in range(0, len(order), here)]
-    shares += [[]] * (-len(shares) % parts)
-    distinct = [list(dict.fromkeys(first[n] for n in share)) for share in shares]
-    # One of at most 16 widths, so that few are compiled.
-    step = -(-here // 16)
-    width = -(-max(map(len, distinct)) // step) * step
+    beginning = max(len(prompt.beginning) for prompt in prompts)
+    own = room + max(len(prompt.rest) for prompt in prompts)
+
+    def tokens(each: int) -> int:
+        places = sum(-(-len(group) // each) for group in groups.values())
+        return places * (beginning + each * own)
+
+    most = min(size // parts, max(map(len, groups.values())))
+    each = min(range(1, most + 1), key=tokens)
+    places = [group[n:][:each] for group in groups.values() for n in range(0, len(group), each)]
+    # A power of two where there are few, so that splits share compiled programs.
+    few = 1 << (-(-len(places) // parts) - 1).bit_length()
+    width = min(size // each // parts, few) * parts
     found = []
-    for start in range(0, len(shares), parts):
-        rows, asked, beginnings, of = [], [], [], []
-        for share, own in zip(shares[start:][:parts], distinct[start:][:parts], strict=True):
-            asked += range(len(rows), len(rows) + len(share))
-            filled = share + (share or order)[:1] * (here - len(share))
-            own = own or [first[filled[0]]]
-            rows += filled
-            of += [own.index(first[number]) for number in filled]
-            beginnings += own + own[:1] * (width - len(own))
-        found.append(Batch(rows, asked, beginnings, np.array(of, np.int32)))
+    for start in range(0, len(places), width):
+        here = places[start : start + width]
+        asked = [n * each + m for n, place in enumerate(here) for m in range(len(place))]
+        here += here[:1] * (width - len(here))
+        rows = [number for place in here for number in place + place[:1] * (each - len(place))]
+        found.append(Batch(rows, asked, [place[0] for place in here]))
     return found
 
 

@@ -32,19 +32,16 @@ class Decoder:
         """
 
         def prefill(
-            params: Any, batch: Batch, shared: Batch | None, rows: jax.Array | None, room: int
+            params: Any, batch: Batch, shared: Batch | None, room: int
         ) -> tuple[jax.Array, Cache]:
-            model = nnx.merge(graphdef, params)
+            model, before = nnx.merge(graphdef, params), None
+            if shared is not None:
+                empty = model.init_cache(*shared["input_ids"].shape)
+                _, before = model.decode(**shared, cache=empty, last=True)
             count, length = batch["input_ids"].shape
-            if shared is None:
-                cache = model.init_cache(count, length + room)
-            else:
-                beginnings, before = shared["input_ids"].shape
-                cache = model.init_cache(beginnings, before + length + room)
-                _, cache = model.decode(**shared, cache=cache)
-                cache = model.repeat_cache(cache, rows)
-            logits, cache = model.decode(**batch, cache=cache)
-            return logits[:, -1], cache
+            cache = model.init_cache(count, length + room, before)
+            logits, cache = model.decode(**batch, cache=cache, last=True)
+            return logits[:, 0], cache
 
         def greedy(params: Any, logits: jax.Array, cache: Cache, candidates: jax.Array):
             model = nnx.merge(graphdef, params)
@@ -61,7 +58,7 @@ class Decoder:
                 seen = seen.at[:, step].set(log_probs)
                 ones = jnp.ones_like(token)[:, None]
                 logits, cache = model.decode(token[:, None], ones, cache=cache)
-                return step + 1, logits[:, -1], cache, done | (token == end_id), tokens, seen
+                return step + 1, logits[:, 0], cache, done | (token == end_id), tokens, seen
 
             rows = logits.shape[0]
             done = jnp.zeros(rows, bool)
@@ -88,7 +85,7 @@ class Decoder:
 
         self.max_new_tokens = max_new_tokens
         self.end_id = end_id
-        self._prefill = jax.jit(prefill, static_argnums=4)
+        self._prefill = jax.jit(prefill, static_argnums=3)
         self._greedy, self._score = map(jax.jit, (greedy, score))
 
     def prefill(
@@ -96,7 +93,6 @@ class Decoder:
         params: Any,
         batch: Batch,
         shared: Batch | None = None,
-        rows: ArrayLike | None = None,
         *,
         room: int | None = None,
     ) -> tuple[jax.Array, Cache]:
@@ -106,15 +102,14 @@ class Decoder:
             params: of the model.
             batch: `input_ids`, `attention_mask` [B, T] left padded, maybe pictures: the prompts,
                 or what follows their beginnings.
-            shared: the same of P beginnings, a picture say; None: the prompts are whole.
-            rows: int32 [B], the beginning of every prompt, counted within its part of the mesh
-                (`sharding.batch_parts`): a prompt and its beginning lie on the same devices.
+            shared: the same of P beginnings, a picture say, where P divides B: B / P prompts in a
+                row begin with each. None: the prompts are whole.
             room: tokens that can follow a prompt; None: N.
 
         Returns:
             Logits of the first new token [B, V] float32, and the cache.
         """
-        return self._prefill(params, batch, shared, rows, room or self.max_new_tokens)
+        return self._prefill(params, batch, shared, room or self.max_new_tokens)
 
     def greedy(
         self, params: Any, logits: jax.Array, cache: Cache, candidates: jax.Array

@@ -178,10 +178,11 @@ class Answerer:
         # Twice as many tokens are looked at where those that begin an answer are others.
         twice = any(item.openings != item.options for item in items)
         answered = iter(())
-        for batch in batches([item.prompt for item in items], self._batch_size, self._parts):
+        room = max(self._decoder.max_new_tokens, weighed[1])
+        prompts = [item.prompt for item in items]
+        for batch in batches(prompts, self._batch_size, self._parts, room):
             rows = [items[n] for n in batch.rows]
-            room = max(self._decoder.max_new_tokens, weighed[1])
-            logits, cache = self._prefill(params, items, batch, room)
+            logits, cache = self._prefill(params, prompts, batch, room)
             first = np.zeros((len(rows), 1 + twice, choices), np.int32)
             for b, item in enumerate(rows):
                 for n, found in enumerate((item.options, item.openings)[: 1 + twice]):
@@ -203,9 +204,8 @@ class Answerer:
         yield from answered
 
     def _prefill(
-        self, params: Any, items: list[Item], batch: Batch, room: int
+        self, params: Any, prompts: list[Prompt], batch: Batch, room: int
     ) -> tuple[jax.Array, Any]:
-        prompts = [item.prompt for item in items]
         length = rounded(max(len(prompt.rest) for prompt in prompts))
         rest = padded([prompts[n].rest for n in batch.rows], length, self._pad_id)
         if not prompts[0].images:
@@ -218,8 +218,7 @@ class Answerer:
             [prompts[n].images for n in batch.beginnings],
             max(prompt.beginning.count(image) for prompt in prompts),
         )
-        rows = self._put({"of": batch.of})["of"]
-        return self._decoder.prefill(params, self._put(rest), self._put(shared), rows, room=room)
+        return self._decoder.prefill(params, self._put(rest), self._put(shared), room=room)
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         own = process_rows(self._mesh, len(next(iter(batch.values()))))

@@ -1,10 +1,11 @@
 """Attention: with any mask, or causal over whole sequences by a kernel that the config names.
 
-Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads, H head size.
+Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads, H head size, P
+stores, Q queries of a store's examples.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,15 +32,120 @@ def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> 
     Returns:
         [B, T, N * H] in the dtype of q.
     """
-    batch, length, heads, size = q.shape
-    grouped = q.reshape(batch, length, k.shape[2], -1, size)
-    # On CPU the backward pass of `jax.nn.dot_product_attention` takes twice as long.
-    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32)
-    scores = scores * size**-0.5
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads * size)
+    batch, _, kv_heads, _ = k.shape
+    keys, values = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+    value = _attend(_by_head(q, batch, kv_heads), keys, values, mask)
+    return _by_example(value, q).astype(q.dtype).reshape(*q.shape[:2], -1)
+
+
+@jax.custom_vjp
+def _attend(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """[P, K, Q, H] of queries like that; the rest as in `Store`, or no mask.
+
+    All products here and in the gradient multiply the last axis of one array with the last but one
+    of the other: anything else XLA copies first on a CPU, which costs more than the product. The
+    gradient makes the weights again rather than keep them.
+    """
+    return jnp.matmul(
+        jax.nn.softmax(_scores(q, keys, mask)).astype(values.dtype),
+        values,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _attend_forward(q, keys, values, mask):
+    return _attend(q, keys, values, mask), (q, keys, values, mask)
+
+
+def _attend_backward(given, gradient):
+    q, keys, values, mask = given
+    weights = jax.nn.softmax(_scores(q, keys, mask))
+    multiply = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+    gradient = gradient.astype(values.dtype)
+    of_weights = multiply(gradient, values.mT)
+    of_scores = weights * (of_weights - jnp.sum(of_weights * weights, axis=-1, keepdims=True))
+    of_scores = (of_scores * q.shape[-1] ** -0.5).astype(q.dtype)
+    return (
+        multiply(of_scores, keys.mT).astype(q.dtype),
+        multiply(q.mT, of_scores).astype(keys.dtype),
+        multiply(gradient.mT, weights.astype(values.dtype)).mT.astype(values.dtype),
+        None,
+    )
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _by_head(q: jax.Array, rows: int, kv_heads: int) -> jax.Array:
+    """Queries [B, T, N, H] to [P, K, N / K * B / P * T, H]."""
+    _, _, heads, size = q.shape
+    grouped = q.reshape(rows, -1, kv_heads, heads // kv_heads, size)
+    return grouped.transpose(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, size)
+
+
+def _by_example(x: jax.Array, q: jax.Array) -> jax.Array:
+    """Back from what `_by_head` made of q: x [P, K, N / K * B / P * T, X] to [B, T, N, X]."""
+    rows, kv_heads, _, size = x.shape
+    batch, length, heads, _ = q.shape
+    apart = x.reshape(rows, kv_heads, heads // kv_heads, -1, size)
+    return apart.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
+
+
+def _scores(q: jax.Array, keys: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Float32 [P, K, Q, S] of what `_by_head` gives and of a `Store`, or no mask."""
+    scores = jnp.matmul(q, keys, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    if mask is None:
+        return scores
+    rows, kv_heads, _, slots = scores.shape
+    apart = scores.reshape(rows, kv_heads, -1, *mask.shape[1:])
+    lowest = jnp.finfo(scores.dtype).min
+    return jnp.where(mask[:, None, None], apart, lowest).reshape(rows, kv_heads, -1, slots)
+
+
+class Store(NamedTuple):
+    """Keys and values of earlier tokens, ready to be multiplied; P stores of as many examples each.
+
+    Attributes:
+        keys: [P, K, H, S].
+        values: [P, K, S, H].
+        mask: bool [P, Q, S], True where a query may see the slot; Q is T for each of the store's
+            examples in turn, or 1: all of them see the same.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    mask: jax.Array
+
+
+def stored(q: jax.Array, *stores: Store) -> jax.Array:
+    """Attention to what is kept in several stores, as if they were one; its softmax is float32.
+
+    Examples that share a store are multiplied with it together: it is read once for all of them.
+
+    Args:
+        q: [B, T, N, H].
+        *stores: each of P examples, where P divides B: B / P examples in a row see one of them.
+
+    Returns:
+        [B, T, N * H] in the dtype of q.
+    """
+    values, totals, peaks = zip(*(_unnormalised(q, store) for store in stores), strict=True)
+    peak = functools.reduce(jnp.maximum, peaks)
+    scales = [jnp.exp(own - peak) for own in peaks]
+    total = sum(scale * own for scale, own in zip(scales, totals, strict=True))
+    value = sum(scale * own for scale, own in zip(scales, values, strict=True))
+    return (value / total).astype(q.dtype).reshape(*q.shape[:2], -1)
+
+
+def _unnormalised(q: jax.Array, store: Store) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Values [B, T, N, H], the sum of their weights and the largest score, [B, T, N, 1]."""
+    keys, values, mask = store
+    scores = _scores(_by_head(q, *keys.shape[:2]), keys, mask)
+    peak = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - peak)
+    value = jnp.matmul(weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return _by_example(value, q), _by_example(total, q), _by_example(peak, q)
 
 
 def causal(

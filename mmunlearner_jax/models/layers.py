@@ -141,16 +141,16 @@ def scan(
 def compiled(method: Callable) -> Callable:
     """Makes a pure method of a module one jitted function, shared by all equal modules.
 
-    A scan outside `jit` is compiled anew at every call.
+    What is passed by name is static. A scan outside `jit` is compiled anew at every call.
     """
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def call(graphdef, params, args, kwargs):
-        return method(nnx.merge(graphdef, params), *args, **kwargs)
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def call(graphdef, options, params, args):
+        return method(nnx.merge(graphdef, params), *args, **dict(options))
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
         graphdef, params = nnx.split(self)
-        return call(graphdef, params, args, kwargs)
+        return call(graphdef, tuple(sorted(kwargs.items())), params, args)
 
     return wrapper

@@ -23,7 +23,6 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
 from mmunlearner_jax.sharding import (
     RULES,
-    batch_parts,
     batch_sharding,
     by_example,
     fitting,
@@ -133,11 +132,13 @@ class Cache:
     """Keys and values of the tokens seen so far; static shapes, S slots.
 
     Attributes:
-        keys: [L, B, S, K, H], rotated.
-        values: [L, B, S, K, H].
+        keys: [L, B, K, H, S], rotated.
+        values: [L, B, K, S, H].
         valid: bool [B, S], False for padding and for slots not yet filled.
         position: int32 [B], the rotary position of the next token.
         used: int32 scalar, the slots filled.
+        before: of P beginnings, which is only read: B / P examples in a row begin with each. None:
+            nothing stands before these tokens.
     """
 
     keys: jax.Array
@@ -145,12 +146,13 @@ class Cache:
     valid: jax.Array
     position: jax.Array
     used: jax.Array
+    before: "Cache | None" = None
 
 
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
     """Shardings of a cache: examples like a batch, heads like the projections that make them."""
     rows = batch_sharding(mesh)
-    stores = NamedSharding(mesh, PartitionSpec(None, *rows.spec, None, RULES["kv_heads"], None))
+    stores = NamedSharding(mesh, PartitionSpec(None, *rows.spec, RULES["kv_heads"], None, None))
 
     def fit(sharding: NamedSharding, x: jax.Array) -> Any:
         return fitting(sharding, x.shape)
@@ -161,30 +163,8 @@ def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
         valid=fit(rows, cache.valid),
         position=fit(rows, cache.position),
         used=fit(replicated(mesh), cache.used),
+        before=None if cache.before is None else cache_shardings(cache.before, mesh),
     )
-
-
-def repeated(cache: Cache, rows: jax.Array, mesh: Mesh | None) -> Cache:
-    """Row `rows[b]` of a cache for every example b, counted within the part of the mesh b is in."""
-    parts = 1 if mesh is None else batch_parts(tuple(mesh.shape.values()))
-    rows = rows.reshape(parts, -1)
-
-    def take(x: jax.Array, axis: int) -> jax.Array:
-        split = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
-        # Indexed part by part, so that the partitioner sees that nothing crosses.
-        picked = jax.vmap(lambda of, at: jnp.take(of, at, axis=axis), (axis, 0), axis)(split, rows)
-        return picked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
-
-    found = Cache(
-        keys=take(cache.keys, 1),
-        values=take(cache.values, 1),
-        valid=take(cache.valid, 0),
-        position=take(cache.position, 0),
-        used=cache.used,
-    )
-    if mesh is None:
-        return found
-    return jax.lax.with_sharding_constraint(found, cache_shardings(found, mesh))
 
 
 Rope = tuple[jax.Array, jax.Array]
@@ -411,26 +391,32 @@ class Llama(nnx.Module):
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
         """All decoder layers on T more tokens x [B, T, D]; mask bool [B, T, S] over the slots."""
-        angles = self._rope(positions)
+        angles, before = self._rope(positions), cache.before
         graphdef, params = nnx.split(self.layers)
 
         # The cache is carried and not scanned over, so that XLA updates it in place.
         def body(carry, layer):
             x, *stores = carry
             x = by_example(x, self.mesh)
-            index, params = layer
+            index, params, shared = layer
             block = nnx.merge(graphdef, params)
-            q, *new = block.project(x, angles)
-            start = (index, 0, cache.used, 0, 0)
+            q, k, v = block.project(x, angles)
+            zero, used = jnp.zeros_like(index), cache.used
             stores = [
-                jax.lax.dynamic_update_slice(store, n[None].astype(store.dtype), start)
-                for store, n in zip(stores, new, strict=True)
+                jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), start)
+                for store, new, start in (
+                    (stores[0], k.transpose(0, 2, 3, 1), (index, zero, zero, zero, used)),
+                    (stores[1], v.transpose(0, 2, 1, 3), (index, zero, zero, used, zero)),
+                )
             ]
-            k, v = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
-            attended = attention.masked(q, k.astype(q.dtype), v.astype(q.dtype), mask)
-            return (block.finish(x, attended), *stores), None
+            own = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
+            seen = [attention.Store(*own, mask)]
+            if before is not None:
+                seen.append(attention.Store(*shared, before.valid[:, None]))
+            return (block.finish(x, attention.stored(q, *seen)), *stores), None
 
-        steps = (jnp.arange(self.config.num_hidden_layers), params)
+        shared = None if before is None else (before.keys, before.values)
+        steps = (jnp.arange(self.config.num_hidden_layers), params, shared)
         (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), steps)
         used = cache.used + x.shape[1]
         return x, dataclasses.replace(cache, keys=keys, values=values, used=used)

@@ -22,7 +22,6 @@ from mmunlearner_jax.models.llama import (
     LlamaConfig,
     Score,
     cache_shardings,
-    repeated,
 )
 from mmunlearner_jax.models.packing import ranks
 from mmunlearner_jax.sharding import param_shardings
@@ -140,38 +139,45 @@ class VisionLanguageModel(nnx.Module):
         """
         raise NotImplementedError
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` examples of at most `length` tokens, padding included."""
+    def init_cache(self, batch: int, length: int, before: Cache | None = None) -> Cache:
+        """An empty cache.
+
+        Args:
+            batch: examples, B.
+            length: tokens of each at most, padding included, those before not counted.
+            before: of P beginnings, filled by `decode`, where P divides B: B / P examples in a row
+                begin with each. None: the examples share nothing.
+        """
         text = self.config.text
-        shape = (text.num_hidden_layers, batch, length, text.kv_heads, text.head_size)
+        shape = (text.num_hidden_layers, batch, text.kv_heads)
         dtype = self.config.dtype or self.language_model.embed_tokens.embedding.dtype
+        if before is None:
+            position = jnp.zeros(batch, jnp.int32)
+        else:
+            beginnings = len(before.position)
+            position = jnp.broadcast_to(
+                before.position[:, None], (beginnings, batch // beginnings)
+            ).reshape(batch)
         cache = Cache(
-            keys=jnp.zeros(shape, dtype),
-            values=jnp.zeros(shape, dtype),
+            keys=jnp.zeros((*shape, text.head_size, length), dtype),
+            values=jnp.zeros((*shape, length, text.head_size), dtype),
             valid=jnp.zeros((batch, length), bool),
-            position=jnp.zeros(batch, jnp.int32),
+            position=position,
             used=jnp.zeros((), jnp.int32),
+            before=before,
         )
         mesh = self.language_model.mesh
         if mesh is None:
             return cache
         return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
 
-    def repeat_cache(self, cache: Cache, rows: jax.Array) -> Cache:
-        """The cache with a row for every example.
-
-        Args:
-            cache: of P examples.
-            rows: int32 [B], which of them, counted within a part of the mesh: both P and B are
-                split over it alike, and no row moves between devices.
-        """
-        return repeated(cache, rows, self.language_model.mesh)
-
     def decode(
         self,
         input_ids: jax.Array,
         attention_mask: jax.Array | None,
         cache: Cache,
+        *,
+        last: bool = False,
         **pictures: jax.Array | None,
     ) -> tuple[jax.Array, Cache]:
         """Appends T tokens to what the cache holds: first a prompt, then one token at a time.
@@ -181,10 +187,12 @@ class VisionLanguageModel(nnx.Module):
                 silently overwrite the last ones).
             attention_mask: int or bool [B, T] of these tokens; None: no padding.
             cache: of `init_cache` or of the call before.
+            last: whether the logits of the last token alone are wanted.
             **pictures: of these tokens, named as in `__call__`.
 
         Returns:
-            float32 logits [B, T, V] of these tokens, and the longer cache.
+            float32 logits [B, T, V] of these tokens, or [B, 1, V] of the last, and the longer
+            cache.
 
         Raises:
             InputError: as in `__call__`; only with pictures, for a model may say an image token.
@@ -192,7 +200,7 @@ class VisionLanguageModel(nnx.Module):
         given = {name: x for name, x in pictures.items() if x is not None}
         if given:
             given = self._checked(input_ids, **given)
-        return self._decode(input_ids, attention_mask, cache, given)
+        return self._decode(input_ids, attention_mask, cache, given, last=last)
 
     def score(
         self,
@@ -247,7 +255,7 @@ class VisionLanguageModel(nnx.Module):
         return self.language_model.run_layers(x, positions, valid, segments), matrix
 
     @layers.compiled
-    def _decode(self, input_ids, attention_mask, cache, pictures):
+    def _decode(self, input_ids, attention_mask, cache, pictures, *, last):
         new = _valid(input_ids, attention_mask)
         length, slots = input_ids.shape[1], jnp.arange(cache.valid.shape[1])
         valid = jax.lax.dynamic_update_slice(cache.valid, new, (0, cache.used))
@@ -257,7 +265,7 @@ class VisionLanguageModel(nnx.Module):
         positions += jnp.expand_dims(cache.position, range(1, positions.ndim))
         cache = dataclasses.replace(cache, valid=valid, position=cache.position + passed)
         x, cache = self.language_model.extend(x, positions, mask, cache)
-        return self.language_model.logits(x, matrix), cache
+        return self.language_model.logits(x[:, -1:] if last else x, matrix), cache
 
     def _checked(self, input_ids, **pictures):
         """The pictures by name, those not given left out, as `_embed` and `_positions` want them.

@@ -1,4 +1,4 @@
-"""Prompts in batches: every one once, and its beginning on its own part of the mesh."""
+"""Prompts in batches: every one once, behind its own beginning."""
 
 import numpy as np
 import pytest
@@ -16,31 +16,41 @@ def test_prompts_are_cut_behind_their_last_picture():
     assert cut([1, 2], [], IMAGE) == Prompt((), (1, 2), ())
 
 
+@pytest.mark.parametrize("room", [0, 16])
 @pytest.mark.parametrize("parts", [1, 2, 4])
 @pytest.mark.parametrize("counts", [[1], [3, 1, 9, 2], [8] * 4, [1] * 13])
-def test_every_prompt_is_asked_once_behind_its_own_beginning(counts, parts):
+def test_every_prompt_is_asked_once_behind_its_own_beginning(counts, parts, room):
     prompts = [
         Prompt((number, IMAGE), (question,), (bytes([number]),))
         for question in range(max(counts))
         for number, count in enumerate(counts)
         if question < count
     ]
-    found = batches(prompts, 8, parts)
+    found = batches(prompts, 8, parts, room)
     assert sorted(b.rows[n] for b in found for n in b.asked) == list(range(len(prompts)))
     assert len({(len(b.rows), len(b.beginnings)) for b in found}) == 1
     for batch in found:
-        assert len(batch.rows) == len(batch.of) == 8 and len(batch.beginnings) % parts == 0
-        width, here = len(batch.beginnings) // parts, 8 // parts
+        assert len(batch.rows) <= 8 and len(batch.beginnings) % parts == 0
+        each, left = divmod(len(batch.rows), len(batch.beginnings))
+        assert left == 0
         for place, number in enumerate(batch.rows):
-            beginning = batch.beginnings[place // here * width + batch.of[place]]
+            beginning = batch.beginnings[place // each]
             assert prompts[beginning].beginning == prompts[number].beginning
 
 
 def test_a_picture_of_many_questions_is_computed_once_a_batch():
     prompts = [Prompt((IMAGE,), (n,), (b"a" if n < 8 else b"b",)) for n in range(16)]
-    assert [len(batch.beginnings) for batch in batches(prompts, 8, 1)] == [1, 1]
-    assert [len(batch.beginnings) for batch in batches(prompts, 16, 1)] == [2]
-    assert [len(batch.beginnings) for batch in batches(prompts, 16, 2)] == [2]
+    assert [len(batch.beginnings) for batch in batches(prompts, 8, 1, 4)] == [1, 1]
+    assert [len(batch.beginnings) for batch in batches(prompts, 16, 1, 4)] == [2]
+    assert [len(batch.beginnings) for batch in batches(prompts, 16, 2, 4)] == [2]
+
+
+@pytest.mark.parametrize(("picture", "each"), [(1, 1), (1000, 7)])
+def test_long_beginnings_are_shared_and_short_ones_repeated(picture, each):
+    # One picture has seven prompts, ten have one: nine rows are for nothing if it is shared.
+    prompts = [Prompt((IMAGE,) * picture, (n,), (bytes([max(0, n - 6)]),)) for n in range(17)]
+    (batch,) = batches(prompts, 128, 1, 4)
+    assert len(batch.rows) == each * len(batch.beginnings)
 
 
 def test_padding_and_kinds():

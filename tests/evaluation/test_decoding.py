@@ -133,18 +133,17 @@ def test_a_batch_says_what_its_rows_say_alone(prompts):
 def test_beginnings_that_are_shared_change_nothing(case, prompts, parts):
     if IMAGE not in prompts.rows[0]:
         pytest.skip("text has no picture to share")
-    # Each of two pictures is asked two questions; a part of the mesh has its own of each.
+    # Each of two pictures is asked two questions.
     picture, texts = [3, *[IMAGE] * case.ours.config.tokens_per_image], [[5, 7], [9], [8, 2, 4]]
-    asked = [(0, texts[0]), (1, texts[1]), (1, texts[2]), (0, texts[1])]
+    asked = [(0, texts[0]), (0, texts[1]), (1, texts[2]), (1, texts[1])]
     pixels = prompts.pixels[[at for at, _ in asked]]
     whole = padded_left([[*picture, *text] for _, text in asked], pixels)
     alone = prompts.decoder.prefill(prompts.params, whole)
     graphdef, params = nnx.split(prompts_model(case, parts))
     decoder = Decoder(graphdef, max_new_tokens=STEPS, end_id=prompts.end)
-    shared = padded_left([picture] * 2 * parts, np.tile(prompts.pixels[:2], (parts, 1, 1, 1, 1)))
+    shared = padded_left([picture] * 2, prompts.pixels[:2])
     rest = padded_left([text for _, text in asked], pixels)
-    rows = np.array([at for at, _ in asked], np.int32)
-    together = decoder.prefill(params, rest, shared, rows)
+    together = decoder.prefill(params, rest, shared)
     np.testing.assert_allclose(together[0], alone[0], rtol=1e-5, atol=1e-5)
     candidates = jnp.asarray(CANDIDATES)
     one = prompts.decoder.greedy(prompts.params, *alone, candidates)

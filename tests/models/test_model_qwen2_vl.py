@@ -146,11 +146,11 @@ def test_decoding_equals_the_forward_pass(model):
 
 def test_a_picture_that_is_shared(model):
     beginnings = [[3, (2, 8)], [(4, 4)]]
-    asked = [(0, [5, 7]), (1, [9]), (0, [8, 2])]
-    cache = model.init_cache(2, 30)
-    _, cache = model.decode(**as_processed(beginnings), cache=cache)
-    cache = model.repeat_cache(cache, jnp.array([at for at, _ in asked]))
-    got, _ = model.decode(**as_processed([text for _, text in asked]), cache=cache)
+    asked = [(0, [5, 7]), (0, [8, 2]), (1, [9]), (1, [4, 6, 2])]
+    _, before = model.decode(**as_processed(beginnings), cache=model.init_cache(2, 20))
+    cache = model.init_cache(4, 5, before)
+    got, cache = model.decode(**as_processed([text for _, text in asked]), cache=cache, last=True)
+    assert got.shape[1] == 1 and cache.position.tolist() == [9, 9, 5, 7]
     patches = as_processed(beginnings)["pixel_values"].reshape(2, 16, PATCH)
     whole = as_processed([beginnings[at] + text for at, text in asked])
     whole["pixel_values"] = patches[[at for at, _ in asked]].reshape(-1, PATCH)
