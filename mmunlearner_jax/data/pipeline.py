@@ -131,7 +131,8 @@ class Batches:
         self._own = range(self.batch_rows)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
         with ThreadPoolExecutor() as pool:  # decoding and resizing let go of the interpreter
-            list(pool.map(encoder.labelled, {sample.image: sample for sample in samples}.values()))
+            first = {sample.image: sample for sample in reversed(samples)}
+            list(pool.map(encoder.labelled, reversed(first.values())))
         examples = [encoder.labelled(sample) for sample in samples]
         lengths = np.array([len(example.input_ids) for example in examples])
         answers = np.array([np.sum(example.labels[1:] != IGNORE) for example in examples])

@@ -89,7 +89,8 @@ def test_remat_changes_no_gradient(make_model, remat):
     for a, b in zip(
         jax.tree.leaves(gradient(remat)), jax.tree.leaves(gradient("none")), strict=True
     ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+        # Relative to the largest: an entry's own terms may cancel.
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
 
 
 def test_remat_saves_memory(make_model):
