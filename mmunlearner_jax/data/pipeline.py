@@ -131,8 +131,10 @@ class Batches:
         self._own = range(self.batch_rows)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
         with ThreadPoolExecutor() as pool:  # decoding and resizing let go of the interpreter
-            first = {sample.image: sample for sample in reversed(samples)}
-            list(pool.map(encoder.labelled, reversed(first.values())))
+            first: dict[bytes | None, Sample] = {}
+            for sample in samples:
+                first.setdefault(sample.image, sample)
+            list(pool.map(encoder.labelled, first.values()))
         examples = [encoder.labelled(sample) for sample in samples]
         lengths = np.array([len(example.input_ids) for example in examples])
         answers = np.array([np.sum(example.labels[1:] != IGNORE) for example in examples])
