@@ -71,7 +71,7 @@ def say(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> Said:
 
     beside = (batch[LOG_PROBS],) if LOG_PROBS in batch else ()
     (nll, *kl), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
-    return Said(nll, supervised, questions, *kl or (None,), batch.get(EXAMPLE_NLL))
+    return Said(nll, supervised, questions, kl[0] if kl else None, batch.get(EXAMPLE_NLL))
 
 
 def mean(terms: Terms, said: Sequence[Said]) -> jax.Array:
@@ -171,10 +171,9 @@ def _example_ratios(said: Said) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _batch_ratio(said: Said) -> tuple[jax.Array, jax.Array, jax.Array]:
-    assert said.reference is not None
+    *both, first = _example_ratios(said)
     count = jnp.maximum(jnp.sum(said.supervised), 1)
-    sums = jnp.sum(said.nll * said.supervised), jnp.sum(said.reference)
-    ours, theirs = (jnp.reshape(x / count, (1, 1)) for x in sums)
+    ours, theirs = (jnp.sum(jnp.where(first, x, 0), keepdims=True) / count for x in both)
     return ours, theirs, jnp.ones((1, 1), bool)
 
 

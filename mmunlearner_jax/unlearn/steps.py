@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
