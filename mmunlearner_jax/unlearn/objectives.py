@@ -9,7 +9,8 @@ a chunk.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -74,15 +75,16 @@ def say(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> Said:
     return Said(nll, supervised, questions, kl[0] if kl else None, batch.get(EXAMPLE_NLL))
 
 
-def mean(terms: Terms, said: Sequence[Said]) -> jax.Array:
-    """The value of a loss over several batches together, a float32 scalar."""
-    value = jnp.zeros(())
-    for column in zip(*map(terms, said), strict=True):
-        total, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
-        for term in column:
-            total, count = total + jnp.sum(term.sums), count + jnp.sum(term.counts)
-        value += total / jnp.maximum(count, 1)
-    return value
+def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:
+    """The value of a loss, a float32 scalar, from its terms for several batches together."""
+    totals: list[Term] = []
+    for terms in batches:
+        before = totals or [Term(jnp.zeros(()), jnp.zeros((), jnp.int32))] * len(terms)
+        totals = [
+            Term(total.sums + jnp.sum(term.sums), total.counts + jnp.sum(term.counts))
+            for total, term in zip(before, terms, strict=True)
+        ]
+    return functools.reduce(jnp.add, (sums / jnp.maximum(count, 1) for sums, count in totals))
 
 
 def divergence(logits: jax.Array, reference: jax.Array) -> jax.Array:

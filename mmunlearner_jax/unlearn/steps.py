@@ -51,7 +51,7 @@ def mean_loss(
     Returns:
         float32 scalar.
     """
-    return mean(loss, [say(graphdef, params, batch) for batch in batches])
+    return mean(loss(say(graphdef, params, batch)) for batch in batches)
 
 
 def _update(graphdef, optimizer, loss, which, state, batches, frozen, **extra):
