@@ -10,8 +10,7 @@ from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate
-from mmunlearner_jax.stages.mask import all_true
-from mmunlearner_jax.stages.unlearn import Unlearner, allowed, summary
+from mmunlearner_jax.stages.unlearn import Unlearner, mask_of, summary
 from mmunlearner_jax.unlearn.mask import random_mask
 
 
@@ -28,13 +27,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     method, kept = config.unlearn.method, config.unlearn.forget_text
-    mask = allowed(method, workdir, at)
-    everything = all_true(at.params)
-    runs: dict[str, tuple[str, Any, bool]] = {
+    mask = mask_of(method, workdir, at)
+    runs: dict[str, tuple[str, Any | None, bool]] = {
         "no_forget_text": (method, mask, False),
-        "random_mask": (method, random_mask(mask, config.seed), kept),
-        "no_mask": (method, everything, kept),
-        "ga": ("ga", everything, kept),
+        "random_mask": (method, mask and random_mask(mask, config.seed), kept),
+        "no_mask": (method, None, kept),
+        "ga": ("ga", None, kept),
     }
     answerer = setup.answerer(config, at)
     asked = setup.asked(config, at.bench, at.forget, at.retain)

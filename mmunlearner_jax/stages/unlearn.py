@@ -89,20 +89,21 @@ class Unlearner:
         return right / answers
 
     def run(
-        self, folder: Path, mask: Any, *, label: str = "unlearn", forget_text: bool = True
+        self, folder: Path, mask: Any | None, *, label: str = "unlearn", forget_text: bool = True
     ) -> Outcome:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
         Args:
             folder: the workdir.
-            mask: True where forget steps may move a weight, a tree like all parameters.
+            mask: True where forget steps may move a weight, a tree like all parameters; None:
+                anywhere.
             label: name of the checkpoints and of the metrics.
             forget_text: whether the text questions of the people to forget are retained.
         """
         at, options, schedule = self._at, self._config.unlearn, self._schedule
         # The vanilla parameters stay: the state's own copy is donated to the steps.
         params = jax.tree.map(jnp.copy, at.moving)
-        mask = at.apart(mask)[1]
+        mask = at.apart(all_true(at.params) if mask is None else mask)[1]
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
 
         def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -215,16 +216,16 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     method = config.unlearn.method
     outcome = Unlearner(config, at, method).run(
-        workdir, allowed(method, workdir, at), forget_text=config.unlearn.forget_text
+        workdir, mask_of(method, workdir, at), forget_text=config.unlearn.forget_text
     )
     save_tree(workdir / "unlearned", outcome.params)
     update_results(workdir, "unlearn", summary(outcome))
     return True
 
 
-def allowed(method: str, workdir: Path, at: setup.Setup) -> Any:
-    """Which weights forget steps of a method move: those of the workdir's mask, or all."""
-    return load_mask(workdir, at.params) if METHODS[method].masked else all_true(at.params)
+def mask_of(method: str, workdir: Path, at: setup.Setup) -> Any | None:
+    """The workdir's mask, if the method has one."""
+    return load_mask(workdir, at.params) if METHODS[method].masked else None
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -51,5 +51,16 @@ def at(workdir: Path, **labels: Any) -> Setup:
         training={"forget": FORGET, "retain": RETAIN}.__getitem__,
         text_training={"everyone": [*TEXTS, *OTHERS], "retain": OTHERS}.__getitem__,
     )
-    encoder = Encoder(llava()[1].processor, **labels)
-    return Setup(mesh, model, graphdef, params, encoder, bench, "forget", "retain", 0, (), workdir)
+    return Setup(
+        mesh=mesh,
+        model=model,
+        graphdef=graphdef,
+        params=params,
+        encoder=Encoder(llava()[1].processor, **labels),
+        bench=bench,
+        forget="forget",
+        retain="retain",
+        seed=0,
+        frozen_groups=(),
+        workdir=workdir,
+    )
