@@ -1,4 +1,4 @@
-"""Fifty forget steps among retain steps: what both semantics do to weights that the mask protects."""
+"""Fifty forget steps among retain steps: what both semantics do to protected weights."""
 
 import jax
 import jax.numpy as jnp
