@@ -68,16 +68,21 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.unlearn = ConfigDict(
         dict(
+            method="mmunlearner",  # or ga, ga_diff, kl_min, npo, simnpo, idk_nll
             learning_rate=1e-5,
             adam_eps=1e-6,
             weight_decay=0.0,
-            clip=1.0,
+            decay="constant",  # of the learning rate; or "linear", "cosine": to 0 at the end
+            warmup=0,  # steps
+            clip=1.0,  # of the gradient's norm; 0: none
             alpha=1.0,
             mask_on="update",
             optimizers=1,  # 1: forget and retain steps share their state; 2: each its own
             epochs=1,  # over the retain pictures, forget steps spread evenly, as published
             iterations=0,  # where epochs is 0: so many, and a forget step every `forget_every`
             forget_every=1,
+            forget_repeat=1,  # forget steps each time
+            accumulate=1,  # batches of a step
             forget_batch=4,
             retain_batch=4,
             text_batch=4,
@@ -87,6 +92,10 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             stop_remembered=-1.0,  # never before the end
             stop_examples=0,  # of the forget set, drawn by the seed; 0: all
             stop_every=50,
+            # Options of the methods of these names.
+            kl_min=dict(weight=1.0, over="token"),
+            npo=dict(beta=0.1, over="example"),
+            simnpo=dict(beta=2.5, gamma=0.0),
         )
     )
     # What `plan` counts on, all assumed: tokens besides the picture's, and the questions of

@@ -111,16 +111,21 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     )
     config.unlearn = ConfigDict(
         dict(
+            method="mmunlearner",  # or ga, ga_diff, kl_min, npo, simnpo, idk_nll
             learning_rate=2e-4,
             adam_eps=1e-6,
             weight_decay=0.0,
-            clip=1.0,
+            decay="constant",  # of the learning rate; or "linear", "cosine": to 0 at the end
+            warmup=0,  # steps
+            clip=1.0,  # of the gradient's norm; 0: none
             alpha=1.0,
             mask_on="update",
             optimizers=1,  # 1: forget and retain steps share their state; 2: each its own
             epochs=0,  # passes over the retain pictures, as published; 0: `iterations` instead
             iterations=180,
             forget_every=3,
+            forget_repeat=1,  # forget steps each time
+            accumulate=1,  # batches of a step
             forget_batch=16,
             retain_batch=32,
             text_batch=16,
@@ -130,6 +135,10 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             stop_remembered=0.1,
             stop_examples=224,  # of the forget set, drawn by the seed; 0: all
             stop_every=6,
+            # Options of the methods of these names.
+            kl_min=dict(weight=1.0, over="token"),
+            npo=dict(beta=0.1, over="example"),
+            simnpo=dict(beta=2.5, gamma=0.0),
         )
     )
     config.controls = ("no_forget_text", "random_mask", "no_mask", "ga")

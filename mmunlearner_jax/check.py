@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import KERNELS, check_kernel
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
+from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.unlearn.objectives import OF_ROWS, RATIOS
+from mmunlearner_jax.unlearn.schedule import DECAYS
 
 # Stages whose rows may hold several questions.
 PACKED = ("finetune", "importance", "unlearn")
@@ -19,6 +22,8 @@ POSITIVE = (
     "data.forget_ratio",
     "finetune.steps",
     "unlearn.forget_every",
+    "unlearn.forget_repeat",
+    "unlearn.accumulate",
     "unlearn.stop_every",
     *(f"{part}.{pack}" for part in PACKED for pack in ("pack", "text_pack")),
     "evaluate.decode.max_new_tokens",
@@ -39,6 +44,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "data.text_source": ("ft_Data", "Full_Set"),
     "importance.fisher": ("example", "batch"),
     "importance.normalise": ("none", "group"),
+    "unlearn.method": tuple(METHODS),
+    "unlearn.decay": tuple(DECAYS),
+    "unlearn.npo.over": tuple(RATIOS),
+    "unlearn.kl_min.over": tuple(OF_ROWS),
     "unlearn.mask_on": ("update", "gradient"),
     "unlearn.optimizers": (1, 2),
     "model.remat": ("none", "full", "dots"),
@@ -53,9 +62,12 @@ ABOVE_ZERO = (
     "finetune.clip",
     "mask.threshold",
     "unlearn.learning_rate",
-    "unlearn.clip",
     "unlearn.alpha",
+    "unlearn.npo.beta",
+    "unlearn.simnpo.beta",
+    "unlearn.kl_min.weight",
 )
+NONE_BY_ZERO = ("unlearn.clip", "unlearn.warmup", "profile.steps")
 ALL_BY_ZERO = ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person")
 GROUPS = ("vision", "projector", "language")
 NAMES = {
@@ -124,8 +136,9 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in ALL_BY_ZERO:
         if values.get(key, 0) < 0:
             refuse(key, "0 (all) or more")
-    if values.get("profile.steps", 0) < 0:
-        refuse("profile.steps", "0 (none) or more")
+    for key in NONE_BY_ZERO:
+        if not 0 <= values.get(key, 0) < math.inf:
+            refuse(key, "0 (none) or more")
     for key in ("model.min_pixels", "model.max_pixels"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (the checkpoint's) or more")
@@ -134,6 +147,10 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, "1: rows would share the prompts that config.data.labels='full' learns")
         if key.startswith("importance.") and values["importance.fisher"] == "example":
             refuse(key, "1: config.importance.fisher='example' squares row by row")
+    if "unlearn.method" in values and not METHODS[values["unlearn.method"]].masked:
+        masked = ", ".join(name for name, method in METHODS.items() if method.masked)
+        if not {"random_mask", "no_mask"}.isdisjoint(values.get("controls", ())):
+            refuse("controls", f"no random_mask and no no_mask, or the method {masked}")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

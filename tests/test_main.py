@@ -258,6 +258,15 @@ def test_mllmu_splits_that_are_not_there(tmp_path, config):
         ("importance.batch_size", 0),
         ("importance.examples", -1),
         ("importance.fisher", "token"),
+        ("unlearn.method", "nothing"),
+        ("unlearn.forget_repeat", 0),
+        ("unlearn.accumulate", 0),
+        ("unlearn.decay", "some"),
+        ("unlearn.warmup", -1),
+        ("unlearn.clip", -1.0),
+        ("unlearn.npo.beta", 0.0),
+        ("unlearn.npo.over", "token"),
+        ("unlearn.kl_min.over", "batch"),
         ("unlearn.mask_on", "nothing"),
         ("unlearn.optimizers", 3),
         ("unlearn.learning_rate", float("nan")),
@@ -275,6 +284,28 @@ def test_values_are_refused_before_anything_is_written(config, tmp_path, key, va
     config.update_from_flattened_dict({key: value})
     assert mistake(config, tmp_path / "run").startswith(f"config.{key} is ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_controls_of_a_mask_that_is_none(config, tmp_path):
+    config.unlearn.method = "npo"
+    said = mistake(config, tmp_path / "run")
+    assert said.startswith("config.controls is ")
+    assert said.endswith("give no random_mask and no no_mask, or the method mmunlearner")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("retain_batch", 4000, "epochs: a pass over the retain pictures has 1 steps, fewer than"),
+        ("warmup", 10**6, "warmup is 1000000: give fewer than the "),
+    ],
+)
+def test_a_schedule_that_is_none(tmp_path, key, value, said):
+    config = llava.get_config()
+    config.stages, config.model.checkpoint = ("importance", "unlearn"), str(tmp_path)
+    config.data.benchmark = str(Published(tmp_path / "published").write())
+    config.unlearn[key] = value
+    assert mistake(config, tmp_path / "run").startswith(f"config.unlearn.{said}")
 
 
 def test_a_kernel_of_another_platform(config, tmp_path):

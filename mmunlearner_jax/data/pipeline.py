@@ -8,6 +8,7 @@ import numpy as np
 
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.references import References
 from mmunlearner_jax.data.rows import Row, share
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
@@ -85,6 +86,8 @@ class Batches:
         augment: How every picture is changed each time it is taken.
         features: Of the pictures, which the batches then hold in place of the pixels; they must
             have been added before the first batch is taken.
+        references: What a frozen model said of the samples, which the batches then hold beside
+            them; all must have been added before the first batch is taken.
 
     Attributes:
         filled: The fraction of the rows' tokens that is no padding, over one pass.
@@ -110,6 +113,7 @@ class Batches:
         buckets: Sequence[int] = (),
         augment: Jitter | None = None,
         features: Features | None = None,
+        references: References | None = None,
     ):
         if not samples:
             raise InputError("samples: none to make batches of; give at least one")
@@ -127,7 +131,7 @@ class Batches:
         self.batch_rows = batch_size // pack
         if augment is not None and features is not None:
             raise InputError("features: of pictures that augment changes each time; give one")
-        self.augment, self.features = augment, features
+        self.augment, self.features, self.references = augment, features, references
         self._own = range(self.batch_rows)[rows]
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
         with ThreadPoolExecutor() as pool:  # decoding and resizing let go of the interpreter
@@ -201,7 +205,7 @@ class Batches:
         }
         if self.pack > 1:
             batch["segments"] = np.zeros(shape, np.int32)
-        images = []
+        images, held = [], []
         for place, position in enumerate(self._own):
             filling = position >= len(chosen)
             row = chosen[0 if filling else position]
@@ -209,7 +213,10 @@ class Batches:
             if filling:
                 batch["labels"][place] = IGNORE
             images.append(self.samples[row.samples[0]].image)
+            held.append([self.samples[number] for number in row.samples])
         batch["answer_places"] = answer_places(batch["labels"], self._answers)
+        if self.references is not None:
+            batch |= self.references.pack(held, questions=self.pack, tokens=self._answers)
         if images[0] is not None:
             most = int(max(self._image_tokens[list(row.samples)].max() for row in chosen))
             batch |= self._pictures(images, most, seeds[self._own])

@@ -1,7 +1,7 @@
 """Which questions stand in which row: those about one picture may share it (`models.packing`)."""
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,3 +59,9 @@ def share(
             Row(tuple(row), int(prefix + np.sum(lengths[row] - prefixes[row]))) for row in members
         ]
     return rows
+
+
+def count_rows(samples: Sequence[Sample], pack: int) -> int:
+    """How many rows `share` makes, without knowing lengths."""
+    groups = Counter(sample.image for sample in samples)
+    return sum(-(-count // pack) for count in groups.values())

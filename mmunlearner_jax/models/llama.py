@@ -168,7 +168,7 @@ def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
 
 
 Rope = tuple[jax.Array, jax.Array]
-Score = Callable[[jax.Array, jax.Array], jax.Array]
+Score = Callable[..., Any]
 
 # Logits of one row that exist at once, when only what a function says of them is wanted.
 _LOGITS = 2**22
@@ -278,17 +278,17 @@ def _tied(matrix: jax.Array | None, x: jax.Array) -> jax.Array:
 def _in_chunks(
     head: Callable[[jax.Array], jax.Array],
     x: jax.Array,
-    targets: jax.Array,
+    given: tuple[jax.Array, ...],
     score: Score,
     length: int,
-) -> jax.Array:
-    """`score(head(x), targets)`, `length` tokens of each row at a time."""
-    rows, tokens = targets.shape
+) -> Any:
+    """`score(head(x), *given)`, `length` tokens of each row at a time."""
+    rows, tokens = x.shape[:2]
     if tokens <= length:
-        return score(head(x), targets)
+        return score(head(x), *given)
     count = -(-tokens // length)
     length = -(-tokens // count)  # as equal as they can be
-    x, targets = (
+    chunks = tuple(
         jnp.moveaxis(
             jnp.pad(y, ((0, 0), (0, count * length - tokens), *[(0, 0)] * (y.ndim - 2))).reshape(
                 rows, count, length, *y.shape[2:]
@@ -296,12 +296,14 @@ def _in_chunks(
             1,
             0,
         )
-        for y in (x, targets)
+        for y in (x, *given)
     )
     # Their logits are made once more for the backward pass, and never kept.
-    one = jax.checkpoint(lambda chunk: score(head(chunk[0]), chunk[1]))
-    scores = jax.lax.map(one, (x, targets))
-    return jnp.moveaxis(scores, 0, 1).reshape(rows, -1)[:, :tokens]
+    one = jax.checkpoint(lambda chunk: score(head(chunk[0]), *chunk[1:]))
+    return jax.tree.map(
+        lambda y: jnp.moveaxis(y, 0, 1).reshape(rows, -1, *y.shape[3:])[:, :tokens],
+        jax.lax.map(one, chunks),
+    )
 
 
 class Llama(nnx.Module):
@@ -427,28 +429,32 @@ class Llama(nnx.Module):
         return squares.run(self.lm_head, x) if self.lm_head is not None else _tied(matrix, x)
 
     def score(
-        self, x: jax.Array, targets: jax.Array, matrix: jax.Array | None, score: Score
-    ) -> jax.Array:
+        self,
+        x: jax.Array,
+        given: tuple[jax.Array, ...],
+        matrix: jax.Array | None,
+        score: Score,
+    ) -> Any:
         """What a function of the logits says of every token; those of few at a time exist.
 
         Args:
             x: [B, S, D].
-            targets: int [B, S].
+            given: arrays [B, S, ...] that the function gets beside the logits.
             matrix: as `embed` gave it.
-            score: of logits [B, C, V] and targets [B, C] of C tokens, [B, C].
+            score: of logits [B, C, V] and of what is given of C tokens: a tree of [B, C, ...].
 
         Returns:
-            [B, S].
+            A tree of [B, S, ...].
         """
         x = squares.run(self.norm, x)
         length = max(1, _LOGITS // self.config.vocab_size)
         if self.lm_head is None:
-            return _in_chunks(lambda x: _tied(matrix, x), x, targets, score, length)
+            return _in_chunks(lambda x: _tied(matrix, x), x, given, score, length)
         return squares.run(
             self.lm_head,
             x,
-            targets,
-            call=lambda head, x, targets: _in_chunks(head, x, targets, score, length),
+            given,
+            call=lambda head, x, given: _in_chunks(head, x, given, score, length),
         )
 
     def _rope(self, positions: jax.Array) -> Rope:

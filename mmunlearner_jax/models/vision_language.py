@@ -210,22 +210,25 @@ class VisionLanguageModel(nnx.Module):
         input_ids: jax.Array,
         attention_mask: jax.Array | None = None,
         segments: jax.Array | None = None,
+        beside: tuple[jax.Array, ...] = (),
         **pictures: jax.Array,
-    ) -> jax.Array:
+    ) -> Any:
         """What a function of the next-token logits says of some tokens; no others are computed.
 
         Args:
-            score: of float32 logits [B, C, V] and targets [B, C] of C tokens, [B, C]; it is called
-                with few tokens at a time where the vocabulary is large.
+            score: of float32 logits [B, C, V], targets [B, C] and what is `beside` of C tokens: a
+                tree of [B, C, ...]; it is called with few tokens at a time where the vocabulary is
+                large.
             targets: int [B, S].
             places: int [B, S], the tokens, of `packing.answer_places`; None: all T.
             input_ids: int [B, T].
             attention_mask: int or bool [B, T], 0 at padding; None: no padding.
             segments: int [B, T] of packed rows (see `packing`); None: they are not packed.
+            beside: arrays [B, S, ...] that `score` gets behind the targets.
             **pictures: named as in `__call__`; of the rows' prefixes, if packed.
 
         Returns:
-            [B, S].
+            A tree of [B, S, ...].
 
         Raises:
             InputError: as in `__call__`.
@@ -234,7 +237,7 @@ class VisionLanguageModel(nnx.Module):
         x, matrix = self._hidden(input_ids, attention_mask, segments, given)
         if places is not None:
             x = jnp.take_along_axis(x, places[:, :, None], axis=1)
-        return self.language_model.score(x, targets, matrix, score)
+        return self.language_model.score(x, (targets, *beside), matrix, score)
 
     @layers.compiled
     def _forward(self, input_ids, attention_mask, pictures):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +20,9 @@ from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
-from mmunlearner_jax.stages.unlearn import optimizers
+from mmunlearner_jax.stages.planned import optimizers, planned
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
-from mmunlearner_jax.unlearn.schedule import Schedule, published_schedule
+from mmunlearner_jax.unlearn.methods import METHODS, Loss
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
 from mmunlearner_jax.weights.io import in_groups
 
@@ -121,36 +121,36 @@ def _importance(config, graphdef, frozen, params, batch):
 
 def _unlearn(config, graphdef, frozen, params, batch):
     options, plan = config.unlearn, config.plan
-    descend, ascend = optimizers(options)
-    whole = nnx.merge_state(params, frozen)
-    states = tuple(_optimizer_state(descend, params) for _ in range(options.optimizers))
-    state = TrainState(params, states)
+    method = METHODS[options.method]
     forget = batch(options.forget_batch, options.pack, pictured=True)
     retain = [
         batch(options.retain_batch, options.pack, pictured=True),
         batch(options.text_batch, options.text_pack, pictured=False),
     ]
-    if options.epochs:
-        schedule = published_schedule(
-            forget.calls(plan.forget), retain[0].calls(plan.pictures), options.epochs
-        )
-    else:
-        schedule = Schedule(options.iterations, options.forget_every)
+    schedule = planned(options, method, forget.calls(plan.forget), retain[0].calls(plan.pictures))
+    descend, forgetting = optimizers(options, method, schedule)
+    whole = nnx.merge_state(params, frozen)
+    states = tuple(_optimizer_state(descend, params) for _ in range(options.optimizers))
+    state = TrainState(params, states)
+    forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))
+    referred = functools.partial(_referred, graphdef, whole)
     yield Program(
         "unlearn",
         "forget step",
-        ascent_step(graphdef, ascend),
-        (state, [forget.arrays], _like(params, "bool"), frozen),
-        schedule.forget_steps(schedule.iterations),
+        ascent_step(graphdef, forgetting, method.forget.configured(options)),
+        (state, referred(method.forget, [forget]), _like(params, "bool"), frozen),
+        forgets,
         forget.questions,
         whole,
     )
+    if method.retain is None:
+        return
     yield Program(
         "unlearn",
         "retain step",
-        descent_step(graphdef, descend),
-        (state, [made.arrays for made in retain], frozen),
-        schedule.iterations,
+        descent_step(graphdef, descend, method.retain.configured(options)),
+        (state, referred(method.retain, retain), frozen),
+        retains,
         sum(made.questions for made in retain),
         whole,
     )
@@ -230,6 +230,24 @@ def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> d
     )
     kept = {name: x for name, x in pictures.items() if name != "pixel_values"}
     return kept | {"vision_features": jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)}
+
+
+def _referred(
+    graphdef: nnx.GraphDef, params: Any, loss: Loss, batches: Sequence[_Batch]
+) -> list[Mapping[str, jax.ShapeDtypeStruct]]:
+    """The arrays of batches, with what a loss needs to know of the vanilla model."""
+    if loss.reference is None:
+        return [made.arrays for made in batches]
+    given = []
+    for made in batches:
+        said = jax.eval_shape(functools.partial(loss.reference.ask, graphdef), params, made.arrays)
+        rows, slots, *rest = said.shape
+        if loss.reference.slots == "questions":
+            slots = made.layout.questions
+        array = jax.ShapeDtypeStruct((rows, slots, *rest), said.dtype)
+        home = made.arrays["input_ids"].sharding
+        given.append({**made.arrays, loss.reference.name: _placed(array, home)})
+    return given
 
 
 def _optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:

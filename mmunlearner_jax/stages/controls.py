@@ -1,5 +1,6 @@
 """Stage `controls`: the same run with one thing changed, so that the mask gets only its due."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate
-from mmunlearner_jax.stages.mask import all_true, load_mask
-from mmunlearner_jax.stages.unlearn import Unlearner, summary
+from mmunlearner_jax.stages.unlearn import Unlearner, mask_of, summary
 from mmunlearner_jax.unlearn.mask import random_mask
 
 
@@ -26,22 +26,24 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if not todo:
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    mask = load_mask(workdir, at.params)
-    everything = all_true(at.params)
-    kept = config.unlearn.forget_text
-    runs: dict[str, dict[str, Any]] = {
-        "no_forget_text": {"mask": mask, "forget_text": False},
-        "random_mask": {"mask": random_mask(mask, config.seed), "forget_text": kept},
-        "no_mask": {"mask": everything, "forget_text": kept},
-        "ga": {"mask": everything, "retain": False},
+    method, kept = config.unlearn.method, config.unlearn.forget_text
+    mask = mask_of(method, workdir, at)
+    runs: dict[str, tuple[str, Any | None, bool]] = {
+        "no_forget_text": (method, mask, False),
+        "random_mask": (method, mask and random_mask(mask, config.seed), kept),
+        "no_mask": (method, None, kept),
+        "ga": ("ga", None, kept),
     }
-    unlearner = Unlearner(config, at)
     answerer = setup.answerer(config, at)
     asked = setup.asked(config, at.bench, at.forget, at.retain)
     # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
     questions = {split: [q for q in asked[split] if q.task == "classification"] for split in asked}
+    unlearner = functools.cache(functools.partial(Unlearner, config, at))
     for name in todo:
-        outcome = unlearner.run(workdir, label=f"controls/{name}", **runs[name])
+        by, moved, forget_text = runs[name]
+        outcome = unlearner(by).run(
+            workdir, moved, label=f"controls/{name}", forget_text=forget_text
+        )
         scores = summarise(evaluate(workdir, name, outcome.params, answerer, questions))
         update_results(workdir, "controls", {name: {**scores, "unlearn": summary(outcome)}})
     return True

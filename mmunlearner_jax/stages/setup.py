@@ -28,6 +28,8 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
+from mmunlearner_jax.stages.planned import optimizers, planned_for
+from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.weights.io import from_pretrained, in_groups
 
 
@@ -267,6 +269,10 @@ def counted(config: ConfigDict, bench: Benchmark, forget: str, retain: str) -> s
     All that any stage will read is read here, so that a mistake in it shows before hours of work.
     """
     find_reference(config)
+    if "unlearn" in config.stages:
+        method = METHODS[config.unlearn.method]
+        schedule = planned_for(config.unlearn, method, bench, forget, retain)
+        optimizers(config.unlearn, method, schedule)
     counts = {"named people": len(bench.names())}
     for part in (bench.taught, forget, retain):
         counts |= {

@@ -1,7 +1,6 @@
-"""Stage `unlearn`: masked ascent on the forget set, alternating with descent on the retain set."""
+"""Stage `unlearn`: forget steps, alternating with retain steps, by any of the methods."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
-from mmunlearner_jax.data.pipeline import packing
+from mmunlearner_jax.data.pipeline import Batches, packing
+from mmunlearner_jax.data.refusals import refused
+from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
-from mmunlearner_jax.stages.mask import load_mask
-from mmunlearner_jax.unlearn.schedule import Schedule, StopRule, published_schedule
+from mmunlearner_jax.stages.mask import all_true, load_mask
+from mmunlearner_jax.stages.planned import optimizers, planned_for
+from mmunlearner_jax.stages.references import asked_beforehand
+from mmunlearner_jax.unlearn.methods import METHODS, Loss
+from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, exact_counter
-from mmunlearner_jax.unlearn.transforms import masked_ascent
+
+RETAINED = "pictures", "text"  # a retain step sees a batch of each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Outcome:
 
     Attributes:
         params: the unlearned parameters.
-        forget_steps: ascent steps taken.
-        retain_steps: descent steps taken.
+        forget_steps: forget steps taken.
+        retain_steps: retain steps taken.
         remembered: fraction of the forget set's training answers still given exactly.
     """
 
@@ -43,28 +47,25 @@ class Outcome:
     remembered: float
 
 
-def optimizers(
-    options: ConfigDict,
-) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs]:
-    """The optimizers of retain and forget steps, of `config.unlearn`; their states are alike."""
-    adam = optax.adamw(
-        options.learning_rate, eps=options.adam_eps, weight_decay=options.weight_decay
-    )
-    # The gradient is clipped before it is masked, as published.
-    clip = optax.clip_by_global_norm(options.clip)
-    ascend = masked_ascent(adam, mask_on=options.mask_on, alpha=options.alpha)
-    return optax.chain(clip, adam), optax.chain(clip, ascend)
-
-
 class Unlearner:
-    """The compiled steps and the data of one config; runs the method and its controls."""
+    """The compiled steps and the data of one method; runs it and its controls.
 
-    def __init__(self, config: ConfigDict, at: setup.Setup):
-        self._config, self._at = config, at
-        options = config.unlearn
-        self._descend, ascend = optimizers(options)
-        self._retain_step = descent_step(at.graphdef, self._descend)
-        self._forget_step = ascent_step(at.graphdef, ascend)
+    Args:
+        config: of the run.
+        at: the vanilla model beside its data.
+        method: a name of `METHODS`.
+    """
+
+    def __init__(self, config: ConfigDict, at: setup.Setup, method: str):
+        self._config, self._at, self._method = config, at, METHODS[method]
+        options, plan = config.unlearn, self._method
+        self._schedule = planned_for(options, plan, at.bench, at.forget, at.retain)
+        self._descend, forget = optimizers(options, plan, self._schedule)
+        self._forget_step = ascent_step(at.graphdef, forget, plan.forget.configured(options))
+        if plan.retain is not None:
+            self._retain_step = descent_step(
+                at.graphdef, self._descend, plan.retain.configured(options)
+            )
         self._exact = exact_counter(at.graphdef)
         self._forget_set = at.bench.training(at.forget)
         self._stop = StopRule(options.stop_remembered, options.stop_every)
@@ -88,54 +89,35 @@ class Unlearner:
         return right / answers
 
     def run(
-        self,
-        folder: Path,
-        mask: Any,
-        *,
-        label: str = "unlearn",
-        retain: bool = True,
-        forget_text: bool = True,
+        self, folder: Path, mask: Any | None, *, label: str = "unlearn", forget_text: bool = True
     ) -> Outcome:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
         Args:
             folder: the workdir.
-            mask: True where ascent may move a weight, a tree like all parameters.
+            mask: True where forget steps may move a weight, a tree like all parameters; None:
+                anywhere.
             label: name of the checkpoints and of the metrics.
-            retain: False for plain gradient ascent.
             forget_text: whether the text questions of the people to forget are retained.
         """
-        at, options = self._at, self._config.unlearn
-        text_people = at.bench.everyone if forget_text else at.retain
+        at, options, schedule = self._at, self._config.unlearn, self._schedule
         # The vanilla parameters stay: the state's own copy is donated to the steps.
         params = jax.tree.map(jnp.copy, at.moving)
-        mask = at.apart(mask)[1]
+        mask = at.apart(all_true(at.params) if mask is None else mask)[1]
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
 
         def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
             return put_batch(batch, at.mesh)
 
-        make = functools.partial(at.batches, pack=options.pack)
         with compiling() as ahead:
             if self._stop.remembered >= 0:
                 ahead(self._exact, at.params, put(self._looked_at.example()))
-            forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
-            ahead(self._forget_step, state, [put(forget.example())], mask, at.frozen)
-            pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
-            text = at.batches(
-                at.bench.text_training(text_people),
-                stream=3,
-                batch_size=options.text_batch,
-                pack=options.text_pack,
-            )
-            if retain:
-                examples = [put(pictures.example()), put(text.example())]
-                ahead(self._retain_step, state, examples, at.frozen)
-        if options.epochs:
-            schedule = published_schedule(len(forget), len(pictures), options.epochs)
-        else:
-            schedule = Schedule(options.iterations, options.forget_every)
-        given = {"forget": forget, "pictures": pictures, "text": text}
+            given = {"forget": self._raised()}
+            ahead(self._forget_step, state, [put(given["forget"].example())], mask, at.frozen)
+            if self._method.retain is not None:
+                given |= self._retained(self._method.retain, forget_text)
+                retained = [put(given[name].example()) for name in RETAINED]
+                ahead(self._retain_step, state, retained, at.frozen)
         data = {name: iter(batches) for name, batches in given.items()}
 
         def batch(name: str) -> dict[str, jax.Array]:
@@ -157,17 +139,17 @@ class Unlearner:
             ) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = self.remembered(state.params)
-                for i, forgets in schedule.steps(done):
+                for i, forgets, retains in schedule.steps(done):
                     if self._stop.reached(remembered):
                         break
                     row = {}
-                    if forgets:
+                    for _ in range(forgets * options.accumulate):
                         state, row["forget_loss"] = self._forget_step(
                             state, [batch("forget")], mask, at.frozen
                         )
-                    if retain:
+                    for _ in range(retains * options.accumulate):
                         state, row["retain_loss"] = self._retain_step(
-                            state, [batch("pictures"), batch("text")], at.frozen
+                            state, [batch(name) for name in RETAINED], at.frozen
                         )
                     done = i + 1
                     if self._stop.due(i):
@@ -177,10 +159,53 @@ class Unlearner:
         # On one device XLA names shardings its own way: other names would be other programs.
         homes = jax.tree.map(lambda p: p.sharding, at.params)
         return Outcome(
-            params=jax.device_put(nnx.merge_state(state.params, at.frozen), homes),
-            forget_steps=schedule.forget_steps(done),
-            retain_steps=done if retain else 0,
+            jax.device_put(nnx.merge_state(state.params, at.frozen), homes),
+            *schedule.counts(done),
             remembered=remembered,
+        )
+
+    def _raised(self) -> Batches:
+        """What forget steps see."""
+        samples, options = self._forget_set, self._config.unlearn
+        if self._method.refuses:
+            samples = refused(samples, self._config.seed)
+        return self._batches(
+            self._method.forget,
+            samples,
+            stream=1,
+            batch_size=options.forget_batch,
+            pack=options.pack,
+        )
+
+    def _retained(self, loss: Loss, forget_text: bool) -> dict[str, Batches]:
+        """What retain steps see together."""
+        at, options = self._at, self._config.unlearn
+        text_people = at.bench.everyone if forget_text else at.retain
+        pictures = self._batches(
+            loss,
+            at.bench.training(at.retain),
+            stream=2,
+            batch_size=options.retain_batch,
+            pack=options.pack,
+        )
+        text = self._batches(
+            loss,
+            at.bench.text_training(text_people),
+            stream=3,
+            batch_size=options.text_batch,
+            pack=options.text_pack,
+        )
+        return dict(zip(RETAINED, (pictures, text), strict=True))
+
+    def _batches(
+        self, loss: Loss, samples: list[Sample], *, batch_size: int, pack: int, stream: int
+    ) -> Batches:
+        """Batches with what the loss needs to know of the vanilla model."""
+        references = None
+        if loss.reference is not None:
+            references = asked_beforehand(self._at, loss.reference, samples, batch_size=batch_size)
+        return self._at.batches(
+            samples, batch_size=batch_size, pack=pack, stream=stream, references=references
         )
 
 
@@ -189,12 +214,18 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     if (workdir / "unlearned").exists():
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    outcome = Unlearner(config, at).run(
-        workdir, load_mask(workdir, at.params), forget_text=config.unlearn.forget_text
+    method = config.unlearn.method
+    outcome = Unlearner(config, at, method).run(
+        workdir, mask_of(method, workdir, at), forget_text=config.unlearn.forget_text
     )
     save_tree(workdir / "unlearned", outcome.params)
     update_results(workdir, "unlearn", summary(outcome))
     return True
+
+
+def mask_of(method: str, workdir: Path, at: setup.Setup) -> Any | None:
+    """The workdir's mask, if the method has one."""
+    return load_mask(workdir, at.params) if METHODS[method].masked else None
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Losses on answers: pure functions of what the model says of supervised tokens.
+"""What a model says of supervised tokens, and how sure it is of the answers.
 
 Axes: B rows, T tokens, S supervised tokens of a row (padded), V vocabulary, C tokens of a chunk.
 Labels follow transformers: -100 is not supervised, and the logits at position t predict the label
 at t + 1. A row is an example, or several that share a picture (`models.packing`); sums and counts
 are then of the row, and `questions` tells its examples apart.
+
+What a frozen reference model said lies in the batch, see `LOG_PROBS` and `EXAMPLE_NLL`. The losses
+of the methods are made of all this in `objectives`.
 """
 
 from collections.abc import Mapping
@@ -22,21 +25,32 @@ NOTHING = nnx.State({})  # parameters, none
 Batch = Mapping[str, Any]
 
 
+# Where a batch holds what a reference model said (`data.references`).
+EXAMPLE_NLL = "reference_nll"  # [B, Q], of the row's examples one after the other
+LOG_PROBS = "reference_log_probs"  # [B, S, V], at the row's supervised tokens
+
+
 class Scores(NamedTuple):
     """What a function of the logits says of supervised tokens.
 
     Attributes:
-        values: [B, S]; they mean nothing where nothing is supervised.
+        values: a tree of [B, S, ...]; it means nothing where nothing is supervised.
         supervised: bool [B, S].
         questions: int [B, S], equal for the tokens of one example of a row.
     """
 
-    values: jax.Array
+    values: Any
     supervised: jax.Array
     questions: jax.Array
 
 
-def answer_scores(graphdef: nnx.GraphDef, params: Params, batch: Batch, score: Score) -> Scores:
+def answer_scores(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    batch: Batch,
+    score: Score,
+    beside: tuple[jax.Array, ...] = (),
+) -> Scores:
     """Runs the model on a batch, and the head on its supervised tokens.
 
     Args:
@@ -46,11 +60,13 @@ def answer_scores(graphdef: nnx.GraphDef, params: Params, batch: Batch, score: S
             it S is T), and what the model is given: `input_ids`, `attention_mask`, `segments` of
             packed rows, pictures.
         score: of float32 logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
+        beside: arrays [B, S, ...] that `score` gets behind the targets.
     """
-    inputs = {k: v for k, v in batch.items() if k not in ("labels", "answer_places")}
+    others = ("labels", "answer_places", EXAMPLE_NLL, LOG_PROBS)
+    inputs = {k: v for k, v in batch.items() if k not in others}
     places, segments = batch.get("answer_places"), batch.get("segments")
     wanted = targets(batch["labels"], places)
-    values = nnx.merge(graphdef, params).score(score, wanted, places, **inputs)
+    values = nnx.merge(graphdef, params).score(score, wanted, places, beside=beside, **inputs)
     if segments is None:
         questions = jnp.zeros_like(wanted)
     else:
@@ -103,10 +119,24 @@ def exact_answers(
         return jnp.argmax(logits, axis=-1) == targets
 
     values, supervised, questions = answer_scores(graphdef, params, batch, right)
-    same = (questions[:, :, None] == questions[:, None, :]) & supervised[:, None, :]
-    first = supervised & ~jnp.any(jnp.tril(same, -1), axis=2)
+    same, first = examples(supervised, questions)
     given = first & jnp.all(values[:, None, :] | ~same, axis=2)
     return jnp.sum(given), jnp.sum(first)
+
+
+def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tells the examples of a row apart, each by its first supervised token.
+
+    Args:
+        supervised: bool [B, S].
+        questions: int [B, S], equal for the tokens of one example.
+
+    Returns:
+        Bool [B, S, S], whether the token of the third axis is supervised and belongs to the example
+        of the second's; bool [B, S], whether it is the first supervised one of its example.
+    """
+    same = (questions[:, :, None] == questions[:, None, :]) & supervised[:, None, :]
+    return same, supervised & ~jnp.any(jnp.tril(same, -1), axis=2)
 
 
 def token_mean(nll: jax.Array, count: jax.Array) -> jax.Array:

@@ -1,49 +1,96 @@
 """When to forget, when to retain, and when to stop: decided before the run."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+import optax
 
 from mmunlearner_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The alternation: a retain step every iteration, a forget step before every n-th.
+    """The alternation: before every n-th retain step there are m forget steps.
 
     Attributes:
-        iterations: how many iterations at most.
-        forget_every: a forget step at iterations 0, n, 2n, ...
+        iterations: how many iterations at most; each has a retain step.
+        forget_every: iterations 0, n, 2n, ... have forget steps.
+        forget_repeat: how many each of them has.
+        retains: False: no iteration has a retain step.
     """
 
     iterations: int
     forget_every: int = 1
+    forget_repeat: int = 1
+    retains: bool = True
 
     def __post_init__(self):
-        if self.iterations < 1:
-            raise InputError(f"config.unlearn.iterations is {self.iterations}: give 1 or more")
-        if self.forget_every < 1:
-            raise InputError(f"config.unlearn.forget_every is {self.forget_every}: give 1 or more")
+        for name in ("iterations", "forget_every", "forget_repeat"):
+            if getattr(self, name) < 1:
+                raise InputError(f"config.unlearn.{name} is {getattr(self, name)}: give 1 or more")
 
-    def steps(self, start: int = 0) -> Iterator[tuple[int, bool]]:
-        """Yields (iteration, whether it forgets) from iteration `start` on."""
+    def steps(self, start: int = 0) -> Iterator[tuple[int, int, int]]:
+        """Yields (iteration, its forget steps, its retain steps) from iteration `start` on."""
         for i in range(start, self.iterations):
-            yield i, i % self.forget_every == 0
+            yield i, 0 if i % self.forget_every else self.forget_repeat, int(self.retains)
 
-    def forget_steps(self, iterations: int) -> int:
-        """How many forget steps lie in the first `iterations` iterations."""
-        return -(-iterations // self.forget_every)
+    def counts(self, iterations: int) -> tuple[int, int]:
+        """How many forget and retain steps lie in the first `iterations` iterations."""
+        forget = -(-iterations // self.forget_every) * self.forget_repeat
+        return forget, iterations * self.retains
 
 
-def published_schedule(forget_batches: int, retain_batches: int, epochs: int = 1) -> Schedule:
-    """The released alternation: one pass over the retain set, forget steps spread evenly.
+def published_schedule(
+    forget_batches: int, retain_batches: int, epochs: int = 1, *, retains: bool = True
+) -> Schedule:
+    """The released alternation: passes over the retain set, forget steps spread evenly.
 
-    The published code divides by zero where the retain set is the smaller one, and runs out of
-    data in a second epoch (D-14); here every iteration then forgets, and both sets are cycled.
+    The published code runs out of data in a second epoch; here both sets are cycled (D-14). Without
+    retain steps the passes are over the forget set.
+
+    Raises:
+        InputError: the retain set is the smaller one, where the published code divides by zero.
     """
-    return Schedule(
-        iterations=retain_batches * epochs,
-        forget_every=max(1, retain_batches // max(1, forget_batches)),
-    )
+    if not retains:
+        return Schedule(forget_batches * epochs, retains=False)
+    if retain_batches < forget_batches:
+        raise InputError(
+            f"config.unlearn.epochs: a pass over the retain pictures has {retain_batches} steps,"
+            f" fewer than the {forget_batches} of the forget set; give epochs=0 with iterations,"
+            " forget_every and forget_repeat, or a larger forget_batch"
+        )
+    return Schedule(retain_batches * epochs, retain_batches // max(1, forget_batches))
+
+
+DECAYS: Mapping[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, _: optax.constant_schedule(rate),
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "cosine": optax.cosine_decay_schedule,
+}
+
+
+def learning_rate(
+    rate: float, *, decay: str, warmup: int, steps: int
+) -> float | optax.Schedule:  # a number leaves the optimizer without a count of its own
+    """The learning rate of every step (D-12).
+
+    Args:
+        rate: at its height.
+        decay: `"constant"`, or `"linear"` or `"cosine"`, which end at 0 after all steps.
+        warmup: steps in which it rises from 0.
+        steps: of the optimizer, over the whole run.
+
+    Raises:
+        InputError: it would never reach its height.
+    """
+    if decay == "constant" and not warmup:
+        return rate
+    if warmup >= steps:
+        raise InputError(
+            f"config.unlearn.warmup is {warmup}: give fewer than the {steps} steps of the run"
+        )
+    rise = optax.linear_schedule(0.0, rate, warmup)
+    return optax.join_schedules([rise, DECAYS[decay](rate, steps - warmup)], [warmup])
 
 
 @dataclasses.dataclass(frozen=True)

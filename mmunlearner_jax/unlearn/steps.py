@@ -1,4 +1,4 @@
-"""The steps of the loop, pure jitted functions of a train state: descent and masked ascent.
+"""The steps of the loop, pure jitted functions of a train state: retain steps and forget steps.
 
 One optimizer state may serve both, as published, or each may keep its own: the state holds one
 or two of them, and the steps differ only in which one they take. Frozen parameters are no part of
@@ -9,12 +9,12 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
-from mmunlearner_jax.unlearn.losses import NOTHING, Batch, Params, answer_nll, exact_answers
+from mmunlearner_jax.unlearn.losses import NOTHING, Batch, Params, exact_answers
+from mmunlearner_jax.unlearn.objectives import Terms, cross_entropy, mean, say
 
 
 class TrainState(struct.PyTreeNode):
@@ -37,37 +37,36 @@ class TrainState(struct.PyTreeNode):
         return cls(params, settled(states, params))
 
 
-def mean_answer_loss(graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch]) -> jax.Array:
-    """Token-mean loss over several batches together (pictures and text have their own shapes).
+def mean_loss(
+    graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch], loss: Terms = cross_entropy
+) -> jax.Array:
+    """A loss over several batches together (pictures and text have their own shapes).
 
     Args:
         graphdef: of the model.
         params: of the model.
-        batches: dicts as `losses.answer_scores` takes them.
+        batches: dicts as `objectives.say` takes them.
+        loss: by default nats per supervised token.
 
     Returns:
-        float32 scalar, nats per supervised token.
+        float32 scalar.
     """
-    total, tokens = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    for batch in batches:
-        nll, count = answer_nll(graphdef, params, batch)
-        total, tokens = total + jnp.sum(nll), tokens + jnp.sum(count)
-    return total / jnp.maximum(tokens, 1)
+    return mean(loss(say(graphdef, params, batch)) for batch in batches)
 
 
-def _update(graphdef, optimizer, which, state, batches, frozen, **extra):
-    def mean_loss(params):
-        return mean_answer_loss(graphdef, nnx.merge_state(params, frozen), batches)
+def _update(graphdef, optimizer, loss, which, state, batches, frozen, **extra):
+    def value(params):
+        return mean_loss(graphdef, nnx.merge_state(params, frozen), batches, loss)
 
-    loss, grads = jax.value_and_grad(mean_loss)(state.params)
+    found, grads = jax.value_and_grad(value)(state.params)
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(params, tuple(opt_states)), loss
+    return TrainState(params, tuple(opt_states)), found
 
 
 def descent_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """The jitted retain (or fine-tuning) step `(state, batches, frozen) -> (state, loss)`.
 
@@ -78,25 +77,27 @@ def descent_step(
     def descend(
         state: TrainState, batches: Sequence[Batch], frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(graphdef, optimizer, -1, state, batches, frozen)
+        return _update(graphdef, optimizer, loss, -1, state, batches, frozen)
 
     return descend
 
 
 def ascent_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformationExtraArgs
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: Terms = cross_entropy,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """The jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
 
-    `optimizer` holds a `masked_ascent`, and the mask is of the state's parameters. The state is
-    donated; `frozen` are the other parameters, by default none.
+    `optimizer` holds a `masked_ascent` or a `masked_descent`, and the mask is of the state's
+    parameters. The state is donated; `frozen` are the other parameters, by default none.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
     def ascend(
         state: TrainState, batches: Sequence[Batch], mask: Params, frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(graphdef, optimizer, 0, state, batches, frozen, mask=mask)
+        return _update(graphdef, optimizer, loss, 0, state, batches, frozen, mask=mask)
 
     return ascend
 

@@ -1,4 +1,4 @@
-"""Masked ascent: the optax transform that moves only the weights of the saliency mask."""
+"""Masked ascent and descent: optax transforms that move only the weights of the saliency mask."""
 
 from typing import Any, Literal
 
@@ -7,6 +7,31 @@ import jax.numpy as jnp
 import optax
 
 MaskOn = Literal["update", "gradient"]
+
+
+def masked_descent(
+    inner: optax.GradientTransformation, *, mask_on: MaskOn = "update", alpha: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps a descent optimizer to the weights of an element-wise mask.
+
+    As `masked_ascent`, whose arguments it takes, but the gradient is of a loss to be lowered.
+    """
+    if mask_on not in ("update", "gradient"):
+        raise ValueError(f"mask_on must be 'update' or 'gradient', not {mask_on!r}")
+    inner = optax.with_extra_args_support(inner)
+
+    def keep(mask: jax.Array, value: jax.Array) -> jax.Array:
+        return jnp.where(mask, value, jnp.zeros_like(value))
+
+    def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
+        updates = jax.tree.map(keep, mask, updates)
+        updates, state = inner.update(updates, state, params, **extra)
+        updates = jax.tree.map(lambda u: alpha * u, updates)
+        if mask_on == "update":
+            updates = jax.tree.map(keep, mask, updates)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def masked_ascent(
@@ -39,19 +64,9 @@ def masked_ascent(
         >>> optax.apply_updates(w, updates)
         Array([2., 1.], dtype=float32)
     """
-    if mask_on not in ("update", "gradient"):
-        raise ValueError(f"mask_on must be 'update' or 'gradient', not {mask_on!r}")
-    inner = optax.with_extra_args_support(inner)
+    descent = masked_descent(inner, mask_on=mask_on, alpha=alpha)
 
-    def keep(mask: jax.Array, value: jax.Array) -> jax.Array:
-        return jnp.where(mask, value, jnp.zeros_like(value))
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
+        return descent.update(jax.tree.map(jnp.negative, updates), state, params, **extra)
 
-    def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
-        updates = jax.tree.map(lambda m, u: keep(m, -u), mask, updates)
-        updates, state = inner.update(updates, state, params, **extra)
-        updates = jax.tree.map(lambda u: alpha * u, updates)
-        if mask_on == "update":
-            updates = jax.tree.map(keep, mask, updates)
-        return updates, state
-
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.GradientTransformationExtraArgs(descent.init, update)

@@ -18,7 +18,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
-from mmunlearner_jax.unlearn.steps import mean_answer_loss
+from mmunlearner_jax.unlearn.steps import mean_loss
 from mmunlearner_jax.weights.io import in_groups
 from tests.unlearn.test_shared_pictures import PHOTOS, PICTURES, assert_close, llava, qwen2_vl
 
@@ -68,7 +68,7 @@ def test_losses_gradients_and_importances_are_the_same(made, tmp_path, pack):
     @jax.jit
     def value_and_grad(batch):
         def loss(moving):
-            return mean_answer_loss(graphdef, nnx.merge_state(moving, frozen), [batch])
+            return mean_loss(graphdef, nnx.merge_state(moving, frozen), [batch])
 
         return jax.value_and_grad(loss)(moving)
 

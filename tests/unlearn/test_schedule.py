@@ -1,17 +1,30 @@
-"""The alternation and the stopping rule."""
+"""The alternation, the learning rate of every step, and the stopping rule."""
 
+import numpy as np
 import pytest
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.unlearn.schedule import Schedule, StopRule, published_schedule
+from mmunlearner_jax.unlearn.schedule import Schedule, StopRule, learning_rate, published_schedule
 
 
-def test_alternation_and_its_count():
-    schedule = Schedule(iterations=7, forget_every=3)
-    assert [i for i, forgets in schedule.steps() if forgets] == [0, 3, 6]
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ({"forget_every": 3}, "FR R R FR R R FR"),
+        ({"forget_every": 1}, "FR FR FR FR FR FR FR"),
+        ({"forget_repeat": 3}, "FFFR FFFR FFFR FFFR FFFR FFFR FFFR"),
+        ({"forget_every": 3, "forget_repeat": 2}, "FFR R R FFR R R FFR"),
+        ({"forget_every": 7, "forget_repeat": 4}, "FFFFR R R R R R R"),
+        ({"forget_every": 3, "retains": False}, "F   F   F"),
+    ],
+)
+def test_alternation_and_its_count(given, pattern):
+    schedule = Schedule(iterations=7, **given)
+    steps = ["F" * forgets + "R" * retains for _, forgets, retains in schedule.steps()]
+    assert " ".join(steps) == pattern
     for done in range(8):
-        forgets = [f for i, f in schedule.steps() if i < done]
-        assert schedule.forget_steps(done) == sum(forgets)
+        so_far = "".join(steps[:done])
+        assert schedule.counts(done) == (so_far.count("F"), so_far.count("R"))
 
 
 def test_it_goes_on_where_it_was():
@@ -20,16 +33,49 @@ def test_it_goes_on_where_it_was():
 
 
 @pytest.mark.parametrize(
-    ("forget", "retain", "every"), [(5, 95, 19), (7, 20, 2), (5, 5, 1), (9, 4, 1), (1, 3, 3)]
+    ("forget", "retain", "every"), [(5, 95, 19), (7, 20, 2), (5, 5, 1), (1, 3, 3)]
 )
-def test_published_alternation_also_where_it_divided_by_zero(forget, retain, every):
+def test_published_alternation(forget, retain, every):
     assert published_schedule(forget, retain, 2) == Schedule(2 * retain, every)
+    alone = published_schedule(forget, retain, 2, retains=False)
+    assert alone == Schedule(2 * forget, retains=False)
+    assert alone.counts(alone.iterations) == (2 * forget, 0)
 
 
-@pytest.mark.parametrize("bad", [{"iterations": 0}, {"iterations": -3}, {"forget_every": 0}])
+def test_the_published_alternation_divides_by_zero():
+    with pytest.raises(InputError, match="has 4 steps, fewer than the 9 of the forget set"):
+        published_schedule(9, 4)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"iterations": 0}, {"iterations": -3}, {"forget_every": 0}, {"forget_repeat": 0}]
+)
 def test_impossible_schedules(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         Schedule(**{"iterations": 1, **bad})
+
+
+@pytest.mark.parametrize(
+    ("decay", "wanted"),
+    [
+        ("constant", lambda passed: 1.0),
+        ("linear", lambda passed: 1 - passed),
+        ("cosine", lambda passed: (1 + np.cos(np.pi * passed)) / 2),
+    ],
+)
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_learning_rate(decay, wanted, warmup):
+    rate = learning_rate(0.3, decay=decay, warmup=warmup, steps=20)
+    for step in range(20):
+        rising = step / warmup if step < warmup else None
+        height = wanted((step - warmup) / (20 - warmup)) if rising is None else rising
+        got = rate(step) if callable(rate) else rate
+        np.testing.assert_allclose(got, 0.3 * height, rtol=1e-5)
+
+
+def test_a_warmup_without_end():
+    with pytest.raises(InputError, match=r"config.unlearn.warmup is 20: give fewer than the 20"):
+        learning_rate(0.3, decay="constant", warmup=20, steps=20)
 
 
 def test_stop_rule():

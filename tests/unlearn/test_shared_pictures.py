@@ -21,7 +21,7 @@ from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.losses import exact_answers
-from mmunlearner_jax.unlearn.steps import mean_answer_loss
+from mmunlearner_jax.unlearn.steps import mean_loss
 from tests.data.test_processors import photo
 from tests.models.conftest import filled
 
@@ -82,7 +82,7 @@ def assert_close(got, wanted, tolerance=1e-5):
 
 def value_and_grad(model, batches):
     graphdef, params = nnx.split(model)
-    run = jax.jit(jax.value_and_grad(lambda p: mean_answer_loss(graphdef, p, batches)))
+    run = jax.jit(jax.value_and_grad(lambda p: mean_loss(graphdef, p, batches)))
     with jax.default_matmul_precision("highest"):
         return run(params)
 
@@ -165,7 +165,7 @@ def test_logits_of_few_tokens_at_a_time(make, monkeypatch):
     graphdef, params = nnx.split(model)
 
     def loss(params):
-        return mean_answer_loss(graphdef, params, [batch])
+        return mean_loss(graphdef, params, [batch])
 
     assert_close(value_and_grad(model, [batch]), wanted)
     rows, places = batch["answer_places"].shape

@@ -1,0 +1,78 @@
+"""How many steps a run of `unlearn` has, and what takes them: known before anything is computed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.data.benchmark import Benchmark
+from mmunlearner_jax.data.rows import count_rows
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.unlearn.methods import Method
+from mmunlearner_jax.unlearn.schedule import Schedule, learning_rate, published_schedule
+
+
+def planned(options: ConfigDict, method: Method, forget: int, retain: int) -> Schedule:
+    """The schedule of `config.unlearn`.
+
+    Args:
+        options: `config.unlearn`.
+        method: whose schedule it is.
+        forget: batches of a pass over the forget set.
+        retain: batches of a pass over the retain pictures.
+
+    Raises:
+        InputError: there is no such schedule.
+    """
+    retains = method.retain is not None
+    if options.epochs:
+        forget, retain = (-(-batches // options.accumulate) for batches in (forget, retain))
+        return published_schedule(forget, retain, options.epochs, retains=retains)
+    return Schedule(options.iterations, options.forget_every, options.forget_repeat, retains)
+
+
+def planned_for(
+    options: ConfigDict, method: Method, bench: Benchmark, forget: str, retain: str
+) -> Schedule:
+    """The schedule of `config.unlearn` for the configs `forget` and `retain` of a benchmark."""
+
+    def batches(samples: Sequence[Sample], size: int) -> int:
+        return -(-count_rows(samples, options.pack) // (size // options.pack))
+
+    return planned(
+        options,
+        method,
+        batches(bench.training(forget), options.forget_batch),
+        batches(bench.training(retain), options.retain_batch),
+    )
+
+
+def optimizers(
+    options: ConfigDict, method: Method, schedule: Schedule
+) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs]:
+    """The optimizers of retain and forget steps, of `config.unlearn`; their states are alike.
+
+    Raises:
+        InputError: the learning rate rises longer than the run lasts.
+    """
+    forgets, retains = schedule.counts(schedule.iterations)
+    if options.optimizers == 1:  # steps that share a state count together
+        forgets = retains = forgets + retains
+
+    def adam(steps: int) -> optax.GradientTransformation:
+        rate = learning_rate(
+            options.learning_rate, decay=options.decay, warmup=options.warmup, steps=steps
+        )
+        return optax.adamw(rate, eps=options.adam_eps, weight_decay=options.weight_decay)
+
+    def whole(transform: optax.GradientTransformation) -> Any:
+        # The gradient is clipped before it is masked, as published.
+        clip = optax.clip_by_global_norm(options.clip) if options.clip else optax.identity()
+        chained = optax.chain(clip, transform)
+        if options.accumulate == 1:
+            return chained
+        return optax.MultiSteps(chained, options.accumulate).gradient_transformation()
+
+    forget = method.by(adam(forgets), mask_on=options.mask_on, alpha=options.alpha)
+    return whole(adam(retains or forgets)), whole(forget)

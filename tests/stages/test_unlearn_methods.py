@@ -1,0 +1,144 @@
+"""A short run of the loop by every method: what moves, by what losses, and the same bits again."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mmunlearner_jax import preemption
+from mmunlearner_jax.data.refusals import REFUSALS
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.stages import setup
+from mmunlearner_jax.stages.unlearn import Unlearner
+from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS
+from mmunlearner_jax.unlearn.methods import METHODS
+from tests.stages import tiny
+
+# What a run without retain steps has in its lines, and what batches hold of the vanilla model.
+ALONE = {"ga", "npo"}
+HELD = {"npo": ("forget", EXAMPLE_NLL), "kl_min": ("pictures", LOG_PROBS)}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def at(workdir):
+    return tiny.at(workdir)
+
+
+def half(at):
+    """A mask with every second weight."""
+    return jax.tree.map(
+        lambda p: jax.device_put(np.arange(p.size).reshape(p.shape) % 2 == 0, p.sharding), at.params
+    )
+
+
+def lines(folder, label="unlearn"):
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["stage"] == label]
+
+
+def run(at, folder, method, **unlearn):
+    folder.mkdir(exist_ok=True)
+    mask = half(at) if METHODS[method].masked else None
+    return Unlearner(tiny.config(**unlearn), at, method).run(folder, mask)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run(at, tmp_path, method):
+    before = jax.tree.map(np.asarray, at.params)
+    outcome = run(at, tmp_path, method)
+    retained = 0 if method in ALONE else 4
+    assert (outcome.forget_steps, outcome.retain_steps) == (4, retained)
+    rows = lines(tmp_path)
+    assert len(rows) == 4
+    for row in rows:
+        assert np.isfinite(row["forget_loss"])
+        assert ("retain_loss" in row) == (method not in ALONE)
+    # The vanilla parameters are what they were, and the others moved.
+    for old, kept, new in zip(
+        *map(jax.tree.leaves, (before, at.params, outcome.params)), strict=True
+    ):
+        np.testing.assert_array_equal(old, kept)
+        assert np.isfinite(new).all()
+    if method == "npo":  # at first the model is its reference: -2/beta log sigmoid(0)
+        np.testing.assert_allclose(rows[0]["forget_loss"], 20 * np.log(2), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "direction"), [("ga", 1), ("npo", -1), ("idk_nll", -1)])
+def test_forget_steps_raise_or_lower_their_loss(at, tmp_path, method, direction):
+    run(at, tmp_path, method, iterations=12, learning_rate=1e-3, forget_batch=2)
+    losses = [row["forget_loss"] for row in lines(tmp_path)]
+    assert direction * (np.mean(losses[-4:]) - np.mean(losses[:4])) > 0
+
+
+def test_refusals_take_the_answers_place(at):
+    batches = Unlearner(tiny.config(), at, "idk_nll")._raised()
+    assert {sample.answer for sample in batches.samples} <= set(REFUSALS)
+    assert [s.question for s in batches.samples] == [s.question for s in tiny.FORGET]
+
+
+@pytest.mark.parametrize("method", ["npo", "kl_min", "simnpo"])
+def test_packed_rows_give_the_same_losses(at, tmp_path, method):
+    """All questions about the one picture: alone in three rows, or together in one."""
+    first = []
+    for pack in (1, 3):
+        config = {"forget_batch": 3, "retain_batch": 6, "text_batch": 3, "pack": pack}
+        if method == "kl_min":  # a model that has moved away from its reference
+            config |= {"forget_repeat": 3, "learning_rate": 1e-3}
+        run(at, tmp_path / str(pack), method, iterations=1, **config) if pack == 1 else run(
+            at, tmp_path / str(pack), method, iterations=1, text_pack=1, **config
+        )
+        first.append(lines(tmp_path / str(pack))[0])
+    np.testing.assert_allclose(first[1]["forget_loss"], first[0]["forget_loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["npo", "kl_min"])
+def test_stopped_and_run_again_it_gives_the_same_bits(at, tmp_path, method, monkeypatch):
+    whole = run(at, tmp_path / "whole", method)
+    asked = []
+    monkeypatch.setattr("mmunlearner_jax.stages.references.to_host", asked.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "due", lambda step: step == 2)
+        with pytest.raises(preemption.Preempted):
+            run(at, tmp_path / "stopped", method)
+    again = run(at, tmp_path / "stopped", method)
+    assert not asked  # the vanilla model was asked once a workdir
+    for one, other in zip(*map(jax.tree.leaves, (whole.params, again.params)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (
+        lines(tmp_path / "whole")[-1]["forget_loss"]
+        == lines(tmp_path / "stopped")[-1]["forget_loss"]
+    )
+
+
+@pytest.mark.parametrize("method", HELD)
+def test_batches_hold_what_the_vanilla_model_said(at, method):
+    unlearner = Unlearner(tiny.config(), at, method)
+    name, array = HELD[method]
+    plan = METHODS[method]
+    given = {"forget": unlearner._raised()}
+    if plan.retain is not None:
+        given |= unlearner._retained(plan.retain, True)
+    for key, batches in given.items():
+        assert (array in batches.example()) == (key == name or (name, key) == ("pictures", "text"))
+
+
+def test_a_smaller_retain_set_is_refused_before_anything_runs(at):
+    with pytest.raises(InputError, match="fewer than the"):
+        Unlearner(tiny.config(epochs=1, forget_batch=1, retain_batch=5), at, "ga_diff")
+    schedule = Unlearner(tiny.config(epochs=2, forget_batch=1, retain_batch=5), at, "ga")._schedule
+    assert schedule.counts(schedule.iterations) == (2 * len(tiny.FORGET), 0)
+
+
+def test_what_a_stage_counts_is_what_batches_have(at):
+    config = tiny.config(epochs=1, pack=2, forget_batch=2, retain_batch=2)
+    unlearner = Unlearner(config, at, "ga_diff")
+    pictures = unlearner._retained(METHODS["ga_diff"].retain, True)["pictures"]
+    steps = len(pictures), len(pictures) // len(unlearner._raised())
+    assert (unlearner._schedule.iterations, unlearner._schedule.forget_every) == steps
+    assert setup.METHODS is METHODS
