@@ -87,6 +87,9 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             stop_remembered=-1.0,  # never before the end
             stop_examples=0,  # of the forget set, drawn by the seed; 0: all
             stop_every=50,
+            # Adapters instead of full weights (docs/lora.md); rank 0: none. Of each name the first
+            # pattern that matches decides, "!..." says no.
+            lora=dict(rank=0, alpha=16.0, targets=(r"^model\.",)),  # all but the head
         )
     )
     # What `plan` counts on, all assumed: tokens besides the picture's, and the questions of

@@ -130,6 +130,9 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             stop_remembered=0.1,
             stop_examples=224,  # of the forget set, drawn by the seed; 0: all
             stop_every=6,
+            # Adapters instead of full weights (docs/lora.md); rank 0: none. Of each name the first
+            # pattern that matches decides, "!..." says no.
+            lora=dict(rank=0, alpha=16.0, targets=(r"^model\.",)),  # all but the head
         )
     )
     config.controls = ("no_forget_text", "random_mask", "no_mask", "ga")

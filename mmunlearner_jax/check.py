@@ -55,6 +55,7 @@ ABOVE_ZERO = (
     "unlearn.learning_rate",
     "unlearn.clip",
     "unlearn.alpha",
+    "unlearn.lora.alpha",
 )
 ALL_BY_ZERO = ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person")
 GROUPS = ("vision", "projector", "language")
@@ -124,6 +125,10 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in ALL_BY_ZERO:
         if values.get(key, 0) < 0:
             refuse(key, "0 (all) or more")
+    if values.get("unlearn.lora.rank", 0) < 0:
+        refuse("unlearn.lora.rank", "0 (full weights) or more")
+    if values.get("unlearn.lora.rank") and not values["unlearn.lora.targets"]:
+        refuse("unlearn.lora.targets", "patterns of names, or config.unlearn.lora.rank=0")
     if values.get("profile.steps", 0) < 0:
         refuse("profile.steps", "0 (none) or more")
     for key in ("model.min_pixels", "model.max_pixels"):

@@ -74,7 +74,7 @@ class Linear(nnx.Linear):
         return outputs.reshape(*lead, self.out_features)
 
     def product(self, x: jax.Array, *shape: int) -> jax.Array:
-        """x [..., in] times the kernel, whose output axis is split into `shape`; no bias."""
+        """Of x [..., in] and the kernel, its output axis split: [..., *shape]; no bias."""
         kernel = self.kernel.get_value()
         if self.lora is not None:
             return self.lora.product(x, kernel, shape, self.preferred_element_type)

@@ -31,8 +31,10 @@ class LoRA(nnx.Module):
         """The kernel with its update, in its dtype; bit by bit the same where the mask is False."""
         return _merged(kernel, *self._factors(), self._mask(), self.scale)
 
-    def product(self, x: jax.Array, kernel: jax.Array, shape: tuple[int, ...], to: Any):
-        """x [..., in] times the updated kernel, whose output axis has that shape, [..., *shape].
+    def product(
+        self, x: jax.Array, kernel: jax.Array, shape: tuple[int, ...], to: Any
+    ) -> jax.Array:
+        """Of x [..., in] and the updated kernel, its output axis split: [..., *shape].
 
         Without a mask the update is never multiplied out. With one it is, a layer at a time, and
         the backward pass makes it again rather than keep those of all layers.
@@ -40,7 +42,7 @@ class LoRA(nnx.Module):
         Args:
             x: of the dtype of the computation.
             kernel: [in, out].
-            shape: of product out.
+            shape: what the output axis is split into.
             to: dtype of the product; None: that of x.
         """
         dot = functools.partial(_dot, shape=shape, to=to)
@@ -71,15 +73,17 @@ def _merged(
 
 
 def _dot(x: jax.Array, kernel: jax.Array, shape: tuple[int, ...], to: Any) -> jax.Array:
-    """x [..., in] times a kernel [in, out] as [in, *shape]."""
+    """Of x [..., in] and a kernel [in, out], its output axis split: [..., *shape]."""
     kernel = kernel.astype(x.dtype).reshape(-1, *shape)
     return jnp.tensordot(x, kernel, 1, preferred_element_type=to)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _made_again(call: Callable, moving: tuple, still: tuple) -> jax.Array:
-    """`call(*moving, *still)`; nothing inside is kept, and what is `still` has no gradient."""
+def _call(call: Callable[..., jax.Array], moving: tuple, still: tuple) -> jax.Array:
     return call(*moving, *still)
+
+
+# Keeps nothing from inside the call for the backward pass; what is `still` has no gradient.
+_made_again = jax.custom_vjp(_call, nondiff_argnums=(0,))
 
 
 def _forward(call, moving, still):

@@ -20,8 +20,10 @@ from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
+from mmunlearner_jax.stages.setup import lora_targets
 from mmunlearner_jax.stages.unlearn import optimizers
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
+from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.schedule import Schedule, published_schedule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
 from mmunlearner_jax.weights.io import in_groups
@@ -101,6 +103,15 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Ite
     still = in_groups(sizes.model_type, config.model.frozen)
     frozen, moving = nnx.split_state(params, still, ...)
     make = {"importance": _importance, "unlearn": _unlearn, "evaluate": _evaluate}[stage]
+    if stage == "unlearn" and (targets := lora_targets(config, sizes.model_type, graphdef, params)):
+        graphdef, moving, frozen = attach(
+            graphdef,
+            params,
+            targets,
+            rank=config.unlearn.lora.rank,
+            alpha=config.unlearn.lora.alpha,
+            mask=_like(params, "bool"),
+        )
     yield from make(config, graphdef, frozen, moving, batch)
 
 

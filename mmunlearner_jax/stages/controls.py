@@ -9,7 +9,7 @@ from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate
-from mmunlearner_jax.stages.mask import all_true, load_mask
+from mmunlearner_jax.stages.mask import load_mask
 from mmunlearner_jax.stages.unlearn import Unlearner, summary
 from mmunlearner_jax.unlearn.mask import random_mask
 
@@ -27,13 +27,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     mask = load_mask(workdir, at.params)
-    everything = all_true(at.params)
     kept = config.unlearn.forget_text
     runs: dict[str, dict[str, Any]] = {
         "no_forget_text": {"mask": mask, "forget_text": False},
         "random_mask": {"mask": random_mask(mask, config.seed), "forget_text": kept},
-        "no_mask": {"mask": everything, "forget_text": kept},
-        "ga": {"mask": everything, "retain": False},
+        "no_mask": {"mask": None, "forget_text": kept},
+        "ga": {"mask": None, "retain": False},
     }
     unlearner = Unlearner(config, at)
     answerer = setup.answerer(config, at)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -19,8 +18,9 @@ from mmunlearner_jax.data.pipeline import packing
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.stages import adapters, setup
 from mmunlearner_jax.stages.mask import load_mask
+from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.schedule import Schedule, StopRule, published_schedule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, exact_counter
 from mmunlearner_jax.unlearn.transforms import masked_ascent
@@ -31,13 +31,15 @@ class Outcome:
     """How an unlearning run ended.
 
     Attributes:
-        params: the unlearned parameters.
+        params: the unlearned parameters, those of adapters merged.
+        parts: what the run moved, as it left it, and the rest.
         forget_steps: ascent steps taken.
         retain_steps: descent steps taken.
         remembered: fraction of the forget set's training answers still given exactly.
     """
 
     params: Any
+    parts: adapters.Parts
     forget_steps: int
     retain_steps: int
     remembered: float
@@ -63,9 +65,14 @@ class Unlearner:
         self._config, self._at = config, at
         options = config.unlearn
         self._descend, ascend = optimizers(options)
-        self._retain_step = descent_step(at.graphdef, self._descend)
-        self._forget_step = ascent_step(at.graphdef, ascend)
-        self._exact = exact_counter(at.graphdef)
+        # Of a graph definition: adapters with a mask and without are two.
+        self._steps = functools.cache(
+            lambda graphdef: (
+                ascent_step(graphdef, ascend),
+                descent_step(graphdef, self._descend),
+                exact_counter(graphdef),
+            )
+        )
         self._forget_set = at.bench.training(at.forget)
         self._stop = StopRule(options.stop_remembered, options.stop_every)
         self._looked_at = at.batches(
@@ -76,21 +83,22 @@ class Unlearner:
             repeat=False,
         )
 
-    def remembered(self, params: Any) -> float:
+    def remembered(self, graphdef: nnx.GraphDef, params: Any) -> float:
         """Fraction of training answers of the forget set that greedy decoding gives exactly.
 
         Args:
-            params: those that move.
+            graphdef: of the model.
+            params: all of them.
         """
-        params = nnx.merge_state(params, self._at.frozen)
-        counts = [self._exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
+        exact = self._steps(graphdef)[-1]
+        counts = [exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
         right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
         return right / answers
 
     def run(
         self,
         folder: Path,
-        mask: Any,
+        mask: Any | None,
         *,
         label: str = "unlearn",
         retain: bool = True,
@@ -100,17 +108,19 @@ class Unlearner:
 
         Args:
             folder: the workdir.
-            mask: True where ascent may move a weight, a tree like all parameters.
+            mask: True where ascent may move a weight, a tree like all parameters; None: anywhere.
             label: name of the checkpoints and of the metrics.
             retain: False for plain gradient ascent.
             forget_text: whether the text questions of the people to forget are retained.
         """
         at, options = self._at, self._config.unlearn
         text_people = at.bench.everyone if forget_text else at.retain
-        # The vanilla parameters stay: the state's own copy is donated to the steps.
-        params = jax.tree.map(jnp.copy, at.moving)
-        mask = at.apart(mask)[1]
+        graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
+        forget_step, retain_step, exact = self._steps(graphdef)
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
+
+        def look() -> float:
+            return self.remembered(graphdef, nnx.merge_state(state.params, frozen))
 
         def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
             return put_batch(batch, at.mesh)
@@ -118,9 +128,10 @@ class Unlearner:
         make = functools.partial(at.batches, pack=options.pack)
         with compiling() as ahead:
             if self._stop.remembered >= 0:
-                ahead(self._exact, at.params, put(self._looked_at.example()))
+                whole = nnx.merge_state(params, frozen)
+                ahead(exact, whole, put(self._looked_at.example()))
             forget = make(self._forget_set, stream=1, batch_size=options.forget_batch)
-            ahead(self._forget_step, state, [put(forget.example())], mask, at.frozen)
+            ahead(forget_step, state, [put(forget.example())], mask, frozen)
             pictures = make(at.bench.training(at.retain), stream=2, batch_size=options.retain_batch)
             text = at.batches(
                 at.bench.text_training(text_people),
@@ -130,7 +141,7 @@ class Unlearner:
             )
             if retain:
                 examples = [put(pictures.example()), put(text.example())]
-                ahead(self._retain_step, state, examples, at.frozen)
+                ahead(retain_step, state, examples, frozen)
         if options.epochs:
             schedule = published_schedule(len(forget), len(pictures), options.epochs)
         else:
@@ -156,28 +167,29 @@ class Unlearner:
                 once=packing(given),
             ) as metrics:
                 if done and self._stop.due(done - 1):
-                    remembered = self.remembered(state.params)
+                    remembered = look()
                 for i, forgets in schedule.steps(done):
                     if self._stop.reached(remembered):
                         break
                     row = {}
                     if forgets:
-                        state, row["forget_loss"] = self._forget_step(
-                            state, [batch("forget")], mask, at.frozen
+                        state, row["forget_loss"] = forget_step(
+                            state, [batch("forget")], mask, frozen
                         )
                     if retain:
-                        state, row["retain_loss"] = self._retain_step(
-                            state, [batch("pictures"), batch("text")], at.frozen
+                        state, row["retain_loss"] = retain_step(
+                            state, [batch("pictures"), batch("text")], frozen
                         )
                     done = i + 1
                     if self._stop.due(i):
-                        remembered = row["remembered"] = self.remembered(state.params)
+                        remembered = row["remembered"] = look()
                     metrics.write(done, **row)
                     saved.save(done, state, data)
         # On one device XLA names shardings its own way: other names would be other programs.
         homes = jax.tree.map(lambda p: p.sharding, at.params)
         return Outcome(
-            params=jax.device_put(nnx.merge_state(state.params, at.frozen), homes),
+            params=jax.device_put(lora.merged(graphdef, state.params, frozen), homes),
+            parts=begin._replace(moving=state.params),
             forget_steps=schedule.forget_steps(done),
             retain_steps=done if retain else 0,
             remembered=remembered,
@@ -188,12 +200,14 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `unlearned/`, the parameters after the run."""
     if (workdir / "unlearned").exists():
         return False
-    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+    vanilla = setup.vanilla_checkpoint(config, workdir)
+    at = setup.load(config, workdir, vanilla)
     outcome = Unlearner(config, at).run(
         workdir, load_mask(workdir, at.params), forget_text=config.unlearn.forget_text
     )
+    told = adapters.save(config, workdir, at, outcome.parts, base=vanilla)
     save_tree(workdir / "unlearned", outcome.params)
-    update_results(workdir, "unlearn", summary(outcome))
+    update_results(workdir, "unlearn", summary(outcome) | told)
     return True
 
 

@@ -22,7 +22,7 @@ from mmunlearner_jax.models.layers import Linear
 from mmunlearner_jax.models.lora import LoRA
 from mmunlearner_jax.sharding import param_shardings
 
-Path = tuple[str, ...]
+Path = tuple[Any, ...]
 TARGETS = "config.unlearn.lora.targets"
 
 
@@ -73,12 +73,15 @@ def choose(patterns: Sequence[str], names: Mapping[Path, Sequence[str]]) -> tupl
             f"{TARGETS} holds {error.pattern!r}: no regular expression ({error})"
         ) from None
     if idle := [pattern for pattern in patterns if pattern not in decided]:
+        example = next(iter(names.values()))[0]
         raise InputError(
             f"{TARGETS} holds {idle[0]!r}, which decides nothing: no weight of a linear layer that"
-            f" moves matches it, or an earlier pattern does; one name is {next(iter(names.values()))[0]}"
+            f" moves matches it, or an earlier pattern does; a name is {example}"
         )
     if not chosen:
-        raise InputError(f"{TARGETS} chooses no weight: give a pattern that does not begin with '!'")
+        raise InputError(
+            f"{TARGETS} chooses no weight: give a pattern that does not begin with '!'"
+        )
     return tuple(chosen)
 
 
@@ -126,7 +129,8 @@ def attach(
     graphdef, adapters, frozen = nnx.split(model, nnx.LoRAParam, ...)
     home = jax.tree.leaves(params)[0].sharding
     if isinstance(home, NamedSharding):
-        homes = param_shardings(adapters, home.mesh)
+        mesh: Any = home.mesh
+        homes = param_shardings(adapters, mesh)
     else:
         homes = jax.tree.map(lambda _: home, adapters)
     adapters = jax.tree.map(
@@ -168,12 +172,15 @@ def merged(graphdef: nnx.GraphDef, adapters: nnx.State, frozen: nnx.State) -> nn
         frozen: the others.
     """
     model = nnx.merge(graphdef, adapters, frozen)
-    for layer in _linears(model).values():
+    kernels = {}
+    for path, layer in _linears(model).items():
         if layer.lora is not None:
-            # A new variable: the old one is that of `frozen`.
-            layer.kernel = layer.kernel.replace(layer.lora.merged(layer.kernel.get_value()))
+            kernels[*path, "kernel"] = layer.lora.merged(layer.kernel.get_value())
             del layer.lora
-    return nnx.split(model)[1]
+    leaves = dict(nnx.to_flat_state(nnx.split(model)[1]))
+    # As new variables: the old ones are those of `frozen`.
+    leaves |= {path: leaves[path].replace(kernel) for path, kernel in kernels.items()}
+    return nnx.from_flat_state(leaves)
 
 
 def coverage(frozen: nnx.State) -> float:
@@ -185,7 +192,9 @@ def coverage(frozen: nnx.State) -> float:
     Raises:
         InputError: it is 0.
     """
-    masks = [x.get_value() for path, x in nnx.to_flat_state(frozen) if path[-2:] == ("lora", "mask")]
+    masks = [
+        x.get_value() for path, x in nnx.to_flat_state(frozen) if path[-2:] == ("lora", "mask")
+    ]
     ones = sum(float(jnp.sum(mask, dtype=jnp.float32)) for mask in masks)
     if not ones:
         raise InputError(
