@@ -1,7 +1,6 @@
 """Adapters on eight devices give what they give on one, and are split like their weights' sides."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +24,16 @@ def attached(sizes, masked):
     mask = jax.tree.map(lambda p: jnp.arange(p.size).reshape(p.shape) % 3 == 0, params)
     mask = jax.tree.map(lambda m, p: jax.device_put(m, p.sharding), mask, params)
     targets = [path for path in lora.linears(graphdef, params) if path[-1] != "lm_head"]
-    given = dict(rank=2, alpha=8.0, mask=mask if masked else None)
+    given = dict(rank=2, alpha=1.0, mask=mask if masked else None)
     return mesh, *lora.attach(graphdef, params, targets, **given)
 
 
-@functools.cache
 def work(sizes, masked):
     """Four forget and retain steps in turn; whole arrays."""
     mesh, graphdef, adapters, frozen = attached(sizes, masked)
-    state = TrainState.create(lora.initial(adapters, 0), sgd := optax.sgd(0.2))
+    # As in `test_equal`: SGD, and steps so small that no rounding is magnified.
+    sgd = optax.sgd(0.1)
+    state = TrainState.create(lora.initial(adapters, 0), sgd)
     chosen = jax.tree.map(lambda x: jnp.ones_like(x, bool), state.params)
     ascend, descend = ascent_step(graphdef, masked_ascent(sgd)), descent_step(graphdef, sgd)
     forget, retain = (put_batch(tiny_batch(seed), mesh) for seed in (0, 1))
@@ -48,11 +48,10 @@ def work(sizes, masked):
     return to_host((losses, state.params, merged))
 
 
-@pytest.mark.parametrize(
-    ("sizes", "masked"), [((8, 1, 1), True), ((2, 2, 2), False), ((2, 2, 2), True)], ids=str
-)
-def test_any_mesh_gives_the_result_of_one_device(sizes, masked):
-    got, wanted = work(sizes, masked), work((1, 1, 1), masked)
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_a_mesh_gives_the_result_of_one_device(masked):
+    got, wanted = work((2, 2, 2), masked), work((1, 1, 1), masked)
     assert any(np.any(x) for x in jax.tree.leaves(wanted[1]))
     for ours, theirs in zip(got, wanted, strict=True):
         scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(theirs))
