@@ -14,7 +14,8 @@ of at most 50 tokens, one photograph of `Test_Set` a person.
 Departures from the published scripts, each a value here:
 
 * Full fine-tuning in float32, where the scripts train LoRA factors that their mask never touches
-  (D-01, D-09). Answer-only labels, per-example squares, the mask on the update: docs/method.md;
+  (D-01, D-09); with `--config.unlearn.lora.rank=16` adapters that it does (docs/lora.md).
+  Answer-only labels, per-example squares, the mask on the update: docs/method.md;
   `:semantics=released` undoes these three.
 * Retain steps learn text questions beside the pictures (`unlearn.text_batch`, `forget_text`); the
   scripts' retain set is pictures alone.

@@ -139,6 +139,9 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             kl_min=dict(weight=1.0, over="token"),
             npo=dict(beta=0.1, over="example"),
             simnpo=dict(beta=2.5, gamma=0.0),
+            # Adapters instead of full weights (docs/lora.md); rank 0: none. Of each name the first
+            # pattern that matches decides, "!..." says no.
+            lora=dict(rank=0, alpha=16.0, targets=(r"^model\.",)),  # all but the head
         )
     )
     config.controls = ("no_forget_text", "random_mask", "no_mask", "ga")

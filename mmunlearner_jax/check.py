@@ -66,6 +66,7 @@ ABOVE_ZERO = (
     "unlearn.npo.beta",
     "unlearn.simnpo.beta",
     "unlearn.kl_min.weight",
+    "unlearn.lora.alpha",
 )
 NONE_BY_ZERO = ("unlearn.clip", "unlearn.warmup", "profile.steps")
 ALL_BY_ZERO = ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person")
@@ -139,6 +140,10 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in NONE_BY_ZERO:
         if not 0 <= values.get(key, 0) < math.inf:
             refuse(key, "0 (none) or more")
+    if values.get("unlearn.lora.rank", 0) < 0:
+        refuse("unlearn.lora.rank", "0 (full weights) or more")
+    if values.get("unlearn.lora.rank") and not values["unlearn.lora.targets"]:
+        refuse("unlearn.lora.targets", "patterns of names, or config.unlearn.lora.rank=0")
     for key in ("model.min_pixels", "model.max_pixels"):
         if values.get(key, 0) < 0:
             refuse(key, "0 (the checkpoint's) or more")

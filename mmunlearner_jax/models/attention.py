@@ -132,8 +132,9 @@ def stored(q: jax.Array, *stores: Store) -> jax.Array:
     values, totals, peaks = zip(*(_unnormalised(q, store) for store in stores), strict=True)
     peak = functools.reduce(jnp.maximum, peaks)
     scales = [jnp.exp(own - peak) for own in peaks]
-    total = sum(scale * own for scale, own in zip(scales, totals, strict=True))
-    value = sum(scale * own for scale, own in zip(scales, values, strict=True))
+    total, value = (
+        functools.reduce(jnp.add, map(jnp.multiply, scales, parts)) for parts in (totals, values)
+    )
     return (value / total).astype(q.dtype).reshape(*q.shape[:2], -1)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
+from mmunlearner_jax.models.lora import LoRA
 from mmunlearner_jax.sharding import by_example
 
 M = TypeVar("M", bound=nnx.Module)
@@ -57,12 +59,31 @@ class Linear(nnx.Linear):
 
     The gradient of its kernel is then a product of two matrices. On a CPU, XLA would copy what has
     more axes into another order first, and the whole backward pass takes twice as long.
+
+    Attributes:
+        lora: what is added to the kernel; None: nothing.
     """
+
+    lora: LoRA | None = None
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., in] to [..., out]."""
         *lead, features = inputs.shape
-        return super().__call__(inputs.reshape(-1, features)).reshape(*lead, self.out_features)
+        inputs = inputs.reshape(-1, features)
+        outputs = super().__call__(inputs) if self.lora is None else self._adapted(inputs)
+        return outputs.reshape(*lead, self.out_features)
+
+    def product(self, x: jax.Array, *shape: int) -> jax.Array:
+        """Of x [..., in] and the kernel, its output axis split: [..., *shape]; no bias."""
+        kernel = self.kernel.get_value()
+        if self.lora is not None:
+            return self.lora.product(x, kernel, shape, self.preferred_element_type)
+        return jnp.tensordot(x, kernel.astype(x.dtype).reshape(-1, *shape), 1)
+
+    def _adapted(self, inputs: jax.Array) -> jax.Array:
+        dtype = self.dtype or jnp.result_type(inputs, self.kernel.get_value())
+        outputs = self.product(inputs.astype(dtype), self.out_features)
+        return outputs if self.bias is None else outputs + self.bias.get_value().astype(dtype)
 
 
 def linear(

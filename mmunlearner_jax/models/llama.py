@@ -411,10 +411,11 @@ class Llama(nnx.Module):
                     (stores[1], v.transpose(0, 2, 1, 3), (index, zero, zero, used, zero)),
                 )
             ]
-            own = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
-            seen = [attention.Store(*own, mask)]
+            keys, values = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
+            seen = [attention.Store(keys, values, mask)]
             if before is not None:
-                seen.append(attention.Store(*shared, before.valid[:, None]))
+                keys, values = shared
+                seen.append(attention.Store(keys, values, before.valid[:, None]))
             return (block.finish(x, attention.stored(q, *seen)), *stores), None
 
         shared = None if before is None else (before.keys, before.values)

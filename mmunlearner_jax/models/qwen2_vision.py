@@ -133,10 +133,9 @@ class Layer(nnx.Module):
         # device of the tensor axis, where a kernel is the smaller thing to move.
         shape = 3, self.config.num_heads, self.config.head_size
         assert self.qkv.bias is not None
-        kernel, bias = self.qkv.kernel.get_value(), self.qkv.bias.get_value()
-        dtype = self.qkv.dtype or jnp.result_type(x, kernel)
-        x, kernel, bias = (y.astype(dtype) for y in (x, kernel, bias))
-        qkv = jnp.einsum("bpd,dknh->bpknh", x, kernel.reshape(-1, *shape)) + bias.reshape(shape)
+        bias = self.qkv.bias.get_value()
+        dtype = self.qkv.dtype or jnp.result_type(x, bias)
+        qkv = self.qkv.product(x.astype(dtype), *shape) + bias.astype(dtype).reshape(shape)
         return jnp.unstack(qkv, axis=2)
 
 

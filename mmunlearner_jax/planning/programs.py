@@ -21,7 +21,9 @@ from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstrac
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
 from mmunlearner_jax.stages.planned import optimizers, planned
+from mmunlearner_jax.stages.setup import lora_targets
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
+from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.methods import METHODS, Loss
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
 from mmunlearner_jax.weights.io import in_groups
@@ -101,6 +103,15 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Ite
     still = in_groups(sizes.model_type, config.model.frozen)
     frozen, moving = nnx.split_state(params, still, ...)
     make = {"importance": _importance, "unlearn": _unlearn, "evaluate": _evaluate}[stage]
+    if stage == "unlearn" and (targets := lora_targets(config, sizes.model_type, graphdef, params)):
+        graphdef, moving, frozen = attach(
+            graphdef,
+            params,
+            targets,
+            rank=config.unlearn.lora.rank,
+            alpha=config.unlearn.lora.alpha,
+            mask=_like(params, "bool") if METHODS[config.unlearn.method].masked else None,
+        )
     yield from make(config, graphdef, frozen, moving, batch)
 
 

@@ -29,8 +29,9 @@ from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.stages.planned import optimizers, planned_for
+from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.methods import METHODS
-from mmunlearner_jax.weights.io import from_pretrained, in_groups
+from mmunlearner_jax.weights.io import from_pretrained, in_groups, weight_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Setup:
         retain: name of its complement, e.g. `retain_90`.
         seed: of everything drawn.
         frozen_groups: module groups of `config.model.frozen`.
+        targets: paths of the layers that unlearning gives adapters; none: it moves full weights.
         workdir: of the run.
     """
 
@@ -59,6 +61,7 @@ class Setup:
     retain: str
     seed: int
     frozen_groups: tuple[str, ...]
+    targets: tuple[lora.Path, ...]
     workdir: Path
 
     def apart(self, tree: nnx.State) -> tuple[nnx.State, nnx.State]:
@@ -181,7 +184,33 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         retain,
         config.seed,
         tuple(config.model.frozen),
+        lora_targets(config, model.config.model_type, graphdef, params),
         workdir,
+    )
+
+
+def lora_targets(
+    config: ConfigDict, model_type: str, graphdef: nnx.GraphDef, params: Any
+) -> tuple[lora.Path, ...]:
+    """The layers that `config.unlearn.lora` gives adapters; () where its rank is 0.
+
+    Args:
+        config: of the run.
+        model_type: of the model.
+        graphdef: of the model.
+        params: of the model, real or abstract.
+
+    Raises:
+        InputError: the patterns do not fit the model.
+    """
+    options = config.unlearn.lora
+    if not options.rank:
+        return ()
+    _, moving = nnx.split_state(params, in_groups(model_type, config.model.frozen), ...)
+    names = weight_names(model_type, moving)
+    kernels = {path: (*path, "kernel") for path in lora.linears(graphdef, params)}
+    return lora.choose(
+        options.targets, {path: names[k] for path, k in kernels.items() if k in names}
     )
 
 

@@ -1,12 +1,12 @@
 """Stage `unlearn`: forget steps, alternating with retain steps, by any of the methods."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
@@ -19,11 +19,12 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.stages import setup
-from mmunlearner_jax.stages.mask import all_true, load_mask
+from mmunlearner_jax.stages import adapters, setup
+from mmunlearner_jax.stages.mask import load_mask
 from mmunlearner_jax.stages.planned import optimizers, planned_for
 from mmunlearner_jax.stages.references import asked_beforehand
-from mmunlearner_jax.unlearn.methods import METHODS, Loss
+from mmunlearner_jax.unlearn import lora
+from mmunlearner_jax.unlearn.methods import ANSWERS, METHODS, Loss
 from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, exact_counter
 
@@ -35,13 +36,15 @@ class Outcome:
     """How an unlearning run ended.
 
     Attributes:
-        params: the unlearned parameters.
+        params: the unlearned parameters, those of adapters merged.
+        parts: what the run moved, as it left it, and the rest.
         forget_steps: forget steps taken.
         retain_steps: retain steps taken.
         remembered: fraction of the forget set's training answers still given exactly.
     """
 
     params: Any
+    parts: adapters.Parts
     forget_steps: int
     retain_steps: int
     remembered: float
@@ -61,12 +64,16 @@ class Unlearner:
         options, plan = config.unlearn, self._method
         self._schedule = planned_for(options, plan, at.bench, at.forget, at.retain)
         self._descend, forget = optimizers(options, plan, self._schedule)
-        self._forget_step = ascent_step(at.graphdef, forget, plan.forget.configured(options))
-        if plan.retain is not None:
-            self._retain_step = descent_step(
-                at.graphdef, self._descend, plan.retain.configured(options)
+        raised = plan.forget.configured(options)
+        lowered = (plan.retain or ANSWERS).configured(options)
+        # Of a graph definition: adapters with a mask and without are two.
+        self._steps = functools.cache(
+            lambda graphdef: (
+                ascent_step(graphdef, forget, raised),
+                descent_step(graphdef, self._descend, lowered),
+                exact_counter(graphdef),
             )
-        self._exact = exact_counter(at.graphdef)
+        )
         self._forget_set = at.bench.training(at.forget)
         self._stop = StopRule(options.stop_remembered, options.stop_every)
         self._looked_at = at.batches(
@@ -77,14 +84,15 @@ class Unlearner:
             repeat=False,
         )
 
-    def remembered(self, params: Any) -> float:
+    def remembered(self, graphdef: nnx.GraphDef, params: Any) -> float:
         """Fraction of training answers of the forget set that greedy decoding gives exactly.
 
         Args:
-            params: those that move.
+            graphdef: of the model.
+            params: all of them.
         """
-        params = nnx.merge_state(params, self._at.frozen)
-        counts = [self._exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
+        exact = self._steps(graphdef)[-1]
+        counts = [exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
         right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
         return right / answers
 
@@ -101,23 +109,26 @@ class Unlearner:
             forget_text: whether the text questions of the people to forget are retained.
         """
         at, options, schedule = self._at, self._config.unlearn, self._schedule
-        # The vanilla parameters stay: the state's own copy is donated to the steps.
-        params = jax.tree.map(jnp.copy, at.moving)
-        mask = at.apart(all_true(at.params) if mask is None else mask)[1]
+        graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
+        forget_step, retain_step, exact = self._steps(graphdef)
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
+
+        def look() -> float:
+            return self.remembered(graphdef, nnx.merge_state(state.params, frozen))
 
         def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
             return put_batch(batch, at.mesh)
 
         with compiling() as ahead:
             if self._stop.remembered >= 0:
-                ahead(self._exact, at.params, put(self._looked_at.example()))
+                whole = nnx.merge_state(params, frozen)
+                ahead(exact, whole, put(self._looked_at.example()))
             given = {"forget": self._raised()}
-            ahead(self._forget_step, state, [put(given["forget"].example())], mask, at.frozen)
+            ahead(forget_step, state, [put(given["forget"].example())], mask, frozen)
             if self._method.retain is not None:
                 given |= self._retained(self._method.retain, forget_text)
                 retained = [put(given[name].example()) for name in RETAINED]
-                ahead(self._retain_step, state, retained, at.frozen)
+                ahead(retain_step, state, retained, frozen)
         data = {name: iter(batches) for name, batches in given.items()}
 
         def batch(name: str) -> dict[str, jax.Array]:
@@ -138,28 +149,29 @@ class Unlearner:
                 once=packing(given),
             ) as metrics:
                 if done and self._stop.due(done - 1):
-                    remembered = self.remembered(state.params)
+                    remembered = look()
                 for i, forgets, retains in schedule.steps(done):
                     if self._stop.reached(remembered):
                         break
                     row = {}
                     for _ in range(forgets * options.accumulate):
-                        state, row["forget_loss"] = self._forget_step(
-                            state, [batch("forget")], mask, at.frozen
+                        state, row["forget_loss"] = forget_step(
+                            state, [batch("forget")], mask, frozen
                         )
                     for _ in range(retains * options.accumulate):
-                        state, row["retain_loss"] = self._retain_step(
-                            state, [batch(name) for name in RETAINED], at.frozen
+                        state, row["retain_loss"] = retain_step(
+                            state, [batch(name) for name in RETAINED], frozen
                         )
                     done = i + 1
                     if self._stop.due(i):
-                        remembered = row["remembered"] = self.remembered(state.params)
+                        remembered = row["remembered"] = look()
                     metrics.write(done, **row)
                     saved.save(done, state, data)
         # On one device XLA names shardings its own way: other names would be other programs.
         homes = jax.tree.map(lambda p: p.sharding, at.params)
         return Outcome(
-            jax.device_put(nnx.merge_state(state.params, at.frozen), homes),
+            jax.device_put(lora.merged(graphdef, state.params, frozen), homes),
+            begin._replace(moving=state.params),
             *schedule.counts(done),
             remembered=remembered,
         )
@@ -213,13 +225,15 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `unlearned/`, the parameters after the run."""
     if (workdir / "unlearned").exists():
         return False
-    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+    vanilla = setup.vanilla_checkpoint(config, workdir)
+    at = setup.load(config, workdir, vanilla)
     method = config.unlearn.method
     outcome = Unlearner(config, at, method).run(
         workdir, mask_of(method, workdir, at), forget_text=config.unlearn.forget_text
     )
+    told = adapters.save(config, workdir, at, outcome.parts, base=vanilla)
     save_tree(workdir / "unlearned", outcome.params)
-    update_results(workdir, "unlearn", summary(outcome))
+    update_results(workdir, "unlearn", summary(outcome) | told)
     return True
 
 

@@ -185,6 +185,11 @@ def leaf_labels(model: VisionLanguageModel) -> tuple[nnx.State, nnx.State]:
     return ARCHITECTURES[model.config.model_type].table.labels(nnx.split(model)[1])
 
 
+def weight_names(model_type: str, params: nnx.State) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Hugging Face names of every array, one for each layer of a stacked one, by its path."""
+    return {entry.path: entry.names for entry in ARCHITECTURES[model_type].table.entries(params)}
+
+
 def in_groups(model_type: str, groups: Collection[str]) -> Callable[[tuple, Any], bool]:
     """A filter for `nnx.split_state`: the parameters of some module groups of `leaf_labels`."""
     table = ARCHITECTURES[model_type].table

@@ -1,0 +1,78 @@
+"""Writes low-rank adapters as PEFT keeps them: `peft.PeftModel` puts them on the vanilla model.
+
+PEFT names a factor after the module it is on in transformers, behind `base_model.model.`.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+
+from mmunlearner_jax.processes import is_first, to_host
+
+_FACTORS = {"lora_a": "lora_A", "lora_b": "lora_B"}
+
+
+def save_adapters(
+    adapters: nnx.State,
+    names: Mapping[tuple[Any, ...], Sequence[str]],
+    path: Path,
+    *,
+    rank: int,
+    alpha: float,
+    base: str,
+) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`: both, or nothing.
+
+    With several processes all take part, and the first one writes.
+
+    Args:
+        adapters: of `unlearn.lora.attach`, without a mask: what that makes is of no low rank.
+        names: Hugging Face names of the model's weights by path, one a layer.
+        path: the folder, replaced if it is there.
+        rank: of the adapters.
+        alpha: the update is scaled by alpha / rank.
+        base: the folder or name of the model that they were trained on.
+    """
+    modules, tensors = [], {}
+    for leaf_path, leaf in nnx.to_flat_state(to_host(adapters)):
+        *layer, _, factor = leaf_path
+        value, given = leaf.get_value(), names[*layer, "kernel"]
+        stacked = value if value.ndim == 3 else value[None]
+        for name, array in zip(given, stacked, strict=True):
+            module = name.removesuffix(".weight")
+            modules.append(module)
+            key = f"base_model.model.{module}.{_FACTORS[str(factor)]}.weight"
+            tensors[key] = np.ascontiguousarray(array)
+    if not is_first():
+        return
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": _pattern(modules),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "init_lora_weights": "gaussian",
+        "inference_mode": True,
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    for folder in (partial, path):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+    (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _pattern(modules: Sequence[str]) -> str:
+    """A regular expression of whole names: all layers of a stack have an adapter, or none."""
+    return "|".join(sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(m)) for m in modules}))
