@@ -62,5 +62,6 @@ def at(workdir: Path, **labels: Any) -> Setup:
         retain="retain",
         seed=0,
         frozen_groups=(),
+        targets=(),
         workdir=workdir,
     )
