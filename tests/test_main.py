@@ -304,6 +304,7 @@ def test_a_schedule_that_is_none(tmp_path, key, value, said):
     config = llava.get_config()
     config.stages, config.model.checkpoint = ("importance", "unlearn"), str(tmp_path)
     config.data.benchmark = str(Published(tmp_path / "published").write())
+    config.data.forget_ratio, config.mesh, config.unlearn.forget_batch = 25, (1, 1, -1), 1
     config.unlearn[key] = value
     assert mistake(config, tmp_path / "run").startswith(f"config.unlearn.{said}")
 
