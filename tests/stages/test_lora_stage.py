@@ -119,7 +119,7 @@ def test_adapters_without_a_mask_are_written_for_peft(workdir):
     config = config_of()
     vanilla = str(workdir / "vanilla")
     at = setup.load(config, workdir, vanilla)
-    outcome = stage.Unlearner(config, at).run(workdir, None, label="plain", retain=False)
+    outcome = stage.Unlearner(config, at, "ga").run(workdir, None, label="plain")
     told = stage.adapters.save(config, workdir, at, outcome.parts, base=vanilla)["lora"]
     saved = load_file(workdir / "adapters/adapter_model.safetensors")
     assert told["peft"] == "adapters"

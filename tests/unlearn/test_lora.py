@@ -13,12 +13,7 @@ from flax import nnx
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.losses import NOTHING
-from mmunlearner_jax.unlearn.steps import (
-    TrainState,
-    ascent_step,
-    descent_step,
-    mean_answer_loss,
-)
+from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, mean_loss
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import weight_names
 from tests.models.conftest import filled
@@ -77,11 +72,11 @@ def test_loss_and_gradients_are_those_of_the_merged_weights(make, remat, masked)
             np.testing.assert_allclose(weights, wanted[path], atol=1e-6)
 
         def adapted(adapters):
-            return mean_answer_loss(graphdef, nnx.merge_state(adapters, frozen), [batch])
+            return mean_loss(graphdef, nnx.merge_state(adapters, frozen), [batch])
 
         loss, found = jax.jit(jax.value_and_grad(adapted))(adapters)
         whole_loss, full = jax.jit(
-            jax.value_and_grad(lambda params: mean_answer_loss(plain, params, [batch]))
+            jax.value_and_grad(lambda params: mean_loss(plain, params, [batch]))
         )(merged)
     np.testing.assert_allclose(loss, whole_loss, rtol=1e-6)
     found, full = by_path(found), by_path(full)
