@@ -3,6 +3,7 @@
 Axes: B rows of a batch.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -93,6 +94,7 @@ class References:
         return int(np.sum(self._encoder.labelled(sample).labels[1:] != IGNORE))
 
 
+@functools.cache  # a sample is looked up in every batch that holds it
 def _key(sample: Sample) -> str:
     parts = (sample.image or b"", sample.question.encode(), sample.answer.encode())
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

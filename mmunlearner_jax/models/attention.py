@@ -35,7 +35,7 @@ def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> 
     batch, _, kv_heads, _ = k.shape
     keys, values = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
     value = _attend(_by_head(q, batch, kv_heads), keys, values, mask)
-    return _by_example(value, q).astype(q.dtype).reshape(*q.shape[:2], -1)
+    return _from_heads(value, q).astype(q.dtype).reshape(*q.shape[:2], -1)
 
 
 @jax.custom_vjp
@@ -83,7 +83,7 @@ def _by_head(q: jax.Array, rows: int, kv_heads: int) -> jax.Array:
     return grouped.transpose(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, size)
 
 
-def _by_example(x: jax.Array, q: jax.Array) -> jax.Array:
+def _from_heads(x: jax.Array, q: jax.Array) -> jax.Array:
     """Back from what `_by_head` made of q: x [P, K, N / K * B / P * T, X] to [B, T, N, X]."""
     rows, kv_heads, _, size = x.shape
     batch, length, heads, _ = q.shape
@@ -146,7 +146,7 @@ def _unnormalised(q: jax.Array, store: Store) -> tuple[jax.Array, jax.Array, jax
     weights = jnp.exp(scores - peak)
     value = jnp.matmul(weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    return _by_example(value, q), _by_example(total, q), _by_example(peak, q)
+    return _from_heads(value, q), _from_heads(total, q), _from_heads(peak, q)
 
 
 def causal(

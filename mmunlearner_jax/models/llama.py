@@ -9,6 +9,7 @@ Source: Touvron et al. 2023, Wang et al. 2024 (Qwen2-VL); parity with
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -398,25 +399,20 @@ class Llama(nnx.Module):
 
         # The cache is carried and not scanned over, so that XLA updates it in place.
         def body(carry, layer):
-            x, *stores = carry
+            x, keys, values = carry
             x = by_example(x, self.mesh)
             index, params, shared = layer
             block = nnx.merge(graphdef, params)
             q, k, v = block.project(x, angles)
-            zero, used = jnp.zeros_like(index), cache.used
-            stores = [
-                jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), start)
-                for store, new, start in (
-                    (stores[0], k.transpose(0, 2, 3, 1), (index, zero, zero, zero, used)),
-                    (stores[1], v.transpose(0, 2, 1, 3), (index, zero, zero, used, zero)),
-                )
-            ]
-            keys, values = (jax.lax.dynamic_index_in_dim(s, index, keepdims=False) for s in stores)
-            seen = [attention.Store(keys, values, mask)]
+            k = k.transpose(0, 2, 3, 1).astype(keys.dtype)
+            v = v.transpose(0, 2, 1, 3).astype(values.dtype)
+            keys = jax.lax.dynamic_update_slice(keys, k[None], (index, 0, 0, 0, cache.used))
+            values = jax.lax.dynamic_update_slice(values, v[None], (index, 0, 0, cache.used, 0))
+            own = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
+            seen = [attention.Store(own(keys), own(values), mask)]
             if before is not None:
-                keys, values = shared
-                seen.append(attention.Store(keys, values, before.valid[:, None]))
-            return (block.finish(x, attention.stored(q, *seen)), *stores), None
+                seen.append(attention.Store(shared[0], shared[1], before.valid[:, None]))
+            return (block.finish(x, attention.stored(q, *seen)), keys, values), None
 
         shared = None if before is None else (before.keys, before.values)
         steps = (jnp.arange(self.config.num_hidden_layers), params, shared)

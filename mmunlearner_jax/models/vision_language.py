@@ -154,10 +154,7 @@ class VisionLanguageModel(nnx.Module):
         if before is None:
             position = jnp.zeros(batch, jnp.int32)
         else:
-            beginnings = len(before.position)
-            position = jnp.broadcast_to(
-                before.position[:, None], (beginnings, batch // beginnings)
-            ).reshape(batch)
+            position = jnp.repeat(before.position, batch // len(before.position))
         cache = Cache(
             keys=jnp.zeros((*shape, text.head_size, length), dtype),
             values=jnp.zeros((*shape, length, text.head_size), dtype),
