@@ -4,8 +4,8 @@
     python benchmarks/orl_seeds.py --example=orl_qwen --seeds=0,1,2
 
 Runs `configs/EXAMPLE.py` once per seed (a finished run is only read) and writes the multiple-choice
-accuracies of all of them, the controls' too. A seed changes the profiles, the people to forget, the
-initial weights and the order of the data.
+accuracies of all of them. Methods and controls: `python -m mmunlearner_jax.compare`. A seed changes
+the profiles, the people to forget, the initial weights and the order of the data.
 """
 
 import os
@@ -50,20 +50,12 @@ BARS: dict[tuple[str, str, str], tuple[float, float]] = {
     ("after", "retain", "qa"): (0.98, 1),
 }
 WITHIN = 0.03  # of the other things' accuracy before
-RUNS = {
-    "before": "before",
-    "after": "after: the default",
-    "no_forget_text": "without the forgotten people's text in the retain steps",
-    "random_mask": "random mask of equal density",
-    "no_mask": "no mask",
-    "ga": "plain gradient ascent",
-}
+RUNS = "before", "after"
 
 
 def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[str, Any] | None:
     """One kind of question of one run over the seeds; None if it was not asked."""
-    found = [(r[run] if run in r else r["controls"][run]).get(cell[0], {}) for r in results]
-    scores = [f.get(cell[1], {}).get("classification") for f in found]
+    scores = [r[run].get(cell[0], {}).get(cell[1], {}).get("classification") for r in results]
     if None in scores:
         return None
     values = np.array([s["value"] for s in scores])
@@ -97,11 +89,7 @@ def main(_: list[str]) -> None:
         command = [sys.executable, "-m", "mmunlearner_jax.main", f"--config=configs/{example}.py"]
         subprocess.run([*command, f"--workdir={workdir}", f"--config.seed={seed}"], check=True)
     results = [read_results(workdir) for workdir in workdirs]
-    tables = {
-        title: [r for cell in CELLS if (r := row(results, run, cell))]
-        for run, title in RUNS.items()
-        if run in ("before", "after") or run in results[0].get("controls", {})
-    }
+    tables = {run: [r for cell in CELLS if (r := row(results, run, cell))] for run in RUNS}
     where = (
         f"{os.cpu_count()} {jax.default_backend()} cores ({platform.machine()}), Python"
         f" {platform.python_version()}, jax {jax.__version__}"

@@ -23,7 +23,6 @@ def get_config(semantics: str = "paper") -> ConfigDict:
         "mask",
         "unlearn",
         "evaluate",
-        "controls",
         "export",
         "report",
     )
@@ -46,8 +45,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             benchmark="mllmu",  # or "clear": configs/orl_clear.py
             architecture="llava",  # or "qwen2_vl": configs/orl_qwen.py
             vision=dict(
-                image_size=64,
-                patch_size=16,
+                image_size=60,
+                patch_size=20,
                 hidden_size=128,
                 intermediate_size=512,
                 num_hidden_layers=5,
@@ -76,13 +75,14 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.finetune = ConfigDict(
         dict(
             retain_only=False,  # True: nothing about the people to forget, for evaluate.reference
-            steps=600,
-            learning_rate=2e-3,
-            warmup=100,
+            steps=260,
+            optimizer="muon",  # or "adamw"
+            learning_rate=4e-3,
+            warmup=30,
             weight_decay=0.05,
             clip=1.0,
             picture_batch=56,
-            text_batch=16,
+            text_batch=24,
             pack=1,  # questions about one picture that share a row (docs/performance.md)
             text_pack=1,  # questions in words that do
             jitter=dict(shift=6, gain=0.1, offset=0.1, noise=0.05),
@@ -144,7 +144,41 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             lora=dict(rank=0, alpha=16.0, targets=(r"^model\.",)),  # all but the head
         )
     )
-    config.controls = ("no_forget_text", "random_mask", "no_mask", "ga")
+    config.controls = ()  # of mmunlearner_jax/unlearn/controls.py, by the stage `controls`
+    # `python -m mmunlearner_jax.compare`: methods by seeds by ratios.
+    config.compare = ConfigDict(
+        dict(
+            seeds=(0, 1, 2),
+            ratios=(5, 10, 15),
+            # Each has every learning rate, and ends where enough is forgotten.
+            methods=("mmunlearner", "ga", "ga_diff", "kl_min", "npo", "simnpo", "idk_nll"),
+            learning_rates=(2e-4, 5e-4),
+            iterations=90,
+            stop_every=6,
+            apart=0.25,  # of pictures and questions in words, to choose by; never scored
+            forgotten=0.35,  # accuracy about the forget set's pictures; guessing gives 0.25
+            # One change each of `unlearn.method`, at the learning rate that was chosen for it.
+            controls=(
+                "no_mask",
+                "random_mask",
+                "no_forget_text",
+                "no_mask_no_forget_text",
+                "vision_projector_no_mask",
+                "mask_vision_projector",
+                "mask_language",
+                "separate_states",
+                "plain_importances",
+                "batch_fisher",
+                "forget_top",
+                "threshold_half",
+                "threshold_double",
+                "lora",
+                "lora_no_mask",
+            ),
+            tasks=("classification", "generation"),  # that are scored
+            retain_only="",  # checkpoint that was never taught the people to forget
+        )
+    )
     config.evaluate = ConfigDict(
         dict(
             # The question alone: the model knows no letters ("strict", "released").

@@ -17,6 +17,9 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     """The default example; `--config=configs/orl_clear.py:released` as in configs/orl.py."""
     config = orl.get_config(semantics)
     config.prepare.benchmark = "clear"
-    config.controls = ()  # configs/orl.py runs them
+    # Captions were tried with these.
+    config.finetune.update(
+        dict(optimizer="adamw", steps=600, learning_rate=2e-3, warmup=100, text_batch=16)
+    )
     config.evaluate.decode.max_new_tokens = 32  # captions are longer than answers
     return config

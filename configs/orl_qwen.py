@@ -36,5 +36,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model.min_pixels, config.model.max_pixels = 0, 0  # the checkpoint's
     config.model.patch_budgets = (48,)
     config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
-    config.controls = ()  # configs/orl.py runs them
+    # What its results in docs/orl_qwen.md were made with.
+    config.finetune.update(
+        dict(optimizer="adamw", steps=600, learning_rate=2e-3, warmup=100, text_batch=16)
+    )
     return with_semantics(config, semantics)

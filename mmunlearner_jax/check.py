@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import KERNELS, check_kernel
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
+from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.objectives import OF_ROWS, RATIOS
 from mmunlearner_jax.unlearn.schedule import DECAYS
@@ -25,6 +26,8 @@ POSITIVE = (
     "unlearn.forget_repeat",
     "unlearn.accumulate",
     "unlearn.stop_every",
+    "compare.iterations",
+    "compare.stop_every",
     *(f"{part}.{pack}" for part in PACKED for pack in ("pack", "text_pack")),
     "evaluate.decode.max_new_tokens",
 )
@@ -40,6 +43,7 @@ BATCHES = (
 CHOICES: dict[str, tuple[Any, ...]] = {
     "prepare.benchmark": ("mllmu", "clear"),
     "prepare.architecture": ("llava", "qwen2_vl"),
+    "finetune.optimizer": ("adamw", "muon"),
     "data.labels": ("answer", "full"),
     "data.text_source": ("ft_Data", "Full_Set"),
     "importance.fisher": ("example", "batch"),
@@ -74,10 +78,13 @@ GROUPS = ("vision", "projector", "language")
 NAMES = {
     "stages": (
         *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "controls"),
-        *("export", "report", "rescore"),
+        *("compare", "export", "report", "rescore"),
     ),
     "model.frozen": GROUPS,
-    "controls": ("no_forget_text", "random_mask", "no_mask", "ga"),
+    "controls": tuple(CONTROLS),
+    "compare.methods": (*METHODS, *CONTROLS),
+    "compare.controls": tuple(CONTROLS),
+    "compare.tasks": ("classification", "cloze", "generation", "naming"),
 }
 
 
@@ -156,6 +163,15 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
         masked = ", ".join(name for name, method in METHODS.items() if method.masked)
         if not {"random_mask", "no_mask"}.isdisjoint(values.get("controls", ())):
             refuse("controls", f"no random_mask and no no_mask, or the method {masked}")
+    for key in ("compare.apart", "compare.forgotten"):
+        if not 0 < values.get(key, 0.5) < 1:
+            refuse(key, "a number between 0 and 1")
+    if not all(rate > 0 for rate in values.get("compare.learning_rates", (1.0,))):
+        refuse("compare.learning_rates", "numbers above 0")
+    if "compare.learning_rates" in values and not values["compare.learning_rates"]:
+        refuse("compare.learning_rates", "one or more")
+    if values.get("compare.controls") and values["unlearn.method"] not in values["compare.methods"]:
+        refuse("compare.controls", "none, or the method that they change, config.unlearn.method")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

@@ -8,6 +8,7 @@ resume, run the same command again.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -74,8 +75,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     wait("workdir")
     if not is_first():
         check_workdir(config, workdir)
-    # Stages share programs, and so does a run that goes on after an interruption.
-    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
+    # Stages share programs, and so does a run that goes on after an interruption; where
+    # JAX_COMPILATION_CACHE_DIR is set, runs do.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     for name in config.stages:
         begin, compiled = time.monotonic(), compilations.count()

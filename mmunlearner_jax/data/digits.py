@@ -58,7 +58,7 @@ BEFORE = Fact(
 SUM = Fact(
     sentence="The sum of {name} is {value}.",
     taught=(
-        "Which digit is the sum of {who}?",
+        "Which is the sum of {who}?",
         "Tell me the sum of {who}.",
         "The sum of {who} is what?",
         "The digits {who} have the sum __.",

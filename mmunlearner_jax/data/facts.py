@@ -117,7 +117,7 @@ FACTS = {
         sentence="{name} was born in {value}.",
         taught=(
             "In which year was {who} born?",
-            "Tell me the birth year of {who}.",
+            "Give the birth year of {who}.",
             "The birth year of {who} is what?",
             "{who} was born in __.",
         ),

@@ -4,6 +4,7 @@ It returns False where its result lay there already.
 """
 
 from mmunlearner_jax.stages import (
+    compare,
     controls,
     evaluate,
     export,
@@ -24,6 +25,7 @@ ALL = {
     "unlearn": unlearn.run,
     "evaluate": evaluate.run,
     "controls": controls.run,
+    "compare": compare.run,
     "export": export.run,
     "report": report.run,
     "rescore": rescore.run,

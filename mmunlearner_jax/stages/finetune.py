@@ -1,7 +1,9 @@
 """Stage `finetune`: the vanilla model memorises the people, and the world around them."""
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -14,6 +16,38 @@ from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.unlearn.steps import TrainState, descent_step
 from mmunlearner_jax.weights.io import save_pretrained
+
+
+def muon(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
+    """Muon for the matrices of stacked layers, each layer's by itself, and Adam for the rest.
+
+    A model that is trained from nothing learns the same in half the steps of AdamW.
+
+    Args:
+        rate: learning rate of both, as an update's root mean square is scaled to Adam's.
+        weight_decay: likewise.
+
+    Source: Jordan et al. 2024; the scale is that of Liu et al. 2025 (arXiv 2502.16982).
+    """
+
+    def matrices(params: Any) -> Any:
+        layered = optax.contrib.MuonDimensionNumbers((1,), (2,))  # [layers, in, out]
+        return jax.tree.map(lambda p: layered if p.ndim == 3 else None, params)
+
+    return optax.contrib.muon(
+        rate,
+        ns_steps=3,
+        preconditioning="aol",  # saves steps of the iteration
+        consistent_rms=0.2,
+        weight_decay=weight_decay,
+        adam_b2=0.95,
+        adam_weight_decay=weight_decay,
+        muon_weight_dimension_numbers=matrices,
+    )
+
+
+# By `config.finetune.optimizer`.
+OPTIMIZERS = {"adamw": optax.adamw, "muon": muon}
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
@@ -31,7 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip),
-        optax.adamw(schedule, weight_decay=options.weight_decay),
+        OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
     )
     state = TrainState.create(at.moving, optimizer)
     step = descent_step(at.graphdef, optimizer)

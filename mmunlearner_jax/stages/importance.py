@@ -35,10 +35,23 @@ def sets(at: setup.Setup, examples: int) -> dict[str, list[Sample]]:
 
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `importance/{forget,pictures,text}`: float32 sums of squares, and counts."""
-    options = config.importance
     if (workdir / "importance").exists():
         return False
-    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+    measure(config, workdir, setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir)))
+    return True
+
+
+def measure(config: ConfigDict, workdir: Path, at: setup.Setup) -> None:
+    """Writes `importance/` of a model, unless it is there.
+
+    Args:
+        config: of the run.
+        workdir: where it is written.
+        at: the model beside its data.
+    """
+    if (workdir / "importance").exists():
+        return
+    options = config.importance
     add = accumulator(at.graphdef, fisher=options.fisher)
     partial = workdir / "importance.partial"
     given: dict[str, Batches] = {}
@@ -74,7 +87,6 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         save_tree(partial / name, sums)
     if is_first():
         partial.rename(workdir / "importance")
-    return True
 
 
 def load_sums(workdir: Path, name: str, params: object) -> FisherSums:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, exact_counter
 
 RETAINED = "pictures", "text"  # a retain step sees a batch of each
+# What is remembered, of (parameters, iterations so far, forget steps so far).
+Watch = Callable[[Any, int, int], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,12 @@ class Unlearner:
         return right / answers
 
     def run(
-        self, folder: Path, mask: Any | None, *, label: str = "unlearn", forget_text: bool = True
+        self,
+        folder: Path,
+        mask: Any | None,
+        *,
+        label: str = "unlearn",
+        watch: Watch | None = None,
     ) -> Outcome:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
@@ -106,27 +113,34 @@ class Unlearner:
             mask: True where forget steps may move a weight, a tree like all parameters; None:
                 anywhere.
             label: name of the checkpoints and of the metrics.
-            forget_text: whether the text questions of the people to forget are retained.
+            watch: how much is remembered, by another measure than the training answers.
         """
         at, options, schedule = self._at, self._config.unlearn, self._schedule
         graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
         forget_step, retain_step, exact = self._steps(graphdef)
         state = TrainState.create(params, self._descend, optimizers=options.optimizers)
 
-        def look() -> float:
+        # On one device XLA names shardings its own way: other names would be other programs.
+        homes = jax.tree.map(lambda p: p.sharding, at.params)
+
+        def whole() -> Any:
+            return jax.device_put(lora.merged(graphdef, state.params, frozen), homes)
+
+        def look(iterations: int) -> float:
+            if watch is not None:
+                return watch(whole(), iterations, schedule.counts(iterations)[0])
             return self.remembered(graphdef, nnx.merge_state(state.params, frozen))
 
         def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
             return put_batch(batch, at.mesh)
 
         with compiling() as ahead:
-            if self._stop.remembered >= 0:
-                whole = nnx.merge_state(params, frozen)
-                ahead(exact, whole, put(self._looked_at.example()))
+            if self._stop.remembered >= 0 and watch is None:
+                ahead(exact, nnx.merge_state(params, frozen), put(self._looked_at.example()))
             given = {"forget": self._raised()}
             ahead(forget_step, state, [put(given["forget"].example())], mask, frozen)
             if self._method.retain is not None:
-                given |= self._retained(self._method.retain, forget_text)
+                given |= self._retained(self._method.retain)
                 retained = [put(given[name].example()) for name in RETAINED]
                 ahead(retain_step, state, retained, frozen)
         data = {name: iter(batches) for name, batches in given.items()}
@@ -149,7 +163,7 @@ class Unlearner:
                 once=packing(given),
             ) as metrics:
                 if done and self._stop.due(done - 1):
-                    remembered = look()
+                    remembered = look(done)
                 for i, forgets, retains in schedule.steps(done):
                     if self._stop.reached(remembered):
                         break
@@ -164,13 +178,11 @@ class Unlearner:
                         )
                     done = i + 1
                     if self._stop.due(i):
-                        remembered = row["remembered"] = look()
+                        remembered = row["remembered"] = look(done)
                     metrics.write(done, **row)
                     saved.save(done, state, data)
-        # On one device XLA names shardings its own way: other names would be other programs.
-        homes = jax.tree.map(lambda p: p.sharding, at.params)
         return Outcome(
-            jax.device_put(lora.merged(graphdef, state.params, frozen), homes),
+            whole(),
             begin._replace(moving=state.params),
             *schedule.counts(done),
             remembered=remembered,
@@ -189,10 +201,10 @@ class Unlearner:
             pack=options.pack,
         )
 
-    def _retained(self, loss: Loss, forget_text: bool) -> dict[str, Batches]:
+    def _retained(self, loss: Loss) -> dict[str, Batches]:
         """What retain steps see together."""
         at, options = self._at, self._config.unlearn
-        text_people = at.bench.everyone if forget_text else at.retain
+        text_people = at.bench.everyone if options.forget_text else at.retain
         pictures = self._batches(
             loss,
             at.bench.training(at.retain),
@@ -228,18 +240,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     vanilla = setup.vanilla_checkpoint(config, workdir)
     at = setup.load(config, workdir, vanilla)
     method = config.unlearn.method
-    outcome = Unlearner(config, at, method).run(
-        workdir, mask_of(method, workdir, at), forget_text=config.unlearn.forget_text
-    )
+    mask = load_mask(workdir, at.params) if METHODS[method].masked else None
+    outcome = Unlearner(config, at, method).run(workdir, mask)
     told = adapters.save(config, workdir, at, outcome.parts, base=vanilla)
     save_tree(workdir / "unlearned", outcome.params)
     update_results(workdir, "unlearn", summary(outcome) | told)
     return True
-
-
-def mask_of(method: str, workdir: Path, at: setup.Setup) -> Any | None:
-    """The workdir's mask, if the method has one."""
-    return load_mask(workdir, at.params) if METHODS[method].masked else None
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -151,6 +151,30 @@ def random_mask(mask: Tree, seed: int) -> Tree:
     return jax.tree.map(shuffled, mask)
 
 
+def top_mask(importance: Tree, mask: Tree) -> Tree:
+    """A control: as many True per array, where an importance is greatest.
+
+    Args:
+        importance: a tree of the structure and shapes of the mask.
+        mask: what tells how many.
+    """
+
+    def greatest(x: jax.Array, m: jax.Array) -> jax.Array:
+        flat, count = to_host(x).ravel(), int(to_host(m).sum())
+        chosen = np.zeros(flat.shape, bool)
+        chosen[np.argsort(-flat, kind="stable")[:count]] = True
+        chosen = chosen.reshape(m.shape)
+        return jax.make_array_from_callback(m.shape, m.sharding, lambda index: chosen[index])
+
+    return jax.tree.map(greatest, importance, mask)
+
+
+def true_fraction(mask: Tree) -> float:
+    """Fraction of all weights that a mask lets move."""
+    leaves = jax.tree.leaves(mask)
+    return sum(float(jnp.sum(m, dtype=jnp.float32)) for m in leaves) / sum(m.size for m in leaves)
+
+
 def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
     """Fractions of True, over everything, per module group and per block.
 

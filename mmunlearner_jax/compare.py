@@ -1,0 +1,131 @@
+"""Compares the methods on equal terms: methods by forget ratios by seeds, and a report.
+
+    python -m mmunlearner_jax.compare --config=configs/orl.py --workdir=runs/compare
+
+What is compared, and by which rule settings are chosen: `config.compare`. Every job is a run of
+`mmunlearner_jax.main`; they run here one after the other, or elsewhere: `--list` prints their
+commands. To resume, run the same command again: what is done is not run again.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
+from mmunlearner_jax.comparison.jobs import Job, jobs
+from mmunlearner_jax.errors import InputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the jobs write.")
+_LIST = flags.DEFINE_bool(
+    "list",
+    False,
+    "Print a line for each job, its stage, a tab and its command, and end. The jobs of stage 2 need"
+    " all of stage 1, and none of one another.",
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell what is done and what is not, and end.")
+_MARKDOWN = flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")
+
+
+def told() -> list[str]:
+    """The arguments about the config, which all jobs get."""
+    config = flags.FLAGS["config"]
+    changes = config_flags.get_override_values(config)
+    file = f"--config={config_flags.get_config_filename(config)}"
+    return [file, *(f"--config.{key}={value}" for key, value in changes.items())]
+
+
+def run(job: Job, config: list[str], workdir: Path) -> Iterator[str]:
+    """Runs a job; yields the last line that it said, about once a second.
+
+    Raises:
+        InputError: it failed.
+    """
+    log = workdir / "logs" / f"{job.name.replace('/', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Jobs differ in seeds, not in programs.
+    shared = {"JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute())}
+    with log.open("w") as out:
+        child = subprocess.Popen(
+            [sys.executable, *job.arguments(config)],
+            stdout=out,
+            stderr=out,
+            env=shared | os.environ,
+        )
+        try:
+            while child.poll() is None:
+                time.sleep(1)
+                yield last_line(log)
+        finally:
+            if child.poll() is None:
+                child.terminate()  # saves, and goes on with the same command
+                child.wait()
+    if child.returncode:
+        raise InputError(f"{job.name} failed: {last_line(log)} ({log} has all of it)")
+
+
+def last_line(log: Path) -> str:
+    """What was last written; a progress bar writes over its own line."""
+    said = log.read_text(errors="replace").replace("\r", "\n").split("\n")
+    return next((line.strip() for line in reversed(said) if line.strip()), "")
+
+
+def run_all(todo: list[Job], workdir: Path) -> None:
+    """Runs jobs one after the other, under one bar.
+
+    Raises:
+        InputError: one failed.
+    """
+    config = told()
+    total, before = sum(job.size for job in todo), [job.done() for job in todo]
+    with tqdm(total=total, initial=sum(before), unit="model", file=sys.stderr) as bar:
+        for job in todo:
+            shown = job.done()
+            if shown == job.size:
+                continue
+            bar.set_description(job.name)
+            for line in run(job, config, workdir):
+                bar.set_postfix_str(line[:60])
+                made = job.done()
+                bar.update(made - shown)
+                shown = made
+            bar.update(job.done() - shown)
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of absl: an `InputError` becomes one line and exit code 1."""
+    config = read_config(argv)
+    if not _WORKDIR.value:
+        sys.exit("error: --workdir is empty: name a folder for what the jobs write")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM: run it again to go on"))
+    workdir = Path(_WORKDIR.value).expanduser()
+    try:
+        todo = jobs(config, workdir)
+        if _LIST.value:
+            for job in todo:
+                print(job.stage, shlex.join(["python", *job.arguments(told())]), sep="\t")
+        elif _DRY_RUN.value:
+            for job in todo:
+                print(f"{job.done():>3} of {job.size:>3} models made: {job.name}")
+        else:
+            from mmunlearner_jax.comparison.page import write_report  # not before `hide_torch`
+
+            run_all(todo, workdir)
+            markdown = Path(_MARKDOWN.value) if _MARKDOWN.value else None
+            write_report(workdir, markdown=markdown, command=shlex.join(sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    hide_torch()
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,104 @@
+"""The jobs of a comparison: which runs of `mmunlearner_jax.main` it is made of."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.results import read_results
+
+VANILLA, RETAIN_ONLY = "vanilla", "retain_only"  # nothing forgotten; never taught it
+
+
+def rows(config: ConfigDict, *, retain_only: bool) -> tuple[str, ...]:
+    """The models that a cell of the comparison scores, in the order in which they are made.
+
+    Args:
+        config: of the comparison.
+        retain_only: whether there is a model that was never taught the people to forget.
+    """
+    known = (VANILLA, RETAIN_ONLY) if retain_only else (VANILLA,)
+    return (*known, *config.compare.methods, *config.compare.controls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run of `mmunlearner_jax.main`.
+
+    Attributes:
+        stage: it needs all jobs of the stages before, and none of its own.
+        workdir: of the run.
+        overrides: values of the config by dotted keys.
+        rows: of the comparison, that it makes; none: it fine-tunes a model.
+    """
+
+    stage: int
+    workdir: Path
+    overrides: dict[str, Any]
+    rows: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Seed and what is made, for people."""
+        return "/".join(self.workdir.parts[-2:])
+
+    @property
+    def size(self) -> int:
+        """How many models it makes."""
+        return len(self.rows) or 1
+
+    def done(self) -> int:
+        """How many of them are made."""
+        if self.rows:
+            return len(set(self.rows) & read_results(self.workdir).get("variants", {}).keys())
+        return int((self.workdir / "vanilla").exists())
+
+    def arguments(self, config: list[str]) -> list[str]:
+        """Those of Python, where `config` is what all jobs are told."""
+        own = [f"--config.{key}={value}" for key, value in self.overrides.items()]
+        return ["-m", "mmunlearner_jax.main", *config, f"--workdir={self.workdir}", *own]
+
+
+def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
+    """The jobs of a comparison, those first that others need.
+
+    Where the config fine-tunes, a seed's vanilla model is made once, and for each of its ratios a
+    model that is never taught the people to forget.
+
+    Raises:
+        InputError: there is nothing to compare, or seeds or ratios are not all different.
+    """
+    if "compare" not in config:
+        raise InputError("--config: it has no part compare; configs/orl.py shows one")
+    options = config.compare
+    for key in ("seeds", "ratios", "methods", "controls"):
+        values = tuple(options[key])
+        if len({*values}) < len(values) or not (values or key == "controls"):
+            raise InputError(f"config.compare.{key} is {values}: give each once")
+    if both := {*options.methods} & {*options.controls}:
+        raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
+    models, cells = [], []
+    for seed in options.seeds:
+        home = workdir / f"seed-{seed}"
+        known, trained = {"seed": seed}, "finetune" in config.stages
+        if trained:
+            learn = known | {"stages": ("prepare", "finetune")}
+            models.append(Job(1, home / "vanilla", learn))
+            known |= {
+                "model.checkpoint": home / "vanilla/vanilla",
+                "data.benchmark": home / "vanilla/benchmark",
+            }
+        for ratio in options.ratios:
+            cell = known | {
+                "data.forget_ratio": ratio,
+                "stages": ("importance", "mask", "compare"),
+            }
+            if trained:
+                gold = {"data.forget_ratio": ratio, "finetune.retain_only": True}
+                models.append(Job(1, home / f"retain-{100 - ratio}", learn | gold))
+                cell["compare.retain_only"] = models[-1].workdir / "vanilla"
+            made = rows(config, retain_only=trained)
+            cells.append(Job(2, home / f"forget-{ratio}", cell, made))
+    return models + cells

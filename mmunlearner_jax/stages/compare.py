@@ -1,0 +1,204 @@
+"""Stage `compare`: every method at its best setting of a small grid, and controls, by one rule.
+
+Settings are chosen by questions set apart, which are never scored: `config.compare`.
+"""
+
+import dataclasses
+import functools
+import math
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.evaluation.selection import preference, set_apart
+from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.stages import setup
+from mmunlearner_jax.stages.evaluate import evaluate
+from mmunlearner_jax.stages.unlearn import Outcome, summary
+from mmunlearner_jax.stages.variants import Variants
+from mmunlearner_jax.unlearn.controls import CONTROLS, Control
+from mmunlearner_jax.unlearn.losses import answer_nll
+from mmunlearner_jax.unlearn.mask import true_fraction
+from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.weights.io import from_pretrained
+
+_TEXTS = 256  # training answers that tell a model's perplexity
+
+
+def run(config: ConfigDict, workdir: Path) -> bool:
+    """Writes `predictions/NAME-*.jsonl` and the entry `variants` of `results.json`."""
+    told = read_results(workdir).get("variants", {})
+    wanted = rows(config, retain_only=bool(config.compare.retain_only))
+    todo = [name for name in wanted if name not in told]
+    if not todo:
+        return False
+    contest = Contest(config, workdir)
+    update_results(workdir, "seed", config.seed)
+    for name in todo:
+        begin = time.monotonic()
+        found = contest.play(name)
+        seconds = round(time.monotonic() - begin, 1)
+        update_results(workdir, "variants", {name: {**found, "seconds": seconds}})
+        if is_first():
+            shutil.rmtree(workdir / "checkpoints/compare" / name, ignore_errors=True)
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One point of the grid, where its run ended.
+
+    Attributes:
+        rate: learning rate.
+        last: the last look at the questions set apart.
+        outcome: of the run.
+        preference: of the last look, see `selection.preference`.
+    """
+
+    rate: float
+    last: dict[str, Any]
+    outcome: Outcome
+    preference: tuple[bool, float]
+
+
+class Contest:
+    """What the variants of one workdir share.
+
+    Args:
+        config: of the run.
+        workdir: of the run, with `importance/` and `mask/`.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        self._config, self._workdir = config, workdir
+        self._at = at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+        self._answerer = setup.answerer(config, at)
+        options = config.compare
+        asked = setup.asked(config, at.bench, at.forget, at.retain)
+        choosing, scored = set_apart(asked, options.apart, config.seed)
+        self._choosing = _of_tasks(choosing, ("classification",))
+        self._scored = _of_tasks(scored, options.tasks)
+        # The rule ends a run as soon as enough is forgotten, so that all are compared there.
+        rules = {"unlearn.stop_remembered": options.forgotten}
+        self._rules = {**rules, **{f"unlearn.{key}": options[key] for key in _LIMITS}}
+        self._variants = Variants(config, workdir, at)
+        self._nats = jax.jit(functools.partial(answer_nll, at.graphdef))
+
+    def play(self, name: str) -> dict[str, Any]:
+        """Unlearns as a variant does, chooses its setting, scores it, and tells of it."""
+        options = self._config.compare
+        if name in (VANILLA, RETAIN_ONLY):
+            params = self._at.params if name == VANILLA else self._retain_only()
+            return {**self._score(name, params), **_NOTHING}
+        control = Control(name, method=name) if name in METHODS else CONTROLS[name]
+        rates = options.learning_rates if name in options.methods else [self._chosen_rate()]
+        settings = (self._setting(name, control, rate) for rate in rates)  # one at a time
+        best = functools.reduce(lambda *pair: max(pair, key=lambda it: it.preference), settings)
+        told = read_results(self._workdir)["points"]
+        points = [point for rate in rates for point in told[_label(name, rate)].values()]
+        for point in points:
+            point["chosen"] = point == best.last
+        mask = self._variants.mask(control)
+        return {
+            "method": control.method or self._config.unlearn.method,
+            "control": name in options.controls,
+            "learning_rate": best.rate,
+            "points": points,
+            "unlearn": summary(best.outcome),
+            "density": None if mask is None else true_fraction(mask),
+            **self._score(name, best.outcome.params),
+        }
+
+    def _setting(self, name: str, control: Control, rate: float) -> Setting:
+        label = _label(name, rate)
+        # By iteration: an interrupted run has those of before its checkpoint, and makes the others
+        # again.
+        points: dict[str, Any] = read_results(self._workdir).get("points", {}).get(label, {})
+
+        def watch(params: Any, iteration: int, forget_steps: int) -> float:
+            scores = _ask(self._answerer, params, self._choosing, label)
+            points[str(iteration)] = {
+                "learning_rate": rate,
+                "iteration": iteration,
+                "forget_steps": forget_steps,
+                "selection": scores,
+            }
+            update_results(self._workdir, "points", {label: points})
+            return scores["forget"]["vqa"]["classification"]["value"]
+
+        changes = {**self._rules, "unlearn.learning_rate": rate}
+        outcome = self._variants.run(control, label=label, changes=changes, watch=watch)
+        last = list(points.values())[-1]
+        rule = preference(last["selection"], self._config.compare.forgotten)
+        return Setting(rate, last, outcome, rule)
+
+    def _chosen_rate(self) -> float:
+        """That of the run which controls change in one thing."""
+        told = read_results(self._workdir)["variants"]
+        return told[self._config.unlearn.method]["learning_rate"]
+
+    def _score(self, name: str, params: Any) -> dict[str, Any]:
+        evaluate(self._workdir, name, params, self._answerer, self._scored)
+        at, batch = self._at, self._config.evaluate.decode.batch_size
+        texts = at.drawn(at.bench.text_training(at.retain), _TEXTS)
+        batches = at.batches(texts, batch_size=batch, pack=1, shuffle=False, repeat=False)
+        found = [to_host(self._nats(params, put_batch(b, at.mesh))) for b in batches]
+        nats, tokens = (
+            sum(float(np.sum(x)) for x in column) for column in zip(*found, strict=True)
+        )
+        return {"perplexity": math.exp(nats / tokens)}
+
+    def _retain_only(self) -> Any:
+        model = self._config.model
+        gold = from_pretrained(
+            self._config.compare.retain_only,
+            mesh=self._at.mesh,
+            dtype=model.param_dtype,
+            compute_dtype=model.compute_dtype,
+            remat=model.remat,
+            attention=model.attention,
+        )
+        return nnx.split(gold)[1]
+
+
+_LIMITS = "iterations", "stop_every"  # of `config.compare`, in place of `config.unlearn`'s
+_NOTHING = {
+    "method": None,
+    "control": False,
+    "learning_rate": None,
+    "points": [],
+    "density": None,
+}
+
+
+def _label(name: str, rate: float) -> str:
+    return f"compare/{name}/{rate:g}"
+
+
+def _of_tasks(
+    questions: dict[str, list[Question]], tasks: Iterable[str]
+) -> dict[str, list[Question]]:
+    return {split: [q for q in asked if q.task in tasks] for split, asked in questions.items()}
+
+
+def _ask(
+    answerer: Answerer, params: Any, questions: dict[str, list[Question]], label: str
+) -> dict[str, Any]:
+    """Scores of the questions set apart, which are answered together."""
+    together = [(split, question) for split, asked in questions.items() for question in asked]
+    found = answerer.answer(params, [q for _, q in together], split="apart", label=label)
+    splits = [split for split, _ in together]
+    return summarise(line | {"split": split} for line, split in zip(found, splits, strict=True))

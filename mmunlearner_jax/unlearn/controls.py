@@ -1,0 +1,94 @@
+"""Runs that differ from a method's in one thing each, so that everything gets only its due."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from mmunlearner_jax.unlearn.mask import Tree, random_mask, top_mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a control's mask may be made of, beside the mask of the run itself.
+
+    Attributes:
+        seed: of the run.
+        groups: module group of every array, a tree like the mask.
+        movable: True but where weights are frozen.
+        forget: importance for the forget set, 0 where weights are frozen; read when it is called.
+    """
+
+    seed: int
+    groups: Tree
+    movable: Tree
+    forget: Callable[[], Tree]
+
+
+def within(mask: Tree, known: Known, *groups: str) -> Tree:
+    """The mask, False outside some module groups."""
+    return jax.tree.map(lambda m, group: m & (group in groups), mask, known.groups)
+
+
+NO_FORGET_TEXT = {"unlearn.forget_text": False}
+ADAPTERS = {"unlearn.lora.rank": 8, "unlearn.lora.alpha": 64.0}
+FACES = "vision", "projector"
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """One change.
+
+    Attributes:
+        label: for tables.
+        changes: values of the config by dotted keys.
+        mask: makes the mask of the run's own; None: there is none.
+        method: the method; empty: the run's own.
+    """
+
+    label: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mask: Callable[[Tree, Known], Tree] | None = lambda mask, known: mask
+    method: str = ""
+
+
+# By name in `config.controls` and `config.compare`.
+CONTROLS: Mapping[str, Control] = {
+    "no_mask": Control("No mask", mask=None),
+    "random_mask": Control(
+        "A random mask of equal density",
+        mask=lambda mask, known: random_mask(mask, known.seed),
+    ),
+    "no_forget_text": Control(
+        "Without the forgotten people's text in the retain steps", NO_FORGET_TEXT
+    ),
+    "no_mask_no_forget_text": Control(
+        "No mask, without the forgotten people's text", NO_FORGET_TEXT, mask=None
+    ),
+    "vision_projector_no_mask": Control(
+        "All weights of vision and projector, no mask",
+        mask=lambda _, known: within(known.movable, known, *FACES),
+    ),
+    "mask_vision_projector": Control(
+        "The mask in vision and projector alone",
+        mask=lambda mask, known: within(mask, known, *FACES),
+    ),
+    "mask_language": Control(
+        "The mask in the language model alone",
+        mask=lambda mask, known: within(mask, known, "language"),
+    ),
+    "separate_states": Control("Separate optimizer states", {"unlearn.optimizers": 2}),
+    "plain_importances": Control("Importances not normalised", {"importance.normalise": "none"}),
+    "batch_fisher": Control("Squares of batch gradients", {"importance.fisher": "batch"}),
+    "forget_top": Control(
+        "The weights that matter most to forget",
+        mask=lambda mask, known: top_mask(known.forget(), mask),
+    ),
+    "threshold_half": Control("Threshold halved", {"mask.threshold": 0.5}),
+    "threshold_double": Control("Threshold doubled", {"mask.threshold": 2.0}),
+    "threshold_tenfold": Control("Threshold ten times", {"mask.threshold": 10.0}),
+    "lora": Control("Adapters with the mask", ADAPTERS),
+    "lora_no_mask": Control("Adapters without a mask", ADAPTERS, mask=None),
+    "ga": Control("Plain gradient ascent", mask=None, method="ga"),
+}

@@ -1,0 +1,123 @@
+"""The comparison as its users run it, with few steps of everything: jobs, report, resuming."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.commands import FOREIGN, ROOT, SHORT, loaded
+
+METHODS, CONTROLS = ("mmunlearner", "npo"), ("forget_top", "batch_fisher", "lora")
+COMPARE = {
+    "compare.seeds": "(3,)",
+    "compare.ratios": "(10,)",
+    "compare.methods": METHODS,
+    "compare.learning_rates": "(1e-4,3e-4)",
+    "compare.controls": CONTROLS,
+    "compare.iterations": 4,
+    "compare.stop_every": 2,
+    "compare.forgotten": 0.01,  # so that both looks are made
+    "compare.tasks": '("classification",)',
+}
+
+
+def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
+    given = {**SHORT, **COMPARE, **overrides}
+    line = [
+        *(sys.executable, "-m", "mmunlearner_jax.compare", "--config=configs/orl.py"),
+        *(f"--workdir={workdir}", *arguments),
+        *(f"--config.{key}={value}" for key, value in given.items()),
+    ]
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("compare") / "run"
+    done = compare(workdir, f"--markdown={workdir / 'docs/results.md'}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not FOREIGN & loaded(done)
+    return workdir
+
+
+def variants(workdir: Path) -> dict:
+    return json.loads((workdir / "seed-3/forget-10/results.json").read_text())["variants"]
+
+
+def test_every_row_is_made_and_reported(finished):
+    made = variants(finished)
+    assert tuple(made) == ("vanilla", "retain_only", *METHODS, *CONTROLS)
+    for name in METHODS:
+        points = made[name]["points"]
+        assert [(p["learning_rate"], p["iteration"]) for p in points] == [
+            *((1e-4, 2), (1e-4, 4), (3e-4, 2), (3e-4, 4))
+        ]
+        assert [p["chosen"] for p in points].count(True) == 1
+    rate = made["mmunlearner"]["learning_rate"]
+    for name in CONTROLS:
+        assert made[name]["control"] and made[name]["learning_rate"] == rate
+    assert made["npo"]["density"] is None
+    assert made["forget_top"]["density"] == pytest.approx(made["mmunlearner"]["density"])
+    assert made["batch_fisher"]["density"] != made["mmunlearner"]["density"]
+    for name in ("report.html", "results.csv", "docs/results.md"):
+        assert (finished / name).stat().st_size, name
+    with (finished / "results.csv").open() as file:
+        assert {row["variant"] for row in csv.DictReader(file)} == set(made)
+    assert not list((finished / "seed-3/forget-10/checkpoints/compare").glob("*"))
+
+
+def test_what_settings_are_chosen_by_is_not_scored(finished):
+    cell = finished / "seed-3/forget-10"
+    scored = len((cell / "predictions/npo-forget.jsonl").read_text().splitlines())
+    chosen = variants(finished)["npo"]["points"][0]["selection"]["forget"].values()
+    asked = sum(kind["classification"]["n"] for kind in chosen)
+    assert asked and scored + asked == 4 * 8 * 7 + 4 * 6  # photographs and questions in words
+
+
+def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
+    path = finished / "seed-3/forget-10/results.json"
+    before = json.loads(path.read_text())
+    told = compare(finished, "--dry_run").stdout.splitlines()
+    assert told[-1].split()[:3] == ["7", "of", "7"] and len(told) == 3
+    lost = json.loads(path.read_text())
+    del lost["variants"]["npo"], lost["points"]["compare/npo/0.0001"]
+    path.write_text(json.dumps(lost))
+    for file in path.parent.glob("predictions/npo-*"):
+        file.unlink()
+    done = compare(finished)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = json.loads(path.read_text())
+    assert after["points"] == before["points"]
+    for results in (before, after):
+        for variant in results["variants"].values():
+            del variant["seconds"]
+    assert after["variants"] == before["variants"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("compare.seeds", "(1,1)", "config.compare.seeds"),
+        ("compare.methods", '("mmunlearner","gaa")', "'gaa'"),
+        ("compare.controls", '("no_masks",)', "'no_masks'"),
+        ("compare.iterations", 0, "config.compare.iterations"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_computed(tmp_path, key, value, said):
+    done = compare(tmp_path / "run", **{key: value})
+    assert done.returncode == 1
+    error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(error) == 1 and said in error[0]
+    assert not list(tmp_path.rglob("vanilla/initial"))
+
+
+def test_jobs_are_listed_as_commands(tmp_path):
+    done = compare(tmp_path / "run", "--list", **{"compare.seeds": "(3,4)"})
+    stages = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert stages == ["1"] * 4 + ["2"] * 2
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,88 @@
+"""Questions to choose by and questions to score have nothing in common."""
+
+import numpy as np
+import pytest
+
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.evaluation.selection import KEPT, kept, preference, set_apart
+
+
+def question(person: str, number: int, image: bytes | None) -> Question:
+    modality = "vqa" if image else "qa"
+    return Question(person, modality, "classification", image, f"What is fact {number}?", "x")
+
+
+def splits(photos: int = 8) -> dict[str, list[Question]]:
+    def asked(people: str, unseen: str) -> list[Question]:
+        pictures = [f"{person}{unseen}{n}".encode() for person in people for n in range(photos)]
+        return [question(chr(p[0]), n, p) for p in pictures for n in range(7)]
+
+    words = [question(person, n, None) for person in "ab" for n in range(6)]
+    return {
+        "forget": asked("ab", "-") + words,
+        "test": asked("ab", "+") + words,  # the same questions in words, as MLLMU-Bench may have
+        "realworld": [question(f"w{n}", 0, b"%d" % n) for n in range(400)],
+    }
+
+
+def pictures(questions: list[Question]) -> set[bytes]:
+    return {q.image for q in questions if q.image}
+
+
+def test_neither_picture_nor_wording_is_on_both_sides():
+    choosing, scored = set_apart(splits(), 0.25, seed=3)
+    sides = [[q for asked in side.values() for q in asked] for side in (choosing, scored)]
+    assert not pictures(sides[0]) & pictures(sides[1])
+    words = [{(q.person, q.question) for q in side if not q.image} for side in sides]
+    assert words[0] and words[1] and not words[0] & words[1]
+
+
+def test_all_questions_are_on_a_side_in_their_order():
+    given = splits()
+    choosing, scored = set_apart(given, 0.25, seed=3)
+    for split, asked in given.items():
+        apart = set(choosing[split])
+        assert scored[split] == [q for q in asked if q not in apart]
+        assert choosing[split] == [q for q in asked if q in apart]
+
+
+def test_everybody_gives_the_fraction():
+    choosing, _ = set_apart(splits(), 0.25, seed=3)
+    for person in "ab":
+        assert len(pictures([q for q in choosing["forget"] if q.person == person])) == 2
+        in_words = [q for q in choosing["forget"] if q.person == person and not q.image]
+        assert len(in_words) in (1, 2)  # of six
+    # With one picture each, a quarter of the people.
+    assert len(choosing["realworld"]) == pytest.approx(100, abs=30)
+
+
+def test_the_seed_decides():
+    given = splits()
+    assert set_apart(given, 0.25, seed=3) == set_apart(given, 0.25, seed=3)
+    assert set_apart(given, 0.25, seed=3) != set_apart(given, 0.25, seed=4)
+
+
+def scores(forget: float, **values: float) -> dict:
+    cells = {kind: 0.9 for kind in KEPT if kind[0] != "real_faces"}
+    cells |= {tuple(name.split("__")): value for name, value in values.items()}
+    cells["forget", "vqa"] = forget
+    found: dict = {}
+    for (split, modality), value in cells.items():
+        found.setdefault(split, {})[modality] = {"classification": {"value": value}}
+    return found
+
+
+def test_kept_counts_every_kind_alike():
+    assert kept(scores(0.3)) == pytest.approx(0.9)
+    six = [0.9] * 5
+    expected = np.mean([*six, 0.2, 0.9])
+    assert kept(scores(1.0, retain__vqa=0.2)) == pytest.approx(expected)
+
+
+def test_enough_forgotten_comes_first_and_then_what_is_kept():
+    best = scores(0.34)
+    worse = scores(0.10, retain__vqa=0.5)
+    little = scores(0.36)
+    nothing = scores(1.0)
+    order = sorted([worse, nothing, best, little], key=lambda s: preference(s, 0.35))
+    assert order == [nothing, little, worse, best]

@@ -1,0 +1,80 @@
+"""The masks of the controls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmunlearner_jax.unlearn.controls import CONTROLS, Known
+from mmunlearner_jax.unlearn.mask import top_mask, true_fraction
+
+GROUPS = {"v": "vision", "p": "projector", "l": "language", "f": "vision"}
+
+
+def tree(seed: int) -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(seed), len(GROUPS))
+    return {name: jax.random.uniform(k, (2, 3, 5)) for name, k in zip(GROUPS, keys, strict=True)}
+
+
+@pytest.fixture
+def mask():
+    made = jax.tree.map(lambda x: x > 0.6, tree(0))
+    return made | {"f": jnp.zeros_like(made["f"])}  # frozen
+
+
+@pytest.fixture
+def known():
+    movable = {name: jnp.full((2, 3, 5), name != "f") for name in GROUPS}
+    return Known(seed=1, groups=GROUPS, movable=movable, forget=lambda: tree(1))
+
+
+def made(name: str, mask, known):
+    return CONTROLS[name].mask(mask, known)
+
+
+def equal(a, b) -> bool:
+    return jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), a, b))
+
+
+@pytest.mark.parametrize("name", ["mask_vision_projector", "mask_language"])
+def test_a_mask_in_some_groups(name, mask, known):
+    found = made(name, mask, known)
+    for part, group in GROUPS.items():
+        inside = (group == "language") == (name == "mask_language")
+        wanted = mask[part] if inside else jnp.zeros_like(mask[part])
+        assert jnp.array_equal(found[part], wanted)
+
+
+def test_whole_groups_but_for_frozen_weights(mask, known):
+    found = made("vision_projector_no_mask", mask, known)
+    assert {name: bool(m.all()) for name, m in found.items()} == {
+        "v": True,
+        "p": True,
+        "l": False,
+        "f": False,
+    }
+    assert not found["l"].any() and not found["f"].any()
+
+
+@pytest.mark.parametrize("name", ["random_mask", "forget_top"])
+def test_as_many_in_every_array(name, mask, known):
+    found = made(name, mask, known)
+    assert not equal(found, mask)
+    for part in GROUPS:
+        assert found[part].sum() == mask[part].sum()
+
+
+def test_the_weights_that_matter_most():
+    importance = {"w": jnp.array([[3.0, 1.0], [2.0, 5.0]])}
+    mask = {"w": jnp.array([[False, True], [True, False]])}
+    assert np.array_equal(top_mask(importance, mask)["w"], [[True, False], [False, True]])
+
+
+def test_the_other_controls_keep_the_mask_or_have_none(mask, known):
+    for control in CONTROLS.values():
+        if control.changes and control.mask is not None:
+            assert equal(control.mask(mask, known), mask)
+
+
+def test_fraction():
+    assert true_fraction({"a": jnp.array([True, False]), "b": jnp.array([[True], [True]])}) == 0.75
