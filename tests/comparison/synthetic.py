@@ -40,7 +40,13 @@ def score(value, n=20):
 def variant(name, rng):
     """An entry of `results.json` with two learning rates of three looks each."""
     if name in ("vanilla", "retain_only"):
-        return {"method": None, "control": False, "learning_rate": None, "points": [], "seconds": 1.0}
+        return {
+            "method": None,
+            "control": False,
+            "learning_rate": None,
+            "points": [],
+            "seconds": 1.0,
+        }
     control = name not in METHODS
     points = []
     for rate in (1e-4,) if control else (1e-4, 2e-4):
