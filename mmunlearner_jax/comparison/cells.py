@@ -26,9 +26,9 @@ LABELS = {
     "simnpo": "SimNPO",
     "idk_nll": "IdkNLL",
     "no_mask": "No mask",
-    "random_mask": "Random mask, same density",
+    "random_mask": "Random mask of equal density",
     "no_forget_text": "Without the forgotten people's text",
-    "no_mask_no_forget_text": "No mask, without that text",
+    "no_mask_no_forget_text": "No mask and without that text",
     "batch_fisher": "Importance of batches",
 }
 

@@ -1,5 +1,6 @@
 """The figures of a comparison, as SVG that is the same for the same numbers."""
 
+import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,11 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as a data URI: inlined, figures would share their ids."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
 
 
 def key(text: str, **style: Any) -> Line2D:

@@ -63,17 +63,18 @@ def write_report(workdir: Path, *, markdown: Path | None = None, command: str) -
 def print_result(console: Console, found: Comparison) -> None:
     """Prints a table per ratio, what is missing, and what the mask does."""
     for ratio in found.ratios:
-        table = Table(title=f"{ratio} % forgotten, multiple choice, mean over seeds ± 95 % t")
+        table = Table(title=f"{ratio} % forgotten, % right, mean over seeds ± half of 95 % t")
         table.add_column("", overflow="fold")
-        for kind in found.kinds:
-            table.add_column(f"{kind[0]} {kind[1].upper()}", justify="right")
-        table.add_column("MMUnlearner", justify="right")
+        for head in ("forget VQA", "test VQA", "mean kept"):
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("MMUnlearner", no_wrap=True)
         for row in found.rows[ratio]:
-            cells = [plus_minus(row.accuracies.get(kind)) for kind in found.kinds]
+            faces = [row.accuracies.get(kind) for kind in ASKED if ASKED[kind].falls]
+            cells = [plus_minus(mean) for mean in (*faces, row.kept)]
             table.add_row(row.label, *cells, row.outcome if row.advantages else "")
         console.print(table)
     for lack in missing(found.cells):
-        console.print(f"Missing: {lack}")
+        console.print(f"Missing: {lack}", soft_wrap=True)
     console.print(found.mask_verdict())
 
 
@@ -87,7 +88,7 @@ def plus_minus(found: Estimate | None) -> str:
 
 def points(fraction: float) -> str:
     """A difference of fractions in points, with its sign."""
-    return f"{100 * fraction:+.1f}".replace("-", "\u2212")
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
 
 
 def span(score: statistics.Score) -> str:
@@ -134,10 +135,10 @@ def render(found: Comparison, command: str) -> str:
         .get_template("comparison/comparison.html.j2")
         .render(
             **context(found, command),
-            trade_off=figures.svg(trade_off(found, found.middle)),
-            differences={r: figures.svg(figures.differences(found, r)) for r in found.ratios},
-            grid_points=figures.svg(figures.grid_points(found, found.middle)),
-            densities=figures.svg(figures.densities(blocks)) if any(blocks.values()) else "",
+            trade_off=figures.data_uri(trade_off(found, found.middle)),
+            differences={r: figures.data_uri(figures.differences(found, r)) for r in found.ratios},
+            grid_points=figures.data_uri(figures.grid_points(found, found.middle)),
+            densities=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
             person=forgotten_person(cells),
             people={ratio: statistics.by_person(found.at(ratio)) for ratio in found.ratios},
         )
@@ -158,7 +159,7 @@ def write_markdown(found: Comparison, path: Path, command: str) -> None:
         .get_template("comparison/comparison.md.j2")
         .render(**context(found, command), stem=path.stem)
     )
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def write_csv(cells: list[Cell], path: Path) -> None:

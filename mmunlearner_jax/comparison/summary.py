@@ -161,6 +161,23 @@ class Comparison:
         }
         return {outcome: rows for outcome, rows in found.items() if rows}
 
+    def sentences(self, ratio: int, *, control: bool) -> list[tuple[str, str]]:
+        """How MMUnlearner fares against methods or controls, each as its beginning and the rest."""
+        said = []
+        for outcome, rows in self.outcomes(ratio, control=control).items():
+            if outcome == "ties":
+                said.append(("Does not differ", f" from {', '.join(row.label for row in rows)}."))
+                continue
+            for row in rows:
+                on = [f"{w} on {listed(row.apart(w))}" for w in ("better", "worse") if row.apart(w)]
+                rest = f"; no difference on the other {len(row.apart('tie'))} kinds of question."
+                if outcome == "mixed":
+                    said.append((f"Mixed beside {row.label}:", " " + "; ".join(on) + rest))
+                else:
+                    word, _, where = on[0].partition(" ")
+                    said.append((f"{word.capitalize()} than {row.label}", f" {where}{rest}"))
+        return said
+
     def mask_verdict(self) -> str:
         """What MMUnlearner beside no mask and a random one bears out about the mask, no more."""
         rivals = {
