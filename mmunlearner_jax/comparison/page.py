@@ -20,7 +20,7 @@ from mmunlearner_jax.comparison.summary import Comparison, listed
 from mmunlearner_jax.comparison.tradeoff import trade_off
 from mmunlearner_jax.stages.report import ASKED, environment, interval, percent
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "ratio",
     "seed",
     "variant",
@@ -129,17 +129,19 @@ def context(found: Comparison, command: str) -> dict[str, Any]:
 
 def render(found: Comparison, command: str) -> str:
     """The page, as HTML that needs nothing beside it."""
-    cells, blocks = found.at(found.middle), found.blocks(found.middle)
+    blocks = found.blocks(found.middle)
+    person = forgotten_person(found.at(found.middle))
+    compared = [ratio for ratio, rows in found.rows.items() if any(row.rival for row in rows)]
     return (
         environment()
         .get_template("comparison/comparison.html.j2")
         .render(
             **context(found, command),
             trade_off=figures.data_uri(trade_off(found, found.middle)),
-            differences={r: figures.data_uri(figures.differences(found, r)) for r in found.ratios},
+            differences={r: figures.data_uri(figures.differences(found, r)) for r in compared},
             grid_points=figures.data_uri(figures.grid_points(found, found.middle)),
             densities=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
-            person=forgotten_person(cells),
+            person=person,
             people={ratio: statistics.by_person(found.at(ratio)) for ratio in found.ratios},
         )
     )

@@ -202,7 +202,7 @@ def decayed(cells: Sequence[Cell], variant: str, *, about_forgotten: bool) -> De
         return None
     counts = [sign.n for sign in found]
     shares = np.average([sign[:-1] for sign in found], axis=0, weights=counts)
-    return Decay(*shares.tolist(), sum(counts))
+    return Decay._make([*shares.tolist(), sum(counts)])
 
 
 def by_person(

@@ -1,5 +1,6 @@
 import pytest
 
+from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.data.orl import write_orl_benchmark
 from tests.comparison import synthetic
 
@@ -18,3 +19,8 @@ def workdir(benchmark, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared")
     synthetic.write(out, benchmark, lacks={(2, 10, "no_forget_text")})
     return out
+
+
+@pytest.fixture(scope="session")
+def found(workdir):
+    return Comparison(workdir)

@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mmunlearner_jax.comparison import figures
-from mmunlearner_jax.comparison.page import COLUMNS, points, write_report
-from mmunlearner_jax.comparison.summary import Comparison
+from mmunlearner_jax.comparison.page import COLUMNS, points, print_result, write_report
 from mmunlearner_jax.comparison.tradeoff import trade_off
 from mmunlearner_jax.errors import InputError
 from tests.comparison import synthetic
@@ -112,29 +112,29 @@ def test_markdown_has_tables_and_figures_beside_it(written):
         assert len(table.strip().splitlines()) > 8
 
 
-def test_terminal_shows_the_main_result(workdir, capsys):
-    write_report(workdir, command=COMMAND)
+def test_terminal_shows_the_main_result(found, capsys):
+    print_result(Console(), found)
     out = " ".join(capsys.readouterr().out.split())
     assert "10 % forgotten" in out and "IdkNLL" in out and "wins" in out
-    assert f"Report: {workdir / 'report.html'}" in out
     assert "Missing: seed 2, 10 % forgotten" in out
 
 
-def test_figures_are_the_same_bytes_again(workdir):
-    found = Comparison(workdir)
-    for draw in (trade_off, figures.grid_points, figures.differences):
+def test_figures_are_the_same_bytes_again(found):
+    for draw in (trade_off, figures.grid_points):
         assert figures.svg(draw(found, 10)) == figures.svg(draw(found, 10))
     assert "date" not in figures.svg(figures.densities(found.blocks(10)))
 
 
-def test_one_seed_with_one_variant_is_reported(benchmark, tmp_path):
+def test_one_seed_with_one_variant_is_reported(benchmark, tmp_path, capsys):
     knows = {"mmunlearner": synthetic.KNOWS["mmunlearner"]}
     synthetic.write(tmp_path, benchmark, seeds=(0,), ratios=(5,), knows=knows)
     write_report(tmp_path, markdown=tmp_path / "results.md", command=COMMAND)
     page = Page((tmp_path / "report.html").read_text())
     assert "nothing here tells what the mask contributes" in page.text
     assert "There is one seed, so nothing is called a difference" in page.text
+    assert "Paired differences" not in page.text  # there is nothing to compare with
     assert "What they answer" not in page.text  # there is nothing before
+    assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
 
 
 def test_a_benchmark_that_is_gone_is_an_input_error(workdir, tmp_path):

@@ -186,8 +186,7 @@ def test_measures_are_those_of_the_lines(workdir):
     assert 0 < found.decay[FACES].gibberish == pytest.approx(evil)
 
 
-def test_what_the_invented_answers_show(workdir):
-    found = Comparison(workdir)
+def test_what_the_invented_answers_show(found):
     assert found.middle == 10 and found.chance == pytest.approx(0.25)
     assert found.row(10, "ga").apart("better") and not found.row(10, "ga").apart("worse")
     assert FACES in found.row(10, "npo").apart("better")
