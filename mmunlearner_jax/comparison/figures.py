@@ -19,7 +19,7 @@ from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.stages.report import ASKED, heat_maps
 
 GREY, RULE = "#767676", "#dddddd"
-LOOK = {
+LOOK: dict[Any, Any] = {
     "svg.hashsalt": "mmunlearner_jax",  # ids are drawn from it
     "svg.fonttype": "path",  # the same letters everywhere
     "font.family": "DejaVu Sans",  # comes with matplotlib

@@ -191,6 +191,11 @@ class Comparison:
                 "A variant with a random mask or one without a mask is missing: nothing here tells"
                 " what the mask contributes."
             )
+        if len(self.seeds) == 1:
+            return (
+                "There is one seed, so nothing can be called a difference: nothing here tells what"
+                " the mask contributes."
+            )
         said = [
             f"At {ratio} % it is {word} than “{row.label.lower()}” on {listed(row.apart(word))}."
             for (ratio, _), row in rivals.items()
@@ -198,10 +203,12 @@ class Comparison:
             if row.apart(word)
         ]
         if not said:
+            ratios = ", ".join(f"{ratio} %" for ratio in sorted({ratio for ratio, _ in rivals}))
             return (
                 "MMUnlearner does not separate from its simplest controls: no mask at all, and a"
-                " random mask of the same density, do the same within the noise at every ratio and"
-                " on every kind of question. These runs do not show that the mask does anything."
+                " random mask of the same density, do the same within the noise on every kind of"
+                f" question, with {ratios} forgotten. These runs do not show that the mask does"
+                " anything."
             )
         both = [
             f"{ratio} %"
