@@ -11,13 +11,13 @@ from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 
 class Asking(NamedTuple):
-    """One question and what every variant said.
+    """One question and what every model but the controls said.
 
     Attributes:
         title: how it was asked.
         question: the question.
         answer: the true answer.
-        said: the answers, by what a page calls the variants.
+        said: the answers, by what a page calls the variants, the model before first.
     """
 
     title: str
@@ -84,7 +84,7 @@ def _open(line: Mapping[str, Any], modality: str) -> bool:
 def _asking(cell: Cell, title: str, split: str, modality: str, person: str) -> Asking | None:
     said, first = {}, None
     for variant in names([cell]):
-        if split not in cell.splits(variant):
+        if cell.variants[variant]["control"] or split not in cell.splits(variant):
             continue
         for line in cell.lines(variant, split):  # the same questions in the same order for all
             if _open(line, modality) and line["person"] == person:

@@ -166,7 +166,9 @@ class Comparison:
         said = []
         for outcome, rows in self.outcomes(ratio, control=control).items():
             if outcome == "ties":
-                said.append(("Does not differ", f" from {', '.join(row.label for row in rows)}."))
+                said.append(
+                    ("No difference", f" shown from {', '.join(row.label for row in rows)}.")
+                )
                 continue
             for row in rows:
                 on = [f"{w} on {listed(row.apart(w))}" for w in ("better", "worse") if row.apart(w)]
@@ -206,7 +208,7 @@ class Comparison:
             ratios = ", ".join(f"{ratio} %" for ratio in sorted({ratio for ratio, _ in rivals}))
             return (
                 "MMUnlearner does not separate from its simplest controls: no mask at all, and a"
-                " random mask of the same density, do the same within the noise on every kind of"
+                " random mask of the same density, cannot be told from it on any kind of"
                 f" question, with {ratios} forgotten. These runs do not show that the mask does"
                 " anything."
             )

@@ -72,7 +72,7 @@ def test_page_escapes_answers(page):
 def test_page_says_what_was_found_and_what_is_missing(page):
     text = " ".join(page.text.split())
     assert "does not separate from its simplest controls" in text
-    assert "Better than Gradient ascent" in text and "Does not differ from" in text
+    assert "Better than Gradient ascent" in text and "No difference shown from" in text
     assert "seed 2, 10 % forgotten: Without the forgotten people's text" in text
     assert COMMAND in text and "12 of 12" in text
     assert "no proof that the knowledge is gone" in text
