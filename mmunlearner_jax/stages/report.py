@@ -262,31 +262,28 @@ def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str
     """The page, as HTML that needs nothing beside it."""
     found = rows(results)
     predictions = Predictions(config, workdir)
-    return (
-        environment()
-        .get_template("stages/report.html.j2")
-        .render(
-            run=workdir.name,
-            results=results,
-            config=config.to_json_best_effort(indent=2),
-            orl="prepare" in config.stages and not config.data.benchmark,
-            forgotten=predictions.people("forget"),
-            taught=predictions.taught,
-            chance=predictions.chance,
-            tables={m: [r for r in found if r.metric == m] for m in METRICS},
-            metrics=METRICS,
-            asked=ASKED,
-            highlights=[r for r in found if (r.split, r.modality, r.metric) in HIGHLIGHTS],
-            examples=predictions.examples(),
-            people=predictions.by_person(),
-            unseen=predictions.unseen,
-            runs=RUNS,
-            controls=control_runs(results),
-            choice_score=choice_score,
-            verdict=mask_verdict(results["after"], results.get("controls", {})),
-            heat=heat_maps(results.get("mask", {}).get("by_block", {})),
-            charts=charts(workdir / "metrics.jsonl"),
-        )
+    template = environment().get_template("stages/report.html.j2")
+    return template.render(
+        run=workdir.name,
+        results=results,
+        config=config.to_json_best_effort(indent=2),
+        orl="prepare" in config.stages and not config.data.benchmark,
+        forgotten=predictions.people("forget"),
+        taught=predictions.taught,
+        chance=predictions.chance,
+        tables={m: [r for r in found if r.metric == m] for m in METRICS},
+        metrics=METRICS,
+        asked=ASKED,
+        highlights=[r for r in found if (r.split, r.modality, r.metric) in HIGHLIGHTS],
+        examples=predictions.examples(),
+        people=predictions.by_person(),
+        unseen=predictions.unseen,
+        runs=RUNS,
+        controls=control_runs(results),
+        choice_score=choice_score,
+        verdict=mask_verdict(results["after"], results.get("controls", {})),
+        heat=heat_maps(results.get("mask", {}).get("by_block", {})),
+        charts=charts(workdir / "metrics.jsonl"),
     )
 
 
