@@ -245,19 +245,25 @@ def _whole(low: float, high: float) -> str:
     return f"{100 * low:.0f}–{100 * high:.0f}"
 
 
-def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str:
-    """The page, as HTML that needs nothing beside it."""
-    found = rows(results)
-    predictions = Predictions(config, workdir)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mmunlearner_jax", "stages"),
-        autoescape=True,
+def environment() -> jinja2.Environment:
+    """What fills in the package's templates: pages are escaped, unknown names are errors."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("mmunlearner_jax", ""),
+        autoescape=jinja2.select_autoescape(("html.j2",), default=False),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"pct": percent, "interval": interval}
-    return environment.get_template("report.html.j2").render(
+    found.filters |= {"pct": percent, "interval": interval}
+    return found
+
+
+def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str:
+    """The page, as HTML that needs nothing beside it."""
+    found = rows(results)
+    predictions = Predictions(config, workdir)
+    template = environment().get_template("stages/report.html.j2")
+    return template.render(
         run=workdir.name,
         results=results,
         config=config.to_json_best_effort(indent=2),

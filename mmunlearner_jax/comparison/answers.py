@@ -1,0 +1,94 @@
+"""What the models of a cell answer about one forgotten person, beside an unseen photograph."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmunlearner_jax.comparison.cells import VANILLA, Cell, label, names
+from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.stages.examples import data_uri
+from mmunlearner_jax.stages.setup import asked, benchmark_dir
+
+
+class Asking(NamedTuple):
+    """One question and what every model but the controls said.
+
+    Attributes:
+        title: how it was asked.
+        question: the question.
+        answer: the true answer.
+        said: the answers, by what a page calls the variants, the model before first.
+    """
+
+    title: str
+    question: str
+    answer: str
+    said: dict[str, str]
+
+
+class Person(NamedTuple):
+    """A forgotten person.
+
+    Attributes:
+        name: the person's.
+        seed: of the cell.
+        picture: data URI of a photograph that no stage was shown.
+        questions: with a photograph, and in words.
+    """
+
+    name: str
+    seed: int
+    picture: str
+    questions: list[Asking]
+
+
+def forgotten_person(cells: Sequence[Cell]) -> Person | None:
+    """The first forgotten person of the first cell, and the first open questions about them.
+
+    Args:
+        cells: of one forget ratio, of which the first with a model that forgot nothing is taken.
+
+    Returns:
+        None where no model that forgot nothing was asked open questions about unseen photographs.
+
+    Raises:
+        InputError: the benchmark is not there, or has no photograph of the person.
+    """
+    cell = next((cell for cell in cells if VANILLA in cell.variants), None)
+    if cell is None or "test" not in cell.splits(VANILLA):
+        return None
+    faces = cell.lines(VANILLA, "test")
+    person = next((line["person"] for line in faces if _open(line, "vqa")), None)
+    if person is None:
+        return None
+    config = cell.config_dict
+    folder = benchmark_dir(config, cell.folder)
+    bench = open_benchmark(folder, config.data, cell.seed)
+    unseen = asked(config, bench, *bench.split(cell.ratio))["test"]
+    photo = next((q.image for q in unseen if q.person == person and q.image), None)
+    if photo is None:
+        raise InputError(
+            f"{folder}: has no unseen photograph of {person}, whom {cell.folder} was asked about;"
+            " set data.benchmark of its config.json to the benchmark of that run"
+        )
+    wanted = (("With the photograph", "test", "vqa"), ("In words", "forget", "qa"))
+    found = [_asking(cell, title, split, modality, person) for title, split, modality in wanted]
+    name = bench.names()[person]
+    return Person(name, cell.seed, data_uri(photo), [asking for asking in found if asking])
+
+
+def _open(line: Mapping[str, Any], modality: str) -> bool:
+    return line["task"] == "generation" and line["modality"] == modality
+
+
+def _asking(cell: Cell, title: str, split: str, modality: str, person: str) -> Asking | None:
+    said, first = {}, None
+    for variant in names([cell]):
+        if cell.variants[variant]["control"] or split not in cell.splits(variant):
+            continue
+        for line in cell.lines(variant, split):  # the same questions in the same order for all
+            if _open(line, modality) and line["person"] == person:
+                first = first or line
+                said[label(variant)] = line["response"]
+                break
+    return Asking(title, first["question"], first["answer"], said) if first else None

@@ -1,0 +1,136 @@
+"""The cells of a comparison: one folder per seed and forget ratio, each a run's workdir."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.results import read_lines, read_results
+from mmunlearner_jax.unlearn.methods import METHODS
+
+VANILLA, GOLD, OWN = "vanilla", "retain_only", "mmunlearner"
+
+# What a page calls the variants; another is called by its name, with blanks.
+LABELS = {
+    VANILLA: "Nothing forgotten",
+    GOLD: "Never taught",
+    OWN: "MMUnlearner",
+    "ga": "Gradient ascent",
+    "ga_diff": "Gradient difference",
+    "kl_min": "KL minimisation",
+    "npo": "NPO",
+    "simnpo": "SimNPO",
+    "idk_nll": "IdkNLL",
+    "no_mask": "No mask",
+    "random_mask": "Random mask of equal density",
+    "no_forget_text": "Without the forgotten people's text",
+    "no_mask_no_forget_text": "No mask and without that text",
+    "batch_fisher": "Importance of batches",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One seed at one forget ratio.
+
+    Attributes:
+        seed: of everything drawn.
+        ratio: percent of the people who are forgotten.
+        folder: the workdir of the run.
+        config: as the run wrote it.
+        variants: what `results.json` says of every variant, by its name.
+        blocks: density of the mask by Hugging Face parameter name; {} without a mask.
+    """
+
+    seed: int
+    ratio: int
+    folder: Path
+    config: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+    blocks: Mapping[str, float]
+
+    @property
+    def config_dict(self) -> ConfigDict:
+        """The config as the stages take it."""
+        return ConfigDict(self.config)
+
+    def splits(self, variant: str) -> list[str]:
+        """The splits that a variant was asked, by name."""
+        start = f"{variant}-"
+        paths = (self.folder / "predictions").glob(f"{start}*.jsonl")
+        return sorted(path.stem.removeprefix(start) for path in paths)
+
+    def lines(self, variant: str, split: str) -> list[dict[str, Any]]:
+        """The scored lines of a variant, read anew each time; all variants have the same order.
+
+        Raises:
+            InputError: they are missing or cannot be read.
+        """
+        mend = f"remove {variant!r} from {self.folder / 'results.json'} and compare again"
+        return read_lines(self.folder / f"predictions/{variant}-{split}.jsonl", mend=mend)
+
+
+def read_cells(workdir: Path) -> list[Cell]:
+    """The cells of a comparison that have a variant at least, by ratio and seed.
+
+    Raises:
+        InputError: there are none.
+    """
+    cells = []
+    for path in workdir.glob("seed-*/forget-*/results.json"):
+        results = read_results(path.parent)
+        if not results.get("variants"):
+            continue
+        config = json.loads((path.parent / "config.json").read_text())
+        cells.append(
+            Cell(
+                config["seed"],
+                config["data"]["forget_ratio"],
+                path.parent,
+                config,
+                results["variants"],
+                results.get("mask", {}).get("by_block", {}),
+            )
+        )
+    if not cells:
+        raise InputError(
+            f"{workdir}: no seed-S/forget-R/results.json has variants; give the workdir of a"
+            " comparison, or run python -m mmunlearner_jax.compare first"
+        )
+    return sorted(cells, key=lambda cell: (cell.ratio, cell.seed))
+
+
+def names(cells: Sequence[Cell]) -> list[str]:
+    """All variants of some cells: the models that unlearned nothing, the methods, the controls."""
+    known = [VANILLA, GOLD, *METHODS]
+    found = dict.fromkeys(name for cell in cells for name in cell.variants)
+    return [n for n in known if n in found] + [n for n in found if n not in known]
+
+
+def is_control(cells: Sequence[Cell], name: str) -> bool:
+    """Whether a variant is MMUnlearner with one thing changed."""
+    return any(cell.variants[name]["control"] for cell in cells if name in cell.variants)
+
+
+def label(name: str) -> str:
+    """What a page calls a variant."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def missing(cells: Sequence[Cell]) -> list[str]:
+    """What an unfinished comparison lacks, a sentence part each; empty when it is complete."""
+    there = {(cell.seed, cell.ratio): cell for cell in cells}
+    everything = names(cells)
+    said = []
+    for ratio in sorted({cell.ratio for cell in cells}):
+        for seed in sorted({cell.seed for cell in cells}):
+            where = f"seed {seed}, {ratio} % forgotten"
+            if (seed, ratio) not in there:
+                said.append(f"{where}: everything")
+            elif lacks := [n for n in everything if n not in there[seed, ratio].variants]:
+                said.append(f"{where}: {', '.join(label(n) for n in lacks)}")
+    return said
