@@ -152,7 +152,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
             ratios=(5, 10, 15),
             # Each has every learning rate, and ends where enough is forgotten.
             methods=("mmunlearner", "ga", "ga_diff", "kl_min", "npo", "simnpo", "idk_nll"),
-            learning_rates=(2e-4, 5e-4),
+            learning_rates=(1e-4, 3e-4),
             iterations=90,
             stop_every=6,
             apart=0.25,  # of pictures and questions in words, to choose by; never scored

@@ -170,8 +170,6 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
         refuse("compare.learning_rates", "numbers above 0")
     if "compare.learning_rates" in values and not values["compare.learning_rates"]:
         refuse("compare.learning_rates", "one or more")
-    if values.get("compare.controls") and values["unlearn.method"] not in values["compare.methods"]:
-        refuse("compare.controls", "none, or the method that they change, config.unlearn.method")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

@@ -31,8 +31,15 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
+# What a run may be told anew: which stages it has, and which rows a comparison is to have.
+FREE = (
+    *("stages", "profile."),
+    *(f"compare.{key}" for key in ("seeds", "ratios", "methods", "controls")),
+)
+
+
 def check_workdir(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `config.json`, or compares; `stages` and `profile` may differ from what lies there.
+    """Writes `config.json`, or compares; what is `FREE` may differ from what lies there.
 
     Returns:
         Whether it was written now.
@@ -52,7 +59,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
         raise InputError(f"{path}: {error}; give another --workdir") from error
     before, now = flatten(old), flatten(new)
     different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-    different = [k for k in different if k.split(".")[0] not in ("stages", "profile")]
+    different = [k for k in different if not k.startswith(FREE)]
     if different:
         k = different[0]
         raise InputError(

@@ -162,6 +162,7 @@ def test_stages_and_profile_may_differ(config, tmp_path):
     config.stages = ()
     main.run(config, tmp_path)
     config.stages, config.profile.steps = ("report",), 10
+    config.compare.seeds, config.compare.methods = (7,), ("npo",)
     assert "seed" not in mistake(config, tmp_path)
 
 
@@ -275,6 +276,14 @@ def test_mllmu_splits_that_are_not_there(tmp_path, config):
         ("model.attention", "some"),
         ("model.param_dtype", "float33"),
         ("controls", ("no_mask", "nothing")),
+        ("finetune.optimizer", "sgd"),
+        ("compare.methods", ("ga", "nothing")),
+        ("compare.controls", ("nothing",)),
+        ("compare.learning_rates", ()),
+        ("compare.learning_rates", (1e-4, 0.0)),
+        ("compare.apart", 1.0),
+        ("compare.forgotten", 0.0),
+        ("compare.iterations", 0),
         ("evaluate.decode.max_new_tokens", 0),
         ("unlearn.text_batch", 12),
     ],
@@ -287,7 +296,7 @@ def test_values_are_refused_before_anything_is_written(config, tmp_path, key, va
 
 
 def test_controls_of_a_mask_that_is_none(config, tmp_path):
-    config.unlearn.method = "npo"
+    config.unlearn.method, config.controls = "npo", ("no_mask", "random_mask")
     said = mistake(config, tmp_path / "run")
     assert said.startswith("config.controls is ")
     assert said.endswith("give no random_mask and no no_mask, or the method mmunlearner")

@@ -8,16 +8,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_lines, read_results
+from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
-VANILLA, GOLD, OWN = "vanilla", "retain_only", "mmunlearner"
+OWN = "mmunlearner"
 
 # What a page calls the variants; another is called by its name, with blanks.
 LABELS = {
     VANILLA: "Nothing forgotten",
-    GOLD: "Never taught",
+    RETAIN_ONLY: "Never taught",
     OWN: "MMUnlearner",
     "ga": "Gradient ascent",
     "ga_diff": "Gradient difference",
@@ -25,11 +27,7 @@ LABELS = {
     "npo": "NPO",
     "simnpo": "SimNPO",
     "idk_nll": "IdkNLL",
-    "no_mask": "No mask",
-    "random_mask": "Random mask of equal density",
-    "no_forget_text": "Without the forgotten people's text",
-    "no_mask_no_forget_text": "No mask and without that text",
-    "batch_fisher": "Importance of batches",
+    **{name: control.label for name, control in CONTROLS.items() if name not in METHODS},
 }
 
 
@@ -106,7 +104,7 @@ def read_cells(workdir: Path) -> list[Cell]:
 
 def names(cells: Sequence[Cell]) -> list[str]:
     """All variants of some cells: the models that unlearned nothing, the methods, the controls."""
-    known = [VANILLA, GOLD, *METHODS]
+    known = [VANILLA, RETAIN_ONLY, *METHODS]
     found = dict.fromkeys(name for cell in cells for name in cell.variants)
     return [n for n in known if n in found] + [n for n in found if n not in known]
 

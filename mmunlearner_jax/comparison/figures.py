@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmunlearner_jax.comparison.cells import Cell
-from mmunlearner_jax.comparison.statistics import FORGET, KEPT, Estimate, verdict
+from mmunlearner_jax.comparison.statistics import FORGET, Estimate, verdict
 from mmunlearner_jax.comparison.summary import Comparison
+from mmunlearner_jax.evaluation.selection import kept
 from mmunlearner_jax.stages.report import ASKED, heat_maps
 
 GREY, RULE = "#767676", "#dddddd"
@@ -125,8 +126,7 @@ def _looks_of(axes: Axes, points: Sequence[Mapping], colours: Mapping) -> None:
 
 
 def _left_and_kept(selection: Mapping) -> tuple[float, float]:
-    keep = [selection[s][m]["value"] for s, m in KEPT if m in selection.get(s, {})]
-    return selection[FORGET[0]][FORGET[1]]["value"], float(np.mean(keep))
+    return selection[FORGET[0]][FORGET[1]]["value"], kept(selection)
 
 
 def differences(found: Comparison, ratio: int) -> Figure:

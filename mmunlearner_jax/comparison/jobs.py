@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results
+from mmunlearner_jax.unlearn.methods import METHODS
 
 VANILLA, RETAIN_ONLY = "vanilla", "retain_only"  # nothing forgotten; never taught it
 
@@ -79,13 +80,19 @@ def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
             raise InputError(f"config.compare.{key} is {values}: give each once")
     if both := {*options.methods} & {*options.controls}:
         raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
-    models, cells = [], []
+    own = config.unlearn.method
+    if options.controls and not (own in options.methods and METHODS[own].masked):
+        raise InputError(
+            f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
+            " with a mask that is among config.compare.methods"
+        )
+    made = []
     for seed in options.seeds:
         home = workdir / f"seed-{seed}"
         known, trained = {"seed": seed}, "finetune" in config.stages
         if trained:
             learn = known | {"stages": ("prepare", "finetune")}
-            models.append(Job(1, home / "vanilla", learn))
+            made.append(Job(1, home / "vanilla", learn))
             known |= {
                 "model.checkpoint": home / "vanilla/vanilla",
                 "data.benchmark": home / "vanilla/benchmark",
@@ -97,8 +104,8 @@ def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
             }
             if trained:
                 gold = {"data.forget_ratio": ratio, "finetune.retain_only": True}
-                models.append(Job(1, home / f"retain-{100 - ratio}", learn | gold))
-                cell["compare.retain_only"] = models[-1].workdir / "vanilla"
-            made = rows(config, retain_only=trained)
-            cells.append(Job(2, home / f"forget-{ratio}", cell, made))
-    return models + cells
+                made.append(Job(1, home / f"retain-{100 - ratio}", learn | gold))
+                cell["compare.retain_only"] = made[-1].workdir / "vanilla"
+            names = rows(config, retain_only=trained)
+            made.append(Job(2, home / f"forget-{ratio}", cell, names))
+    return made

@@ -18,6 +18,7 @@ from mmunlearner_jax.comparison.measures import measure
 from mmunlearner_jax.comparison.statistics import FORGET, Estimate, verdict
 from mmunlearner_jax.comparison.summary import Comparison, listed
 from mmunlearner_jax.comparison.tradeoff import trade_off
+from mmunlearner_jax.evaluation.selection import KEPT
 from mmunlearner_jax.stages.report import ASKED, environment, interval, percent
 
 COLUMNS: tuple[str, ...] = (
@@ -122,7 +123,7 @@ def context(found: Comparison, command: str) -> dict[str, Any]:
         "pct": percent,
         "interval": interval,
         "forget": FORGET,
-        "kept": statistics.KEPT,
+        "kept": KEPT,
         "resists": statistics.RESISTS,
     }
 

@@ -14,18 +14,10 @@ from scipy import stats
 from mmunlearner_jax.comparison.cells import OWN, Cell
 from mmunlearner_jax.comparison.measures import Decay, Kind, measure
 from mmunlearner_jax.evaluation.metrics import mean_score
+from mmunlearner_jax.evaluation.selection import KEPT
 from mmunlearner_jax.stages.report import ASKED, Score
 
 FORGET: Kind = ("forget", "vqa")
-# What is to be kept; `kept` is the mean of these.
-KEPT: tuple[Kind, ...] = (
-    ("forget", "qa"),
-    ("retain", "vqa"),
-    ("test_retain", "vqa"),
-    ("retain", "qa"),
-    ("realworld", "vqa"),
-    ("realworld", "qa"),
-)
 RESISTS = 0.5  # of a forgotten person's questions still right
 
 Verdict = Literal["better", "worse", "tie"]

@@ -8,15 +8,14 @@ import numpy as np
 
 from mmunlearner_jax.comparison import statistics
 from mmunlearner_jax.comparison.cells import (
-    GOLD,
     OWN,
-    VANILLA,
     Cell,
     is_control,
     label,
     names,
     read_cells,
 )
+from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.comparison.measures import Decay, Kind
 from mmunlearner_jax.comparison.statistics import FORGET, Estimate, verdict
 from mmunlearner_jax.stages.report import ASKED
@@ -74,7 +73,7 @@ class Row(NamedTuple):
     @property
     def unlearned(self) -> bool:
         """Whether anything was forgotten on purpose."""
-        return self.name not in (VANILLA, GOLD)
+        return self.name not in (VANILLA, RETAIN_ONLY)
 
     @property
     def rival(self) -> bool:
@@ -242,7 +241,7 @@ def listed(kinds: Sequence[Kind]) -> str:
 def _row(
     cells: list[Cell], name: str, people: Mapping[tuple[int, str], Mapping[str, float]]
 ) -> Row:
-    rival = name not in (VANILLA, GOLD, OWN)
+    rival = name not in (VANILLA, RETAIN_ONLY, OWN)
     return Row(
         name,
         label(name),

@@ -8,17 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmunlearner_jax.comparison.cells import GOLD, OWN, VANILLA
+from mmunlearner_jax.comparison.cells import OWN
 from mmunlearner_jax.comparison.figures import GREY, LOOK, key
+from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.comparison.measures import Kind
-from mmunlearner_jax.comparison.statistics import FORGET, KEPT, Estimate
+from mmunlearner_jax.comparison.statistics import FORGET, Estimate
 from mmunlearner_jax.comparison.summary import Comparison, Row
+from mmunlearner_jax.evaluation.selection import KEPT
 from mmunlearner_jax.stages.report import ASKED
 
 # Okabe and Ito's colours, told apart by the colour-blind; what has no style is grey.
 STYLES = {
     VANILLA: {"marker": "o", "mfc": "white", "mec": GREY, "color": GREY, "ms": 10},
-    GOLD: {"marker": "*", "mfc": "white", "mec": GREY, "color": GREY, "ms": 13},
+    RETAIN_ONLY: {"marker": "*", "mfc": "white", "mec": GREY, "color": GREY, "ms": 13},
     OWN: {"marker": "o", "color": "#000000"},
     "ga": {"marker": "v", "color": "#d55e00"},
     "ga_diff": {"marker": "^", "color": "#e69f00"},

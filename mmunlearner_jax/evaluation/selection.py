@@ -9,11 +9,15 @@ import numpy as np
 from mmunlearner_jax.data.samples import Question
 
 Questions = dict[str, list[Question]]
+Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 # What unlearning is to leave alone, as (split, modality).
 KEPT = (
     ("forget", "qa"),
-    *((split, "vqa") for split in ("retain", "test_retain", "real_faces", "realworld")),
-    *((split, "qa") for split in ("retain", "test_retain", "realworld")),
+    ("retain", "vqa"),
+    ("test_retain", "vqa"),
+    ("retain", "qa"),
+    ("realworld", "vqa"),
+    ("realworld", "qa"),
 )
 
 
@@ -60,27 +64,25 @@ def _unit(question: Question) -> tuple[str, bytes | str]:
     return question.person, question.image or question.question
 
 
-def kept(scores: Mapping[str, Any]) -> float:
-    """Mean multiple-choice accuracy over what is to be left alone, each kind counting alike.
+def kept(scores: Scores) -> float:
+    """Mean accuracy over the kinds of `KEPT` that were asked, each counting alike.
 
     Args:
-        scores: as `metrics.summarise` gives them.
+        scores: multiple choice, by split and modality.
     """
-    found = [
-        scores.get(split, {}).get(modality, {}).get("classification") for split, modality in KEPT
-    ]
+    found = [scores.get(split, {}).get(modality) for split, modality in KEPT]
     return float(np.mean([score["value"] for score in found if score]))
 
 
-def preference(scores: Mapping[str, Any], forgotten: float) -> tuple[bool, float]:
+def preference(scores: Scores, forgotten: float) -> tuple[bool, float]:
     """The rule by which settings are chosen; the greatest is.
 
     Settings that forget enough come before others; among those what is kept decides, among the
     others what is left to forget.
 
     Args:
-        scores: of the questions set apart, as `metrics.summarise` gives them.
+        scores: multiple choice about what is set apart, by split and modality.
         forgotten: accuracy about the forget set's pictures at which enough is forgotten.
     """
-    left = scores["forget"]["vqa"]["classification"]["value"]
+    left = scores["forget"]["vqa"]["value"]
     return (True, kept(scores)) if left <= forgotten else (False, -left)

@@ -137,7 +137,7 @@ class Contest:
                 "selection": scores,
             }
             update_results(self._workdir, "points", {label: points})
-            return scores["forget"]["vqa"]["classification"]["value"]
+            return scores["forget"]["vqa"]["value"]
 
         changes = {**self._rules, "unlearn.learning_rate": rate}
         outcome = self._variants.run(control, label=label, changes=changes, watch=watch)
@@ -199,6 +199,10 @@ def _ask(
 ) -> dict[str, Any]:
     """Scores of the questions set apart, which are answered together."""
     together = [(split, question) for split, asked in questions.items() for question in asked]
-    found = answerer.answer(params, [q for _, q in together], split="apart", label=label)
-    splits = [split for split, _ in together]
-    return summarise(line | {"split": split} for line, split in zip(found, splits, strict=True))
+    lines = answerer.answer(params, [q for _, q in together], split="apart", label=label)
+    splits = (split for split, _ in together)
+    found = summarise(line | {"split": split} for line, split in zip(lines, splits, strict=True))
+    return {
+        split: {modality: score["classification"] for modality, score in by_modality.items()}
+        for split, by_modality in found.items()
+    }

@@ -21,6 +21,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.stages.examples import Predictions
 from mmunlearner_jax.stages.plots import Chart, line_chart
+from mmunlearner_jax.unlearn.controls import CONTROLS
 
 Score = Mapping[str, Any]  # {"value": x, "n": n, "ci95": [low, high]}
 Scores = Mapping[str, Any]  # {split: {modality: {metric: Score}}}
@@ -66,10 +67,7 @@ HIGHLIGHTS = {
 RUNS = {
     "before": "Before",
     "after": "This run",
-    "no_forget_text": "Without the forgotten people's text in the retain steps",
-    "random_mask": "A random mask of equal density",
-    "no_mask": "No mask",
-    "ga": "Plain gradient ascent",
+    **{name: control.label for name, control in CONTROLS.items()},
 }
 
 

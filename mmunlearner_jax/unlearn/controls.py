@@ -57,38 +57,34 @@ class Control:
 CONTROLS: Mapping[str, Control] = {
     "no_mask": Control("No mask", mask=None),
     "random_mask": Control(
-        "A random mask of equal density",
+        "Random mask of equal density",
         mask=lambda mask, known: random_mask(mask, known.seed),
     ),
-    "no_forget_text": Control(
-        "Without the forgotten people's text in the retain steps", NO_FORGET_TEXT
-    ),
-    "no_mask_no_forget_text": Control(
-        "No mask, without the forgotten people's text", NO_FORGET_TEXT, mask=None
-    ),
+    "no_forget_text": Control("Without the forgotten people's text", NO_FORGET_TEXT),
+    "no_mask_no_forget_text": Control("No mask and without that text", NO_FORGET_TEXT, mask=None),
     "vision_projector_no_mask": Control(
-        "All weights of vision and projector, no mask",
+        "Vision and projector, no mask",
         mask=lambda _, known: within(known.movable, known, *FACES),
     ),
     "mask_vision_projector": Control(
-        "The mask in vision and projector alone",
+        "Vision and projector, masked",
         mask=lambda mask, known: within(mask, known, *FACES),
     ),
     "mask_language": Control(
-        "The mask in the language model alone",
+        "Language model, masked",
         mask=lambda mask, known: within(mask, known, "language"),
     ),
     "separate_states": Control("Separate optimizer states", {"unlearn.optimizers": 2}),
-    "plain_importances": Control("Importances not normalised", {"importance.normalise": "none"}),
+    "plain_importances": Control("Plain importances", {"importance.normalise": "none"}),
     "batch_fisher": Control("Squares of batch gradients", {"importance.fisher": "batch"}),
     "forget_top": Control(
-        "The weights that matter most to forget",
+        "Top importance to forget",
         mask=lambda mask, known: top_mask(known.forget(), mask),
     ),
     "threshold_half": Control("Threshold halved", {"mask.threshold": 0.5}),
     "threshold_double": Control("Threshold doubled", {"mask.threshold": 2.0}),
     "threshold_tenfold": Control("Threshold ten times", {"mask.threshold": 10.0}),
-    "lora": Control("Adapters with the mask", ADAPTERS),
-    "lora_no_mask": Control("Adapters without a mask", ADAPTERS, mask=None),
+    "lora": Control("LoRA, masked", ADAPTERS),
+    "lora_no_mask": Control("LoRA, no mask", ADAPTERS, mask=None),
     "ga": Control("Plain gradient ascent", mask=None, method="ga"),
 }

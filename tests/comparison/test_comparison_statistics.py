@@ -12,6 +12,7 @@ from mmunlearner_jax.comparison.measures import Measured, decay, repeats
 from mmunlearner_jax.comparison.statistics import Estimate
 from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.selection import KEPT
 from tests.comparison import synthetic
 
 FACES, KEEP = ("forget", "vqa"), ("retain", "vqa")
@@ -194,7 +195,7 @@ def test_what_the_invented_answers_show(found):
     assert found.row(10, "vanilla").advantages == found.row(10, "mmunlearner").advantages == {}
     assert list(found.row(10, "no_forget_text").accuracies[FACES].seeds) == [0, 1]
     kept = found.row(10, "ga").kept
-    each = [found.row(10, "ga").accuracies[k].value for k in statistics.KEPT]
+    each = [found.row(10, "ga").accuracies[k].value for k in KEPT]
     assert kept.value == pytest.approx(np.mean(each))
     assert "does not separate from its simplest controls" in found.mask_verdict()
 

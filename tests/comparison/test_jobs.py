@@ -89,6 +89,14 @@ def test_a_control_that_is_a_method_too(config, tmp_path):
         jobs(config, tmp_path)
 
 
+@pytest.mark.parametrize("methods", [("npo", "mmunlearner"), ("ga",)])
+def test_controls_of_a_method_without_a_mask_or_that_is_not_run(config, tmp_path, methods):
+    config.compare.methods = methods
+    config.unlearn.method = "npo" if "npo" in methods else "mmunlearner"
+    with pytest.raises(InputError, match="config.compare.controls change"):
+        jobs(config, tmp_path)
+
+
 def test_a_config_without_a_comparison(tmp_path):
     with pytest.raises(InputError, match="compare"):
         jobs(llava.get_config(), tmp_path)

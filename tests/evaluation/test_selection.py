@@ -63,20 +63,20 @@ def test_the_seed_decides():
 
 
 def scores(forget: float, **values: float) -> dict:
-    cells = {kind: 0.9 for kind in KEPT if kind[0] != "real_faces"}
+    cells = dict.fromkeys(KEPT, 0.9)
     cells |= {tuple(name.split("__")): value for name, value in values.items()}
     cells["forget", "vqa"] = forget
     found: dict = {}
     for (split, modality), value in cells.items():
-        found.setdefault(split, {})[modality] = {"classification": {"value": value}}
+        found.setdefault(split, {})[modality] = {"value": value}
     return found
 
 
 def test_kept_counts_every_kind_alike():
     assert kept(scores(0.3)) == pytest.approx(0.9)
-    six = [0.9] * 5
-    expected = np.mean([*six, 0.2, 0.9])
+    expected = np.mean([0.9] * 5 + [0.2])
     assert kept(scores(1.0, retain__vqa=0.2)) == pytest.approx(expected)
+    assert kept({"retain": {"qa": {"value": 0.5}}}) == 0.5  # the others were not asked
 
 
 def test_enough_forgotten_comes_first_and_then_what_is_kept():
