@@ -168,8 +168,16 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, "a number between 0 and 1")
     if not all(rate > 0 for rate in values.get("compare.learning_rates", (1.0,))):
         refuse("compare.learning_rates", "numbers above 0")
-    if "compare.learning_rates" in values and not values["compare.learning_rates"]:
-        refuse("compare.learning_rates", "one or more")
+    rates = values.get("compare.learning_rates", (1.0,))
+    if not rates or len({*rates}) < len(rates):
+        refuse("compare.learning_rates", "one or more, each once")
+    if values.get("compare.iterations", 0) % values.get("compare.stop_every", 1):
+        refuse(
+            "compare.iterations", "a multiple of config.compare.stop_every: runs end with a look"
+        )
+    splits = values.get("evaluate.splits")
+    if "compare" in values.get("stages", ()) and splits and "forget" not in splits:
+        refuse("evaluate.splits", "'forget' among others: the stage compare asks about it")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:

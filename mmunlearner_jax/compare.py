@@ -35,15 +35,14 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell what is done and what is no
 _MARKDOWN = flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")
 
 
-def told() -> list[str]:
-    """The arguments about the config, which all jobs get."""
+def arguments(job: Job) -> list[str]:
+    """What Python is told, to run a job with the config of this program."""
     config = flags.FLAGS["config"]
-    changes = config_flags.get_override_values(config)
-    file = f"--config={config_flags.get_config_filename(config)}"
-    return [file, *(f"--config.{key}={value}" for key, value in changes.items())]
+    file = config_flags.get_config_filename(config)
+    return job.arguments(file, config_flags.get_override_values(config))
 
 
-def run(job: Job, config: list[str], workdir: Path) -> Iterator[str]:
+def run(job: Job, workdir: Path) -> Iterator[str]:
     """Runs a job; yields the last line that it said, about once a second.
 
     Raises:
@@ -55,7 +54,7 @@ def run(job: Job, config: list[str], workdir: Path) -> Iterator[str]:
     shared = {"JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute())}
     with log.open("w") as out:
         child = subprocess.Popen(
-            [sys.executable, *job.arguments(config)],
+            [sys.executable, *arguments(job)],
             stdout=out,
             stderr=out,
             env=shared | os.environ,
@@ -74,7 +73,9 @@ def run(job: Job, config: list[str], workdir: Path) -> Iterator[str]:
 
 def last_line(log: Path) -> str:
     """What was last written; a progress bar writes over its own line."""
-    said = log.read_text(errors="replace").replace("\r", "\n").split("\n")
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        said = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     return next((line.strip() for line in reversed(said) if line.strip()), "")
 
 
@@ -84,7 +85,6 @@ def run_all(todo: list[Job], workdir: Path) -> None:
     Raises:
         InputError: one failed.
     """
-    config = told()
     total, before = sum(job.size for job in todo), [job.done() for job in todo]
     with tqdm(total=total, initial=sum(before), unit="model", file=sys.stderr) as bar:
         for job in todo:
@@ -92,12 +92,14 @@ def run_all(todo: list[Job], workdir: Path) -> None:
             if shown == job.size:
                 continue
             bar.set_description(job.name)
-            for line in run(job, config, workdir):
+            for line in run(job, workdir):
                 bar.set_postfix_str(line[:60])
                 made = job.done()
                 bar.update(made - shown)
                 shown = made
             bar.update(job.done() - shown)
+            if job.done() < job.size:  # it was asked to end, which is no failure
+                raise InputError(f"{job.name} was stopped: run the same command again to go on")
 
 
 def main(argv: list[str]) -> None:
@@ -111,7 +113,7 @@ def main(argv: list[str]) -> None:
         todo = jobs(config, workdir)
         if _LIST.value:
             for job in todo:
-                print(job.stage, shlex.join(["python", *job.arguments(told())]), sep="\t")
+                print(job.stage, shlex.join(["python", *arguments(job)]), sep="\t")
         elif _DRY_RUN.value:
             for job in todo:
                 print(f"{job.done():>3} of {job.size:>3} models made: {job.name}")
@@ -120,7 +122,8 @@ def main(argv: list[str]) -> None:
 
             run_all(todo, workdir)
             markdown = Path(_MARKDOWN.value) if _MARKDOWN.value else None
-            write_report(workdir, markdown=markdown, command=shlex.join(sys.argv[1:]))
+            command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
+            write_report(workdir, markdown=markdown, command=shlex.join(command))
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from mmunlearner_jax.comparison.cells import VANILLA, Cell, label, names
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.stages.examples import data_uri
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
@@ -32,7 +33,7 @@ class Person(NamedTuple):
     Attributes:
         name: the person's.
         seed: of the cell.
-        picture: data URI of a photograph that no stage was shown.
+        picture: data URI of the photograph that the first question is about.
         questions: with a photograph, and in words.
     """
 
@@ -52,23 +53,25 @@ def forgotten_person(cells: Sequence[Cell]) -> Person | None:
         None where no model that forgot nothing was asked open questions about unseen photographs.
 
     Raises:
-        InputError: the benchmark is not there, or has no photograph of the person.
+        InputError: the benchmark is not there, or has not the photograph.
     """
     cell = next((cell for cell in cells if VANILLA in cell.variants), None)
     if cell is None or "test" not in cell.splits(VANILLA):
         return None
     faces = cell.lines(VANILLA, "test")
-    person = next((line["person"] for line in faces if _open(line, "vqa")), None)
-    if person is None:
+    face = next((line for line in faces if _open(line, "vqa")), None)
+    if face is None:
         return None
+    person = face["person"]
     config = cell.config_dict
     folder = benchmark_dir(config, cell.folder)
     bench = open_benchmark(folder, config.data, cell.seed)
     unseen = asked(config, bench, *bench.split(cell.ratio))["test"]
-    photo = next((q.image for q in unseen if q.person == person and q.image), None)
+    photos = [q.image for q in unseen if q.image]
+    photo = next((p for p in photos if fingerprint(p) == face["image"]), None)
     if photo is None:
         raise InputError(
-            f"{folder}: has no unseen photograph of {person}, whom {cell.folder} was asked about;"
+            f"{folder}: has not the photograph of {person} that {cell.folder} was asked about;"
             " set data.benchmark of its config.json to the benchmark of that run"
         )
     wanted = (("With the photograph", "test", "vqa"), ("In words", "forget", "qa"))

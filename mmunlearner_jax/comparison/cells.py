@@ -59,7 +59,7 @@ class Cell:
     def splits(self, variant: str) -> list[str]:
         """The splits that a variant was asked, by name."""
         start = f"{variant}-"
-        paths = (self.folder / "predictions").glob(f"{start}*.jsonl")
+        paths = self._predictions.glob(f"{start}*.jsonl")
         return sorted(path.stem.removeprefix(start) for path in paths)
 
     def lines(self, variant: str, split: str) -> list[dict[str, Any]]:
@@ -68,8 +68,15 @@ class Cell:
         Raises:
             InputError: they are missing or cannot be read.
         """
-        mend = f"remove {variant!r} from {self.folder / 'results.json'} and compare again"
-        return read_lines(self.folder / f"predictions/{variant}-{split}.jsonl", mend=mend)
+        mend = (
+            f"remove {variant!r} from {self.folder / 'results.json'}, and all of {variant}-*.jsonl"
+            " beside it, and compare again"
+        )
+        return read_lines(self._predictions / f"{variant}-{split}.jsonl", mend=mend)
+
+    @property
+    def _predictions(self) -> Path:
+        return self.folder / "compare/predictions"
 
 
 def read_cells(workdir: Path) -> list[Cell]:

@@ -1,13 +1,17 @@
 """The jobs of a comparison: which runs of `mmunlearner_jax.main` it is made of."""
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.check import flatten
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results
+from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 VANILLA, RETAIN_ONLY = "vanilla", "retain_only"  # nothing forgotten; never taught it
@@ -56,10 +60,18 @@ class Job:
             return len(set(self.rows) & read_results(self.workdir).get("variants", {}).keys())
         return int((self.workdir / "vanilla").exists())
 
-    def arguments(self, config: list[str]) -> list[str]:
-        """Those of Python, where `config` is what all jobs are told."""
-        own = [f"--config.{key}={value}" for key, value in self.overrides.items()]
-        return ["-m", "mmunlearner_jax.main", *config, f"--workdir={self.workdir}", *own]
+    def arguments(self, file: str, changes: Mapping[str, Any]) -> list[str]:
+        """Those of Python.
+
+        Args:
+            file: of the config.
+            changes: values that all jobs are told, by dotted keys; the job's own overrule them.
+        """
+        # A tuple that is given twice would be both, one after the other.
+        values = {**changes, **self.overrides}
+        given = [f"--config.{key}={value}" for key, value in values.items()]
+        program = ["-m", "mmunlearner_jax.main", f"--config={file}"]
+        return [*program, f"--workdir={self.workdir}", *given]
 
 
 def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
@@ -80,23 +92,31 @@ def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
             raise InputError(f"config.compare.{key} is {values}: give each once")
     if both := {*options.methods} & {*options.controls}:
         raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
+    if unknown := {*options.methods, *options.controls} - {*METHODS, *CONTROLS}:
+        known = ", ".join((*METHODS, *CONTROLS))
+        raise InputError(f"config.compare: {', '.join(sorted(unknown))}; give names out of {known}")
     own = config.unlearn.method
     if options.controls and not (own in options.methods and METHODS[own].masked):
         raise InputError(
             f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
             " with a mask that is among config.compare.methods"
         )
+    told = flatten(json.loads(config.to_json()))
+    for name in options.controls:
+        changes = CONTROLS[name].changes
+        if changes and all(told.get(key) == value for key, value in changes.items()):
+            raise InputError(f"config.compare.controls: {name!r} changes nothing of this config")
     made = []
     for seed in options.seeds:
         home = workdir / f"seed-{seed}"
         known, trained = {"seed": seed}, "finetune" in config.stages
         if trained:
-            learn = known | {"stages": ("prepare", "finetune")}
+            stages = tuple(name for name in config.stages if name in ("prepare", "finetune"))
+            learn = known | {"stages": stages}
             made.append(Job(1, home / "vanilla", learn))
-            known |= {
-                "model.checkpoint": home / "vanilla/vanilla",
-                "data.benchmark": home / "vanilla/benchmark",
-            }
+            known["model.checkpoint"] = home / "vanilla/vanilla"
+            if not config.data.benchmark:
+                known["data.benchmark"] = home / "vanilla/benchmark"
         for ratio in options.ratios:
             cell = known | {
                 "data.forget_ratio": ratio,

@@ -4,6 +4,7 @@ Two intervals stand beside every mean, because each alone is too narrow or too w
 the seeds, of which there are few, and a bootstrap over people, who are many but share a model.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -82,16 +83,17 @@ def accuracy(cells: Sequence[Cell], variant: str, kind: Kind) -> Estimate | None
     return estimate(seeds, people, n)
 
 
-def above_chance(value: float, chance: float) -> float:
-    """How far an accuracy is above guessing; to fall below that is to forget no more."""
-    return max(0.0, value - chance)
+def above_chance(value: Any, chance: float) -> Any:
+    """How far accuracies are above guessing; to fall below that is to forget no more."""
+    return np.maximum(0.0, value - chance)
 
 
 def advantage(cells: Sequence[Cell], rival: str, kind: Kind) -> Estimate | None:
     """What MMUnlearner has over a rival, seed by seed and person by person; above 0 it is better.
 
-    Where scores are meant to fall, it is how much less is left above chance, in every seed's
-    accuracy and in every person's; elsewhere how much more is right.
+    Where scores are meant to fall, it is how much less of a seed's accuracy is left above chance;
+    elsewhere how much more is right. People are drawn within their seeds; that the same person may
+    be asked about in several seeds is left out of account.
 
     Args:
         cells: of one forget ratio.
@@ -101,28 +103,52 @@ def advantage(cells: Sequence[Cell], rival: str, kind: Kind) -> Estimate | None:
     Returns:
         Differences of accuracies, -1 to 1, over the cells that have both; None without any.
     """
-    seeds, people, n = {}, [], 0
+    seeds, pairs, n = {}, [], 0
+    floor = chance(cells, kind) if ASKED[kind].falls else None
     for cell in cells:
         if not {OWN, rival} <= cell.variants.keys():
             continue
         own, other = measure(cell, OWN), measure(cell, rival)
         if kind not in own.people or kind not in other.people:
             continue
-        gain = _gain(kind, own.chance[kind])
         mine, count = own.means[kind]["classification"]
-        seeds[cell.seed] = gain(mine, other.means[kind]["classification"][0])
-        people += [gain(own.people[kind][p], value) for p, value in other.people[kind].items()]
+        seeds[cell.seed] = float(_gain(mine, other.means[kind]["classification"][0], floor))
+        names = list(own.people[kind])
+        pairs.append([np.array([m.people[kind][p] for p in names]) for m in (own, other)])
         n += count
-    return estimate(seeds, people, n)
+    found = estimate(seeds, None, n)
+    return found and dataclasses.replace(found, people=_over_people(pairs, floor))
 
 
-def _gain(kind: Kind, chance: float):
-    def gain(own: float, other: float) -> float:
-        if not ASKED[kind].falls:
-            return own - other
-        return above_chance(other, chance) - above_chance(own, chance)
+def _gain(own: Any, other: Any, floor: float | None) -> Any:
+    if floor is None:
+        return own - other
+    return above_chance(other, floor) - above_chance(own, floor)
 
-    return gain
+
+def _over_people(pairs: Sequence[Sequence[np.ndarray]], floor: float | None) -> Score | None:
+    """The bootstrap over people of the mean of the seeds' gains; None with one person in a seed.
+
+    Args:
+        pairs: by seed, accuracies of the same people, own and the other's.
+        floor: see `_gain`.
+    """
+    everybody = [np.arange(len(own)) for own, _ in pairs]
+    if min(map(len, everybody)) < 2:
+        return None
+
+    def mean_gain(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        gains = [
+            _gain(own[people].mean(axis), other[people].mean(axis), floor)
+            for (own, other), people in zip(pairs, drawn, strict=True)
+        ]
+        return np.mean(gains, axis=0)
+
+    rng = np.random.default_rng(0)
+    found = stats.bootstrap(everybody, mean_gain, method="percentile", batch=1000, rng=rng)
+    low, high = found.confidence_interval
+    value = float(mean_gain(*everybody))
+    return {"value": value, "n": sum(map(len, everybody)), "ci95": [float(low), float(high)]}
 
 
 def verdict(found: Estimate) -> Verdict:

@@ -29,8 +29,8 @@ class Settings(NamedTuple):
     Attributes:
         learning_rates: the chosen ones.
         forget_steps: that were taken.
-        remembered: fraction of the forget set's answers that were still exact at the end.
-        seconds: mean over the seeds.
+        remembered: accuracy about the forget set's pictures that are set apart, at the end.
+        seconds: mean over the seeds, of all learning rates, compiling and scoring.
         density: of the mask, mean over the seeds; None without one.
         perplexity: of the retain set's taught text answers, mean over the seeds; None unmeasured.
     """
@@ -147,7 +147,7 @@ class Comparison:
         for row in self.rows[ratio]:
             keep = row.accuracies.get(kind) if kind else row.kept
             if row.unlearned and keep and FORGET in row.accuracies:
-                left = statistics.above_chance(row.accuracies[FORGET].value, self.chance)
+                left = float(statistics.above_chance(row.accuracies[FORGET].value, self.chance))
                 points[row.name] = left, keep.value
         return statistics.pareto(points)
 

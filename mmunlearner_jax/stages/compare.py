@@ -5,7 +5,6 @@ Settings are chosen by questions set apart, which are never scored: `config.comp
 
 import dataclasses
 import functools
-import math
 import shutil
 import time
 from collections.abc import Iterable
@@ -33,13 +32,12 @@ from mmunlearner_jax.unlearn.controls import CONTROLS, Control
 from mmunlearner_jax.unlearn.losses import answer_nll
 from mmunlearner_jax.unlearn.mask import true_fraction
 from mmunlearner_jax.unlearn.methods import METHODS
-from mmunlearner_jax.weights.io import from_pretrained
 
 _TEXTS = 256  # training answers that tell a model's perplexity
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `predictions/NAME-*.jsonl` and the entry `variants` of `results.json`."""
+    """Writes `compare/predictions/NAME-*.jsonl` and the entry `variants` of `results.json`."""
     told = read_results(workdir).get("variants", {})
     wanted = rows(config, retain_only=bool(config.compare.retain_only))
     todo = [name for name in wanted if name not in told]
@@ -92,9 +90,13 @@ class Contest:
         self._choosing = _of_tasks(choosing, ("classification",))
         self._scored = _of_tasks(scored, options.tasks)
         # The rule ends a run as soon as enough is forgotten, so that all are compared there.
-        rules = {"unlearn.stop_remembered": options.forgotten}
+        rules = {"unlearn.stop_remembered": options.forgotten, "unlearn.epochs": 0}
         self._rules = {**rules, **{f"unlearn.{key}": options[key] for key in _LIMITS}}
         self._variants = Variants(config, workdir, at)
+        told = read_results(workdir)
+        self._points: dict[str, dict[str, Any]] = told.get("points", {})
+        made = told.get("variants", {})
+        self._rates = {name: variant["learning_rate"] for name, variant in made.items()}
         self._nats = jax.jit(functools.partial(answer_nll, at.graphdef))
 
     def play(self, name: str) -> dict[str, Any]:
@@ -104,29 +106,28 @@ class Contest:
             params = self._at.params if name == VANILLA else self._retain_only()
             return {**self._score(name, params), **_NOTHING}
         control = Control(name, method=name) if name in METHODS else CONTROLS[name]
-        rates = options.learning_rates if name in options.methods else [self._chosen_rate()]
-        settings = (self._setting(name, control, rate) for rate in rates)  # one at a time
-        best = functools.reduce(lambda *pair: max(pair, key=lambda it: it.preference), settings)
-        told = read_results(self._workdir)["points"]
-        points = [point for rate in rates for point in told[_label(name, rate)].values()]
-        for point in points:
-            point["chosen"] = point == best.last
+        own = self._config.unlearn.method
+        rates = options.learning_rates if name in options.methods else [self._rates[own]]
         mask = self._variants.mask(control)
+        settings = (self._setting(name, control, mask, rate) for rate in rates)  # one at a time
+        best = functools.reduce(lambda *pair: max(pair, key=lambda it: it.preference), settings)
+        self._rates[name] = best.rate
+        looks = [look for rate in rates for look in self._points[_label(name, rate)].values()]
         return {
-            "method": control.method or self._config.unlearn.method,
+            "method": control.method or own,
             "control": name in options.controls,
             "learning_rate": best.rate,
-            "points": points,
+            "points": [{**look, "chosen": look is best.last} for look in looks],
             "unlearn": summary(best.outcome),
             "density": None if mask is None else true_fraction(mask),
             **self._score(name, best.outcome.params),
         }
 
-    def _setting(self, name: str, control: Control, rate: float) -> Setting:
+    def _setting(self, name: str, control: Control, mask: Any | None, rate: float) -> Setting:
         label = _label(name, rate)
         # By iteration: an interrupted run has those of before its checkpoint, and makes the others
         # again.
-        points: dict[str, Any] = read_results(self._workdir).get("points", {}).get(label, {})
+        points = self._points.setdefault(label, {})
 
         def watch(params: Any, iteration: int, forget_steps: int) -> float:
             scores = _ask(self._answerer, params, self._choosing, label)
@@ -140,18 +141,14 @@ class Contest:
             return scores["forget"]["vqa"]["value"]
 
         changes = {**self._rules, "unlearn.learning_rate": rate}
-        outcome = self._variants.run(control, label=label, changes=changes, watch=watch)
+        outcome = self._variants.run(control, mask, changes=changes, label=label, watch=watch)
         last = list(points.values())[-1]
         rule = preference(last["selection"], self._config.compare.forgotten)
         return Setting(rate, last, outcome, rule)
 
-    def _chosen_rate(self) -> float:
-        """That of the run which controls change in one thing."""
-        told = read_results(self._workdir)["variants"]
-        return told[self._config.unlearn.method]["learning_rate"]
-
     def _score(self, name: str, params: Any) -> dict[str, Any]:
-        evaluate(self._workdir, name, params, self._answerer, self._scored)
+        # Stage `controls` has rows of the same names, and scores all questions.
+        evaluate(self._workdir / "compare", name, params, self._answerer, self._scored)
         at, batch = self._at, self._config.evaluate.decode.batch_size
         texts = at.drawn(at.bench.text_training(at.retain), _TEXTS)
         batches = at.batches(texts, batch_size=batch, pack=1, shuffle=False, repeat=False)
@@ -159,19 +156,11 @@ class Contest:
         nats, tokens = (
             sum(float(np.sum(x)) for x in column) for column in zip(*found, strict=True)
         )
-        return {"perplexity": math.exp(nats / tokens)}
+        return {"perplexity": float(np.exp(nats / tokens))}
 
     def _retain_only(self) -> Any:
-        model = self._config.model
-        gold = from_pretrained(
-            self._config.compare.retain_only,
-            mesh=self._at.mesh,
-            dtype=model.param_dtype,
-            compute_dtype=model.compute_dtype,
-            remat=model.remat,
-            attention=model.attention,
-        )
-        return nnx.split(gold)[1]
+        checkpoint = self._config.compare.retain_only
+        return nnx.split(setup.load_model(self._config, checkpoint, self._at.mesh))[1]
 
 
 _LIMITS = "iterations", "stop_every"  # of `config.compare`, in place of `config.unlearn`'s

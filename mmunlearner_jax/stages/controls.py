@@ -26,7 +26,9 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     questions = {split: [q for q in asked[split] if q.task == "classification"] for split in asked}
     variants = Variants(config, workdir, at)
     for name in todo:
-        outcome = variants.run(CONTROLS[name], changes={}, label=f"controls/{name}")
+        control = CONTROLS[name]
+        mask = variants.mask(control)
+        outcome = variants.run(control, mask, changes={}, label=f"controls/{name}")
         scores = summarise(evaluate(workdir, name, outcome.params, answerer, questions))
         update_results(workdir, "controls", {name: {**scores, "unlearn": summary(outcome)}})
     return True

@@ -49,7 +49,7 @@ def evaluate(
         The lines of all splits.
     """
     folder = workdir / "predictions"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with Trace(workdir / "tensorboard/evaluate" / label, steps=profile) as trace:
         for split, asked in questions.items():
             path = folder / f"{label}-{split}.jsonl"

@@ -9,7 +9,7 @@ from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
-from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -87,6 +87,7 @@ def measure(config: ConfigDict, workdir: Path, at: setup.Setup) -> None:
         save_tree(partial / name, sums)
     if is_first():
         partial.rename(workdir / "importance")
+    wait(f"importance of {workdir.name}")
 
 
 def load_sums(workdir: Path, name: str, params: object) -> FisherSums:

@@ -155,14 +155,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     forget, retain = bench.split(config.data.forget_ratio)
     told = workdir / "benchmark.txt"
     counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
-    model = from_pretrained(
-        checkpoint,
-        mesh=mesh,
-        dtype=config.model.param_dtype,
-        compute_dtype=config.model.compute_dtype,
-        remat=config.model.remat,
-        attention=config.model.attention,
-    )
+    model = load_model(config, checkpoint, mesh)
     assert model.source is not None
     encoder = Encoder(
         *load_processor(model.config, model.source, **picture_sizes(config)),
@@ -186,6 +179,19 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         tuple(config.model.frozen),
         lora_targets(config, model.config.model_type, graphdef, params),
         workdir,
+    )
+
+
+def load_model(config: ConfigDict, checkpoint: str, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
+    """Loads a checkpoint as `config.model` says, sharded over the mesh."""
+    options = config.model
+    return from_pretrained(
+        checkpoint,
+        mesh=mesh,
+        dtype=options.param_dtype,
+        compute_dtype=options.compute_dtype,
+        remat=options.remat,
+        attention=options.attention,
     )
 
 

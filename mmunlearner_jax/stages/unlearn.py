@@ -42,7 +42,8 @@ class Outcome:
         parts: what the run moved, as it left it, and the rest.
         forget_steps: forget steps taken.
         retain_steps: retain steps taken.
-        remembered: fraction of the forget set's training answers still given exactly.
+        remembered: fraction of the forget set's training answers still given exactly, or what was
+            watched instead.
     """
 
     params: Any

@@ -42,6 +42,7 @@ class Variants:
     def run(
         self,
         control: Control,
+        mask: Any | None,
         *,
         changes: Mapping[str, Any],
         label: str,
@@ -51,6 +52,7 @@ class Variants:
 
         Args:
             control: what is changed.
+            mask: of the control, as `mask` makes it.
             changes: more values of the config, by dotted keys.
             label: name of the checkpoints and of the metrics.
             watch: see `Unlearner.run`.
@@ -65,9 +67,7 @@ class Variants:
             targets = setup.lora_targets(config, model.model_type, at.graphdef, at.params)
             at = dataclasses.replace(at, targets=targets)
             self._unlearners[key] = Unlearner(config, at, method)
-        return self._unlearners[key].run(
-            self._workdir, self.mask(control), label=label, watch=watch
-        )
+        return self._unlearners[key].run(self._workdir, mask, label=label, watch=watch)
 
     def mask(self, control: Control) -> Any | None:
         """The mask of a control, like all parameters; None where it, or its method, has none.
@@ -81,9 +81,10 @@ class Variants:
         if config.importance.fisher != self._config.importance.fisher:
             folder = folder / f"importance_by_{config.importance.fisher}"
             importance.measure(config, folder, self._at)
-        mask = load_mask(self._workdir, self._at.params)
         if any(key.startswith(("importance.", "mask.")) for key in control.changes):
             mask = make_mask(config, folder, self._at)
+        else:
+            mask = load_mask(self._workdir, self._at.params)
         return control.mask(mask, self._known(config, folder, mask))
 
     def _known(self, config: ConfigDict, folder: Path, mask: Any) -> Known:

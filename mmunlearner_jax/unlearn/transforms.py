@@ -21,7 +21,8 @@ def masked_descent(
     inner = optax.with_extra_args_support(inner)
 
     def keep(mask: jax.Array, value: jax.Array) -> jax.Array:
-        return jnp.where(mask, value, jnp.zeros_like(value))
+        # -0.0 added to a weight leaves even the sign of a zero.
+        return jnp.where(mask, value, jnp.full_like(value, -0.0))
 
     def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
         updates = jax.tree.map(keep, mask, updates)

@@ -1,6 +1,7 @@
 """A comparison that was never run: real questions, invented answers."""
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def answered(question, split, right):
         "modality": question.modality,
         "task": question.task,
         "person": question.person,
+        "image": question.image and f"{zlib.crc32(question.image):08x}",
         "question": question.question,
         "answer": question.answer,
         "options": list(question.options),
@@ -105,7 +107,7 @@ def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=K
         for seed in seeds:
             config.seed = seed
             folder = workdir / f"seed-{seed}/forget-{ratio}"
-            (folder / "predictions").mkdir(parents=True)
+            (folder / "compare/predictions").mkdir(parents=True)
             (folder / "config.json").write_text(config.to_json_best_effort())
             rng = np.random.default_rng(seed)
             there = [name for name in knows if (seed, ratio, name) not in lacks]
@@ -118,7 +120,7 @@ def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=K
                         for q in kept
                         for faces in [forgets and q.modality == "vqa"]
                     ]
-                    path = folder / f"predictions/{name}-{split}.jsonl"
+                    path = folder / f"compare/predictions/{name}-{split}.jsonl"
                     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
             results = {
                 "seed": seed,

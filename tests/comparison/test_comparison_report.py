@@ -85,7 +85,7 @@ def test_every_row_of_the_csv_is_what_the_lines_say(written):
     wanted = {"ratio": "10", "seed": "1", "variant": "no_mask", "split": "test_retain"}
     wanted |= {"modality": "vqa", "metric": "classification"}
     (row,) = [row for row in rows if wanted.items() <= row.items()]
-    path = written / "seed-1/forget-10/predictions/no_mask-test_retain.jsonl"
+    path = written / "seed-1/forget-10/compare/predictions/no_mask-test_retain.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     right = [
         x["correct"] for x in lines if x["task"] == "classification" and x["modality"] == "vqa"

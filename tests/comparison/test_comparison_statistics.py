@@ -167,7 +167,7 @@ def test_lost_lines_are_an_input_error(workdir):
 
 
 def lines_of(cell, variant, split, modality, task):
-    path = cell.folder / f"predictions/{variant}-{split}.jsonl"
+    path = cell.folder / f"compare/predictions/{variant}-{split}.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     return [x for x in lines if (x["modality"], x["task"]) == (modality, task)]
 

@@ -49,6 +49,14 @@ def test_overrides_are_keys_of_the_config(config, tmp_path):
                 part = part[name]
 
 
+def test_what_a_job_says_overrules_what_all_are_told(config, tmp_path):
+    (vanilla, *_) = jobs(config, tmp_path)
+    told = vanilla.arguments("configs/orl.py", {"stages": ("report",), "unlearn.alpha": 2.0})
+    assert told[:3] == ["-m", "mmunlearner_jax.main", "--config=configs/orl.py"]
+    assert [x for x in told if "stages" in x] == ["--config.stages=('prepare', 'finetune')"]
+    assert "--config.unlearn.alpha=2.0" in told
+
+
 def test_what_is_made_is_counted(config, tmp_path):
     vanilla, *_, cell = jobs(config, tmp_path)
     assert (vanilla.done(), vanilla.size) == (0, 1)

@@ -73,9 +73,9 @@ def test_every_row_is_made_and_reported(finished):
 
 def test_what_settings_are_chosen_by_is_not_scored(finished):
     cell = finished / "seed-3/forget-10"
-    scored = len((cell / "predictions/npo-forget.jsonl").read_text().splitlines())
+    scored = len((cell / "compare/predictions/npo-forget.jsonl").read_text().splitlines())
     chosen = variants(finished)["npo"]["points"][0]["selection"]["forget"].values()
-    asked = sum(kind["classification"]["n"] for kind in chosen)
+    asked = sum(score["n"] for score in chosen)
     assert asked and scored + asked == 4 * 8 * 7 + 4 * 6  # photographs and questions in words
 
 
@@ -87,7 +87,7 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
     lost = json.loads(path.read_text())
     del lost["variants"]["npo"], lost["points"]["compare/npo/0.0001"]
     path.write_text(json.dumps(lost))
-    for file in path.parent.glob("predictions/npo-*"):
+    for file in path.parent.glob("compare/predictions/npo-*"):
         file.unlink()
     done = compare(finished)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -127,7 +126,6 @@ def test_a_finished_run_does_nothing_again(finished):
 
 def test_killed_and_rerun_gives_the_same_bits(finished, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(finished / "compiled", workdir / "compiled")
     kill_at(workdir, "finetune", 4)
     assert not (workdir / "vanilla").exists()
     kill_at(workdir, "importance/pictures", 2)

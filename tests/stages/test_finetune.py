@@ -1,15 +1,19 @@
-"""What a retain-only model is taught."""
+"""What a retain-only model is taught, and the optimizers."""
 
 import io
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from PIL import Image
 
 from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.orl import WRITERS
-from mmunlearner_jax.stages.finetune import lessons
+from mmunlearner_jax.stages.finetune import lessons, muon
 from tests.data.conftest import Clear
 
 
@@ -45,3 +49,28 @@ def test_retain_only_keeps_the_world(tmp_path, kind):
     for whole, rest, forgotten in zip(every, kept, gone, strict=True):
         assert len(rest) == len(whole) - len(forgotten)
         assert set(rest) == set(whole) - set(forgotten)
+
+
+def test_muon_takes_every_layer_for_a_matrix_of_its_own_and_adam_the_rest():
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {"layers": jnp.ones((3, 4, 6)), "embedding": jnp.ones((5, 4)), "scale": jnp.ones(4)}
+    given = [{name: jax.random.normal(key, p.shape) for name, p in params.items()} for key in keys]
+
+    def walked(tx, params, gradients):
+        state = tx.init(params)
+        for gradient in gradients:
+            updates, state = tx.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    found = walked(muon(optax.constant_schedule(0.1), weight_decay=0.05), params, given)
+    alone = optax.contrib.muon(
+        0.1, ns_steps=3, preconditioning="aol", consistent_rms=0.2, weight_decay=0.05
+    )
+    for layer in range(3):
+        wanted = walked(alone, params["layers"][layer], [g["layers"][layer] for g in given])
+        np.testing.assert_allclose(found["layers"][layer], wanted, rtol=1e-5)
+    adam = optax.adamw(0.1, b2=0.95, weight_decay=0.05, nesterov=True)
+    for name in ("embedding", "scale"):
+        wanted = walked(adam, params[name], [g[name] for g in given])
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-5)

@@ -116,8 +116,8 @@ def test_protected_weights_keep_their_bits_in_fifty_forget_steps(adapters):
     model, encoder = llava()
     batch = whole(PICTURES, encoder, 1)
     graphdef, params = nnx.split(model)
-    if adapters:  # negative zeros, which the sum with nothing would change
-        params = jax.tree.map(lambda p: p.at[..., 0].set(-0.0), params)
+    # Negative zeros, which the sum with nothing would change.
+    params = jax.tree.map(lambda p: p.at[..., 0].set(-0.0), params)
     mask = every_third(params)
     adam = optax.adamw(1e-3, weight_decay=0.1)
     state, frozen = TrainState.create(jax.tree.map(jnp.copy, params), adam), NOTHING
