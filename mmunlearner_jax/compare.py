@@ -24,16 +24,6 @@ from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.comparison.jobs import Job, jobs
 from mmunlearner_jax.errors import InputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the jobs write.")
-_LIST = flags.DEFINE_bool(
-    "list",
-    False,
-    "Print a line for each job, its stage, a tab and its command, and end. The jobs of stage 2 need"
-    " all of stage 1, and none of one another.",
-)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Tell what is done and what is not, and end.")
-_MARKDOWN = flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")
-
 
 def arguments(job: Job) -> list[str]:
     """What Python is told, to run a job with the config of this program."""
@@ -105,23 +95,23 @@ def run_all(todo: list[Job], workdir: Path) -> None:
 def main(argv: list[str]) -> None:
     """Entry point of absl: an `InputError` becomes one line and exit code 1."""
     config = read_config(argv)
-    if not _WORKDIR.value:
+    if not flags.FLAGS.workdir:
         sys.exit("error: --workdir is empty: name a folder for what the jobs write")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM: run it again to go on"))
-    workdir = Path(_WORKDIR.value).expanduser()
+    workdir = Path(flags.FLAGS.workdir).expanduser()
     try:
         todo = jobs(config, workdir)
-        if _LIST.value:
+        if flags.FLAGS.list:
             for job in todo:
                 print(job.stage, shlex.join(["python", *arguments(job)]), sep="\t")
-        elif _DRY_RUN.value:
+        elif flags.FLAGS.dry_run:
             for job in todo:
                 print(f"{job.done():>3} of {job.size:>3} models made: {job.name}")
         else:
             from mmunlearner_jax.comparison.page import write_report  # not before `hide_torch`
 
             run_all(todo, workdir)
-            markdown = Path(_MARKDOWN.value) if _MARKDOWN.value else None
+            markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
             command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
             write_report(workdir, markdown=markdown, command=shlex.join(command))
     except InputError as error:
@@ -130,5 +120,14 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     hide_torch()
+    flags.DEFINE_string("workdir", None, "Folder for everything that the jobs write.")
+    flags.DEFINE_bool(
+        "list",
+        False,
+        "Print a line for each job, its stage, a tab and its command, and end. The jobs of stage 2"
+        " need all of stage 1, and none of one another.",
+    )
+    flags.DEFINE_bool("dry_run", False, "Tell what is done and what is not, and end.")
+    flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

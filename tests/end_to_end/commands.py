@@ -20,8 +20,10 @@ SHORT = {
     "unlearn.retain_batch": 8,
     "evaluate.photos_per_person": 1,
     "evaluate.decode.max_new_tokens": 10,
-    "stages": '("prepare","finetune","evaluate","importance","mask","unlearn","evaluate",'
-    '"controls","export","report")',
+    "stages": (
+        *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "evaluate"),
+        *("controls", "export", "report"),
+    ),
     "controls": '("ga",)',
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.commands import FOREIGN, ROOT, SHORT, loaded
 
-METHODS, CONTROLS = ("mmunlearner", "npo"), ("forget_top", "batch_fisher", "lora")
+METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "forget_top", "batch_fisher", "lora")
 COMPARE = {
     "compare.seeds": "(3,)",
     "compare.ratios": "(10,)",
@@ -21,7 +21,8 @@ COMPARE = {
     "compare.iterations": 4,
     "compare.stop_every": 2,
     "compare.forgotten": 0.01,  # so that both looks are made
-    "compare.tasks": '("classification",)',
+    "compare.tasks": '("classification","generation")',
+    "evaluate.splits": '("forget","test")',
 }
 
 
@@ -61,7 +62,16 @@ def test_every_row_is_made_and_reported(finished):
     rate = made["mmunlearner"]["learning_rate"]
     for name in CONTROLS:
         assert made[name]["control"] and made[name]["learning_rate"] == rate
-    assert made["npo"]["density"] is None
+        assert len(made[name]["points"]) == 2
+    assert (finished / "seed-3/forget-10/importance_by_batch/importance").is_dir()
+    losses = {
+        row["stage"]: row["retain_loss"]
+        for row in map(json.loads, (finished / "seed-3/forget-10/metrics.jsonl").open())
+        if row["step"] == 4 and "retain_loss" in row
+    }
+    # None is another's run under another name.
+    assert len({losses[f"compare/{name}/{rate:g}"] for name in (*METHODS, *CONTROLS)}) == 5
+    assert made["no_mask"]["density"] is None
     assert made["forget_top"]["density"] == pytest.approx(made["mmunlearner"]["density"])
     assert made["batch_fisher"]["density"] != made["mmunlearner"]["density"]
     for name in ("report.html", "results.csv", "docs/results.md"):
@@ -73,8 +83,9 @@ def test_every_row_is_made_and_reported(finished):
 
 def test_what_settings_are_chosen_by_is_not_scored(finished):
     cell = finished / "seed-3/forget-10"
-    scored = len((cell / "compare/predictions/npo-forget.jsonl").read_text().splitlines())
-    chosen = variants(finished)["npo"]["points"][0]["selection"]["forget"].values()
+    lines = (cell / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()
+    scored = [line["task"] for line in map(json.loads, lines)].count("classification")
+    chosen = variants(finished)["no_mask"]["points"][0]["selection"]["forget"].values()
     asked = sum(score["n"] for score in chosen)
     assert asked and scored + asked == 4 * 8 * 7 + 4 * 6  # photographs and questions in words
 
@@ -85,9 +96,10 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
     told = compare(finished, "--dry_run").stdout.splitlines()
     assert told[-1].split()[:3] == ["7", "of", "7"] and len(told) == 3
     lost = json.loads(path.read_text())
-    del lost["variants"]["npo"], lost["points"]["compare/npo/0.0001"]
+    rate = lost["variants"]["no_mask"]["learning_rate"]
+    del lost["variants"]["no_mask"], lost["points"][f"compare/no_mask/{rate:g}"]
     path.write_text(json.dumps(lost))
-    for file in path.parent.glob("compare/predictions/npo-*"):
+    for file in path.parent.glob("compare/predictions/no_mask-*"):
         file.unlink()
     done = compare(finished)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -76,7 +76,7 @@ def test_released_semantics_are_the_published_loop(tmp_path, method, clip):
     mask = cover(mask, leaf_labels(at.model)[0], config.mask.cover, uncovered=config.mask.uncovered)
 
     unlearner = Unlearner(config, at, method)
-    retained = unlearner._retained(unlearner._method.retain, config.unlearn.forget_text)
+    retained = unlearner._retained(unlearner._method.retain)
     published_loop(
         theirs,
         {k: iter(b) for k, b in {"forget": unlearner._raised(), **retained}.items()},

@@ -132,7 +132,7 @@ def test_batches_hold_what_the_vanilla_model_said(at, method):
     plan = METHODS[method]
     given = {"forget": unlearner._raised()}
     if plan.retain is not None:
-        given |= unlearner._retained(plan.retain, True)
+        given |= unlearner._retained(plan.retain)
     for key, batches in given.items():
         assert (array in batches.example()) == (key == name or (name, key) == ("pictures", "text"))
 
@@ -147,7 +147,7 @@ def test_a_smaller_retain_set_is_refused_before_anything_runs(at):
 def test_what_a_stage_counts_is_what_batches_have(at):
     config = tiny.config(epochs=1, pack=2, forget_batch=2, retain_batch=2)
     unlearner = Unlearner(config, at, "ga_diff")
-    pictures = unlearner._retained(METHODS["ga_diff"].retain, True)["pictures"]
+    pictures = unlearner._retained(METHODS["ga_diff"].retain)["pictures"]
     steps = len(pictures), len(pictures) // len(unlearner._raised())
     assert (unlearner._schedule.iterations, unlearner._schedule.forget_every) == steps
 
