@@ -166,7 +166,7 @@ class Comparison:
         for outcome, rows in self.outcomes(ratio, control=control).items():
             if outcome == "ties":
                 said.append(
-                    ("No difference", f" shown from {', '.join(row.label for row in rows)}.")
+                    ("No difference", f" shown from {'; '.join(row.label for row in rows)}.")
                 )
                 continue
             for row in rows:
