@@ -93,7 +93,7 @@ def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
     if both := {*options.methods} & {*options.controls}:
         raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
     if unknown := {*options.methods, *options.controls} - {*METHODS, *CONTROLS}:
-        known = ", ".join(METHODS | CONTROLS)
+        known = ", ".join({**METHODS, **CONTROLS})
         said = ", ".join(map(repr, sorted(unknown)))
         raise InputError(f"config.compare: there is no {said}; give names out of {known}")
     own = config.unlearn.method
