@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.semantics import with_semantics
 
+# `config.finetune` of before Muon, which the examples beside this one keep.
+ADAMW = dict(optimizer="adamw", steps=600, learning_rate=2e-3, warmup=100, text_batch=16)
+
 
 def get_config(semantics: str = "paper") -> ConfigDict:
     """The default example; `--config=configs/orl.py:released` for the published code's choices."""

@@ -19,8 +19,6 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare.benchmark = "clear"
     # Captions were tried with these, on pictures of 64 x 64 in 16 patches.
     config.prepare.vision.update(dict(image_size=64, patch_size=16))
-    config.finetune.update(
-        dict(optimizer="adamw", steps=600, learning_rate=2e-3, warmup=100, text_batch=16)
-    )
+    config.finetune.update(orl.ADAMW)
     config.evaluate.decode.max_new_tokens = 32  # captions are longer than answers
     return config

@@ -37,7 +37,5 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model.patch_budgets = (48,)
     config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
     # What its results in docs/orl_qwen.md were made with.
-    config.finetune.update(
-        dict(optimizer="adamw", steps=600, learning_rate=2e-3, warmup=100, text_batch=16)
-    )
+    config.finetune.update(orl.ADAMW)
     return with_semantics(config, semantics)

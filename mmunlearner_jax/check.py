@@ -166,9 +166,9 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     for key in ("compare.apart", "compare.forgotten"):
         if not 0 < values.get(key, 0.5) < 1:
             refuse(key, "a number between 0 and 1")
-    if not all(rate > 0 for rate in values.get("compare.learning_rates", (1.0,))):
-        refuse("compare.learning_rates", "numbers above 0")
     rates = values.get("compare.learning_rates", (1.0,))
+    if not all(rate > 0 for rate in rates):
+        refuse("compare.learning_rates", "numbers above 0")
     if not rates or len({*rates}) < len(rates):
         refuse("compare.learning_rates", "one or more, each once")
     if values.get("compare.iterations", 0) % values.get("compare.stop_every", 1):

@@ -75,8 +75,8 @@ def run_all(todo: list[Job], workdir: Path) -> None:
     Raises:
         InputError: one failed.
     """
-    total, before = sum(job.size for job in todo), [job.done() for job in todo]
-    with tqdm(total=total, initial=sum(before), unit="model", file=sys.stderr) as bar:
+    total, before = sum(job.size for job in todo), sum(job.done() for job in todo)
+    with tqdm(total=total, initial=before, unit="model", file=sys.stderr) as bar:
         for job in todo:
             shown = job.done()
             if shown == job.size:
@@ -87,8 +87,9 @@ def run_all(todo: list[Job], workdir: Path) -> None:
                 made = job.done()
                 bar.update(made - shown)
                 shown = made
-            bar.update(job.done() - shown)
-            if job.done() < job.size:  # it was asked to end, which is no failure
+            made = job.done()
+            bar.update(made - shown)
+            if made < job.size:  # it was asked to end, which is no failure
                 raise InputError(f"{job.name} was stopped: run the same command again to go on")
 
 

@@ -55,6 +55,12 @@ def key(text: str, **style: Any) -> Line2D:
     return Line2D([], [], linestyle="", label=text, **style)
 
 
+def legend(figure: Figure, handles: Sequence[Line2D], *, ncols: int, **options: Any) -> None:
+    """A legend without a frame, below all panels."""
+    place: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+    figure.legend(handles=handles, ncols=ncols, **place, **options)
+
+
 def grid_points(found: Comparison, ratio: int) -> Figure:
     """Every look at the questions set apart: what is left against what is kept, a panel a method.
 
@@ -95,14 +101,7 @@ def grid_points(found: Comparison, ratio: int) -> Figure:
             axes.set_ylabel("mean of the rest, % right")
         keys = [Line2D([], [], color=c, marker=".", label=f"{r:g}") for r, c in colours.items()]
         ring = key("chosen", marker="o", mfc="none", mec="#d55e00", ms=11, mew=1.6)
-        figure.legend(
-            handles=[*keys, ring],
-            loc="outside lower center",
-            ncols=8,
-            frameon=False,
-            fontsize=9,
-            title="Learning rate",
-        )
+        legend(figure, [*keys, ring], ncols=8, title="Learning rate")
     return figure
 
 

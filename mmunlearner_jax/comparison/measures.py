@@ -1,7 +1,6 @@
 """What the lines of one variant in one cell come to: accuracies, by person, and signs of decay."""
 
 import functools
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.data.refusals import REFUSALS
+from mmunlearner_jax.evaluation.metrics import words
 
 Kind = tuple[str, str]  # split and modality, as in `report.ASKED`
 
@@ -88,11 +88,6 @@ def _add(found: Measured, kind: Kind, lines: Sequence[dict[str, Any]], known: se
         found.chance[kind] = float(np.mean([1 / len(choices) for choices in options]))
     if answers := [line["response"] for line in lines if line["task"] == "generation"]:
         found.decay[kind] = decay(answers, known)
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, in lower case."""
-    return re.findall(r"\w+", text.lower())
 
 
 def decay(answers: Sequence[str], known: set[str]) -> Decay:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmunlearner_jax.comparison.cells import OWN
-from mmunlearner_jax.comparison.figures import GREY, LOOK, key
+from mmunlearner_jax.comparison.figures import GREY, LOOK, key, legend
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.comparison.measures import Kind
 from mmunlearner_jax.comparison.statistics import FORGET, Estimate
@@ -57,13 +57,7 @@ def trade_off(found: Comparison, ratio: int) -> Figure:
         panels = figure.subplots(2, 3, sharex=True)
         keys = [key(r.label, **_style(r.name, numbers)) for r in rows]
         front = Line2D([], [], label="Pareto front", **FRONT)
-        figure.legend(
-            handles=[*keys, front],
-            loc="outside lower center",
-            ncols=4,
-            frameon=False,
-            fontsize=9,
-        )
+        legend(figure, [*keys, front], ncols=4)
         for axes, kind in zip(panels.flat, KEPT, strict=True):
             _panel(axes, found, ratio, kind)
         for axes in panels[-1]:

@@ -36,8 +36,12 @@ def bleu(reference: str, response: str) -> float:
 
 def same_words(reference: str, response: str) -> bool:
     """Whether two texts have the same words in order, whatever their case and punctuation."""
-    one, other = (re.findall(r"\w+", text.lower()) for text in (reference, response))
-    return one == other
+    return words(reference) == words(response)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())
 
 
 def scored(line: Mapping[str, Any]) -> dict[str, Any]:

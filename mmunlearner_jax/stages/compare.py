@@ -30,8 +30,9 @@ from mmunlearner_jax.stages.unlearn import Outcome, summary
 from mmunlearner_jax.stages.variants import Variants
 from mmunlearner_jax.unlearn.controls import CONTROLS, Control
 from mmunlearner_jax.unlearn.losses import answer_nll
-from mmunlearner_jax.unlearn.mask import true_fraction
+from mmunlearner_jax.unlearn.mask import density
 from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.weights.io import leaf_labels
 
 _TEXTS = 256  # training answers that tell a model's perplexity
 
@@ -106,6 +107,7 @@ class Contest:
             params = self._at.params if name == VANILLA else self._retain_only()
             return {**self._score(name, params), **_NOTHING}
         control = Control(name, method=name) if name in METHODS else CONTROLS[name]
+        labels = leaf_labels(self._at.model)
         own = self._config.unlearn.method
         rates = options.learning_rates if name in options.methods else [self._rates[own]]
         mask = self._variants.mask(control)
@@ -119,7 +121,7 @@ class Contest:
             "learning_rate": best.rate,
             "points": [{**look, "chosen": look is best.last} for look in looks],
             "unlearn": summary(best.outcome),
-            "density": None if mask is None else true_fraction(mask),
+            "density": None if mask is None else density(mask, *labels)["density"],
             **self._score(name, best.outcome.params),
         }
 

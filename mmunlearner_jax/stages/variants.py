@@ -91,13 +91,11 @@ class Variants:
         at = self._at
         frozen, moving = at.apart(mask)
 
+        def movable() -> Any:
+            return nnx.merge_state(all_true(moving), jax.tree.map(jnp.zeros_like, frozen))
+
         def forget() -> Any:
             nothing = jax.tree.map(lambda m: jnp.zeros(m.shape), frozen)
             return nnx.merge_state(load_sums(folder, "forget", at.moving).mean(), nothing)
 
-        return Known(
-            config.seed,
-            leaf_labels(at.model)[1],
-            nnx.merge_state(all_true(moving), jax.tree.map(jnp.zeros_like, frozen)),
-            forget,
-        )
+        return Known(config.seed, leaf_labels(at.model)[1], movable, forget)

@@ -16,13 +16,13 @@ class Known:
     Attributes:
         seed: of the run.
         groups: module group of every array, a tree like the mask.
-        movable: True but where weights are frozen.
-        forget: importance for the forget set, 0 where weights are frozen; read when it is called.
+        movable: makes a mask that is True but where weights are frozen.
+        forget: reads the importance for the forget set, 0 where weights are frozen.
     """
 
     seed: int
     groups: Tree
-    movable: Tree
+    movable: Callable[[], Tree]
     forget: Callable[[], Tree]
 
 
@@ -64,7 +64,7 @@ CONTROLS: Mapping[str, Control] = {
     "no_mask_no_forget_text": Control("No mask and without that text", NO_FORGET_TEXT, mask=None),
     "vision_projector_no_mask": Control(
         "Vision and projector, no mask",
-        mask=lambda _, known: within(known.movable, known, *FACES),
+        mask=lambda _, known: within(known.movable(), known, *FACES),
     ),
     "mask_vision_projector": Control(
         "Vision and projector, masked",

@@ -145,8 +145,7 @@ def random_mask(mask: Tree, seed: int) -> Tree:
     def shuffled(m: jax.Array) -> jax.Array:
         drawn = to_host(m).flatten()
         rng.shuffle(drawn)
-        drawn = drawn.reshape(m.shape)
-        return jax.make_array_from_callback(m.shape, m.sharding, lambda index: drawn[index])
+        return _placed(drawn, m)
 
     return jax.tree.map(shuffled, mask)
 
@@ -162,17 +161,16 @@ def top_mask(importance: Tree, mask: Tree) -> Tree:
     def greatest(x: jax.Array, m: jax.Array) -> jax.Array:
         flat, count = to_host(x).ravel(), int(to_host(m).sum())
         chosen = np.zeros(flat.shape, bool)
-        chosen[np.argpartition(-flat, count - 1)[:count]] = count > 0
-        chosen = chosen.reshape(m.shape)
-        return jax.make_array_from_callback(m.shape, m.sharding, lambda index: chosen[index])
+        chosen[np.argpartition(-flat, count - 1)[:count]] = True
+        return _placed(chosen, m)
 
     return jax.tree.map(greatest, importance, mask)
 
 
-def true_fraction(mask: Tree) -> float:
-    """Fraction of all weights that a mask lets move."""
-    leaves = jax.tree.leaves(mask)
-    return sum(float(jnp.sum(m, dtype=jnp.float32)) for m in leaves) / sum(m.size for m in leaves)
+def _placed(values: np.ndarray, like: jax.Array) -> jax.Array:
+    """Flat values of the host, shaped and sharded like an array."""
+    values = values.reshape(like.shape)
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: values[index])
 
 
 def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:

@@ -1,5 +1,4 @@
 import csv
-import html.parser
 import json
 import re
 import shutil
@@ -13,33 +12,9 @@ from mmunlearner_jax.comparison.page import COLUMNS, points, print_result, write
 from mmunlearner_jax.comparison.tradeoff import trade_off
 from mmunlearner_jax.errors import InputError
 from tests.comparison import synthetic
+from tests.page import Page
 
 COMMAND = "python -m mmunlearner_jax.compare"
-
-
-class Page(html.parser.HTMLParser):
-    """Collects tags and text, and checks that every element is closed."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.text, self._open = [], "", []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "br"}:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, name):
-        return [attrs for tag, attrs in self.tags if tag == name]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,3 @@
-import html.parser
 import io
 import json
 import re
@@ -14,6 +13,7 @@ from mmunlearner_jax.data.schemas import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SC
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.stages import report
+from tests.page import Page
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
 EVIL = '<script>alert("no")</script>'
@@ -152,32 +152,6 @@ def add_everything(workdir):
         {"stage": "controls/ga", "step": 2, "forget_loss": 77.0},
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-
-
-class Page(html.parser.HTMLParser):
-    """Collects the tags and the text, and checks that every element is closed."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.text, self._open = [], "", []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "line", "polyline"}:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in {"line", "polyline"}:
-            assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, name):
-        return [attrs for tag, attrs in self.tags if tag == name]
 
 
 def render(config, workdir):

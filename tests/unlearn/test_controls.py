@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmunlearner_jax.unlearn.controls import CONTROLS, Known
-from mmunlearner_jax.unlearn.mask import top_mask, true_fraction
+from mmunlearner_jax.unlearn.mask import density, top_mask
 
 GROUPS = {"v": "vision", "p": "projector", "l": "language", "f": "vision"}
 
@@ -25,7 +25,7 @@ def mask():
 @pytest.fixture
 def known():
     movable = {name: jnp.full((2, 3, 5), name != "f") for name in GROUPS}
-    return Known(seed=1, groups=GROUPS, movable=movable, forget=lambda: tree(1))
+    return Known(seed=1, groups=GROUPS, movable=lambda: movable, forget=lambda: tree(1))
 
 
 def made(name: str, mask, known):
@@ -77,4 +77,6 @@ def test_the_other_controls_keep_the_mask_or_have_none(mask, known):
 
 
 def test_fraction():
-    assert true_fraction({"a": jnp.array([True, False]), "b": jnp.array([[True], [True]])}) == 0.75
+    mask = {"a": jnp.array([True, False]), "b": jnp.array([[True], [True]])}
+    names, groups = {"a": "a", "b": "b"}, {"a": "vision", "b": "language"}
+    assert density(mask, names, groups)["density"] == 0.75
