@@ -40,8 +40,12 @@ def run(job: Job, workdir: Path) -> Iterator[str]:
     """
     log = workdir / "logs" / f"{job.name.replace('/', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    # Jobs differ in seeds, not in programs.
-    shared = {"JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute())}
+    shared = {
+        # Jobs differ in seeds, not in programs.
+        "JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute()),
+        # Linux: XLA's buffers on a CPU are made anew every step, in huge pages a tenth faster.
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    }
     with log.open("w") as out:
         child = subprocess.Popen(
             [sys.executable, *arguments(job)],

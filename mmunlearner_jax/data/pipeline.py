@@ -14,7 +14,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 
-LENGTH_MULTIPLE = 8
+LENGTH_MULTIPLE = 4
 _FOREVER = 2**32  # passes: a length that Grain can still divide into batches of one row
 
 
@@ -82,7 +82,7 @@ class Batches:
             `batch_size / pack` rows, and fewer samples where pictures have fewer. 1: none.
         rows: Which rows of the batch are this process's (`sharding.process_rows`); by default all.
         buckets: Lengths T that a batch may have: the smallest that holds its rows. By default one,
-            the longest row's rounded up to a multiple of 8.
+            the longest row's rounded up to a multiple of 4.
         augment: How every picture is changed each time it is taken.
         features: Of the pictures, which the batches then hold in place of the pixels; they must
             have been added before the first batch is taken.

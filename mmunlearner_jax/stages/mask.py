@@ -78,11 +78,13 @@ def load_mask(workdir: Path, params: Any) -> Any:
     """
     packed = load_tree(workdir / "mask", jax.tree.map(_packed, params))
 
-    def unpack(bits: jax.Array, param: jax.Array) -> jax.Array:
-        mask = jnp.unpackbits(bits, axis=-1, count=param.shape[-1]).astype(bool)
-        return jax.device_put(mask, param.sharding)
+    lengths = jax.tree.map(lambda p: p.shape[-1], params)
 
-    return jax.tree.map(unpack, packed, params)
+    def unpack(bits: jax.Array, length: int) -> jax.Array:
+        return jnp.unpackbits(bits, axis=-1, count=length).astype(bool)
+
+    homes = jax.tree.map(lambda p: p.sharding, params)
+    return jax.jit(lambda bits: jax.tree.map(unpack, bits, lengths), out_shardings=homes)(packed)
 
 
 @jax.jit

@@ -10,7 +10,7 @@ from mmunlearner_jax.data.benchmark import Benchmark
 from mmunlearner_jax.data.rows import count_rows
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.unlearn.methods import Method
-from mmunlearner_jax.unlearn.schedule import Schedule, learning_rate, published_schedule
+from mmunlearner_jax.unlearn.schedule import Schedule, published_schedule, shape_of
 
 
 def planned(options: ConfigDict, method: Method, forget: int, retain: int) -> Schedule:
@@ -53,6 +53,9 @@ def optimizers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs]:
     """The optimizers of retain and forget steps, of `config.unlearn`; their states are alike.
 
+    The learning rate is part of a state, and no constant of a program: a step goes on at the rate
+    that the state was made with.
+
     Raises:
         InputError: the learning rate rises longer than the run lasts.
     """
@@ -61,10 +64,15 @@ def optimizers(
         forgets = retains = forgets + retains
 
     def adam(steps: int) -> optax.GradientTransformation:
-        rate = learning_rate(
-            options.learning_rate, decay=options.decay, warmup=options.warmup, steps=steps
-        )
-        return optax.adamw(rate, eps=options.adam_eps, weight_decay=options.weight_decay)
+        parts = [
+            optax.scale_by_adam(eps=options.adam_eps),
+            optax.add_decayed_weights(options.weight_decay),
+        ]
+        shape = shape_of(decay=options.decay, warmup=options.warmup, steps=steps)
+        if shape is not None:
+            parts.append(optax.scale_by_schedule(shape))
+        at_rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
+        return optax.chain(*parts, at_rate(options.learning_rate))
 
     def whole(transform: optax.GradientTransformation) -> Any:
         # The gradient is clipped before it is masked, as published.

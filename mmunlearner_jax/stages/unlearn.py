@@ -66,14 +66,14 @@ class Unlearner:
         self._config, self._at, self._method = config, at, METHODS[method]
         options, plan = config.unlearn, self._method
         self._schedule = planned_for(options, plan, at.bench, at.forget, at.retain)
-        self._descend, forget = optimizers(options, plan, self._schedule)
+        descend, forget = optimizers(options, plan, self._schedule)
         raised = plan.forget.configured(options)
         lowered = (plan.retain or ANSWERS).configured(options)
         # Of a graph definition: adapters with a mask and without are two.
         self._steps = functools.cache(
             lambda graphdef: (
                 ascent_step(graphdef, forget, raised),
-                descent_step(graphdef, self._descend, lowered),
+                descent_step(graphdef, descend, lowered),
                 exact_counter(graphdef),
             )
         )
@@ -106,6 +106,7 @@ class Unlearner:
         *,
         label: str = "unlearn",
         watch: Watch | None = None,
+        rate: float | None = None,
     ) -> Outcome:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
@@ -115,11 +116,15 @@ class Unlearner:
                 anywhere.
             label: name of the checkpoints and of the metrics.
             watch: how much is remembered, by another measure than the training answers.
+            rate: the learning rate, in place of the config's; no program is compiled anew for it.
         """
         at, options, schedule = self._at, self._config.unlearn, self._schedule
         graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
         forget_step, retain_step, exact = self._steps(graphdef)
-        state = TrainState.create(params, self._descend, optimizers=options.optimizers)
+        started = options.copy_and_resolve_references()
+        started.learning_rate = options.learning_rate if rate is None else rate
+        optimizer, _ = optimizers(started, self._method, schedule)
+        state = TrainState.create(params, optimizer, optimizers=options.optimizers)
 
         # On one device XLA names shardings its own way: other names would be other programs.
         homes = jax.tree.map(lambda p: p.sharding, at.params)

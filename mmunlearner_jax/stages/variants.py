@@ -1,6 +1,7 @@
 """Variants of one run: the methods at other settings, and their controls."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     other = config.copy_and_resolve_references()
     other.update_from_flattened_dict(dict(changes))
     return other
+
+
+_RATE = "unlearn.learning_rate"
 
 
 class Variants:
@@ -61,13 +65,16 @@ class Variants:
         config = changed(self._config, changes)
         method = control.method or config.unlearn.method
         moves = {key: value for key, value in changes.items() if key.startswith("unlearn.")}
+        moves.pop(_RATE, None)  # runs at other rates share programs
         key = method, *sorted(moves.items())
         if key not in self._unlearners:
             at, model = self._at, self._at.model.config
             targets = setup.lora_targets(config, model.model_type, at.graphdef, at.params)
             at = dataclasses.replace(at, targets=targets)
             self._unlearners[key] = Unlearner(config, at, method)
-        return self._unlearners[key].run(self._workdir, mask, label=label, watch=watch)
+        return self._unlearners[key].run(
+            self._workdir, mask, label=label, watch=watch, rate=config.unlearn.learning_rate
+        )
 
     def mask(self, control: Control) -> Any | None:
         """The mask of a control, like all parameters; None where it, or its method, has none.
@@ -84,8 +91,13 @@ class Variants:
         if any(key.startswith(("importance.", "mask.")) for key in control.changes):
             mask = make_mask(config, folder, self._at)
         else:
-            mask = load_mask(self._workdir, self._at.params)
+            mask = self._own
         return control.mask(mask, self._known(config, folder, mask))
+
+    @functools.cached_property
+    def _own(self) -> Any:
+        """The mask of the run."""
+        return load_mask(self._workdir, self._at.params)
 
     def _known(self, config: ConfigDict, folder: Path, mask: Any) -> Known:
         at = self._at

@@ -1,6 +1,7 @@
 """When to forget, when to retain, and when to stop: decided before the run."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import optax
@@ -62,20 +63,17 @@ def published_schedule(
     return Schedule(retain_batches * epochs, retain_batches // max(1, forget_batches))
 
 
-DECAYS: Mapping[str, Callable[[float, int], optax.Schedule]] = {
-    "constant": lambda rate, _: optax.constant_schedule(rate),
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
-    "cosine": optax.cosine_decay_schedule,
+DECAYS: Mapping[str, Callable[[int], optax.Schedule]] = {
+    "constant": lambda _: optax.constant_schedule(1.0),
+    "linear": functools.partial(optax.linear_schedule, 1.0, 0.0),
+    "cosine": functools.partial(optax.cosine_decay_schedule, 1.0),
 }
 
 
-def learning_rate(
-    rate: float, *, decay: str, warmup: int, steps: int
-) -> float | optax.Schedule:  # a number leaves the optimizer without a count of its own
-    """The learning rate of every step (D-12).
+def shape_of(*, decay: str, warmup: int, steps: int) -> optax.Schedule | None:
+    """The learning rate of every step, as a fraction of its height (D-12); None: always all of it.
 
     Args:
-        rate: at its height.
         decay: `"constant"`, or `"linear"` or `"cosine"`, which end at 0 after all steps.
         warmup: steps in which it rises from 0.
         steps: of the optimizer, over the whole run.
@@ -84,13 +82,13 @@ def learning_rate(
         InputError: it would never reach its height.
     """
     if decay == "constant" and not warmup:
-        return rate
+        return None
     if warmup >= steps:
         raise InputError(
             f"config.unlearn.warmup is {warmup}: give fewer than the {steps} steps of the run"
         )
-    rise = optax.linear_schedule(0.0, rate, warmup)
-    return optax.join_schedules([rise, DECAYS[decay](rate, steps - warmup)], [warmup])
+    rise = optax.linear_schedule(0.0, 1.0, warmup)
+    return optax.join_schedules([rise, DECAYS[decay](steps - warmup)], [warmup])
 
 
 @dataclasses.dataclass(frozen=True)
