@@ -77,6 +77,11 @@ run() {
   on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
 }
 
+# A run that SIGTERM stopped ends well, too: the slice may be about to go.
+finished() {
+  on_workers 0 "! tail -n 1 ~/$log | grep -q '^stopped by SIGTERM'"
+}
+
 taken_away() {
   local state
   state=$(gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" --format='value(state)' 2>/dev/null || echo GONE)
@@ -92,11 +97,11 @@ all() {
   for ((try = 1; try <= ${TRIES:-5}; try++)); do
     create
     install
-    if run "$@"; then
+    if run "$@" && { [[ -n $dry ]] || finished; }; then
       return
     fi
     if ! taken_away; then
-      echo "error: the run failed and the slice is there: see ~/$log on its workers (launch/tpu_vm.sh logs)" >&2
+      echo "error: the run failed or was stopped, and the slice is there: see ~/$log on its workers (launch/tpu_vm.sh logs)" >&2
       return 1
     fi
     echo "the slice was taken away (try $try): made again, the run goes on in its workdir" >&2

@@ -1,7 +1,7 @@
 """Checkpoints of running stages (Orbax v1): a state and the positions of its data iterators."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,15 @@ class Checkpoints:
             raise preemption.Preempted
 
 
+def begin_to_save(directory: Path, tree: Any) -> Callable[[], Any]:
+    """Saves a pytree of arrays while the program goes on; what is returned waits for it."""
+    leaves = jax.tree.leaves(tree)
+    return ocp.save_async(directory.absolute(), leaves, overwrite=True).result
+
+
 def save_tree(directory: Path, tree: Any) -> None:
     """Saves a pytree of arrays, whole or not at all; an older one is replaced."""
-    ocp.save(directory.absolute(), jax.tree.leaves(tree), overwrite=True)
+    begin_to_save(directory, tree)()
 
 
 def load_tree(directory: Path, like: Any) -> Any:

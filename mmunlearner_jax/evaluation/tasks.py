@@ -4,6 +4,7 @@ Axes: B questions of a batch, N decoded tokens, K candidates, S their tokens.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 
 Ids = list[int]
+
+# Stages share the programs.
+_decoder = functools.lru_cache(1)(Decoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Answerer:
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
-        self._decoder = Decoder(
+        self._decoder = _decoder(
             graphdef, max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id
         )
 

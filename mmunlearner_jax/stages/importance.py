@@ -1,11 +1,12 @@
 """Stage `importance`: squared gradients on the forget set and on every preserve set."""
 
+import contextlib
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.ahead import compiling
-from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.checkpoint import Checkpoints, begin_to_save, load_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
@@ -66,25 +67,26 @@ def measure(config: ConfigDict, workdir: Path, at: setup.Setup) -> None:
             )
             example = put_batch(given[name].example(), at.mesh)
             ahead(add, FisherSums.abstract(at.moving), at.moving, example, at.frozen)
-    for name, batches in given.items():
-        data = {"data": iter(batches)}
-        sums = FisherSums.zeros(at.moving)
-        folder = workdir / "checkpoints/importance" / name
-        with Checkpoints(folder, every=config.checkpoint_every) as saved:
-            sums, start = saved.restore(sums, data)
-            with Metrics(
-                workdir,
-                f"importance/{name}",
-                total=len(batches),
-                start=start,
-                profile=config.profile.steps,
-                once=packing({name: batches}),
-            ) as metrics:
-                for i, batch in enumerate(data["data"], start + 1):
-                    sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)
-                    metrics.write(i)
-                    saved.save(i, sums, data)
-        save_tree(partial / name, sums)
+    with contextlib.ExitStack() as writing:  # one set while the next is measured
+        for name, batches in given.items():
+            data = {"data": iter(batches)}
+            sums = FisherSums.zeros(at.moving)
+            folder = workdir / "checkpoints/importance" / name
+            with Checkpoints(folder, every=config.checkpoint_every) as saved:
+                sums, start = saved.restore(sums, data)
+                with Metrics(
+                    workdir,
+                    f"importance/{name}",
+                    total=len(batches),
+                    start=start,
+                    profile=config.profile.steps,
+                    once=packing({name: batches}),
+                ) as metrics:
+                    for i, batch in enumerate(data["data"], start + 1):
+                        sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)
+                        metrics.write(i)
+                        saved.save(i, sums, data)
+            writing.callback(begin_to_save(partial / name, sums))
     if is_first():
         partial.rename(workdir / "importance")
     wait(f"importance of {workdir.name}")

@@ -5,7 +5,7 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.shots import with_shots
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.models.vision_language import VisionLanguageModel
+from mmunlearner_jax.models.vision_language import VisionLanguageConfig, VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.stages.planned import optimizers, planned_for
@@ -157,10 +157,12 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
     model = load_model(config, checkpoint, mesh)
     assert model.source is not None
-    encoder = Encoder(
-        *load_processor(model.config, model.source, **picture_sizes(config)),
-        labels=config.data.labels,
-        supervise_end=config.data.supervise_end,
+    encoder = _encoder(
+        model.config,
+        model.source,
+        tuple(picture_sizes(config).items()),
+        config.data.labels,
+        config.data.supervise_end,
     )
     graphdef, params = nnx.split(model)
     if counts:
@@ -180,6 +182,18 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         lora_targets(config, model.config.model_type, graphdef, params),
         workdir,
     )
+
+
+@functools.lru_cache(1)  # stages share what was encoded
+def _encoder(
+    model: VisionLanguageConfig,
+    folder: str,
+    sizes: tuple[tuple[str, Any], ...],
+    labels: Literal["answer", "full"],
+    supervise_end: bool,
+) -> Encoder:
+    processor, pictures = load_processor(model, folder, **dict(sizes))
+    return Encoder(processor, pictures, labels=labels, supervise_end=supervise_end)
 
 
 def load_model(config: ConfigDict, checkpoint: str, mesh: jax.sharding.Mesh) -> VisionLanguageModel:

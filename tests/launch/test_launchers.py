@@ -86,6 +86,21 @@ def test_tpu_vm():
     ]
 
 
+def test_a_run_that_was_stopped_is_not_taken_for_done(tmp_path):
+    (tmp_path / "gcloud").write_text(
+        '#!/bin/sh\necho "$@" >> "$CALLS"\n'
+        'case "$*" in *grep*) exit 1 ;; *state*) echo PREEMPTED ;; esac\n'
+    )
+    (tmp_path / "gcloud").chmod(0o755)
+    calls = tmp_path / "calls"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = launch("tpu_vm.sh", "all", **TPU | {"PATH": path, "CALLS": str(calls), "TRIES": "2"})
+    assert done.returncode == 1
+    assert "taken away 2 times; run the same command again" in done.stderr
+    runs = [line for line in calls.read_text().splitlines() if "mmunlearner_jax.main" in line]
+    assert len(runs) == 2
+
+
 def test_slurm():
     assert dry("slurm.sbatch", "--config=c.py", "--workdir=/shared/a b") == [
         r"srun --kill-on-bad-exit=1 python3 -m mmunlearner_jax.main --config=c.py"
