@@ -37,7 +37,7 @@ CELLS = {
     ("realworld", "vqa"): "realworld VQA",
     ("realworld", "qa"): "realworld QA",
 }
-# What the example was asked to reach on the mean over the seeds, before any run: (least, most).
+# What the example is to reach on the mean over the seeds, set before any run: (least, most).
 BARS: dict[tuple[str, str, str], tuple[float, float]] = {
     ("before", "forget", "vqa"): (0.95, 1),
     ("before", "test", "vqa"): (0.85, 1),
