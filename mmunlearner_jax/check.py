@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,7 @@ ABOVE_ZERO = (
 NONE_BY_ZERO = ("unlearn.clip", "unlearn.warmup", "profile.steps")
 ALL_BY_ZERO = ("importance.examples", "unlearn.stop_examples", "evaluate.photos_per_person")
 GROUPS = ("vision", "projector", "language")
+PRESERVE = ("pictures", "text")
 NAMES = {
     "stages": (
         *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "controls"),
@@ -161,8 +163,24 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, "1: config.importance.fisher='example' squares row by row")
     if "unlearn.method" in values and not METHODS[values["unlearn.method"]].masked:
         masked = ", ".join(name for name, method in METHODS.items() if method.masked)
-        if not {"random_mask", "no_mask"}.isdisjoint(values.get("controls", ())):
-            refuse("controls", f"no random_mask and no no_mask, or the method {masked}")
+        asked = [CONTROLS[name] for name in values.get("controls", ())]
+        if any(control.of_masks and not control.method for control in asked):
+            refuse("controls", f"none that changes the mask, or the method {masked}")
+    for key in [f"importance.preserve.{group}" for group in GROUPS]:
+        if key in values and not (values[key] and {*values[key]} <= {*PRESERVE}):
+            refuse(key, f"one or more of {', '.join(PRESERVE)}")
+    try:
+        re.compile(values.get("mask.cover", ""))
+    except re.error as error:
+        refuse("mask.cover", f"a regular expression ({error})")
+    if not values.get("unlearn.stop_remembered", 0) < 1:
+        refuse("unlearn.stop_remembered", "less than 1: no step would be taken")
+    for key, seeds in {
+        "seed": [values["seed"]],
+        "compare.seeds": values.get("compare.seeds", ()),
+    }.items():
+        if any(seed < 0 for seed in seeds):
+            refuse(key, "0 or more")
     for key in ("compare.apart", "compare.forgotten"):
         if not 0 < values.get(key, 0.5) < 1:
             refuse(key, "a number between 0 and 1")

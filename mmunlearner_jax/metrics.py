@@ -1,6 +1,7 @@
 """Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -59,8 +60,10 @@ class Metrics:
             # A line without its end was being written when an earlier run was killed.
             old = path.read_text().split("\n")[:-1] if path.exists() else []
             kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
-            self._file = path.open("w")
-            self._file.writelines(json.dumps(r) + "\n" for r in kept)
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            os.replace(partial, path)
+            self._file = path.open("a")
             self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
 
     def __enter__(self) -> "Metrics":

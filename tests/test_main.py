@@ -282,6 +282,12 @@ def test_mllmu_splits_that_are_not_there(tmp_path, config):
         ("compare.learning_rates", ()),
         ("compare.learning_rates", (1e-4, 0.0)),
         ("compare.apart", 1.0),
+        ("compare.seeds", (0, -1)),
+        ("seed", -1),
+        ("mask.cover", "("),
+        ("importance.preserve.vision", ("pictures", "words")),
+        ("importance.preserve.language", ()),
+        ("unlearn.stop_remembered", 1.0),
         ("compare.forgotten", 0.0),
         ("compare.iterations", 0),
         ("evaluate.decode.max_new_tokens", 0),
@@ -299,7 +305,7 @@ def test_controls_of_a_mask_that_is_none(config, tmp_path):
     config.unlearn.method, config.controls = "npo", ("no_mask", "random_mask")
     said = mistake(config, tmp_path / "run")
     assert said.startswith("config.controls is ")
-    assert said.endswith("give no random_mask and no no_mask, or the method mmunlearner")
+    assert said.endswith("give none that changes the mask, or the method mmunlearner")
 
 
 @pytest.mark.parametrize(

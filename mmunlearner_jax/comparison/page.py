@@ -15,11 +15,11 @@ from mmunlearner_jax.comparison import figures, statistics
 from mmunlearner_jax.comparison.answers import forgotten_person
 from mmunlearner_jax.comparison.cells import Cell, is_control, label, missing, names
 from mmunlearner_jax.comparison.measures import measure
-from mmunlearner_jax.comparison.statistics import FORGET, Estimate, verdict
-from mmunlearner_jax.comparison.summary import Comparison, listed
+from mmunlearner_jax.comparison.statistics import Estimate, verdict
+from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.comparison.tradeoff import trade_off
 from mmunlearner_jax.evaluation.selection import KEPT
-from mmunlearner_jax.stages.report import ASKED, environment, interval, percent
+from mmunlearner_jax.stages.report import ASKED, environment
 
 COLUMNS: tuple[str, ...] = (
     "ratio",
@@ -100,7 +100,6 @@ def span(score: statistics.Score) -> str:
 
 def context(found: Comparison, command: str) -> dict[str, Any]:
     """What both templates take."""
-    asked = [row for rows in found.rows.values() for row in rows]
     return {
         "found": found,
         "command": command,
@@ -110,20 +109,21 @@ def context(found: Comparison, command: str) -> dict[str, Any]:
         ),
         "missing": missing(found.cells),
         "asked": ASKED,
-        "listed": listed,
         "label": label,
         "verdict": verdict,
         "plus_minus": plus_minus,
         "points": points,
         "span": span,
         "counts": {
-            kind: max(row.accuracies[kind].n for row in asked if kind in row.accuracies)
-            for kind in found.kinds
+            ratio: {
+                kind: max(
+                    (row.accuracies[kind].n for row in rows if kind in row.accuracies), default=0
+                )
+                for kind in found.kinds
+            }
+            for ratio, rows in found.rows.items()
         },
-        "pct": percent,
-        "interval": interval,
-        "forget": FORGET,
-        "kept": KEPT,
+        "kept": [ASKED[kind].label for kind in KEPT if kind in found.kinds],
         "resists": statistics.RESISTS,
     }
 

@@ -260,6 +260,6 @@ def packing(given: Mapping[str, Batches]) -> dict[str, float]:
     }
 
 
-def rounded(length: int) -> int:
+def rounded(length: int, multiple: int = LENGTH_MULTIPLE) -> int:
     """A length, rounded up, so that batches have few shapes."""
-    return -(-int(length) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    return -(-int(length) // multiple) * multiple

@@ -5,13 +5,16 @@ Axes: B prompts of a batch, P beginnings, T tokens (left padded).
 """
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Lengths are rounded up to a multiple of this, so that splits share compiled programs.
-LENGTH_MULTIPLE = 8
+from mmunlearner_jax.data import pipeline
+
+# Coarser than training's lengths, so that splits share compiled programs.
+rounded = functools.partial(pipeline.rounded, multiple=8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +96,6 @@ def padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> dict[str,
         if tokens:
             ids[row, -len(tokens) :], mask[row, -len(tokens) :] = tokens, 1
     return {"input_ids": ids, "attention_mask": mask}
-
-
-def rounded(length: int) -> int:
-    """A length, rounded up."""
-    return -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def kinds(keys: Sequence[object]) -> Iterator[list[int]]:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.selection import preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
@@ -89,6 +90,11 @@ class Contest:
         asked = setup.asked(config, at.bench, at.forget, at.retain)
         choosing, scored = set_apart(asked, options.apart, config.seed)
         self._choosing = _of_tasks(choosing, ("classification",))
+        if not any(question.modality == "vqa" for question in self._choosing["forget"]):
+            raise InputError(
+                f"config.compare.apart={options.apart} sets no picture of the forget set apart to"
+                " choose by: there are too few; give a larger fraction"
+            )
         self._scored = _of_tasks(scored, options.tasks)
         # The rule ends a run as soon as enough is forgotten, so that all are compared there.
         rules = {"unlearn.stop_remembered": options.forgotten, "unlearn.epochs": 0}
@@ -129,11 +135,12 @@ class Contest:
         label = _label(name, rate)
         # By iteration: an interrupted run has those of before its checkpoint, and makes the others
         # again.
-        points = self._points.setdefault(label, {})
+        points, looks = self._points.setdefault(label, {}), []
 
         def watch(params: Any, iteration: int, forget_steps: int) -> float:
             scores = _ask(self._answerer, params, self._choosing, label)
-            points[str(iteration)] = {
+            looks.append(str(iteration))
+            points[looks[-1]] = {
                 "learning_rate": rate,
                 "iteration": iteration,
                 "forget_steps": forget_steps,
@@ -144,7 +151,7 @@ class Contest:
 
         changes = {**self._rules, "unlearn.learning_rate": rate}
         outcome = self._variants.run(control, mask, changes=changes, label=label, watch=watch)
-        last = list(points.values())[-1]
+        last = points[looks[-1]]
         rule = preference(last["selection"], self._config.compare.forgotten)
         return Setting(rate, last, outcome, rule)
 

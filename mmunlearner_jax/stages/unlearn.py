@@ -159,6 +159,8 @@ class Unlearner:
         every = -(-self._config.checkpoint_every // self._stop.every) * self._stop.every
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
             state, done = saved.restore(state, data)
+            begin = begin._replace(moving=state.params)  # what a checkpoint replaced is let go
+            del params
             with Metrics(
                 folder,
                 label,

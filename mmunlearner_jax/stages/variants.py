@@ -15,7 +15,7 @@ from mmunlearner_jax.stages import importance, setup
 from mmunlearner_jax.stages.importance import load_sums
 from mmunlearner_jax.stages.mask import all_true, load_mask, make_mask
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner, Watch
-from mmunlearner_jax.unlearn.controls import Control, Known
+from mmunlearner_jax.unlearn.controls import MASKS, Control, Known
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.weights.io import leaf_labels
 
@@ -70,7 +70,8 @@ class Variants:
         if key not in self._unlearners:
             at, model = self._at, self._at.model.config
             targets = setup.lora_targets(config, model.model_type, at.graphdef, at.params)
-            at = dataclasses.replace(at, targets=targets)
+            if targets != at.targets:  # what is cached of it, features for one, is kept
+                at = dataclasses.replace(at, targets=targets)
             self._unlearners[key] = Unlearner(config, at, method)
         return self._unlearners[key].run(
             self._workdir, mask, label=label, watch=watch, rate=config.unlearn.learning_rate
@@ -88,7 +89,7 @@ class Variants:
         if config.importance.fisher != self._config.importance.fisher:
             folder = folder / f"importance_by_{config.importance.fisher}"
             importance.measure(config, folder, self._at)
-        if any(key.startswith(("importance.", "mask.")) for key in control.changes):
+        if any(key.startswith(MASKS) for key in control.changes):
             mask = make_mask(config, folder, self._at)
         else:
             mask = self._own

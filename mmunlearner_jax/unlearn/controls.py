@@ -36,6 +36,14 @@ ADAPTERS = {"unlearn.lora.rank": 8, "unlearn.lora.alpha": 64.0}
 FACES = "vision", "projector"
 
 
+MASKS = "importance.", "mask."  # parts of the config that make a mask
+
+
+def own_mask(mask: Tree, _: Known) -> Tree:
+    """The mask of the run."""
+    return mask
+
+
 @dataclasses.dataclass(frozen=True)
 class Control:
     """One change.
@@ -49,8 +57,13 @@ class Control:
 
     label: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    mask: Callable[[Tree, Known], Tree] | None = lambda mask, known: mask
+    mask: Callable[[Tree, Known], Tree] | None = own_mask
     method: str = ""
+
+    @property
+    def of_masks(self) -> bool:
+        """Whether it is another mask that it changes, which a method without one ignores."""
+        return self.mask is not own_mask or any(key.startswith(MASKS) for key in self.changes)
 
 
 # By name in `config.controls` and `config.compare`.

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmunlearner_jax import preemption
+from mmunlearner_jax import compilations, preemption
 from mmunlearner_jax.data import references
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.errors import InputError
@@ -78,6 +78,17 @@ def test_forget_steps_raise_or_lower_their_loss(at, tmp_path, method, direction)
     run(at, tmp_path, method, iterations=12, learning_rate=1e-3, forget_batch=2)
     losses = [row["forget_loss"] for row in lines(tmp_path)]
     assert direction * (np.mean(losses[-4:]) - np.mean(losses[:4])) > 0
+
+
+def test_another_rate_is_no_other_program(at, tmp_path):
+    wanted = Unlearner(tiny.config(learning_rate=1e-3, warmup=2), at, "ga").run(tmp_path, None)
+    unlearner = Unlearner(tiny.config(learning_rate=1e-5, warmup=2), at, "ga")
+    unlearner.run(tmp_path, None, label="slow")
+    so_far = compilations.count()
+    got = unlearner.run(tmp_path, None, label="fast", rate=1e-3)
+    assert not so_far()["programs"]
+    for one, other in zip(*map(jax.tree.leaves, (wanted.params, got.params)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_refusals_take_the_answers_place(at):
