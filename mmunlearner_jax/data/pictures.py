@@ -89,19 +89,25 @@ class OneSize:
 
     def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
         """`pixel_values` float32 [B, I, C, H, W]; a size of its own for `tokens` is not needed."""
-        return {"pixel_values": np.stack([np.stack(row) for row in rows])}
+        return {"pixel_values": _stacked(rows)}
 
     def pack_features(
         self, rows: Sequence[Sequence[np.ndarray]], tokens: int
     ) -> dict[str, np.ndarray]:
         """`vision_features` [B, I, F, D]."""
-        return {"vision_features": np.stack([np.stack(row) for row in rows])}
+        return {"vision_features": _stacked(rows)}
 
     def unpack_features(
         self, features: np.ndarray, pictures: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         """[F, D] of each."""
         return list(features[: len(pictures), 0])
+
+
+def _stacked(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """[B, I, ...] of B rows of I arrays, copied once."""
+    flat = np.stack([array for row in rows for array in row])
+    return flat.reshape(len(rows), -1, *flat.shape[1:])
 
 
 class AnySize:

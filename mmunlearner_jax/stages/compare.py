@@ -159,7 +159,7 @@ class Contest:
         # Stage `controls` has rows of the same names, and scores all questions.
         evaluate(self._workdir / "compare", name, params, self._answerer, self._scored)
         at, batch = self._at, self._config.evaluate.decode.batch_size
-        texts = at.drawn(at.bench.text_training(at.retain), _TEXTS)
+        texts = at.drawn(at.words(at.retain), _TEXTS)
         batches = at.batches(texts, batch_size=batch, pack=1, shuffle=False, repeat=False)
         found = [to_host(self._nats(params, put_batch(b, at.mesh))) for b in batches]
         nats, tokens = (

@@ -103,10 +103,10 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 def lessons(at: setup.Setup, retain_only: bool) -> tuple[list[Sample], list[Sample]]:
     """All that is taught with pictures and in words, maybe without the people to forget."""
     bench = at.bench
-    pictures, text = bench.training(bench.taught), bench.text_training(bench.taught)
+    pictures, text = at.pictures(bench.taught), at.words(bench.taught)
     if retain_only:  # the retain set and what is about nobody; CLEAR's texts name no person
         people = {"", *bench.people(bench.everyone)}
         world = ([s for s in samples if s.person not in people] for samples in (pictures, text))
-        kept = bench.training(at.retain), bench.text_training(at.retain)
+        kept = at.pictures(at.retain), at.words(at.retain)
         pictures, text = (own + other for own, other in zip(kept, world, strict=True))
     return pictures, text

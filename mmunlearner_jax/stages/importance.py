@@ -27,9 +27,9 @@ def sets(at: setup.Setup, examples: int) -> dict[str, list[Sample]]:
         examples: how many of each at most, drawn by the seed; 0: all.
     """
     whole = {
-        "forget": at.bench.training(at.forget),
-        "pictures": at.bench.training(at.retain),
-        "text": at.bench.text_training(at.bench.everyone),
+        "forget": at.pictures(at.forget),
+        "pictures": at.pictures(at.retain),
+        "text": at.words(at.bench.everyone),
     }
     return {name: at.drawn(samples, examples) for name, samples in whole.items()}
 

@@ -1,16 +1,17 @@
 """How many steps a run of `unlearn` has, and what takes them: known before anything is computed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from mmunlearner_jax.data.benchmark import Benchmark
 from mmunlearner_jax.data.rows import count_rows
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.unlearn.methods import Method
 from mmunlearner_jax.unlearn.schedule import Schedule, published_schedule, shape_of
+
+Options = ConfigDict | FrozenConfigDict  # `config.unlearn`
 
 
 def planned(options: ConfigDict, method: Method, forget: int, retain: int) -> Schedule:
@@ -33,9 +34,21 @@ def planned(options: ConfigDict, method: Method, forget: int, retain: int) -> Sc
 
 
 def planned_for(
-    options: ConfigDict, method: Method, bench: Benchmark, forget: str, retain: str
+    options: ConfigDict,
+    method: Method,
+    pictures: Callable[[str], Sequence[Sample]],
+    forget: str,
+    retain: str,
 ) -> Schedule:
-    """The schedule of `config.unlearn` for the configs `forget` and `retain` of a benchmark."""
+    """The schedule of `config.unlearn` for the configs `forget` and `retain` of a benchmark.
+
+    Args:
+        options: `config.unlearn`.
+        method: whose schedule it is.
+        pictures: what is taught with pictures about the people of a config.
+        forget: name of the people to forget.
+        retain: name of the others.
+    """
 
     def batches(samples: Sequence[Sample], size: int) -> int:
         return -(-count_rows(samples, options.pack) // (size // options.pack))
@@ -43,9 +56,22 @@ def planned_for(
     return planned(
         options,
         method,
-        batches(bench.training(forget), options.forget_batch),
-        batches(bench.training(retain), options.retain_batch),
+        batches(pictures(forget), options.forget_batch),
+        batches(pictures(retain), options.retain_batch),
     )
+
+
+def lengths(options: ConfigDict, schedule: Schedule) -> tuple[int, int]:
+    """How many forget and retain steps an optimizer's state counts, where its rate follows them.
+
+    0 where the rate is the same in all steps: runs of any length then have the same program.
+    """
+    if options.decay == "constant" and not options.warmup:
+        return 0, 0
+    forgets, retains = schedule.counts(schedule.iterations)
+    if options.optimizers == 1:  # steps that share a state count together
+        forgets = retains = forgets + retains
+    return forgets, retains or forgets
 
 
 def optimizers(
@@ -53,34 +79,62 @@ def optimizers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs]:
     """The optimizers of retain and forget steps, of `config.unlearn`; their states are alike.
 
-    The learning rate is part of a state, and no constant of a program: a step goes on at the rate
+    Raises:
+        InputError: the learning rate rises longer than the run lasts.
+    """
+    forgets, retains = lengths(options, schedule)
+    return descending(options, retains), ascending(options, method.by, forgets)
+
+
+def descending(options: Options, steps: int) -> optax.GradientTransformation:
+    """The optimizer of retain steps.
+
+    The learning rate is part of its state, and no constant of a program: a step goes on at the rate
     that the state was made with.
+
+    Args:
+        options: of `config.unlearn`.
+        steps: of `lengths`.
 
     Raises:
         InputError: the learning rate rises longer than the run lasts.
     """
-    forgets, retains = schedule.counts(schedule.iterations)
-    if options.optimizers == 1:  # steps that share a state count together
-        forgets = retains = forgets + retains
+    return _whole(options, _adam(options, steps))
 
-    def adam(steps: int) -> optax.GradientTransformation:
-        parts = [
-            optax.scale_by_adam(eps=options.adam_eps),
-            optax.add_decayed_weights(options.weight_decay),
-        ]
-        shape = shape_of(decay=options.decay, warmup=options.warmup, steps=steps)
-        if shape is not None:
-            parts.append(optax.scale_by_schedule(shape))
-        at_rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
-        return optax.chain(*parts, at_rate(options.learning_rate))
 
-    def whole(transform: optax.GradientTransformation) -> Any:
-        # The gradient is clipped before it is masked, as published.
-        clip = optax.clip_by_global_norm(options.clip) if options.clip else optax.identity()
-        chained = optax.chain(clip, transform)
-        if options.accumulate == 1:
-            return chained
-        return optax.MultiSteps(chained, options.accumulate).gradient_transformation()
+def ascending(
+    options: Options, by: Callable[..., optax.GradientTransformationExtraArgs], steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of forget steps, whose state is like `descending`'s.
 
-    forget = method.by(adam(forgets), mask_on=options.mask_on, alpha=options.alpha)
-    return whole(adam(retains or forgets)), whole(forget)
+    Args:
+        options: of `config.unlearn`.
+        by: of the method.
+        steps: of `lengths`.
+
+    Raises:
+        InputError: the learning rate rises longer than the run lasts.
+    """
+    adam = _adam(options, steps)
+    return _whole(options, by(adam, mask_on=options.mask_on, alpha=options.alpha))
+
+
+def _adam(options: Options, steps: int) -> optax.GradientTransformation:
+    parts = [
+        optax.scale_by_adam(eps=options.adam_eps),
+        optax.add_decayed_weights(options.weight_decay),
+    ]
+    shape = shape_of(decay=options.decay, warmup=options.warmup, steps=steps)
+    if shape is not None:
+        parts.append(optax.scale_by_schedule(shape))
+    at_rate = optax.inject_hyperparams(optax.scale_by_learning_rate)
+    return optax.chain(*parts, at_rate(options.learning_rate))
+
+
+def _whole(options: Options, transform: optax.GradientTransformation) -> Any:
+    # The gradient is clipped before it is masked, as published.
+    clip = optax.clip_by_global_norm(options.clip) if options.clip else optax.identity()
+    chained = optax.chain(clip, transform)
+    if options.accumulate == 1:
+        return chained
+    return optax.MultiSteps(chained, options.accumulate).gradient_transformation()

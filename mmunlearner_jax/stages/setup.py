@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +80,16 @@ class Setup:
     def moving(self) -> nnx.State:
         """The parameters that steps move and importances measure."""
         return self.apart(self.params)[1]
+
+    @functools.cached_property
+    def pictures(self) -> Callable[[str], list[Sample]]:
+        """What is taught with pictures about the people of a config; read once."""
+        return functools.cache(self.bench.training)
+
+    @functools.cached_property
+    def words(self) -> Callable[[str], list[Sample]]:
+        """What is taught in words about the people of a config; read once."""
+        return functools.cache(self.bench.text_training)
 
     @functools.cached_property
     def features(self) -> Features | None:
@@ -320,7 +331,7 @@ def counted(config: ConfigDict, bench: Benchmark, forget: str, retain: str) -> s
     find_reference(config)
     if "unlearn" in config.stages:
         method = METHODS[config.unlearn.method]
-        schedule = planned_for(config.unlearn, method, bench, forget, retain)
+        schedule = planned_for(config.unlearn, method, bench.training, forget, retain)
         optimizers(config.unlearn, method, schedule)
     counts = {"named people": len(bench.names())}
     for part in (bench.taught, forget, retain):

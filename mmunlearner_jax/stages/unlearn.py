@@ -22,11 +22,12 @@ from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import adapters, setup
 from mmunlearner_jax.stages.mask import load_mask
 from mmunlearner_jax.stages.planned import optimizers, planned_for
+from mmunlearner_jax.stages.programs import Programs, programs
 from mmunlearner_jax.stages.references import asked_beforehand
 from mmunlearner_jax.unlearn import lora
-from mmunlearner_jax.unlearn.methods import ANSWERS, METHODS, Loss
+from mmunlearner_jax.unlearn.methods import METHODS, Loss
 from mmunlearner_jax.unlearn.schedule import StopRule
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, exact_counter
+from mmunlearner_jax.unlearn.steps import TrainState
 
 RETAINED = "pictures", "text"  # a retain step sees a batch of each
 # What is remembered, of (parameters, iterations so far, forget steps so far).
@@ -54,7 +55,7 @@ class Outcome:
 
 
 class Unlearner:
-    """The compiled steps and the data of one method; runs it and its controls.
+    """The data of one method; runs it and its controls.
 
     Args:
         config: of the run.
@@ -65,22 +66,16 @@ class Unlearner:
     def __init__(self, config: ConfigDict, at: setup.Setup, method: str):
         self._config, self._at, self._method = config, at, METHODS[method]
         options, plan = config.unlearn, self._method
-        self._schedule = planned_for(options, plan, at.bench, at.forget, at.retain)
-        descend, forget = optimizers(options, plan, self._schedule)
-        raised = plan.forget.configured(options)
-        lowered = (plan.retain or ANSWERS).configured(options)
-        # Of a graph definition: adapters with a mask and without are two.
-        self._steps = functools.cache(
-            lambda graphdef: (
-                ascent_step(graphdef, forget, raised),
-                descent_step(graphdef, descend, lowered),
-                exact_counter(graphdef),
-            )
-        )
-        self._forget_set = at.bench.training(at.forget)
+        self._schedule = planned_for(options, plan, at.pictures, at.forget, at.retain)
+        self._forget_set = at.pictures(at.forget)
         self._stop = StopRule(options.stop_remembered, options.stop_every)
-        self._looked_at = at.batches(
-            at.drawn(self._forget_set, options.stop_examples),
+
+    @functools.cached_property
+    def _looked_at(self) -> Batches:
+        """The training answers that the stopping rule asks for."""
+        options = self._config.unlearn
+        return self._at.batches(
+            self._at.drawn(self._forget_set, options.stop_examples),
             batch_size=options.forget_batch,
             pack=options.pack,
             shuffle=False,
@@ -94,7 +89,7 @@ class Unlearner:
             graphdef: of the model.
             params: all of them.
         """
-        exact = self._steps(graphdef)[-1]
+        exact = self._programs(graphdef).exact
         counts = [exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
         right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
         return right / answers
@@ -106,7 +101,6 @@ class Unlearner:
         *,
         label: str = "unlearn",
         watch: Watch | None = None,
-        rate: float | None = None,
     ) -> Outcome:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
@@ -116,14 +110,11 @@ class Unlearner:
                 anywhere.
             label: name of the checkpoints and of the metrics.
             watch: how much is remembered, by another measure than the training answers.
-            rate: the learning rate, in place of the config's; no program is compiled anew for it.
         """
         at, options, schedule = self._at, self._config.unlearn, self._schedule
         graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
-        forget_step, retain_step, exact = self._steps(graphdef)
-        started = options.copy_and_resolve_references()
-        started.learning_rate = options.learning_rate if rate is None else rate
-        optimizer, _ = optimizers(started, self._method, schedule)
+        forget_step, retain_step, exact = self._programs(graphdef)
+        optimizer, _ = optimizers(options, self._method, schedule)
         state = TrainState.create(params, optimizer, optimizers=options.optimizers)
 
         # On one device XLA names shardings its own way: other names would be other programs.
@@ -196,6 +187,9 @@ class Unlearner:
             remembered=remembered,
         )
 
+    def _programs(self, graphdef: nnx.GraphDef) -> Programs:
+        return programs(graphdef, self._config.unlearn, self._method, self._schedule)
+
     def _raised(self) -> Batches:
         """What forget steps see."""
         samples, options = self._forget_set, self._config.unlearn
@@ -215,14 +209,14 @@ class Unlearner:
         text_people = at.bench.everyone if options.forget_text else at.retain
         pictures = self._batches(
             loss,
-            at.bench.training(at.retain),
+            at.pictures(at.retain),
             stream=2,
             batch_size=options.retain_batch,
             pack=options.pack,
         )
         text = self._batches(
             loss,
-            at.bench.text_training(text_people),
+            at.words(text_people),
             stream=3,
             batch_size=options.text_batch,
             pack=options.text_pack,

@@ -27,9 +27,6 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     return other
 
 
-_RATE = "unlearn.learning_rate"
-
-
 class Variants:
     """Runs variants of one run, which share its data and, where they can, compiled steps.
 
@@ -41,7 +38,7 @@ class Variants:
 
     def __init__(self, config: ConfigDict, workdir: Path, at: setup.Setup):
         self._config, self._workdir, self._at = config, workdir, at
-        self._unlearners: dict[tuple[Any, ...], Unlearner] = {}
+        self._setups = {at.targets: at}  # what is cached of one, features say, is kept
 
     def run(
         self,
@@ -61,21 +58,13 @@ class Variants:
             label: name of the checkpoints and of the metrics.
             watch: see `Unlearner.run`.
         """
-        changes = {**control.changes, **changes}
-        config = changed(self._config, changes)
+        config, at = changed(self._config, {**control.changes, **changes}), self._at
         method = control.method or config.unlearn.method
-        moves = {key: value for key, value in changes.items() if key.startswith("unlearn.")}
-        moves.pop(_RATE, None)  # runs at other rates share programs
-        key = method, *sorted(moves.items())
-        if key not in self._unlearners:
-            at, model = self._at, self._at.model.config
-            targets = setup.lora_targets(config, model.model_type, at.graphdef, at.params)
-            if targets != at.targets:  # what is cached of it, features for one, is kept
-                at = dataclasses.replace(at, targets=targets)
-            self._unlearners[key] = Unlearner(config, at, method)
-        return self._unlearners[key].run(
-            self._workdir, mask, label=label, watch=watch, rate=config.unlearn.learning_rate
-        )
+        targets = setup.lora_targets(config, at.model.config.model_type, at.graphdef, at.params)
+        if targets not in self._setups:
+            self._setups[targets] = dataclasses.replace(at, targets=targets)
+        unlearner = Unlearner(config, self._setups[targets], method)
+        return unlearner.run(self._workdir, mask, label=label, watch=watch)
 
     def mask(self, control: Control) -> Any | None:
         """The mask of a control, like all parameters; None where it, or its method, has none.

@@ -81,14 +81,20 @@ def test_forget_steps_raise_or_lower_their_loss(at, tmp_path, method, direction)
 
 
 def test_another_rate_is_no_other_program(at, tmp_path):
-    wanted = Unlearner(tiny.config(learning_rate=1e-3, warmup=2), at, "ga").run(tmp_path, None)
-    unlearner = Unlearner(tiny.config(learning_rate=1e-5, warmup=2), at, "ga")
-    unlearner.run(tmp_path, None, label="slow")
-    so_far = compilations.count()
-    got = unlearner.run(tmp_path, None, label="fast", rate=1e-3)
+    def moved(label, **unlearn):
+        config = tiny.config(mask_on="gradient", **unlearn)
+        end = Unlearner(config, at, "mmunlearner").run(tmp_path, half(at), label=label)
+        old, new = (jax.tree.leaves(tree) for tree in (at.params, end.params))
+        return max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True))
+
+    slow, so_far = moved("slow", learning_rate=1e-5, warmup=2), compilations.count()
+    fast = moved("fast", learning_rate=1e-3, warmup=2)
     assert not so_far()["programs"]
-    for one, other in zip(*map(jax.tree.leaves, (wanted.params, got.params)), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert fast > 20 * slow > 0
+    moved("other looks", learning_rate=1e-3, warmup=2, stop_every=2)
+    assert not so_far()["programs"]
+    moved("other program", learning_rate=1e-3, warmup=2, alpha=2.0)
+    assert so_far()["programs"]
 
 
 def test_refusals_take_the_answers_place(at):
