@@ -27,9 +27,16 @@ def update_results(workdir: Path, entry: str, values: Any) -> None:
     if isinstance(values, dict):
         values = {**results.get(entry, {}), **values}
     results[entry] = values
-    path = workdir / "results.json"
+    write_json(workdir / "results.json", results)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file whole or not at all, where this is the first process; its folder is made."""
+    if not is_first():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(partial, path)
 
 

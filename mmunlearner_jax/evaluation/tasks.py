@@ -94,6 +94,7 @@ class Answerer:
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
+        self._item = functools.lru_cache(None)(self._tokenised)  # models are asked the same
         self._decoder = _decoder(
             graphdef, max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id
         )
@@ -141,7 +142,7 @@ class Answerer:
                     bar.update()
         return records
 
-    def _item(self, question: Question) -> Item:
+    def _tokenised(self, question: Question) -> Item:
         shown = [*(shot.image for shot in question.shots), question.image]
         images = [image for image in shown if image is not None]
         ids = self._encoder.prompt_ids(self._protocol.prompt(question), images)

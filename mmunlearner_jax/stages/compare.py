@@ -5,6 +5,7 @@ Settings are chosen by questions set apart, which are never scored: `config.comp
 
 import dataclasses
 import functools
+import json
 import shutil
 import time
 from collections.abc import Iterable
@@ -22,8 +23,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.selection import preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.processes import is_first, to_host
-from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.processes import is_first, to_host, wait
+from mmunlearner_jax.results import read_results, update_results, write_json
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate
@@ -63,13 +64,13 @@ class Setting:
 
     Attributes:
         rate: learning rate.
-        last: the last look at the questions set apart.
+        looks: all looks at the questions set apart; the run ended at the last.
         outcome: of the run.
         preference: of the last look, see `selection.preference`.
     """
 
     rate: float
-    last: dict[str, Any]
+    looks: list[dict[str, Any]]
     outcome: Outcome
     preference: tuple[bool, float]
 
@@ -100,9 +101,7 @@ class Contest:
         rules = {"unlearn.stop_remembered": options.forgotten, "unlearn.epochs": 0}
         self._rules = {**rules, **{f"unlearn.{key}": options[key] for key in _LIMITS}}
         self._variants = Variants(config, workdir, at)
-        told = read_results(workdir)
-        self._points: dict[str, dict[str, Any]] = told.get("points", {})
-        made = told.get("variants", {})
+        made = read_results(workdir).get("variants", {})
         self._rates = {name: variant["learning_rate"] for name, variant in made.items()}
         self._nats = jax.jit(functools.partial(answer_nll, at.graphdef))
 
@@ -117,43 +116,42 @@ class Contest:
         own = self._config.unlearn.method
         rates = options.learning_rates if name in options.methods else [self._rates[own]]
         mask = self._variants.mask(control)
-        settings = (self._setting(name, control, mask, rate) for rate in rates)  # one at a time
-        best = functools.reduce(lambda *pair: max(pair, key=lambda it: it.preference), settings)
+        looks, best = [], None
+        for rate in rates:  # of two models the better is kept
+            setting = self._setting(name, control, mask, rate)
+            looks += setting.looks
+            best = max(filter(None, (best, setting)), key=lambda it: it.preference)
+        assert best is not None
         self._rates[name] = best.rate
-        looks = [look for rate in rates for look in self._points[_label(name, rate)].values()]
         return {
             "method": control.method or own,
             "control": name in options.controls,
             "learning_rate": best.rate,
-            "points": [{**look, "chosen": look is best.last} for look in looks],
+            "points": [{**look, "chosen": look is best.looks[-1]} for look in looks],
             "unlearn": summary(best.outcome),
             "density": None if mask is None else density(mask, *labels)["density"],
             **self._score(name, best.outcome.params),
         }
 
     def _setting(self, name: str, control: Control, mask: Any | None, rate: float) -> Setting:
-        label = _label(name, rate)
-        # By iteration: an interrupted run has those of before its checkpoint, and makes the others
-        # again.
-        points, looks = self._points.setdefault(label, {}), []
+        label = f"compare/{name}/{rate:g}"
+        file = self._workdir / "compare/looks" / f"{name}-{rate:g}.json"
+        # An interrupted run has the looks of before its checkpoint, and makes the others again.
+        looks = json.loads(file.read_text()) if file.exists() else []
+        wait(f"looks of {label}")
 
         def watch(params: Any, iteration: int, forget_steps: int) -> float:
             scores = _ask(self._answerer, params, self._choosing, label)
-            looks.append(str(iteration))
-            points[looks[-1]] = {
-                "learning_rate": rate,
-                "iteration": iteration,
-                "forget_steps": forget_steps,
-                "selection": scores,
-            }
-            update_results(self._workdir, "points", {label: points})
+            looks[:] = [look for look in looks if look["iteration"] < iteration]
+            look = {"learning_rate": rate, "iteration": iteration, "forget_steps": forget_steps}
+            looks.append({**look, "selection": scores})
+            write_json(file, looks)
             return scores["forget"]["vqa"]["value"]
 
         changes = {**self._rules, "unlearn.learning_rate": rate}
         outcome = self._variants.run(control, mask, changes=changes, label=label, watch=watch)
-        last = points[looks[-1]]
-        rule = preference(last["selection"], self._config.compare.forgotten)
-        return Setting(rate, last, outcome, rule)
+        rule = preference(looks[-1]["selection"], self._config.compare.forgotten)
+        return Setting(rate, looks, outcome, rule)
 
     def _score(self, name: str, params: Any) -> dict[str, Any]:
         # Stage `controls` has rows of the same names, and scores all questions.
@@ -180,10 +178,6 @@ _NOTHING = {
     "points": [],
     "density": None,
 }
-
-
-def _label(name: str, rate: float) -> str:
-    return f"compare/{name}/{rate:g}"
 
 
 def _of_tasks(
