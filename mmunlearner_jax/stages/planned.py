@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from mmunlearner_jax.data.rows import count_rows
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.unlearn.methods import Method
 from mmunlearner_jax.unlearn.schedule import Schedule, published_schedule, shape_of
-
-Options = ConfigDict | FrozenConfigDict  # `config.unlearn`
 
 
 def planned(options: ConfigDict, method: Method, forget: int, retain: int) -> Schedule:
@@ -86,7 +84,7 @@ def optimizers(
     return descending(options, retains), ascending(options, method.by, forgets)
 
 
-def descending(options: Options, steps: int) -> optax.GradientTransformation:
+def descending(options: ConfigDict, steps: int) -> optax.GradientTransformation:
     """The optimizer of retain steps.
 
     The learning rate is part of its state, and no constant of a program: a step goes on at the rate
@@ -103,7 +101,7 @@ def descending(options: Options, steps: int) -> optax.GradientTransformation:
 
 
 def ascending(
-    options: Options, by: Callable[..., optax.GradientTransformationExtraArgs], steps: int
+    options: ConfigDict, by: Callable[..., optax.GradientTransformationExtraArgs], steps: int
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of forget steps, whose state is like `descending`'s.
 
@@ -119,7 +117,7 @@ def ascending(
     return _whole(options, by(adam, mask_on=options.mask_on, alpha=options.alpha))
 
 
-def _adam(options: Options, steps: int) -> optax.GradientTransformation:
+def _adam(options: ConfigDict, steps: int) -> optax.GradientTransformation:
     parts = [
         optax.scale_by_adam(eps=options.adam_eps),
         optax.add_decayed_weights(options.weight_decay),
@@ -131,7 +129,7 @@ def _adam(options: Options, steps: int) -> optax.GradientTransformation:
     return optax.chain(*parts, at_rate(options.learning_rate))
 
 
-def _whole(options: Options, transform: optax.GradientTransformation) -> Any:
+def _whole(options: ConfigDict, transform: optax.GradientTransformation) -> Any:
     # The gradient is clipped before it is masked, as published.
     clip = optax.clip_by_global_norm(options.clip) if options.clip else optax.identity()
     chained = optax.chain(clip, transform)
