@@ -49,7 +49,7 @@ class Parrot:
 @pytest.fixture
 def answer(monkeypatch, processor):
     """Answers questions with a sentence."""
-    monkeypatch.setattr(tasks, "Decoder", Parrot)
+    monkeypatch.setattr(tasks, "_decoder", Parrot)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
 
     def answer(sentence, questions, *, batch_size=2, max_new_tokens=STEPS, letters=None):
