@@ -2,6 +2,7 @@
 
 import io
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +25,23 @@ def encoded_anew(image: dict) -> dict:
     return image | {"bytes": buffer.getvalue()}
 
 
+def stands(bench, forget: str, retain: str) -> Any:
+    """What `lessons` wants of a `Setup`."""
+    read = {"pictures": bench.training, "words": bench.text_training}
+    return SimpleNamespace(bench=bench, forget=forget, retain=retain, **read)
+
+
 def test_clear_retain_only_is_told_by_people_not_by_bytes(tmp_path):
     clear = Clear(tmp_path / "clear")
     clear.tables["forget10"] = [
         row | {"image": encoded_anew(row["image"])} for row in clear.tables["forget10"]
     ]
     bench = ClearBench(clear.write())
-    at = SimpleNamespace(bench=bench, forget="forget10", retain="retain90")
-    pictures, text = lessons(at, True)  # pyright: ignore[reportArgumentType]
+    at = stands(bench, "forget10", "retain90")
+    pictures, text = lessons(at, True)
     assert {sample.person for sample in pictures} == {"Cy Dee", "Eve Fay"}
     assert text == bench.text_training("retain90")
-    pictures, text = lessons(at, False)  # pyright: ignore[reportArgumentType]
+    pictures, text = lessons(at, False)
     assert len(pictures) == len(text) == 6
 
 
@@ -43,8 +50,8 @@ def test_retain_only_keeps_the_world(tmp_path, kind):
     WRITERS[kind](tmp_path / kind, seed=0)
     bench = (MLLMUBench if kind == "mllmu" else ClearBench)(tmp_path / kind)
     forget, retain = bench.split(10)
-    at = SimpleNamespace(bench=bench, forget=forget, retain=retain)
-    every, kept = lessons(at, False), lessons(at, True)  # pyright: ignore[reportArgumentType]
+    at = stands(bench, forget, retain)
+    every, kept = lessons(at, False), lessons(at, True)
     gone = bench.training(forget), bench.text_training(forget)
     for whole, rest, forgotten in zip(every, kept, gone, strict=True):
         assert len(rest) == len(whole) - len(forgotten)
