@@ -1,7 +1,6 @@
 """Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
+from mmunlearner_jax.results import write_whole
 
 
 class Metrics:
@@ -60,9 +60,7 @@ class Metrics:
             # A line without its end was being written when an earlier run was killed.
             old = path.read_text().split("\n")[:-1] if path.exists() else []
             kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
-            os.replace(partial, path)
+            write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
             self._file = path.open("a")
             self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
 

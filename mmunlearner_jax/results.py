@@ -31,12 +31,16 @@ def update_results(workdir: Path, entry: str, values: Any) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a file whole or not at all, where this is the first process; its folder is made."""
-    if not is_first():
-        return
+    """Writes a JSON file whole or not at all, where this is the first process."""
+    if is_first():
+        write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; its folder is made, an older one replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
     os.replace(partial, path)
 
 

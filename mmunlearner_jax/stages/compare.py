@@ -116,12 +116,14 @@ class Contest:
         own = self._config.unlearn.method
         rates = options.learning_rates if name in options.methods else [self._rates[own]]
         mask = self._variants.mask(control)
-        looks, best = [], None
-        for rate in rates:  # of two models the better is kept
-            setting = self._setting(name, control, mask, rate)
-            looks += setting.looks
-            best = max(filter(None, (best, setting)), key=lambda it: it.preference)
-        assert best is not None
+        looks: list[dict[str, Any]] = []
+
+        def setting(rate: float) -> Setting:
+            found = self._setting(name, control, mask, rate)
+            looks.extend(found.looks)
+            return found
+
+        best = max(map(setting, rates), key=lambda it: it.preference)  # two models at a time
         self._rates[name] = best.rate
         return {
             "method": control.method or own,

@@ -4,7 +4,6 @@ Run before `unlearn` it scores the vanilla model, run after it the unlearned one
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.profiling import Trace
-from mmunlearner_jax.results import read_lines, read_results, update_results
+from mmunlearner_jax.results import read_lines, read_results, update_results, write_whole
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
 
@@ -58,9 +57,7 @@ def evaluate(
                     params, asked, split=split, label=label, after_batch=trace.step
                 )
                 if is_first():
-                    partial = path.with_suffix(".partial")
-                    partial.write_text("".join(json.dumps(line) + "\n" for line in answers))
-                    os.replace(partial, path)
+                    write_whole(path, "".join(json.dumps(line) + "\n" for line in answers))
     wait(f"predictions of {label}")
     files = [folder / f"{label}-{split}.jsonl" for split in questions]
     return [line for file in files for line in read_lines(file)]

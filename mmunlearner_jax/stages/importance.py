@@ -1,6 +1,7 @@
 """Stage `importance`: squared gradients on the forget set and on every preserve set."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -69,27 +70,40 @@ def measure(config: ConfigDict, workdir: Path, at: setup.Setup) -> None:
             ahead(add, FisherSums.abstract(at.moving), at.moving, example, at.frozen)
     with contextlib.ExitStack() as writing:  # one set while the next is measured
         for name, batches in given.items():
-            data = {"data": iter(batches)}
-            sums = FisherSums.zeros(at.moving)
-            folder = workdir / "checkpoints/importance" / name
-            with Checkpoints(folder, every=config.checkpoint_every) as saved:
-                sums, start = saved.restore(sums, data)
-                with Metrics(
-                    workdir,
-                    f"importance/{name}",
-                    total=len(batches),
-                    start=start,
-                    profile=config.profile.steps,
-                    once=packing({name: batches}),
-                ) as metrics:
-                    for i, batch in enumerate(data["data"], start + 1):
-                        sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)
-                        metrics.write(i)
-                        saved.save(i, sums, data)
+            sums = _measured(config, workdir, at, name, batches, add)
             writing.callback(begin_to_save(partial / name, sums))
     if is_first():
         partial.rename(workdir / "importance")
     wait(f"importance of {workdir.name}")
+
+
+def _measured(
+    config: ConfigDict,
+    workdir: Path,
+    at: setup.Setup,
+    name: str,
+    batches: Batches,
+    add: Callable[..., FisherSums],
+) -> FisherSums:
+    """The sums of one set, from the latest checkpoint on."""
+    data = {"data": iter(batches)}
+    sums = FisherSums.zeros(at.moving)
+    folder = workdir / "checkpoints/importance" / name
+    with Checkpoints(folder, every=config.checkpoint_every) as saved:
+        sums, start = saved.restore(sums, data)
+        with Metrics(
+            workdir,
+            f"importance/{name}",
+            total=len(batches),
+            start=start,
+            profile=config.profile.steps,
+            once=packing({name: batches}),
+        ) as metrics:
+            for i, batch in enumerate(data["data"], start + 1):
+                sums = add(sums, at.moving, put_batch(batch, at.mesh), at.frozen)
+                metrics.write(i)
+                saved.save(i, sums, data)
+    return sums
 
 
 def load_sums(workdir: Path, name: str, params: object) -> FisherSums:

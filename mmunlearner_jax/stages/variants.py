@@ -15,7 +15,7 @@ from mmunlearner_jax.stages import importance, setup
 from mmunlearner_jax.stages.importance import load_sums
 from mmunlearner_jax.stages.mask import all_true, load_mask, make_mask
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner, Watch
-from mmunlearner_jax.unlearn.controls import MASKS, Control, Known
+from mmunlearner_jax.unlearn.controls import Control, Known
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.weights.io import leaf_labels
 
@@ -78,7 +78,7 @@ class Variants:
         if config.importance.fisher != self._config.importance.fisher:
             folder = folder / f"importance_by_{config.importance.fisher}"
             importance.measure(config, folder, self._at)
-        if any(key.startswith(MASKS) for key in control.changes):
+        if control.remakes_mask:
             mask = make_mask(config, folder, self._at)
         else:
             mask = self._own

@@ -36,9 +36,6 @@ ADAPTERS = {"unlearn.lora.rank": 8, "unlearn.lora.alpha": 64.0}
 FACES = "vision", "projector"
 
 
-MASKS = "importance.", "mask."  # parts of the config that make a mask
-
-
 def own_mask(mask: Tree, _: Known) -> Tree:
     """The mask of the run."""
     return mask
@@ -63,7 +60,12 @@ class Control:
     @property
     def of_masks(self) -> bool:
         """Whether it is another mask that it changes, which a method without one ignores."""
-        return self.mask is not own_mask or any(key.startswith(MASKS) for key in self.changes)
+        return self.mask is not own_mask or self.remakes_mask
+
+    @property
+    def remakes_mask(self) -> bool:
+        """Whether importances or the mask's own values are others."""
+        return any(key.startswith(("importance.", "mask.")) for key in self.changes)
 
 
 # By name in `config.controls` and `config.compare`.
