@@ -3,25 +3,21 @@
     python -m mmunlearner_jax.compare --config=configs/orl.py --workdir=runs/compare
 
 What is compared, and by which rule settings are chosen: `config.compare`. Every job is a run of
-`mmunlearner_jax.main`; they run here one after the other, or elsewhere: `--list` prints their
+`mmunlearner_jax.main`; they run here, `--jobs` at a time, or elsewhere: `--list` prints their
 commands. To resume, run the same command again: what is done is not run again.
 """
 
-import os
 import shlex
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
-from tqdm import tqdm
 
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.comparison.jobs import Job, jobs
+from mmunlearner_jax.comparison.local import run_all
 from mmunlearner_jax.errors import InputError
 
 
@@ -30,71 +26,6 @@ def arguments(job: Job) -> list[str]:
     config = flags.FLAGS["config"]
     file = config_flags.get_config_filename(config)
     return job.arguments(file, config_flags.get_override_values(config))
-
-
-def run(job: Job, workdir: Path) -> Iterator[str]:
-    """Runs a job; yields the last line that it said, about once a second.
-
-    Raises:
-        InputError: it failed.
-    """
-    log = workdir / "logs" / f"{job.name.replace('/', '-')}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    shared = {
-        # Jobs differ in seeds, not in programs.
-        "JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute()),
-        # Linux: XLA's buffers on a CPU are made anew every step, in huge pages a tenth faster.
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    }
-    with log.open("w") as out:
-        child = subprocess.Popen(
-            [sys.executable, *arguments(job)],
-            stdout=out,
-            stderr=out,
-            env=shared | os.environ,
-        )
-        try:
-            while child.poll() is None:
-                time.sleep(1)
-                yield last_line(log)
-        finally:
-            if child.poll() is None:
-                child.terminate()  # saves, and goes on with the same command
-                child.wait()
-    if child.returncode:
-        raise InputError(f"{job.name} failed: {last_line(log)} ({log} has all of it)")
-
-
-def last_line(log: Path) -> str:
-    """What was last written; a progress bar writes over its own line."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        said = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(said) if line.strip()), "")
-
-
-def run_all(todo: list[Job], workdir: Path) -> None:
-    """Runs jobs one after the other, under one bar.
-
-    Raises:
-        InputError: one failed.
-    """
-    total, before = sum(job.size for job in todo), sum(job.done() for job in todo)
-    with tqdm(total=total, initial=before, unit="model", file=sys.stderr) as bar:
-        for job in todo:
-            shown = job.done()
-            if shown == job.size:
-                continue
-            bar.set_description(job.name)
-            for line in run(job, workdir):
-                bar.set_postfix_str(line[:60])
-                made = job.done()
-                bar.update(made - shown)
-                shown = made
-            made = job.done()
-            bar.update(made - shown)
-            if made < job.size:  # it was asked to end, which is no failure
-                raise InputError(f"{job.name} was stopped: run the same command again to go on")
 
 
 def main(argv: list[str]) -> None:
@@ -115,7 +46,7 @@ def main(argv: list[str]) -> None:
         else:
             from mmunlearner_jax.comparison.page import write_report  # not before `hide_torch`
 
-            run_all(todo, workdir)
+            run_all(todo, workdir, arguments, flags.FLAGS.jobs)
             markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
             command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
             write_report(workdir, markdown=markdown, command=shlex.join(command))
@@ -133,6 +64,13 @@ if __name__ == "__main__":
         " need all of stage 1, and none of one another.",
     )
     flags.DEFINE_bool("dry_run", False, "Tell what is done and what is not, and end.")
+    flags.DEFINE_integer(
+        "jobs",
+        1,
+        "How many run at a time, each with its share of the cores. On a CPU small models are done"
+        " soonest with one a core; an accelerator wants one.",
+        lower_bound=1,
+    )
     flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -20,6 +20,7 @@ from mmunlearner_jax.evaluation.selection import kept
 from mmunlearner_jax.stages.report import ASKED, heat_maps
 
 GREY, RULE = "#767676", "#dddddd"
+RING: dict[str, Any] = {"mec": "#d55e00", "ms": 11, "mew": 1.6}
 LOOK: dict[Any, Any] = {
     "svg.hashsalt": "mmunlearner_jax",  # ids are drawn from it
     "svg.fonttype": "path",  # the same letters everywhere
@@ -62,9 +63,10 @@ def legend(figure: Figure, handles: Sequence[Line2D], *, ncols: int, **options: 
 
 
 def grid_points(found: Comparison, ratio: int) -> Figure:
-    """Every look at the questions set apart: what is left against what is kept, a panel a method.
+    """Every look at what is set apart: what is left over forget steps, a panel a method.
 
-    A line joins the looks of one learning rate in one seed; the chosen one is ringed.
+    A line is one learning rate in one seed; above its end is what it kept, and the chosen run is
+    ringed.
 
     Args:
         found: the comparison.
@@ -73,13 +75,9 @@ def grid_points(found: Comparison, ratio: int) -> Figure:
     cells = found.at(ratio)
     methods = [r for r in found.rows[ratio] if r.unlearned and not r.control]
     rates = sorted({p["learning_rate"] for c in cells for m in methods for p in _looks(c, m.name)})
-    colours = dict(
-        zip(
-            rates,
-            matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, len(rates) or 1)),
-            strict=False,
-        )
-    )
+    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, len(rates) or 1))
+    colours = dict(zip(rates, shades, strict=False))
+    enough = cells[0].config["compare"]["forgotten"]
     with matplotlib.rc_context(LOOK):
         across = 4 if len(methods) > 3 else max(1, len(methods))
         down = max(1, -(-len(methods) // across))
@@ -89,19 +87,23 @@ def grid_points(found: Comparison, ratio: int) -> Figure:
             for cell in cells:
                 _looks_of(axes, _looks(cell, row.name), colours)
             axes.set_title(row.label, loc="left")
-            axes.axvline(found.chance, color=GREY, linestyle=":", linewidth=1)
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+            axes.axhline(enough, color=GREY, linestyle=":", linewidth=1)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
             axes.tick_params(labelbottom=True)
         for axes in panels[len(methods) :]:
             axes.set_axis_off()
         for axes in panels[-across:]:
-            axes.set_xlabel("forgotten faces, % right")
+            axes.set_xlabel("forget steps")
         for axes in panels[::across]:
-            axes.set_ylabel("mean of the rest, % right")
+            axes.set_ylabel("% right")
         keys = [Line2D([], [], color=c, marker=".", label=f"{r:g}") for r, c in colours.items()]
-        ring = key("chosen", marker="o", mfc="none", mec="#d55e00", ms=11, mew=1.6)
-        legend(figure, [*keys, ring], ncols=8, title="Learning rate")
+        marks = [
+            key("mean of the rest, at the end", marker="^", mfc="none", mec=GREY, ms=6),
+            key("chosen", marker="o", mfc="none", **RING),
+            Line2D([], [], color=GREY, linestyle=":", label="forgotten enough"),
+        ]
+        legend(figure, [*keys, *marks], ncols=8, title="Forgotten faces, by learning rate")
     return figure
 
 
@@ -111,21 +113,16 @@ def _looks(cell: Cell, name: str) -> Sequence[Mapping]:
 
 def _looks_of(axes: Axes, points: Sequence[Mapping], colours: Mapping) -> None:
     for rate, colour in colours.items():
-        looks = sorted(
-            (p for p in points if p["learning_rate"] == rate), key=lambda p: p["iteration"]
-        )
-        at = [_left_and_kept(look["selection"]) for look in looks]
-        if at:
-            axes.plot(
-                *zip(*at, strict=True), ".-", color=colour, linewidth=1, markersize=5, alpha=0.85
-            )
-        for look, point in zip(looks, at, strict=True):
-            if look["chosen"]:
-                axes.plot(*point, "o", mfc="none", mec="#d55e00", ms=11, mew=1.6, zorder=5)
-
-
-def _left_and_kept(selection: Mapping) -> tuple[float, float]:
-    return selection[FORGET[0]][FORGET[1]]["value"], kept(selection)
+        looks = [point for point in points if point["learning_rate"] == rate]
+        if not looks:
+            continue
+        steps = [look["forget_steps"] for look in looks]
+        left = [look["selection"][FORGET[0]][FORGET[1]]["value"] for look in looks]
+        axes.plot(steps, left, ".-", color=colour, linewidth=1, markersize=5, alpha=0.85)
+        end = steps[-1], kept(looks[-1]["selection"])
+        axes.plot(*end, "^", mfc="none", mec=colour, ms=6)
+        if looks[-1]["chosen"]:
+            axes.plot(*end, "o", mfc="none", zorder=5, **RING)
 
 
 def differences(found: Comparison, ratio: int) -> Figure:

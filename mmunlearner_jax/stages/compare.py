@@ -64,7 +64,8 @@ class Setting:
 
     Attributes:
         rate: learning rate.
-        looks: all looks at the questions set apart; the run ended at the last.
+        looks: all looks at the forget set's pictures that are set apart; the run ended at the
+            last, which has everything that is set apart.
         outcome: of the run.
         preference: of the last look, see `selection.preference`.
     """
@@ -90,8 +91,10 @@ class Contest:
         options = config.compare
         asked = setup.asked(config, at.bench, at.forget, at.retain)
         choosing, scored = set_apart(asked, options.apart, config.seed)
-        self._choosing = _of_tasks(choosing, ("classification",))
-        if not any(question.modality == "vqa" for question in self._choosing["forget"]):
+        choosing = _of_tasks(choosing, ("classification",))
+        self._faces = {"forget": [q for q in choosing["forget"] if q.modality == "vqa"]}
+        self._others = choosing | {"forget": [q for q in choosing["forget"] if q.modality == "qa"]}
+        if not self._faces["forget"]:
             raise InputError(
                 f"config.compare.apart={options.apart} sets no picture of the forget set apart to"
                 " choose by: there are too few; give a larger fraction"
@@ -143,7 +146,7 @@ class Contest:
         wait(f"looks of {label}")
 
         def watch(params: Any, iteration: int, forget_steps: int) -> float:
-            scores = _ask(self._answerer, params, self._choosing, label)
+            scores = _ask(self._answerer, params, self._faces, label)
             looks[:] = [look for look in looks if look["iteration"] < iteration]
             look = {"learning_rate": rate, "iteration": iteration, "forget_steps": forget_steps}
             looks.append({**look, "selection": scores})
@@ -152,8 +155,12 @@ class Contest:
 
         changes = {**self._rules, "unlearn.learning_rate": rate}
         outcome = self._variants.run(control, mask, changes=changes, label=label, watch=watch)
-        rule = preference(looks[-1]["selection"], self._config.compare.forgotten)
-        return Setting(rate, looks, outcome, rule)
+        # What is kept decides between runs, not when one ends: it is asked once, not at every look.
+        scores = _ask(self._answerer, outcome.params, self._others, label)
+        scores.setdefault("forget", {}).update(looks[-1]["selection"]["forget"])
+        end = looks[-1] | {"selection": scores}
+        rule = preference(scores, self._config.compare.forgotten)
+        return Setting(rate, [*looks[:-1], end], outcome, rule)
 
     def _score(self, name: str, params: Any) -> dict[str, Any]:
         # Stage `controls` has rows of the same names, and scores all questions.

@@ -40,7 +40,7 @@ def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.Completed
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("compare") / "run"
-    done = compare(workdir, f"--markdown={workdir / 'docs/results.md'}")
+    done = compare(workdir, "--jobs=2", f"--markdown={workdir / 'docs/results.md'}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert not FOREIGN & loaded(done)
     return workdir
@@ -85,8 +85,9 @@ def test_what_settings_are_chosen_by_is_not_scored(finished):
     cell = finished / "seed-3/forget-10"
     lines = (cell / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()
     scored = [line["task"] for line in map(json.loads, lines)].count("classification")
-    chosen = variants(finished)["no_mask"]["points"][0]["selection"]["forget"].values()
-    asked = sum(score["n"] for score in chosen)
+    looks = [point["selection"] for point in variants(finished)["no_mask"]["points"]]
+    assert [sorted(look["forget"]) for look in looks] == [["vqa"], ["qa", "vqa"]]
+    asked = sum(score["n"] for score in looks[-1]["forget"].values())
     assert asked and scored + asked == 4 * 8 * 7 + 4 * 6  # photographs and questions in words
 
 
