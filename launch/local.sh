@@ -4,7 +4,7 @@
 #   launch/local.sh [--dry-run] N ARGUMENTS...      e.g.  launch/local.sh 2 --config=configs/orl.py --workdir=runs/two
 #
 # Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: as they are).
-# Ends when all have ended; where one fails, the others are killed: they would wait for it.
+# Ends when all have ended; where one fails, the others are killed: they would wait for it. SIGTERM is for all: they save.
 set -euo pipefail
 
 dry=
@@ -37,12 +37,19 @@ done
 if [[ -n $dry ]]; then
   exit
 fi
-trap 'kill "${processes[@]}" 2>/dev/null' TERM INT
+stop() {
+  kill "${processes[@]}" 2>/dev/null || true
+}
+trap stop TERM INT
 
 status=0
 for _ in "${processes[@]}"; do
   wait -n || status=$?
-  if ((status)); then
+  if ((status == 128 + 15 || status == 128 + 2)); then # of a process that was asked to end, or of this script
+    stop
+    wait
+    exit "$status"
+  elif ((status)); then
     echo "a process ended with status $status, so the others are ended: run the same command to go on" >&2
     kill -KILL "${processes[@]}" 2>/dev/null || true
     break

@@ -77,11 +77,6 @@ run() {
   on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
 }
 
-# A run that SIGTERM stopped ends well, too: the slice may be about to go.
-finished() {
-  on_workers 0 "! tail -n 1 ~/$log | grep -q '^stopped by SIGTERM'"
-}
-
 taken_away() {
   local state
   state=$(gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" --format='value(state)' 2>/dev/null || echo GONE)
@@ -97,7 +92,7 @@ all() {
   for ((try = 1; try <= ${TRIES:-5}; try++)); do
     create
     install
-    if run "$@" && { [[ -n $dry ]] || finished; }; then
+    if run "$@"; then
       return
     fi
     if ! taken_away; then

@@ -126,6 +126,7 @@ def main(argv: list[str]) -> None:
         processes.leave(str(error))
     except preemption.Preempted:
         print("stopped by SIGTERM: run the same command again to go on", file=sys.stderr)
+        sys.exit(preemption.STATUS)
     except JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise

@@ -1,7 +1,8 @@
 """SIGTERM, by which schedulers announce that a machine goes away: save, and end well.
 
 A loop that writes checkpoints ends after the step it is at; anything else ends at once, because
-what it writes appears whole or not at all.
+what it writes appears whole or not at all. The exit status is that of a program which the signal
+ended: to a scheduler the run is not done.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+STATUS = 128 + signal.SIGTERM
 
 
 class Preempted(Exception):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import Job
 from mmunlearner_jax.errors import InputError
 
@@ -50,10 +51,10 @@ class Running:
         """
         if self._child.poll() is None:
             return False
+        if self._child.returncode == preemption.STATUS:
+            raise InputError(f"{self.job.name} was stopped: run the same command again to go on")
         if self._child.returncode:
             raise InputError(f"{self.job.name} failed: {self.said()} ({self._log} has all of it)")
-        if self.job.done() < self.job.size:
-            raise InputError(f"{self.job.name} was stopped: run the same command again to go on")
         return True
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,39 @@ COMPARE = {
 }
 
 
-def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+
+
+def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
     given = {**SHORT, **COMPARE, **overrides}
-    line = [
+    return [
         *(sys.executable, "-m", "mmunlearner_jax.compare", "--config=configs/orl.py"),
         *(f"--workdir={workdir}", *arguments),
         *(f"--config.{key}={value}" for key, value in given.items()),
     ]
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
-    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
+    given = line(workdir, *arguments, **overrides)
+    return subprocess.run(given, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def stop_after(workdir: Path, file: Path) -> str:
+    """Compares until a file is there, then asks it to end; returns what it said."""
+    process = subprocess.Popen(
+        line(workdir), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not file.exists():
+            assert process.poll() is None, "ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 1
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +129,8 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
     looked = json.loads(looks.read_text())
     for file in (looks, *path.parent.glob("compare/predictions/no_mask-*")):
         file.unlink()
+    assert "stopped by SIGTERM" in stop_after(finished, looks)
+    assert (path.parent / f"checkpoints/compare/no_mask/{rate:g}").is_dir()
     done = compare(finished)
     assert done.returncode == 0, done.stderr[-3000:]
     after = json.loads(path.read_text())

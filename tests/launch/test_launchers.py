@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,27 @@ def test_local_ends_all_where_one_fails(tmp_path):
     assert "ended with status 7, so the others are ended: run the same command" in done.stderr
 
 
+def test_local_lets_processes_save_when_it_is_stopped(tmp_path):
+    fake = tmp_path / "python"
+    here = f"{tmp_path}/$JAX_PROCESS_ID"
+    saves = f"sleep $JAX_PROCESS_ID; touch {here}.saved; exit 143"
+    fake.write_text(f"#!/bin/sh\ntrap '{saves}' TERM\ntouch {here}\nwhile :; do sleep 0.1; done\n")
+    fake.chmod(0o755)
+    script = subprocess.Popen(
+        [str(LAUNCH / "local.sh"), "2", "--workdir=w"],
+        env={**os.environ, "PYTHON": str(fake)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not all((tmp_path / n).exists() for n in "01"):
+        time.sleep(0.05)
+        assert script.poll() is None
+    script.terminate()
+    _, said = script.communicate(timeout=30)
+    assert script.returncode == 143 and not said
+    assert all((tmp_path / f"{n}.saved").exists() for n in "01")
+
+
 def test_tpu_vm():
     create, install, copy, run = dry(
         "tpu_vm.sh",
@@ -89,7 +111,7 @@ def test_tpu_vm():
 def test_a_run_that_was_stopped_is_not_taken_for_done(tmp_path):
     (tmp_path / "gcloud").write_text(
         '#!/bin/sh\necho "$@" >> "$CALLS"\n'
-        'case "$*" in *grep*) exit 1 ;; *state*) echo PREEMPTED ;; esac\n'
+        'case "$*" in *mmunlearner_jax.main*) exit 143 ;; *state*) echo PREEMPTED ;; esac\n'
     )
     (tmp_path / "gcloud").chmod(0o755)
     calls = tmp_path / "calls"
