@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py --reference=runs/orl --workdir=runs/killed --kills=20
     python benchmarks/kills.py --reference=runs/two --workdir=runs/killed --kills=3 --processes=2 \
-        -- --config.finetune.steps=20
+        -- --config.finetune.steps=20 --config.finetune.warmup=5
 
 The reference is a run of the same config and processes; it is made where it is missing. A kill is
 SIGKILL of one process after an exponentially distributed time; then all must end, and the same

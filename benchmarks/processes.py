@@ -1,7 +1,7 @@
 """Runs a config as several processes of this host and as one, and compares what they end with.
 
     python benchmarks/processes.py --workdir=runs/processes --counts=1,2,4 \
-        -- --config.finetune.steps=20 --config.controls='()'
+        -- --config.finetune.steps=20 --config.finetune.warmup=5
 
 Every run has the same mesh of CPU devices (the largest count) and the same batches, so only the
 reductions' order differs. Prints, against the first count: the largest difference of the exported

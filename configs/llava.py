@@ -5,7 +5,8 @@
 
 The checkpoint is a vanilla one, which knows the people (`third_party/manifest.toml` lists those
 that the benchmark's authors publish); the benchmark is a folder with the parquet files of
-MLLMU-Bench or CLEAR, or `hf://datasets/OWNER/NAME`.
+MLLMU-Bench, or `hf://datasets/OWNER/NAME`. For CLEAR, whose splits are others, there is
+`llava_clear.py`.
 Its steps have run at this size on one H100 with random weights (docs/pods.md), the whole job not:
 expect to choose `mesh` and batch sizes.
 """

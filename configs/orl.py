@@ -2,7 +2,7 @@
 
     python -m mmunlearner_jax.main --config=configs/orl.py --workdir=runs/orl
 
-A 2.1 M parameter LLaVA learns 40 people of the ORL faces (8 photographs each) with the facts of an
+A 2.2 M parameter LLaVA learns 40 people of the ORL faces (8 photographs each) with the facts of an
 invented profile, then forgets the faces of 4 of them, and keeps what is written about them.
 """
 

@@ -5,8 +5,8 @@
 #   launch/gke_xpk.sh [--dry-run] run|logs|delete [ARGUMENTS OF mmunlearner_jax.main...]
 #
 # Needs xpk and the variables NAME (of the workload), CLUSTER, ZONE, PROJECT, TYPE (v5litepod-16 ...), IMAGE (with the package's extra
-# 'tpu' installed in it). May be set: RESTARTS (5). The workdir must be one that all pods see, e.g. a mounted bucket; secrets are
-# those that the cluster mounts into the image, none passes through here.
+# 'tpu' installed in it, and `configs/` in its working directory). May be set: RESTARTS (5). The workdir must be one that all pods see,
+# e.g. a mounted bucket; secrets are those that the cluster mounts into the image, none passes through here.
 set -euo pipefail
 
 dry=

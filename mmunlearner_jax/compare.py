@@ -68,7 +68,7 @@ if __name__ == "__main__":
         "jobs",
         1,
         "How many run at a time, each with its share of the cores. On a CPU small models are done"
-        " soonest with one a core; an accelerator wants one.",
+        " soonest with one job per core; an accelerator wants one job.",
         lower_bound=1,
     )
     flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")

@@ -70,7 +70,7 @@ class Trace:
         newest = max((self._folder / "plugins/profile").iterdir())
         tqdm.write(
             f"profile of {self._done - self._first} steps: tensorboard --logdir={self._folder}"
-            f" (pip install xprof), or {newest / 'perfetto_trace.json.gz'} at"
+            f" (pip install tensorboard xprof), or {newest / 'perfetto_trace.json.gz'} at"
             " https://ui.perfetto.dev",
             file=sys.stderr,
         )

@@ -26,8 +26,8 @@ class Encoder:
 
     Labels have the transformers convention: position t holds the token of position t, -100 where
     nothing is learned. They are found by prefix length: the prompt with its generation prompt is a
-    prefix of the whole conversation, and what follows it is the answer (`method.md` 1.4; searching
-    the answer's tokens, as published, can hit the question or miss the first token).
+    prefix of the whole conversation, and what follows it is the answer (searching the
+    answer's tokens, as published, can hit the question or miss the first token).
 
     Args:
         processor: A `LlavaProcessor` or one like it, with a chat template.

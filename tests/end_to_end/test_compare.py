@@ -27,7 +27,8 @@ COMPARE = {
 }
 
 
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+def environment() -> dict[str, str]:
+    return {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
 
 
 def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
@@ -41,13 +42,13 @@ def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
 
 def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
     given = line(workdir, *arguments, **overrides)
-    return subprocess.run(given, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    return subprocess.run(given, cwd=ROOT, env=environment(), capture_output=True, text=True)
 
 
 def stop_after(workdir: Path, file: Path) -> str:
     """Compares until a file is there, then asks it to end; returns what it said."""
     process = subprocess.Popen(
-        line(workdir), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        line(workdir), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     )
     try:
         deadline = time.monotonic() + 300
