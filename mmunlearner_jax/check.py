@@ -114,6 +114,9 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     def refuse(key: str, wanted: str) -> None:
         raise InputError(f"config.{key} is {values[key]!r}: give {wanted}")
 
+    for name in ("prepare", "finetune", "compare"):  # parts that not every config has
+        if name in values["stages"] and name not in config:
+            refuse("stages", f"none that needs config.{name}, or a config with it (configs/orl.py)")
     for key in (*POSITIVE, *BATCHES):
         if key in values and values[key] < 1:
             refuse(key, "1 or more")
@@ -128,6 +131,8 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
                 key,
                 f"a multiple of {parts * pack}{shared}, or another config.mesh (axes data x fsdp)",
             )
+    if values.get("importance.batch_size", 0) % (parts * values.get("importance.text_pack", 1)):
+        refuse("importance.text_pack", f"a divisor of config.importance.batch_size / {parts}")
     for key in ABOVE_ZERO:
         if key in values and not (values[key] > 0 and math.isfinite(values[key])):
             refuse(key, "a number above 0")
@@ -193,12 +198,43 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
         refuse(
             "compare.iterations", "a multiple of config.compare.stop_every: runs end with a look"
         )
-    splits = values.get("evaluate.splits")
-    if "compare" in values.get("stages", ()) and splits and "forget" not in splits:
-        refuse("evaluate.splits", "'forget' among others: the stage compare asks about it")
+    if "compare" in values["stages"]:
+        check_compared(config)
+        splits = values.get("evaluate.splits")
+        if splits and "forget" not in splits:
+            refuse("evaluate.splits", "'forget' among others: the stage compare asks about it")
     if values.get("finetune.warmup", 0) >= values.get("finetune.steps", math.inf):
         refuse("finetune.warmup", "fewer than config.finetune.steps")
     if values.get("unlearn.epochs", 0) < 0:
         refuse("unlearn.epochs", "0 or more")
     if values.get("unlearn.epochs") == 0 and values["unlearn.iterations"] < 1:
         refuse("unlearn.iterations", "1 or more, or set config.unlearn.epochs")
+
+
+def check_compared(config: ConfigDict) -> None:
+    """Refuses methods and controls that cannot be compared.
+
+    Raises:
+        InputError: none or unknown ones, one twice, or controls that change nothing.
+    """
+    options, own = config.compare, config.unlearn.method
+    for key in ("methods", "controls"):
+        names = tuple(options[key])
+        if len({*names}) < len(names) or not (names or key == "controls"):
+            raise InputError(f"config.compare.{key} is {names}: give each once")
+    if both := {*options.methods} & {*options.controls}:
+        raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
+    if unknown := {*options.methods, *options.controls} - {*METHODS, *CONTROLS}:
+        known = ", ".join({**METHODS, **CONTROLS})
+        said = ", ".join(map(repr, sorted(unknown)))
+        raise InputError(f"config.compare: there is no {said}; give names out of {known}")
+    if options.controls and not (own in options.methods and METHODS[own].masked):
+        raise InputError(
+            f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
+            " with a mask that is among config.compare.methods"
+        )
+    told = flatten(json.loads(config.to_json()))
+    for name in options.controls:
+        changes = CONTROLS[name].changes
+        if changes and all(told.get(key) == value for key, value in changes.items()):
+            raise InputError(f"config.compare.controls: {name!r} changes nothing of this config")

@@ -75,7 +75,7 @@ class Checkpoints:
         Raises:
             Preempted: it does; the step is saved.
         """
-        last = preemption.due(step)
+        last = preemption.due()
         latest = self._checkpointer.latest
         # Asked first: to be told that it is not time takes Orbax milliseconds of every step.
         due = last or self._checkpointer.should_save(step)

@@ -34,7 +34,8 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS.workdir:
         sys.exit("error: --workdir is empty: name a folder for what the jobs write")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM: run it again to go on"))
-    workdir = Path(flags.FLAGS.workdir).expanduser()
+    # Jobs are told of one another's folders: the same, wherever the command is given.
+    workdir = Path(flags.FLAGS.workdir).expanduser().absolute()
     try:
         todo = jobs(config, workdir)
         if flags.FLAGS.list:

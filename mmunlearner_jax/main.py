@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import jax
@@ -31,9 +32,9 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
-# What a run may be told anew: which stages it has, and which rows a comparison is to have.
+# What a run may be told anew: which stages it has, and which controls and rows of a comparison.
 FREE = (
-    *("stages", "profile."),
+    *("stages", "profile.", "controls"),
     *(f"compare.{key}" for key in ("seeds", "ratios", "methods", "controls")),
 )
 
@@ -88,6 +89,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     for name in config.stages:
+        preemption.heed()
         begin, compiled = time.monotonic(), compilations.count()
         if is_first():
             print(f"stage {name}", file=sys.stderr, flush=True)
@@ -135,6 +137,11 @@ def main(argv: list[str]) -> None:
             f" ({str(error).splitlines()[0]}): start all of them again, they go on from the last"
             " checkpoint"
         )
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        processes.leave(f"process {jax.process_index()} of {jax.process_count()} failed, see above")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """SIGTERM, by which schedulers announce that a machine goes away: save, and end well.
 
-A loop that writes checkpoints ends after the step it is at; anything else ends at once, because
-what it writes appears whole or not at all. The exit status is that of a program which the signal
-ended: to a scheduler the run is not done.
+A loop that writes checkpoints ends after the step it is at. Anything else ends at once, because
+what it writes appears whole or not at all; with several processes, where all of them ask. The exit
+status is that of a program which the signal ended: to a scheduler the run is not done.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ class _Notice:
 
     came = False
     loops = 0
+    asked = 0  # how often, of all processes alike
 
 
 def watch() -> None:
@@ -48,13 +49,23 @@ def saved_by_loop() -> Iterator[None]:
         yield
     finally:
         _Notice.loops -= 1
+    if _Notice.came and not _Notice.loops:  # after the loop's last step
+        raise Preempted
 
 
-def due(step: int) -> bool:
+def due() -> bool:
     """Whether the loop should save after this step and raise `Preempted`.
 
     With several processes all of them must ask, after every step; they get the same answer.
     """
     if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
+        # The service takes numbers that only grow, and stops at the next that all reach.
+        _Notice.asked += 1
+        return multihost_utils.reached_preemption_sync_point(_Notice.asked)
     return _Notice.came
+
+
+def heed() -> None:
+    """Raises `Preempted` if it is time; asked by all processes where there is nothing to save."""
+    if due():
+        raise Preempted

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
@@ -43,7 +44,11 @@ def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None =
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(sizes, len(devices))
     axis_types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+    try:
+        return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+    except NotImplementedError:  # an axis of the mesh is a part of one of the slice's
+        split = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(split, MESH_AXES, axis_types=axis_types)
 
 
 def mesh_shape(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
@@ -174,8 +179,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     target = batch_sharding(mesh)
     parts = batch_parts(mesh.axis_sizes)
     own = process_rows(mesh, parts)
-    here = own.stop - own.start  # of the parts
-    rows = len(next(iter(batch.values()))) * parts // here
+    rows = len(next(iter(batch.values()))) * parts // len(own)
     if rows % parts:
         raise InputError(
             f"a batch of {rows} examples does not divide among {parts} devices (mesh axes data x"
@@ -187,8 +191,14 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     }
 
 
-def process_rows(mesh: Mesh, rows: int) -> slice:
-    """Which rows of a batch of so many lie on this process's devices."""
+def process_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Which rows of a batch of so many lie on this process's devices.
+
+    They need not be neighbours: a ring over a slice of TPUs comes back to a host.
+
+    Returns:
+        Their numbers, ascending, int64 [rows of this process].
+    """
     indices = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
-    spans = [index[0].indices(rows) for index in indices if index is not None]
-    return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
+    spans = [range(rows)[index[0]] for index in indices if index is not None]
+    return np.unique(np.concatenate(spans))

@@ -133,6 +133,27 @@ def test_sigterm_saves_between_times_and_ends_the_loop(tmp_path, watched):
     assert_same_bits(resumed, whole)
 
 
+def test_sigterm_after_the_last_step_of_a_loop_is_not_forgotten(tmp_path, watched):
+    state, data = initial(), {"a": batches(0), "b": batches(1)}
+    with pytest.raises(preemption.Preempted), Checkpoints(tmp_path, every=EVERY) as saved:
+        saved.save(EVERY, state, data)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+    assert (tmp_path / str(EVERY)).is_dir()
+
+
+def test_processes_ask_with_numbers_that_only_grow(monkeypatch):
+    asked = []
+    monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        preemption.multihost_utils, "reached_preemption_sync_point", lambda n: asked.append(n)
+    )
+    for _ in range(2):  # two loops, whose steps begin anew, and what lies between
+        assert not preemption.due() and not preemption.due()
+        preemption.heed()
+    assert asked == list(range(asked[0], asked[0] + 6))
+
+
 def test_sigterm_outside_of_a_loop_ends_at_once(watched):
     with pytest.raises(preemption.Preempted):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -163,6 +163,7 @@ def test_stages_and_profile_may_differ(config, tmp_path):
     main.run(config, tmp_path)
     config.stages, config.profile.steps = ("report",), 10
     config.compare.seeds, config.compare.methods = (7,), ("npo",)
+    config.controls = ("no_mask",)
     assert "seed" not in mistake(config, tmp_path)
 
 
@@ -292,6 +293,7 @@ def test_mllmu_splits_that_are_not_there(tmp_path, config):
         ("compare.iterations", 0),
         ("evaluate.decode.max_new_tokens", 0),
         ("unlearn.text_batch", 12),
+        ("importance.text_pack", 10),
     ],
 )
 def test_values_are_refused_before_anything_is_written(config, tmp_path, key, value):
@@ -299,6 +301,20 @@ def test_values_are_refused_before_anything_is_written(config, tmp_path, key, va
     config.update_from_flattened_dict({key: value})
     assert mistake(config, tmp_path / "run").startswith(f"config.{key} is ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["prepare", "finetune", "compare"])
+def test_a_stage_whose_part_the_config_lacks(tmp_path, config, stage):
+    config = llava.get_config()
+    config.mesh, config.stages = (1, 4, -1), ("evaluate", stage)
+    said = mistake(config, tmp_path / "run")
+    assert said.startswith("config.stages is ") and f"config.{stage}" in said
+
+
+def test_controls_to_compare_need_the_method_that_they_change(config, tmp_path):
+    config.stages, config.compare.methods = ("compare",), ("npo",)
+    said = mistake(config, tmp_path / "run")
+    assert said.startswith("config.compare.controls change 'mmunlearner'")
 
 
 def test_controls_of_a_mask_that_is_none(config, tmp_path):

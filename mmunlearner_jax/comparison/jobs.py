@@ -1,18 +1,15 @@
 """The jobs of a comparison: which runs of `mmunlearner_jax.main` it is made of."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmunlearner_jax.check import flatten
+from mmunlearner_jax.check import check_compared
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results
-from mmunlearner_jax.unlearn.controls import CONTROLS
-from mmunlearner_jax.unlearn.methods import METHODS
 
 VANILLA, RETAIN_ONLY = "vanilla", "retain_only"  # nothing forgotten; never taught it
 
@@ -86,27 +83,11 @@ def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
     if "compare" not in config:
         raise InputError("--config: it has no part compare; configs/orl.py shows one")
     options = config.compare
-    for key in ("seeds", "ratios", "methods", "controls"):
+    check_compared(config)
+    for key in ("seeds", "ratios"):
         values = tuple(options[key])
-        if len({*values}) < len(values) or not (values or key == "controls"):
+        if len({*values}) < len(values) or not values:
             raise InputError(f"config.compare.{key} is {values}: give each once")
-    if both := {*options.methods} & {*options.controls}:
-        raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
-    if unknown := {*options.methods, *options.controls} - {*METHODS, *CONTROLS}:
-        known = ", ".join({**METHODS, **CONTROLS})
-        said = ", ".join(map(repr, sorted(unknown)))
-        raise InputError(f"config.compare: there is no {said}; give names out of {known}")
-    own = config.unlearn.method
-    if options.controls and not (own in options.methods and METHODS[own].masked):
-        raise InputError(
-            f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
-            " with a mask that is among config.compare.methods"
-        )
-    told = flatten(json.loads(config.to_json()))
-    for name in options.controls:
-        changes = CONTROLS[name].changes
-        if changes and all(told.get(key) == value for key, value in changes.items()):
-            raise InputError(f"config.compare.controls: {name!r} changes nothing of this config")
     made = []
     for seed in options.seeds:
         home = workdir / f"seed-{seed}"

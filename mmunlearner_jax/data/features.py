@@ -125,8 +125,8 @@ class Features:
         images = [image for image, _ in together]
         rows = [row for _, row in together]
         rows += rows[:1] * (self._rows - len(rows))
-        own = process_rows(self._mesh, self._rows)
-        batch = {name: np.concatenate([row[name] for row in rows[own]]) for name in rows[0]}
+        own_rows = [rows[n] for n in process_rows(self._mesh, self._rows)]
+        batch = {name: np.concatenate([row[name] for row in own_rows]) for name in rows[0]}
         features = to_host(self._see(self._tower, put_batch(batch, self._mesh)))
         found = self._encoder.pictures.unpack_features(features, self._encoder.pixels(images))
         bar.update(len(images))

@@ -80,7 +80,8 @@ class Batches:
             that have no label.
         pack: How many samples share a row, those with the same picture, or any without; a batch has
             `batch_size / pack` rows, and fewer samples where pictures have fewer. 1: none.
-        rows: Which rows of the batch are this process's (`sharding.process_rows`); by default all.
+        rows: Which rows of the batch are this process's, ascending (`sharding.process_rows`); by
+            default all.
         buckets: Lengths T that a batch may have: the smallest that holds its rows. By default one,
             the longest row's rounded up to a multiple of 4.
         augment: How every picture is changed each time it is taken.
@@ -109,7 +110,7 @@ class Batches:
         shuffle: bool = True,
         repeat: bool = True,
         pack: int = 1,
-        rows: slice = slice(None),  # noqa: B008
+        rows: Sequence[int] | np.ndarray | None = None,
         buckets: Sequence[int] = (),
         augment: Jitter | None = None,
         features: Features | None = None,
@@ -132,7 +133,7 @@ class Batches:
         if augment is not None and features is not None:
             raise InputError("features: of pictures that augment changes each time; give one")
         self.augment, self.features, self.references = augment, features, references
-        self._own = range(self.batch_rows)[rows]
+        self._own = np.arange(self.batch_rows) if rows is None else np.asarray(rows)
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
         with ThreadPoolExecutor() as pool:  # decoding and resizing let go of the interpreter
             first: dict[bytes | None, Sample] = {}

@@ -21,7 +21,7 @@ from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
-from mmunlearner_jax.evaluation.selection import preference, set_apart
+from mmunlearner_jax.evaluation.selection import KEPT, preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.results import read_results, update_results, write_json
@@ -99,6 +99,12 @@ class Contest:
                 f"config.compare.apart={options.apart} sets no picture of the forget set apart to"
                 " choose by: there are too few; give a larger fraction"
             )
+        asked_of = {(split, q.modality) for split, qs in self._others.items() for q in qs}
+        if not asked_of & {*KEPT}:
+            raise InputError(
+                f"config.compare.apart={options.apart} sets no multiple-choice question about what"
+                " is to be kept apart: give a larger fraction, or more config.evaluate.splits"
+            )
         self._scored = _of_tasks(scored, options.tasks)
         # The rule ends a run as soon as enough is forgotten, so that all are compared there.
         rules = {"unlearn.stop_remembered": options.forgotten, "unlearn.epochs": 0}
@@ -167,7 +173,9 @@ class Contest:
         evaluate(self._workdir / "compare", name, params, self._answerer, self._scored)
         at, batch = self._at, self._config.evaluate.decode.batch_size
         texts = at.drawn(at.words(at.retain), _TEXTS)
-        batches = at.batches(texts, batch_size=batch, pack=1, shuffle=False, repeat=False)
+        batches = at.batches(
+            texts, batch_size=batch, pack=1, encoder=at.answers, shuffle=False, repeat=False
+        )
         found = [to_host(self._nats(params, put_batch(b, at.mesh))) for b in batches]
         nats, tokens = (
             sum(float(np.sum(x)) for x in column) for column in zip(*found, strict=True)

@@ -12,6 +12,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from mmunlearner_jax import preemption
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.statistics import Definition, Line
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
@@ -51,6 +52,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     with Trace(workdir / "tensorboard/evaluate" / label, steps=profile) as trace:
         for split, asked in questions.items():
+            preemption.heed()
             path = folder / f"{label}-{split}.jsonl"
             if not path.exists():
                 answers = answerer.answer(

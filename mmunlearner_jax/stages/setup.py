@@ -92,6 +92,17 @@ class Setup:
         return functools.cache(self.bench.text_training)
 
     @functools.cached_property
+    def answers(self) -> Encoder:
+        """Supervises answers alone, whatever steps learn: what is asked for is never a prompt."""
+        if self.encoder.labels == "answer":
+            return self.encoder
+        return Encoder(
+            self.encoder.processor,
+            self.encoder.pictures,
+            supervise_end=self.encoder.supervise_end,
+        )
+
+    @functools.cached_property
     def features(self) -> Features | None:
         """Of pictures, where vision is frozen."""
         if "vision" not in self.frozen_groups:
@@ -106,9 +117,12 @@ class Setup:
         pack: int,
         stream: int = 0,
         augment: Jitter | None = None,
+        encoder: Encoder | None = None,
         **options: Any,
     ) -> Batches:
         """Batches of this process's share; `stream` tells apart what is shuffled separately.
+
+        They are encoded as steps learn them, or by another encoder.
 
         Where vision is frozen they hold features of the pictures, unless these are augmented: what
         is changed each time must be seen each time.
@@ -116,7 +130,7 @@ class Setup:
         features = self.features if augment is None else None
         batches = Batches(
             samples,
-            self.encoder,
+            encoder or self.encoder,
             batch_size=batch_size,
             pack=pack,
             seed=self.seed + stream,

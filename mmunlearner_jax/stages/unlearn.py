@@ -44,14 +44,14 @@ class Outcome:
         forget_steps: forget steps taken.
         retain_steps: retain steps taken.
         remembered: fraction of the forget set's training answers still given exactly, or what was
-            watched instead.
+            watched instead; None where no rule asks.
     """
 
     params: Any
     parts: adapters.Parts
     forget_steps: int
     retain_steps: int
-    remembered: float
+    remembered: float | None
 
 
 class Unlearner:
@@ -78,6 +78,7 @@ class Unlearner:
             self._at.drawn(self._forget_set, options.stop_examples),
             batch_size=options.forget_batch,
             pack=options.pack,
+            encoder=self._at.answers,
             shuffle=False,
             repeat=False,
         )
@@ -145,7 +146,7 @@ class Unlearner:
         def batch(name: str) -> dict[str, jax.Array]:
             return put(next(data[name]))
 
-        remembered = 1.0
+        remembered, looked = None, -1
         # Saved where the rule looks, so that what it saw last need not be saved.
         every = -(-self._config.checkpoint_every // self._stop.every) * self._stop.every
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
@@ -162,9 +163,9 @@ class Unlearner:
                 once=packing(given),
             ) as metrics:
                 if done and self._stop.due(done - 1):
-                    remembered = look(done)
+                    remembered, looked = look(done), done
                 for i, forgets, retains in schedule.steps(done):
-                    if self._stop.reached(remembered):
+                    if remembered is not None and self._stop.reached(remembered):
                         break
                     row = {}
                     for _ in range(forgets * options.accumulate):
@@ -177,9 +178,13 @@ class Unlearner:
                         )
                     done = i + 1
                     if self._stop.due(i):
-                        remembered = row["remembered"] = look(done)
+                        remembered, looked = look(done), done
+                        row["remembered"] = remembered
                     metrics.write(done, **row)
                     saved.save(done, state, data)
+            # The same wherever the run was interrupted.
+            if self._stop.remembered >= 0 and looked != done:
+                remembered = look(done)
         return Outcome(
             whole(),
             begin._replace(moving=state.params),

@@ -110,7 +110,7 @@ def test_processes_agree_on_the_length(processor):
 
     whole = batches()
     for n in range(2):
-        for batch, share in zip(whole, batches(rows=slice(n, n + 1)), strict=True):
+        for batch, share in zip(whole, batches(rows=[n]), strict=True):
             for key, value in batch.items():
                 np.testing.assert_array_equal(share[key], value[n : n + 1])
     # Alone, one of the two would have been content with fewer patches.

@@ -15,7 +15,7 @@ from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
-from mmunlearner_jax.sharding import make_mesh
+from mmunlearner_jax.sharding import make_mesh, process_rows
 from tests.planning.small import SMALL, SMALL_QWEN
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
@@ -36,6 +36,21 @@ def config(monkeypatch):
     config = llava.get_config()
     config.update_from_flattened_dict(SHORT)
     return config
+
+
+def test_a_ring_of_chips_gives_hosts_rows_that_are_no_neighbours():
+    """Put on the devices, a host's rows are those of its chips (the description's first host's)."""
+    mesh = make_mesh((1, 16, 1), find_slice("v5e-16").devices)
+    hosts = [device.process_index for device in mesh.devices.flat]
+    own = process_rows(mesh, 32)
+    assert len(own) == 2 * hosts.count(0) == 8
+    assert [hosts[row // 2] for row in own] == [0] * 8
+    assert own[-1] - own[0] > len(own)
+
+
+def test_a_mesh_may_split_an_axis_of_the_slice():
+    mesh = make_mesh((1, 2, 8), find_slice("v6e-16").devices)
+    assert mesh.axis_sizes == (1, 2, 8)
 
 
 @pytest.mark.slow

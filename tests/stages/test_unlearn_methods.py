@@ -1,16 +1,19 @@
 """A short run of the loop by every method: what moves, by what losses, and the same bits again."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from mmunlearner_jax import compilations, preemption
 from mmunlearner_jax.data import references
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.stages.references import asked_beforehand
 from mmunlearner_jax.stages.unlearn import Unlearner
@@ -97,6 +100,40 @@ def test_another_rate_is_no_other_program(at, tmp_path):
     assert so_far()["programs"]
 
 
+@pytest.mark.parametrize("method", ["ga", "ga_diff"])
+def test_what_is_remembered_is_of_the_end_wherever_a_run_was_stopped(
+    at, tmp_path, method, monkeypatch
+):
+    rule = {"iterations": 5, "stop_every": 2, "stop_remembered": 0.0}
+
+    def measured(self, graphdef, params):  # what no two models share
+        return float(optax.global_norm(params))
+
+    monkeypatch.setattr(Unlearner, "remembered", measured)
+    whole = run(at, tmp_path / "whole", method, **rule)
+    steps = itertools.count(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "due", lambda: next(steps) == 3)
+        with pytest.raises(preemption.Preempted):
+            run(at, tmp_path / "stopped", method, **rule)
+    assert run(at, tmp_path / "stopped", method, **rule).remembered == whole.remembered
+    assert whole.remembered == float(optax.global_norm(whole.params))
+    assert run(at, tmp_path / "no rule", method).remembered is None
+
+
+@pytest.mark.parametrize("labels", ["answer", "full"])
+def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, labels):
+    at = tiny.at(tmp_path, labels=labels)
+    unlearner = Unlearner(tiny.config(), at, "ga")
+    supervised, learned = (
+        sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
+        for batches in (unlearner._looked_at, [unlearner._raised().example()] * 2)
+    )
+    answers = [at.answers.labelled(sample).labels for sample in tiny.FORGET]
+    assert supervised == sum(int((labels != IGNORE).sum()) for labels in answers)
+    assert (learned > 2 * supervised) == (labels == "full")
+
+
 def test_refusals_take_the_answers_place(at):
     batches = Unlearner(tiny.config(), at, "idk_nll")._raised()
     assert {sample.answer for sample in batches.samples} <= set(REFUSALS)
@@ -128,8 +165,9 @@ def test_stopped_and_run_again_it_gives_the_same_bits(at, tmp_path, method, monk
     whole = run(at, tmp_path / "whole", method)
     asked = []
     monkeypatch.setattr("mmunlearner_jax.stages.references.to_host", asked.append)
+    steps = itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr(preemption, "due", lambda step: step == 2)
+        patch.setattr(preemption, "due", lambda: next(steps) == 2)
         with pytest.raises(preemption.Preempted):
             run(at, tmp_path / "stopped", method)
     again = run(at, tmp_path / "stopped", method)
