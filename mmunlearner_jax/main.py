@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -97,6 +98,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
             # What runs on no mesh is the first process's.
             alone = name in stages.OF_ONE_PROCESS
             worked = (is_first() or not alone) and stages.ALL[name](config, workdir)
+        except preemption.Preempted:
+            tell_time(workdir, name, time.monotonic() - begin, compiled())
+            raise
         except InputError:
             # Where nothing was made yet, the config may be mended.
             if fresh and [p.name for p in workdir.iterdir()] == ["config.json"]:
@@ -105,13 +109,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
         wait(name)
         if worked:
             fresh = False
-            results = read_results(workdir)
-            before = results.get("seconds", {}).get(name, 0.0)
-            seconds = round(before + time.monotonic() - begin, 1)
-            update_results(workdir, "seconds", {name: seconds})
-            before = results.get("compilations", {}).get(name, {})
-            counts = {k: round(before.get(k, 0) + v, 1) for k, v in compiled().items()}
-            update_results(workdir, "compilations", {name: counts})
+            tell_time(workdir, name, time.monotonic() - begin, compiled())
+
+
+def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, float]) -> None:
+    """Adds to the seconds and compilations of a stage in `results.json`."""
+    results = read_results(workdir)
+    before = results.get("seconds", {}).get(stage, 0.0)
+    update_results(workdir, "seconds", {stage: round(before + seconds, 1)})
+    earlier = results.get("compilations", {}).get(stage, {})
+    counts = {name: round(earlier.get(name, 0) + n, 1) for name, n in compiled.items()}
+    update_results(workdir, "compilations", {stage: counts})
 
 
 def main(argv: list[str]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
@@ -49,8 +50,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     contest = Contest(config, workdir)
     update_results(workdir, "seed", config.seed)
     for name in todo:
-        begin = time.monotonic()
-        found = contest.play(name)
+        begin = time.monotonic() - read_results(workdir).get("interrupted", {}).get(name, 0.0)
+        try:
+            found = contest.play(name)
+        except preemption.Preempted:
+            update_results(workdir, "interrupted", {name: round(time.monotonic() - begin, 1)})
+            raise
         seconds = round(time.monotonic() - begin, 1)
         update_results(workdir, "variants", {name: {**found, "seconds": seconds}})
         if is_first():
