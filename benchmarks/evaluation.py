@@ -10,6 +10,7 @@ read and process pictures anew in every round. Our first round, which compiles, 
 The answers must be the same. Measure on an idle machine: torch's threads suffer most from company.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
 from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.stages import setup
 
@@ -52,7 +54,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     at = setup.load(config, workdir, str(checkpoint))
     questions = setup.asked(config, at.bench, at.forget, at.retain)
     everything = [question for asked in questions.values() for question in asked]
-    answerer = setup.answerer(config, at)
     model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint)
     render = protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type)
     theirs = OneByOne(transformers.AutoProcessor.from_pretrained(checkpoint), model, render.prompt)
@@ -60,8 +61,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     rng = np.random.default_rng(config.seed)
 
     def ours(label: str) -> tuple[float, list[str]]:
-        at.encoder.image.cache_clear()
         begin = time.perf_counter()
+        # Pictures and questions are read anew, as by the other side; programs are kept.
+        encoder = Encoder(at.encoder.processor, at.encoder.pictures)
+        answerer = setup.answerer(config, dataclasses.replace(at, encoder=encoder))
         lines = [
             line
             for split, asked in questions.items()

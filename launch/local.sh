@@ -26,6 +26,10 @@ if [[ -n ${DEVICES:-} ]]; then
 fi
 
 processes=()
+stop() {
+  kill "${processes[@]}" 2>/dev/null || true
+}
+trap stop TERM INT
 for ((index = 0; index < count; index++)); do
   if [[ -n $dry ]]; then
     echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index ${command[*]}"
@@ -37,10 +41,6 @@ done
 if [[ -n $dry ]]; then
   exit
 fi
-stop() {
-  kill "${processes[@]}" 2>/dev/null || true
-}
-trap stop TERM INT
 
 status=0
 for _ in "${processes[@]}"; do

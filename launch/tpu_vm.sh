@@ -77,10 +77,17 @@ run() {
   on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
 }
 
+# A run that saved in time ends before the slice does: asked for a minute.
 taken_away() {
-  local state
-  state=$(gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" --format='value(state)' 2>/dev/null || echo GONE)
-  [[ $state == PREEMPTED || $state == TERMINATED || $state == GONE ]]
+  local look state
+  for look in 1 2 3 4 5 6; do
+    state=$(gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" --format='value(state)' 2>/dev/null || echo GONE)
+    if [[ $state != READY ]]; then
+      return 0
+    fi
+    ((look == 6)) || sleep "${LOOK_EVERY:-10}"
+  done
+  return 1
 }
 
 delete() {

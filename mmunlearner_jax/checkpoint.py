@@ -12,8 +12,6 @@ from orbax.checkpoint import v1 as ocp
 from mmunlearner_jax import preemption
 from mmunlearner_jax.errors import InputError
 
-_policies = ocp.training.save_decision_policies
-
 
 class Checkpoints:
     """The checkpoints of one stage; use it as a context manager.
@@ -30,9 +28,9 @@ class Checkpoints:
             every: steps between two checkpoints.
             keep: how many of the latest are kept.
         """
+        self._every = every
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
-            save_decision_policy=_policies.FixedIntervalPolicy(every),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
@@ -43,8 +41,8 @@ class Checkpoints:
         self._stack.callback(self._checkpointer.close)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.__exit__(*exc)
 
     def restore(self, state: Any, data: Mapping[str, Any]) -> tuple[Any, int]:
         """Restores the latest checkpoint, if there is one.
@@ -76,12 +74,13 @@ class Checkpoints:
             Preempted: it does; the step is saved.
         """
         last = preemption.due()
-        latest = self._checkpointer.latest
-        # Asked first: to be told that it is not time takes Orbax milliseconds of every step.
-        due = last or self._checkpointer.should_save(step)
-        if due and (latest is None or latest.step != step):
-            leaves = jax.tree.leaves(state)
-            self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=last)
+        # Not Orbax's rule of when: it asks whether the machine goes away, of steps by its number.
+        if last or step % self._every == 0:
+            latest = self._checkpointer.latest
+            if latest is None or latest.step != step:
+                leaves = jax.tree.leaves(state)
+                self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=True)
+                last = preemption.due_while_saving(step) or last
         if last:
             raise preemption.Preempted
 

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -40,6 +41,10 @@ FREE = (
 )
 
 
+# Folders, which may be told from here or from the root.
+PLACES = ("model.checkpoint", "data.benchmark", "compare.retain_only", "evaluate.reference")
+
+
 def check_workdir(config: ConfigDict, workdir: Path) -> bool:
     """Writes `config.json`, or compares; what is `FREE` may differ from what lies there.
 
@@ -59,7 +64,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
         old = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}; give another --workdir") from error
-    before, now = flatten(old), flatten(new)
+    before, now = ({k: _place(k, v) for k, v in flatten(c).items()} for c in (old, new))
     different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
     different = [k for k in different if not k.startswith(FREE)]
     if different:
@@ -69,6 +74,10 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
             f" ({len(different)} fields differ): give another --workdir or remove this one"
         )
     return False
+
+
+def _place(key: str, value: Any) -> Any:
+    return os.path.abspath(value) if key in PLACES and value else value
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -65,6 +65,18 @@ def due() -> bool:
     return _Notice.came
 
 
+def due_while_saving(step: int) -> bool:
+    """Whether the notice came while Orbax saved a step, which asks the same service.
+
+    It asks by the step's number; to a notice that comes then the service answers at the next one.
+    """
+    if jax.process_count() == 1:
+        return _Notice.came
+    came = multihost_utils.reached_preemption_sync_point(step + 1)
+    multihost_utils.reached_preemption_sync_point(_Notice.asked)  # where numbers go on from
+    return came
+
+
 def heed() -> None:
     """Raises `Preempted` if it is time; asked by all processes where there is nothing to save."""
     if due():

@@ -53,7 +53,8 @@ def squares(ours: Numbers, theirs: Numbers) -> Agreement:
 def answers(ours: Numbers, theirs: Numbers) -> Agreement:
     """Of the answers, how many are the same, as far as torch's go."""
     pairs = list(zip(ours["answers"], theirs["answers"], strict=True))
-    same = sum(long.startswith(short) for long, short in pairs) / len(pairs)
+    words = [(long.split(), short.split()) for long, short in pairs]
+    same = sum(bool(short) and long[: len(short)] == short for long, short in words) / len(words)
     return Agreement({"answers agree": same}, same >= ANSWERS)
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 import mmunlearner_jax as mmu
 from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
 from benchmarks.vs_torch.workload import CLIP, EPSILON, LEARNING_RATE, Preset, Workload, chosen
+from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.evaluation.batching import batches, cut, padded, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.protocols import Protocol
@@ -165,18 +166,19 @@ class Ours(Bench):
 
     def _evaluate(self) -> Work:
         work, questions = self._work, self._work.questions()
-        answerer = Answerer(
-            self._graphdef,
-            work.encoder,
-            make_mesh((1, 1, 1), [self._device]),
-            Protocol(work.prompt, letters=False, likelihood=False),
-            positions=work.preset.config.text.max_position_embeddings,
-            batch_size=len(questions),
-            max_new_tokens=work.longest_answer,
-        )
+        mesh = make_mesh((1, 1, 1), [self._device])
 
         def call() -> list[str]:
-            work.encoder.image.cache_clear()  # pictures are read anew, as torch's side does
+            # Pictures and questions are read anew, as torch's side does; programs are kept.
+            answerer = Answerer(
+                self._graphdef,
+                Encoder(work.encoder.processor),
+                mesh,
+                Protocol(work.prompt, letters=False, likelihood=False),
+                positions=work.preset.config.text.max_position_embeddings,
+                batch_size=len(questions),
+                max_new_tokens=work.longest_answer,
+            )
             lines = answerer.answer(self._params, questions, split="all", label="ours")
             return [line["response"] for line in lines]
 

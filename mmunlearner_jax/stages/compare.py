@@ -58,6 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             raise
         seconds = round(time.monotonic() - begin, 1)
         update_results(workdir, "variants", {name: {**found, "seconds": seconds}})
+        update_results(workdir, "interrupted", {name: 0.0})
         if is_first():
             shutil.rmtree(workdir / "checkpoints/compare" / name, ignore_errors=True)
     return True

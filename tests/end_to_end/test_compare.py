@@ -27,8 +27,8 @@ COMPARE = {
 }
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "XLA_FLAGS": "", **variables}
 
 
 def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
@@ -42,7 +42,8 @@ def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
 
 def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
     given = line(workdir, *arguments, **overrides)
-    return subprocess.run(given, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    env = environment(PYTHONPROFILEIMPORTTIME="1")
+    return subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def stop_after(workdir: Path, file: Path) -> str:

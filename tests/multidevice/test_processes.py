@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mmunlearner_jax import preemption
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
@@ -55,6 +56,31 @@ try:
     processes.wait("the one that is gone")
 except JaxRuntimeError:
     processes.leave("a process is gone")
+"""
+
+
+# Three loops of steps, as stages have them, whose steps begin anew; processes differ in speed.
+STOPPED = """
+import pathlib, sys, time
+import jax, numpy as np
+from mmunlearner_jax import preemption, processes
+from mmunlearner_jax.checkpoint import Checkpoints
+from mmunlearner_jax.sharding import batch_sharding, make_mesh
+processes.start()
+preemption.watch()
+folder, index = pathlib.Path(sys.argv[1]), jax.process_index()
+state = jax.device_put(np.arange(8.0), batch_sharding(make_mesh((-1, 1, 1))))
+try:
+    for loop in range(3):
+        with Checkpoints(folder / str(loop), every=5) as saved:
+            for step in range(1, 31):
+                (folder / f"{index} at {loop}, {step}").touch()
+                time.sleep(0.02 + 0.02 * index)
+                saved.save(step, state, {})
+        preemption.heed()
+except preemption.Preempted:
+    (folder / f"{index} stopped").write_text(f"{loop} {step}")
+    sys.exit(preemption.STATUS)
 """
 
 
@@ -121,6 +147,25 @@ def test_processes_give_the_result_of_one(tmp_path, monkeypatch, count):
         seen = pickle.loads((tmp_path / f"seen by {index}").read_bytes())
         for many, one in zip(seen, alone, strict=True):
             np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loop", "step"), [(0, 7), (1, 3), (1, 30), (2, 5)])
+def test_where_one_is_asked_to_end_all_save_the_same_step(tmp_path, loop, step):
+    processes = launch(STOPPED, 2, str(tmp_path))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / f"1 at {loop}, {step}").exists():
+        assert time.monotonic() < deadline and processes[1].poll() is None
+        time.sleep(0.01)
+    processes[1].terminate()
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [preemption.STATUS] * 2, said
+    one, other = ((tmp_path / f"{n} stopped").read_text() for n in range(2))
+    assert one == other
+    last_loop, last_step = map(int, one.split())
+    assert (last_loop, last_step) >= (loop, step)
+    saved = [int(path.name) for path in (tmp_path / str(last_loop)).glob("[0-9]*")]
+    assert max(saved) == last_step
 
 
 @pytest.mark.slow
