@@ -99,7 +99,7 @@ def test_every_process_has_its_rows_of_the_same_batch(pictures, encoder):
         options = {"batch_size": 28, "pack": 7, "seed": 1, "augment": Jitter(), "repeat": False}
         return list(Batches(pictures[::3], encoder, **options, **rows))
 
-    halves = [(0, 3), (1, 2)]
+    halves = [[0, 3], [1, 2]]
     for whole, *parts in zip(batches(), *(batches(rows=half) for half in halves), strict=True):
         for half, part in zip(halves, parts, strict=True):
             for name, array in whole.items():
