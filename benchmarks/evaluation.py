@@ -6,7 +6,7 @@ The workdir is that of a run (`make demo`); its vanilla model answers the benchm
 questions on both sides: same checkpoint, same prompts, greedy, float32. Ours answers all of them,
 in batches, and also scores the options; transformers answers a drawn part, one by one, as the
 published scripts do, with as many of torch's threads as serve it best. The sides take turns. Both
-read and process pictures anew in every round. Our first round, which compiles, is timed apart.
+read questions and pictures anew in every round. Our first round, which compiles, is timed apart.
 The answers must be the same. Measure on an idle machine: torch's threads suffer most from company.
 """
 

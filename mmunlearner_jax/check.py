@@ -3,8 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -99,6 +99,17 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _refuse(values: Mapping[str, Any], key: str, wanted: str) -> NoReturn:
+    raise InputError(f"config.{key} is {values[key]!r}: give {wanted}")
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    for key, known in NAMES.items():
+        if unknown := [name for name in values.get(key, ()) if name not in known]:
+            said = ", ".join(map(repr, unknown))
+            _refuse(values, key, f"names out of {', '.join(known)}, not {said}")
+
+
 def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     """Refuses values that some stage could not work with.
 
@@ -112,7 +123,7 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
     values = flatten(json.loads(config.to_json()))
 
     def refuse(key: str, wanted: str) -> None:
-        raise InputError(f"config.{key} is {values[key]!r}: give {wanted}")
+        _refuse(values, key, wanted)
 
     for name in ("prepare", "finetune", "compare"):  # parts that not every config has
         if name in values["stages"] and name not in config:
@@ -141,9 +152,7 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
             refuse(key, " or ".join(map(repr, choices)))
     if "model.attention" in values:
         check_kernel(values["model.attention"], devices[0].platform)
-    for key, known in NAMES.items():
-        if unknown := [name for name in values.get(key, ()) if name not in known]:
-            refuse(key, f"names out of {', '.join(known)}, not {', '.join(map(repr, unknown))}")
+    _check_names(values)
     if set(values.get("model.frozen", ())) == set(GROUPS):
         refuse("model.frozen", "fewer groups: nothing would move")
     if values.get("evaluate.shots") and values["evaluate.protocol"] == "plain":
@@ -218,22 +227,19 @@ def check_compared(config: ConfigDict) -> None:
         InputError: none or unknown ones, one twice, or controls that change nothing.
     """
     options, own = config.compare, config.unlearn.method
+    told = flatten(json.loads(config.to_json()))
+    _check_names(told)
     for key in ("methods", "controls"):
         names = tuple(options[key])
         if len({*names}) < len(names) or not (names or key == "controls"):
             raise InputError(f"config.compare.{key} is {names}: give each once")
     if both := {*options.methods} & {*options.controls}:
         raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
-    if unknown := {*options.methods, *options.controls} - {*METHODS, *CONTROLS}:
-        known = ", ".join({**METHODS, **CONTROLS})
-        said = ", ".join(map(repr, sorted(unknown)))
-        raise InputError(f"config.compare: there is no {said}; give names out of {known}")
     if options.controls and not (own in options.methods and METHODS[own].masked):
         raise InputError(
             f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
             " with a mask that is among config.compare.methods"
         )
-    told = flatten(json.loads(config.to_json()))
     for name in options.controls:
         changes = CONTROLS[name].changes
         if changes and all(told.get(key) == value for key, value in changes.items()):

@@ -64,8 +64,9 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
         old = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}; give another --workdir") from error
-    before, now = ({k: _place(k, v) for k, v in flatten(c).items()} for c in (old, new))
-    different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    before, now = flatten(old), flatten(new)
+    keys = sorted({*before, *now})
+    different = [k for k in keys if _place(k, before.get(k)) != _place(k, now.get(k))]
     different = [k for k in different if not k.startswith(FREE)]
     if different:
         k = different[0]

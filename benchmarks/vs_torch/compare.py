@@ -52,9 +52,9 @@ def squares(ours: Numbers, theirs: Numbers) -> Agreement:
 
 def answers(ours: Numbers, theirs: Numbers) -> Agreement:
     """Of the answers, how many are the same, as far as torch's go."""
-    pairs = list(zip(ours["answers"], theirs["answers"], strict=True))
-    words = [(long.split(), short.split()) for long, short in pairs]
-    same = sum(bool(short) and long[: len(short)] == short for long, short in words) / len(words)
+    words = ([answer.split() for answer in side["answers"]] for side in (ours, theirs))
+    pairs = list(zip(*words, strict=True))
+    same = sum(bool(short) and long[: len(short)] == short for long, short in pairs) / len(pairs)
     return Agreement({"answers agree": same}, same >= ANSWERS)
 
 

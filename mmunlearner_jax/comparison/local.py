@@ -87,9 +87,10 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
         InputError: one failed, or was stopped; the others are asked to end and save.
     """
     shares = _shares(at_once)
-    waiting = [job for job in todo if job.done() < job.size]
+    made = {job.name: job.done() for job in todo}
+    waiting = [job for job in todo if made[job.name] < job.size]
     running: dict[int, Running] = {}  # by share
-    total, before = sum(job.size for job in todo), sum(job.done() for job in todo)
+    total, before = sum(job.size for job in todo), sum(made.values())
     with tqdm(total=total, initial=before, unit="model", file=sys.stderr) as bar:
         try:
             while waiting or running:
@@ -105,8 +106,10 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
                 bar.set_postfix_str(
                     "; ".join(it.said()[: 60 // at_once] for it in running.values())
                 )
-                running = {n: it for n, it in running.items() if not it.ended()}
-                bar.update(sum(job.done() for job in todo) - bar.n)
+                going = {n: it for n, it in running.items() if not it.ended()}
+                made |= {it.job.name: it.job.done() for it in running.values()}
+                bar.update(sum(made.values()) - bar.n)
+                running = going
         finally:
             for it in running.values():
                 it.stop()

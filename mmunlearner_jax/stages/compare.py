@@ -50,7 +50,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     contest = Contest(config, workdir)
     update_results(workdir, "seed", config.seed)
     for name in todo:
-        begin = time.monotonic() - read_results(workdir).get("interrupted", {}).get(name, 0.0)
+        earlier = read_results(workdir).get("interrupted", {}).get(name, 0.0)
+        begin = time.monotonic() - earlier
         try:
             found = contest.play(name)
         except preemption.Preempted:
@@ -58,7 +59,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             raise
         seconds = round(time.monotonic() - begin, 1)
         update_results(workdir, "variants", {name: {**found, "seconds": seconds}})
-        update_results(workdir, "interrupted", {name: 0.0})
+        if earlier:
+            update_results(workdir, "interrupted", {name: 0.0})
         if is_first():
             shutil.rmtree(workdir / "checkpoints/compare" / name, ignore_errors=True)
     return True

@@ -146,7 +146,7 @@ class Unlearner:
         def batch(name: str) -> dict[str, jax.Array]:
             return put(next(data[name]))
 
-        remembered, looked = None, -1
+        remembered = None
         # Saved where the rule looks, so that what it saw last need not be saved.
         every = -(-self._config.checkpoint_every // self._stop.every) * self._stop.every
         with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
@@ -163,7 +163,7 @@ class Unlearner:
                 once=packing(given),
             ) as metrics:
                 if done and self._stop.due(done - 1):
-                    remembered, looked = look(done), done
+                    remembered = look(done)
                 for i, forgets, retains in schedule.steps(done):
                     if remembered is not None and self._stop.reached(remembered):
                         break
@@ -178,12 +178,11 @@ class Unlearner:
                         )
                     done = i + 1
                     if self._stop.due(i):
-                        remembered, looked = look(done), done
-                        row["remembered"] = remembered
+                        remembered = row["remembered"] = look(done)
                     metrics.write(done, **row)
                     saved.save(done, state, data)
             # The same wherever the run was interrupted.
-            if self._stop.remembered >= 0 and looked != done:
+            if self._stop.remembered >= 0 and not self._stop.due(done - 1):
                 remembered = look(done)
         return Outcome(
             whole(),

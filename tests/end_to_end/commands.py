@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +42,24 @@ def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
         *("-m", "mmunlearner_jax.main", f"--config=configs/{config}.py", f"--workdir={workdir}"),
         *(f"--config.{k}={v}" for k, v in given.items()),
     ]
+
+
+def signalled(line: list[str], there: Path, how: int) -> tuple[int, str]:
+    """Runs until something is there, then sends a signal; returns exit code and standard error."""
+    env = {**os.environ, "XLA_FLAGS": ""}
+    with tempfile.TemporaryFile("w+") as said:  # not a pipe, which would stop the run when full
+        process = subprocess.Popen(line, cwd=ROOT, env=env, stderr=said)
+        try:
+            deadline = time.monotonic() + 300
+            while not there.exists():
+                assert process.poll() is None, "ended before it could be stopped"
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            process.send_signal(how)
+            code = process.wait()
+        said.seek(0)
+        return code, said.read()
 
 
 def run(workdir: Path, config: str = "orl", **overrides) -> subprocess.CompletedProcess:

@@ -3,14 +3,14 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import FOREIGN, ROOT, SHORT, loaded
+from tests.end_to_end.commands import FOREIGN, ROOT, SHORT, loaded, signalled
 
 METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "forget_top", "batch_fisher", "lora")
 COMPARE = {
@@ -27,10 +27,6 @@ COMPARE = {
 }
 
 
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "XLA_FLAGS": "", **variables}
-
-
 def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
     given = {**SHORT, **COMPARE, **overrides}
     return [
@@ -42,26 +38,8 @@ def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
 
 def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
     given = line(workdir, *arguments, **overrides)
-    env = environment(PYTHONPROFILEIMPORTTIME="1")
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
     return subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True)
-
-
-def stop_after(workdir: Path, file: Path) -> str:
-    """Compares until a file is there, then asks it to end; returns what it said."""
-    process = subprocess.Popen(
-        line(workdir), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 300
-        while not file.exists():
-            assert process.poll() is None, "ended before it could be stopped"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.terminate()
-        _, said = process.communicate()
-    assert process.returncode == 1
-    return said
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +109,8 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
     looked = json.loads(looks.read_text())
     for file in (looks, *path.parent.glob("compare/predictions/no_mask-*")):
         file.unlink()
-    assert "stopped by SIGTERM" in stop_after(finished, looks)
+    code, said = signalled(line(finished), looks, signal.SIGTERM)
+    assert code == 1 and "stopped by SIGTERM" in said
     assert (path.parent / f"checkpoints/compare/no_mask/{rate:g}").is_dir()
     done = compare(finished)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,10 +1,7 @@
 """The whole example, a few steps of everything: artefacts, `results.json`, resuming, the export."""
 
 import json
-import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +13,13 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax import preemption
-from tests.end_to_end.commands import FOREIGN, ROOT, command, loaded, run
+from tests.end_to_end.commands import FOREIGN, command, loaded, run, signalled
 
 
 def kill_at(workdir: Path, stage: str, step: int, how: int = signal.SIGKILL) -> int:
     """Runs until a step of a stage is saved, then sends a signal; returns the exit code."""
-    process = subprocess.Popen(
-        command(workdir),
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    folder = workdir / "checkpoints" / stage / str(step)
-    try:
-        deadline = time.monotonic() + 300
-        while not folder.exists():
-            assert process.poll() is None, "ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.send_signal(how)
-        code = process.wait()
-    return code
+    there = workdir / "checkpoints" / stage / str(step)
+    return signalled(command(workdir), there, how)[0]
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_what_is_remembered_is_of_the_end_wherever_a_run_was_stopped(
     rule = {"iterations": 5, "stop_every": 2, "stop_remembered": 0.0}
 
     def measured(self, graphdef, params):  # what no two models share
-        return float(optax.global_norm(params))
+        return float(optax.tree.norm(params))
 
     monkeypatch.setattr(Unlearner, "remembered", measured)
     whole = run(at, tmp_path / "whole", method, **rule)
@@ -117,7 +117,7 @@ def test_what_is_remembered_is_of_the_end_wherever_a_run_was_stopped(
         with pytest.raises(preemption.Preempted):
             run(at, tmp_path / "stopped", method, **rule)
     assert run(at, tmp_path / "stopped", method, **rule).remembered == whole.remembered
-    assert whole.remembered == float(optax.global_norm(whole.params))
+    assert whole.remembered == float(optax.tree.norm(whole.params))
     assert run(at, tmp_path / "no rule", method).remembered is None
 
 
