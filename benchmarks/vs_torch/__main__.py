@@ -16,11 +16,13 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 from rich.console import Console
+from tqdm import tqdm
 
 from benchmarks.vs_torch import compare, report
 from benchmarks.vs_torch.ours import Ours
@@ -28,50 +30,65 @@ from benchmarks.vs_torch.side import Remote
 from benchmarks.vs_torch.theirs import Theirs
 from benchmarks.vs_torch.workload import PRESETS
 
+SQUARES = "squares"  # of examples against batches, a work of our side alone
+
 _PRESET = flags.DEFINE_enum(
-    "preset", "small", list(PRESETS), "Sizes: small for two cores, 7b for an accelerator."
+    "preset", "small", list(PRESETS), "Sizes: small for two cores, medium and 7b for a GPU."
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed calls of each side.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights, pictures and words.")
+_WORKS = flags.DEFINE_list("works", [*compare.WORKS, SQUARES], "What is done.")
 _OUT = flags.DEFINE_string("out", None, "File for everything; by default in benchmarks/results.")
 
 
-def run(name: str, rounds: int, seed: int, console: Console) -> dict[str, Any]:
-    """Both sides' works one after the other; everything that was measured, ready for JSON."""
+def run(name: str, rounds: int, seed: int, works: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Works of both sides, one after the other.
+
+    Yields:
+        After each work, everything that was measured so far, ready for JSON.
+    """
     preset, load = PRESETS[name], os.getloadavg()[0]
+    # Both sides may share a GPU, of which JAX would take three quarters at once and no more later.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     with tempfile.TemporaryDirectory() as folder:
         ours = Remote(Ours, preset, seed, Path(folder) if preset.both else None)
-        facts, works = {"ours": ours.facts()}, {}
+        sides = {"ours": ours.facts()}
         if preset.both:
             theirs = Remote(Theirs, preset, seed, Path(folder))
-            facts["torch"] = theirs.facts()
-        for what in compare.WORKS:
-            with console.status(what):
-                if preset.both:
-                    works[what] = compare.compare(what, ours, theirs, rounds)
-                else:
-                    works[what] = compare.alone(what, ours, rounds)
-        with console.status("squares"):
-            squares = compare.example_over_batch(ours, rounds)
-    return {
-        "preset": name,
-        "seed": seed,
-        "rounds": rounds,
-        "load_average": load,
-        "sides": facts,
-        "works": works,
-        "example_over_batch": squares,
-    } | report.surroundings(preset)
+            sides["torch"] = theirs.facts()
+        found = {
+            "preset": name,
+            "seed": seed,
+            "rounds": rounds,
+            "load_average": load,
+            "sides": sides,
+            "works": {},
+        } | report.surroundings(preset)
+        for what in works:
+            if what == SQUARES:
+                found["example_over_batch"] = compare.example_over_batch(ours, rounds)
+            elif preset.both:
+                found["works"][what] = compare.compare(what, ours, theirs, rounds)
+            else:
+                found["works"][what] = compare.alone(what, ours, rounds)
+            yield found
 
 
 def main(argv: list[str]) -> None:
     """Entry point of absl."""
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
-    found = run(_PRESET.value, _ROUNDS.value, _SEED.value, Console(stderr=True))
-    path = Path(_OUT.value or report.path(found))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n")
+    unknown = sorted({*_WORKS.value} - {*compare.WORKS, SQUARES})
+    if unknown or not _WORKS.value:
+        known = ", ".join([*compare.WORKS, SQUARES])
+        sys.exit(f"error: --works={','.join(_WORKS.value)}: choose among {known}")
+    found = {}
+    measured = run(_PRESET.value, _ROUNDS.value, _SEED.value, _WORKS.value)
+    for found in tqdm(measured, total=len(_WORKS.value), unit="work"):
+        path = Path(_OUT.value or report.path(found))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=2) + "\n")
     report.show(found, Console())
 
 

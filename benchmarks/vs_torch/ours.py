@@ -39,8 +39,9 @@ class Ours(Bench):
     """
 
     def __init__(self, preset: Preset, seed: int, folder: Path | None):
-        jax.config.update("jax_default_matmul_precision", "highest")
         self._work, self._dtype = Workload.make(preset, seed), jnp.dtype(preset.dtype)
+        if self._dtype == jnp.float32:  # of bfloat16, XLA would make float32 copies for it
+            jax.config.update("jax_default_matmul_precision", "highest")
         self._device = jax.local_devices()[0]
         self._graphdef, shapes = abstract_model(preset.config, None, self._dtype)
 
@@ -49,10 +50,10 @@ class Ours(Bench):
             model = preset.config.make(rngs=nnx.Rngs(seed))
             return jax.tree.map(lambda x: x.astype(self._dtype), nnx.state(model, nnx.Param))
 
-        self._params = jax.device_put(weights(), self._device)
-        self._model = nnx.merge(self._graphdef, self._params)
+        # Made anew for every work, which may then give them away: nothing large is held in between.
+        self._weights, self._shapes = weights, shapes
         if folder is not None:
-            mmu.save_pretrained(self._model, folder)
+            mmu.save_pretrained(nnx.merge(self._graphdef, weights()), folder)
         adam = optax.adamw(LEARNING_RATE, eps=EPSILON, weight_decay=0.0)
         clip = optax.clip_by_global_norm(CLIP)
         ascent = optax.chain(clip, masked_ascent(adam, mask_on="gradient"))
@@ -77,39 +78,46 @@ class Ours(Bench):
         return {
             "kind": self._device.platform,
             "device": self._device.device_kind,
-            "parameters": sum(x.size for x in jax.tree.leaves(self._params)),
+            "parameters": sum(x.size for x in jax.tree.leaves(self._shapes)),
             "peak_flops": peak_flops(lambda: jax.block_until_ready(product(x, x))),
         }
+
+    def peak(self) -> int | None:
+        """See `Bench`; an accelerator's is of all works so far, JAX does not count it anew."""
+        stats = self._device.memory_stats()  # CPUs have none
+        return stats["peak_bytes_in_use"] if stats else super().peak()
 
     def _batches(self, packed: bool) -> tuple[list[Batch], list[Batch]]:
         return jax.device_put(self._work.batches(packed=packed), self._device)
 
-    def _squares_of(self, add: Callable, batches: Sequence[Batch]) -> Any:
-        sums = FisherSums.zeros(self._params)
-        for batch in batches:
-            sums = add(sums, self._params, batch)
-        return sums.squares
-
     def _named(self, tree: Any) -> dict[str, np.ndarray]:
-        return jax.device_get(to_hf_names(self._model, tree))
+        return jax.device_get(to_hf_names(nnx.merge(self._graphdef, self._shapes), tree))
 
     def _importance(self) -> Work:
         sets, add = self._batches(packed=True), accumulator(self._graphdef, fisher="batch")
+        params, compared = self._weights(), self._work.preset.both
 
-        def call() -> Any:
-            return jax.block_until_ready([self._squares_of(add, batches) for batches in sets])
+        def squares(batches: Sequence[Batch]) -> Any:
+            found = jax.block_until_ready(_squares_of(add, params, batches))
+            # Of 7B weights one accelerator has no room for both sets', and nobody asks for them.
+            return found if compared else None
 
-        def numbers(result: Any) -> dict[str, Any]:
+        def call() -> list[Any]:
+            return [squares(batches) for batches in sets]
+
+        def numbers(result: list[Any]) -> dict[str, Any]:
+            if not compared:
+                return {}
             return dict(zip(("forget", "preserve"), map(self._named, result), strict=True))
 
         return Work(call, numbers, lambda: self._step_flops(add, sets))
 
     def _squares(self, fisher: Fisher) -> Work:
         (first, *_), _ = self._batches(packed=False)
-        add = accumulator(self._graphdef, fisher=fisher)
+        add, params = accumulator(self._graphdef, fisher=fisher), self._weights()
 
         def call() -> Any:
-            return jax.block_until_ready(self._squares_of(add, [first]))
+            return jax.block_until_ready(_squares_of(add, params, [first]))
 
         return Work(call, lambda _: {}, lambda: self._step_flops(add, [[first]]))
 
@@ -118,15 +126,12 @@ class Ours(Bench):
             sums = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
             return add(FisherSums(sums, jnp.zeros(())), params, batch)
 
-        return flops(jax.make_jaxpr(step)(self._params, sets[0][0])) * sum(map(len, sets))
-
-    def _state(self) -> TrainState:
-        return TrainState.create(jax.tree.map(jnp.copy, self._params), self._descent)
+        return flops(jax.make_jaxpr(step)(self._shapes, sets[0][0])) * sum(map(len, sets))
 
     def _unlearn(self) -> Work:
-        state = self._state()
+        state = TrainState.create(self._weights(), self._descent)
         forget, retain = self._batches(packed=True)
-        mask = jax.tree.map(chosen, self._params)
+        mask = jax.tree.map(chosen, state.params)
 
         def call() -> list[jax.Array]:
             nonlocal state
@@ -147,7 +152,7 @@ class Ours(Bench):
         return Work(call, _losses, count)
 
     def _finetune(self) -> Work:
-        state = self._state()
+        state = TrainState.create(self._weights(), self._descent)
         given = [batch for batches in self._batches(packed=True) for batch in batches]
 
         def call() -> list[jax.Array]:
@@ -166,7 +171,7 @@ class Ours(Bench):
 
     def _evaluate(self) -> Work:
         work, questions = self._work, self._work.questions()
-        mesh = make_mesh((1, 1, 1), [self._device])
+        mesh, params = make_mesh((1, 1, 1), [self._device]), self._weights()
 
         def call() -> list[str]:
             # Pictures and questions are read anew, as torch's side does; programs are kept.
@@ -179,7 +184,7 @@ class Ours(Bench):
                 batch_size=len(questions),
                 max_new_tokens=work.longest_answer,
             )
-            lines = answerer.answer(self._params, questions, split="all", label="ours")
+            lines = answerer.answer(params, questions, split="all", label="ours")
             return [line["response"] for line in lines]
 
         return Work(call, lambda said: {"answers": said}, self._decoding_flops)
@@ -211,7 +216,14 @@ class Ours(Bench):
             logits, cache = decoder.prefill(params, rest, beginnings)
             return decoder.greedy(params, logits, cache, jnp.zeros((len(logits), 1), jnp.int32))
 
-        return flops(jax.make_jaxpr(decode)(self._params, rest, beginnings))
+        return flops(jax.make_jaxpr(decode)(self._shapes, rest, beginnings))
+
+
+def _squares_of(add: Callable, params: Any, batches: Sequence[Batch]) -> Any:
+    sums = FisherSums.zeros(params)
+    for batch in batches:
+        sums = add(sums, params, batch)
+    return sums.squares
 
 
 def _losses(losses: Sequence[jax.Array]) -> dict[str, Any]:

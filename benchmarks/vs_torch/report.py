@@ -94,10 +94,12 @@ def show(report: Mapping[str, Any], console: Console) -> None:
 def lines(report: Mapping[str, Any]) -> list[str]:
     """What stands below the table."""
     work, machine, sides = report["workload"], report["hardware"], report["sides"]
-    squares = report["example_over_batch"]["ratios"]
-    said = [
-        f"squares per example / squares per batch, ours, the same unpacked batches:"
-        f" {spread(squares)}",
+    squares = report.get("example_over_batch")
+    said = []
+    if squares:
+        ratio = spread(squares["ratios"])
+        said.append(f"squares per example / per batch, ours, the same unpacked batches: {ratio}")
+    said += [
         *(
             f"{TITLES[name]}: "
             + ", ".join(f"{what} {figure:.6g}" for what, figure in result["agreement"].items())
@@ -109,7 +111,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         f"median [min, max] of {report['rounds']} rounds, pair by pair; seconds: median; q/s:"
         " questions a second; first: seconds of the first call, which compiles what no work before"
         " it has, in none of the others; GiB: the process's highest during the work, libraries"
-        " included; of peak: of"
+        " included, or the GPU's (ours: during all works so far); of peak: of"
         f" {_peak(sides) / 1e9:,.0f} GFLOP/s, the best of both sides' large matrix products",
         f"preset {report['preset']}: {sides['ours']['parameters']:,} parameters, {work['dtype']},"
         f" {work['pictures']} pictures of {work['picture_tokens']} tokens, {work['questions']}"

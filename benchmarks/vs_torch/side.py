@@ -61,8 +61,7 @@ class Bench:
 
     def begin(self, name: str) -> dict[str, Any]:
         """See `Side`."""
-        if CLEAR.exists():
-            CLEAR.write_text("5")  # the peak is counted anew
+        self.forget_peak()
         work = self._works[name] = self._makers[name]()
         begin = time.perf_counter()
         result = work.call()
@@ -77,9 +76,17 @@ class Bench:
 
     def end(self, name: str) -> dict[str, Any]:
         """See `Side`."""
+        return {"flops": self._works.pop(name).flops(), "peak_bytes": self.peak()}
+
+    def forget_peak(self) -> None:
+        """Has the peak counted anew."""
+        if CLEAR.exists():
+            CLEAR.write_text("5")
+
+    def peak(self) -> int | None:
+        """The most bytes that were held: of the process, or of an accelerator's memory."""
         found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "")
-        peak = int(found[1]) * 1024 if found else None
-        return {"flops": self._works.pop(name).flops(), "peak_bytes": peak}
+        return int(found[1]) * 1024 if found else None
 
 
 class Remote:

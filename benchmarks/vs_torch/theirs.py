@@ -76,6 +76,16 @@ class Theirs(Bench):
         """See `Side`; and `threads` that it had."""
         return super().end(name) | {"threads": self.threads[name]}
 
+    def forget_peak(self) -> None:
+        """See `Bench`."""
+        super().forget_peak()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int | None:
+        """See `Bench`."""
+        return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else super().peak()
+
     def _dtype(self) -> torch.dtype:
         return getattr(torch, self._work.preset.dtype)
 

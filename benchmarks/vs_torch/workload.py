@@ -108,6 +108,19 @@ PRESETS = {
             ),
         ),
     ),
+    # For an accelerator that both sides share: LLaVA-1.5's tower, half a billion weights in all.
+    "medium": Preset(
+        _scaled(
+            LlavaConfig.llava_1_5_7b().vision,
+            LlamaConfig(
+                vocab_size=32064,
+                hidden_size=1024,
+                intermediate_size=2816,
+                num_hidden_layers=12,
+                num_attention_heads=16,
+            ),
+        ),
+    ),
     # For an accelerator. Torch's optimizer does not fit beside ours, so ours is timed alone.
     "7b": Preset(_told(LlavaConfig.llava_1_5_7b()), dtype="bfloat16", both=False),
 }

@@ -360,16 +360,17 @@ class Llama(nnx.Module):
     def embed(self, input_ids: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """Embeddings [B, T, D] of token ids [B, T], and the matrix that a tied head shares.
 
-        The matrix is [V, D], or with probed parameters [B, V, D]: a copy for every example, because
-        the squares are of the sum of what both places contribute (`squares.spread`).
+        The matrix is [V, D], or where every example's gradient is squared [B, V, D]: a copy for
+        each, because the squares are of the sum of what both places contribute (`squares.spread`).
         """
         if self.lm_head is not None:
             return squares.run(self.embed_tokens, input_ids), None
         matrix = self.embed_tokens.embedding.get_value()
         if squares.is_probed(matrix):
-            copies = squares.spread(matrix, len(input_ids))
-            x = jax.vmap(lambda m, ids: m[ids])(copies, input_ids)
-            return x.astype(self.embed_tokens.dtype or x.dtype), copies
+            matrix = squares.spread(matrix, len(input_ids))
+            own = matrix.ndim == 3
+            x = jax.vmap(lambda m, ids: m[ids])(matrix, input_ids) if own else matrix[input_ids]
+            return x.astype(self.embed_tokens.dtype or x.dtype), matrix
         return self.embed_tokens(input_ids), matrix
 
     def run_layers(

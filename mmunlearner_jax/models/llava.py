@@ -279,7 +279,7 @@ class Llava(VisionLanguageModel):
             return self._merged(input_ids, x, features), matrix
         # Pictures in batch order know no rows: the batch is merged as if it were one long row.
         if squares.any_probed(nnx.state(self)):
-            raise InputError("pixel_values: per-example squares need group_pictures(batch)")
+            raise InputError("pixel_values: squares need group_pictures(batch)")
         features = self.image_features(pixel_values[None])
         merged = self._merged(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)
         return merged.reshape(x.shape), matrix

@@ -1,4 +1,4 @@
-"""Per-example squared gradients at the price of one backward pass.
+"""Squared gradients, of every example or of the batch, at the price of one backward pass.
 
 The Fisher diagonal of the method (paper, importance equation; defect D-05 of the published code)
 is a mean over examples of *squared* gradients, which `jax.grad` of a batch cannot give. A model is
@@ -9,6 +9,9 @@ ordinary cotangents. One `jax.grad` of the summed loss with respect to the sums 
 sums, in float32 whatever the dtype of the weights. Memory: the gradient of one unit for each local
 example; the sums of stacked units are added to in place.
 
+Squares of a batch's gradient (D-06) come the same way, unit by unit from the gradient of all its
+examples, so that the whole model's gradient never exists.
+
     def loss(sums):
         sums, nothing = keep(sums)
         return loss_sum(nnx.merge(graphdef, probe(params, sums))) + nothing
@@ -16,8 +19,9 @@ example; the sums of stacked units are added to in place.
     sums = jax.grad(loss)(sums)
 """
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import jax
@@ -37,11 +41,13 @@ class Probed:
     Attributes:
         value: the parameter.
         sums: float32 of the same shape; their cotangent is `sums` plus the sum over examples of
-            the squared per-example gradients of `value`.
+            the squared per-example gradients of `value`; or plus the square of all examples'.
+        whole: whether it is the gradient of all examples that is squared.
     """
 
     value: Any
     sums: Any
+    whole: bool = field(default=False, metadata={"static": True})
 
 
 def is_probed(x: Any) -> TypeGuard[Probed]:
@@ -49,9 +55,15 @@ def is_probed(x: Any) -> TypeGuard[Probed]:
     return isinstance(x, Probed)
 
 
-def probe(params: Any, sums: Any) -> Any:
-    """Pairs a tree of parameters with a tree of sums of the same structure, leaf by leaf."""
-    return jax.tree.map(Probed, params, sums)
+def probe(params: Any, sums: Any, *, whole: bool = False) -> Any:
+    """Pairs a tree of parameters with a tree of sums of the same structure, leaf by leaf.
+
+    Args:
+        params: parameters.
+        sums: float32.
+        whole: squares the gradient of all examples together, not each one's.
+    """
+    return jax.tree.map(lambda value, sums: Probed(value, sums, whole), params, sums)
 
 
 def keep(sums: Any) -> tuple[Any, jax.Array]:
@@ -95,21 +107,22 @@ def run(
     graphdef, params = nnx.split(module)
     if not any_probed(params):
         return call(module, *activations)
-    values, sums = _apart(params)
+    values, sums, whole = _apart(params)
 
-    def whole(values, activations):
+    def merged(values, activations):
         return call(nnx.merge(graphdef, values), *activations)
 
     @jax.custom_vjp
     def unit(values, sums, activations):
-        return whole(values, activations)
+        return merged(values, activations)
 
     def forward(values, sums, activations):
-        return whole(values, activations), (values, sums, activations)
+        return merged(values, activations), (values, sums, activations)
 
     def backward(residuals, cotangents):
         values, sums, activations = residuals
-        squares, smooth = _pull_back(whole, values, activations, cotangents, None)
+        pull_back = _of_all if whole else functools.partial(_of_each, mesh=None)
+        squares, smooth = pull_back(merged, values, activations, cotangents)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
@@ -130,7 +143,8 @@ def scan(
         *rest: pytrees of arrays [B, ...] that every unit gets.
         mesh: splits the examples, also within a unit (a kernel under `jax.shard_map`).
     """
-    values, sums = _apart(params)
+    values, sums, whole = _apart(params)
+    pull_back = _of_all if whole else functools.partial(_of_each, mesh=mesh)
 
     def call(values, activations):
         x, *rest = activations
@@ -151,7 +165,7 @@ def scan(
         def body(carry, unit):
             cotangent, sums, others = carry
             index, values, x = unit
-            squares, (cotangent, *more) = _pull_back(call, values, (x, *rest), cotangent, mesh)
+            squares, (cotangent, *more) = pull_back(call, values, (x, *rest), cotangent)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
@@ -170,12 +184,13 @@ def any_probed(params: Any) -> bool:
     return any(map(is_probed, jax.tree.leaves(params, is_leaf=is_probed)))
 
 
-def _apart(params: Any) -> tuple[Any, Any]:
-    """Values and sums of probed parameters."""
+def _apart(params: Any) -> tuple[Any, Any, bool]:
+    """Values and sums of probed parameters, and whether they are of all examples together."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
     return (
         treedef.unflatten([leaf.value for leaf in leaves]),
         treedef.unflatten([leaf.sums for leaf in leaves]),
+        leaves[0].whole,
     )
 
 
@@ -183,28 +198,41 @@ def _is_smooth(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def _pull_back(
-    call: Callable, values: Any, activations: Any, cotangents: Any, mesh: Mesh | None
+def _of_all(call: Callable, values: Any, activations: Any, cotangents: Any) -> tuple[Any, Any]:
+    """Squares of the gradient of all examples, and cotangents of the activations."""
+    gradients, smooth = _gradients(call, values, activations, cotangents)
+    return jax.tree.map(_square, gradients), smooth
+
+
+def _of_each(
+    call: Callable, values: Any, activations: Any, cotangents: Any, *, mesh: Mesh | None
 ) -> tuple[Any, Any]:
     """Squared gradients, summed over the examples, and cotangents of the activations."""
-    arrays, structure = jax.tree.flatten(activations)
-    smooth = [a if _is_smooth(a) else None for a in arrays]
 
-    def example(arrays, smooth, cotangents):
-        def alone(values, smooth):
-            one = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
-            one = [a[None] for a in one]
-            return jax.tree.map(lambda y: y[0], call(values, structure.unflatten(one)))
-
-        gradients, smooth = jax.vjp(alone, values, smooth)[1](cotangents)
-        return gradients, smooth
+    def example(activations, cotangents):
+        one = jax.tree.map(lambda a: a[None], (activations, cotangents))
+        gradients, smooth = _gradients(call, values, *one)
+        return gradients, jax.tree.map(lambda a: a[0], smooth)
 
     # The examples, which are taken out of the unit's sight here, stay split over the mesh. Where
     # there is but one part, the unit itself may say so of its single example, and not twice.
     parts = 1 if mesh is None else batch_parts(mesh.axis_sizes)
     split = batch_sharding(mesh).spec[0] if mesh is not None and parts > 1 else None
-    gradients, smooth = jax.vmap(example, spmd_axis_name=split)(arrays, smooth, cotangents)
-    return jax.tree.map(_sum_of_squares, gradients), structure.unflatten(smooth)
+    gradients, smooth = jax.vmap(example, spmd_axis_name=split)(activations, cotangents)
+    return jax.tree.map(_sum_of_squares, gradients), smooth
+
+
+def _gradients(call: Callable, values: Any, activations: Any, cotangents: Any) -> tuple[Any, Any]:
+    """Of the values, and of the activations, None where these are whole numbers."""
+    arrays, structure = jax.tree.flatten(activations)
+
+    def smoothly(values, smooth):
+        given = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
+        return call(values, structure.unflatten(given))
+
+    smooth = [a if _is_smooth(a) else None for a in arrays]
+    gradients, smooth = jax.vjp(smoothly, values, smooth)[1](cotangents)
+    return gradients, structure.unflatten(smooth)
 
 
 def spread(probed: Probed, batch: int) -> jax.Array:
@@ -218,21 +246,27 @@ def spread(probed: Probed, batch: int) -> jax.Array:
         batch: number of examples B.
 
     Returns:
-        [B, V, D].
+        [B, V, D]; or, where all examples' gradient is squared, [V, D] for all of them.
     """
+    shape = probed.value.shape
 
     @jax.custom_vjp
     def copies(value, sums):
-        return jnp.broadcast_to(value, (batch, *value.shape))
+        return value if probed.whole else jnp.broadcast_to(value, (batch, *shape))
 
     def forward(value, sums):
         return copies(value, sums), sums
 
     def backward(sums, cotangents):
-        return None, sums + _sum_of_squares(cotangents)
+        squares = _square(cotangents) if probed.whole else _sum_of_squares(cotangents)
+        return None, sums + squares
 
     copies.defvjp(forward, backward)
     return copies(probed.value, probed.sums)
+
+
+def _square(gradient: jax.Array) -> jax.Array:
+    return jnp.square(gradient.astype(jnp.float32))
 
 
 def _sum_of_squares(gradients: jax.Array) -> jax.Array:
@@ -242,7 +276,6 @@ def _sum_of_squares(gradients: jax.Array) -> jax.Array:
         return jnp.tensordot(jnp.ones(len(squares)), squares, 1, precision="highest")
 
     # XLA's sum over a leading axis is ten times slower than a product with ones on a CPU.
-    squares = jnp.square(gradients.astype(jnp.float32))
     return jax.lax.platform_dependent(
-        squares, cpu=contract, default=lambda squares: jnp.sum(squares, axis=0)
+        _square(gradients), cpu=contract, default=lambda squares: jnp.sum(squares, axis=0)
     )

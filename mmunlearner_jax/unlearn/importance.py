@@ -4,7 +4,6 @@
 of a batch, as the published code does (D-06). Both are summed in float32 (D-05).
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -86,36 +85,25 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
 
-    def by_example(sums, params, batch, frozen) -> tuple[Params, jax.Array]:
-        if "segments" in batch:
+    def add(sums: FisherSums, params: Params, batch: Batch, frozen: Params = NOTHING) -> FisherSums:
+        if fisher == "example" and "segments" in batch:
             raise ValueError(
                 "fisher='example' squares row by row: give batches that are not packed"
             )
 
         def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
             sums, nothing = keep(sums)
-            probed = nnx.merge_state(probe(params, sums), frozen)
-            nll, tokens = answer_nll(graphdef, probed, batch)
+            probed = probe(params, sums, whole=fisher == "batch")
+            nll, tokens = answer_nll(graphdef, nnx.merge_state(probed, frozen), batch)
+            if fisher == "batch":
+                return token_mean(nll, tokens) + nothing, jnp.any(tokens > 0)
             return jnp.sum(example_mean(nll, tokens)) + nothing, jnp.sum(tokens > 0)
 
-        return jax.grad(loss, has_aux=True)(sums)
-
-    def by_batch(sums, params, batch, frozen) -> tuple[Params, jax.Array]:
-        def loss(params: Params) -> tuple[jax.Array, jax.Array]:
-            nll, tokens = answer_nll(graphdef, nnx.merge_state(params, frozen), batch)
-            return token_mean(nll, tokens), jnp.any(tokens > 0)
-
-        grads, seen = jax.grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda s, g: s + jnp.square(g.astype(jnp.float32)), sums, grads), seen
-
-    added = by_example if fisher == "example" else by_batch
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def add(sums: FisherSums, params: Params, batch: Batch, frozen: Params = NOTHING) -> FisherSums:
-        squares, count = added(sums.squares, params, batch, frozen)
+        # The cotangent of the sums is the new sums (`squares`).
+        squares, count = jax.grad(loss, has_aux=True)(sums.squares)
         return FisherSums(squares=squares, count=sums.count + count)
 
-    return add
+    return jax.jit(add, donate_argnums=0)
 
 
 def importance(

@@ -20,10 +20,10 @@ def losses(graphdef, params, batch):
     return jnp.sum(nll * mask[:, 1:] * mask[:, :-1], axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def in_one_pass(graphdef, params, batch):
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def in_one_pass(graphdef, params, batch, whole=False):
     def loss(slots):
-        return jnp.sum(losses(graphdef, squares.probe(params, slots), batch))
+        return jnp.sum(losses(graphdef, squares.probe(params, slots, whole=whole), batch))
 
     return jax.value_and_grad(loss)(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
 
@@ -38,10 +38,22 @@ def one_by_one(graphdef, params, batch):
     return jax.tree.map(lambda s: jnp.sum(s, 0), jax.vmap(squared)(batch))
 
 
-@pytest.mark.parametrize(
+@functools.partial(jax.jit, static_argnums=0)
+def all_together(graphdef, params, batch):
+    def loss(params):
+        return jnp.sum(losses(graphdef, params, batch))
+
+    loss, gradients = jax.value_and_grad(loss)(params)
+    return loss, jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), gradients)
+
+
+models = pytest.mark.parametrize(
     ("tied", "remat", "dtype"),
     [(False, "none", "float32"), (False, "full", "bfloat16"), (True, "dots", "float32")],
 )
+
+
+@models
 def test_equal_to_gradients_of_single_examples(make_model, batch, tied, remat, dtype):
     graphdef, params = nnx.split(make_model(tied=tied, remat=remat))
     params = jax.tree.map(lambda p: p.astype(dtype), params)
@@ -56,13 +68,42 @@ def test_equal_to_gradients_of_single_examples(make_model, batch, tied, remat, d
             assert np.max(b[...]) > 1e-3, path
 
 
+@models
+def test_equal_to_the_gradient_of_the_batch(make_model, batch, tied, remat, dtype):
+    graphdef, params = nnx.split(make_model(tied=tied, remat=remat))
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    wanted_loss, wanted = all_together(graphdef, params, batch)
+    loss, got = in_one_pass(graphdef, params, batch, True)
+    np.testing.assert_allclose(loss, wanted_loss, rtol=1e-5)
+    for (path, a), (_, b) in zip(nnx.to_flat_state(got), nnx.to_flat_state(wanted), strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a[...], b[...], rtol=1e-4, atol=1e-6, err_msg=str(path))
+
+
+def test_the_gradient_of_the_batch_never_exists_whole():
+    layers, width = 16, 64
+    graphdef, params = nnx.split(
+        nnx.vmap(lambda rngs: nnx.Linear(width, width, rngs=rngs))(nnx.Rngs(0).split(layers))
+    )
+    x = jnp.ones((1, width))
+
+    def loss(sums):
+        probed = squares.probe(params, sums, whole=True)
+        return jnp.sum(squares.scan(graphdef, probed, x, mesh=None))
+
+    sums = jax.tree.map(jnp.zeros_like, params)
+    compiled = jax.jit(jax.grad(loss), donate_argnums=0).lower(sums).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < layers * width**2 * 4 / 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 1, 1)])
-def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes):
-    _, wanted = in_one_pass(*nnx.split(make_model()), batch)
+def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes, whole):
+    _, wanted = in_one_pass(*nnx.split(make_model()), batch, whole)
     mesh = make_mesh(sizes, jax.devices()[: np.prod(sizes)])
     graphdef, params = nnx.split(make_model(mesh=mesh))
     params = jax.device_put(params, param_shardings(params, mesh))
-    _, got = in_one_pass(graphdef, params, put_batch(batch, mesh))
+    _, got = in_one_pass(graphdef, params, put_batch(batch, mesh), whole)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
