@@ -91,7 +91,7 @@ def rooflines(plans: dict[str, Any]) -> list[dict[str, Any]]:
     """What one chip of every kind can do at most, step by step."""
     found = []
     for plan in CHIP_PLANS:
-        for suffix in ("unlearn", "unlearn-packed", "importance"):
+        for suffix in ("unlearn", "unlearn-packed", "importance", "importance-batch-packed"):
             name = f"{plan}-{suffix}"
             if name not in plans:
                 continue

@@ -70,6 +70,10 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
         rows(4, 10) | HALF | PACKED_UNLEARN,
     ),
     "7b-v5p-1-importance": ("v5p:1x1x1", "importance", "7b", ALONE),
+    "7b-v5p-1-importance-batch-packed": (
+        *("v5p:1x1x1", "importance", "7b"),
+        rows(4, 10) | SHARED | BATCH_SQUARES | HALF,
+    ),
     "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = {"torch", "tensorflow"}
+# One device, and nothing runs long enough for LLVM.
+FLAGS = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 SHORT = {
     "checkpoint_every": 2,
     "finetune.steps": 6,
@@ -46,7 +48,7 @@ def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
 
 def signalled(line: list[str], there: Path, how: int) -> tuple[int, str]:
     """Runs until something is there, then sends a signal; returns exit code and standard error."""
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, **FLAGS}
     with tempfile.TemporaryFile("w+") as said:  # not a pipe, which would stop the run when full
         process = subprocess.Popen(line, cwd=ROOT, env=env, stderr=said)
         try:
@@ -63,7 +65,7 @@ def signalled(line: list[str], there: Path, how: int) -> tuple[int, str]:
 
 
 def run(workdir: Path, config: str = "orl", **overrides) -> subprocess.CompletedProcess:
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+    env = {**os.environ, **FLAGS, "PYTHONPROFILEIMPORTTIME": "1"}
     line = command(workdir, config, **overrides)
     done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

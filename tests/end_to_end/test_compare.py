@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import FOREIGN, ROOT, SHORT, loaded, signalled
+from tests.end_to_end.commands import FLAGS, FOREIGN, ROOT, SHORT, loaded, signalled
 
 METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "forget_top", "batch_fisher", "lora")
 COMPARE = {
@@ -38,7 +38,7 @@ def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
 
 def compare(workdir: Path, *arguments: str, **overrides) -> subprocess.CompletedProcess:
     given = line(workdir, *arguments, **overrides)
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPROFILEIMPORTTIME": "1"}
+    env = {**os.environ, **FLAGS, "PYTHONPROFILEIMPORTTIME": "1"}
     return subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
