@@ -102,8 +102,11 @@ def rooflines(plans: dict[str, Any]) -> list[dict[str, Any]]:
                 rows += [("H100", 1, on_h100(p)) for _, _, p in rows]
             for chip, chips, program in rows:
                 each = program["questions_per_second"] / chips
-                shared = "shared rows" if "packed" in suffix else "own rows"
-                found.append(program | {"chip": chip, "rows": shared, "each": each})
+                told = {
+                    "rows": "shared rows" if "packed" in suffix else "own rows",
+                    "squares": ", batch squares" if "batch" in suffix else "",
+                }
+                found.append(program | told | {"chip": chip, "each": each})
     return sorted(found, key=lambda row: row["chip"])
 
 

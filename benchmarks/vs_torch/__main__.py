@@ -79,16 +79,18 @@ def main(argv: list[str]) -> None:
     """Entry point of absl."""
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
-    unknown = sorted({*_WORKS.value} - {*compare.WORKS, SQUARES})
-    if unknown or not _WORKS.value:
-        known = ", ".join([*compare.WORKS, SQUARES])
-        sys.exit(f"error: --works={','.join(_WORKS.value)}: choose among {known}")
-    found = {}
-    measured = run(_PRESET.value, _ROUNDS.value, _SEED.value, _WORKS.value)
-    for found in tqdm(measured, total=len(_WORKS.value), unit="work"):
+    works, every = list(_WORKS.value), [*compare.WORKS, SQUARES]
+    if not works or not {*works} <= {*every}:
+        sys.exit(f"error: --works={','.join(works)}: choose among {', '.join(every)}")
+    if not _OUT.value and {*works} != {*every}:
+        sys.exit("error: --works: give --out, too: the file in benchmarks/results is of all works")
+    measured = run(_PRESET.value, _ROUNDS.value, _SEED.value, works)
+    for found in tqdm(measured, total=len(works), unit="work"):
         path = Path(_OUT.value or report.path(found))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        partial = path.with_name(f"{path.name}.partial")  # what is done, if the next one fails
+        partial.write_text(json.dumps(found, indent=2) + "\n")
+    partial.replace(path)
     report.show(found, Console())
 
 

@@ -1,5 +1,6 @@
 """The works by this package, through what its stages call."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import SingleDeviceSharding
 
 import mmunlearner_jax as mmu
 from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
@@ -45,7 +47,7 @@ class Ours(Bench):
         self._device = jax.local_devices()[0]
         self._graphdef, shapes = abstract_model(preset.config, None, self._dtype)
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=SingleDeviceSharding(self._device))
         def weights() -> Any:
             model = preset.config.make(rngs=nnx.Rngs(seed))
             return jax.tree.map(lambda x: x.astype(self._dtype), nnx.state(model, nnx.Param))
@@ -114,12 +116,17 @@ class Ours(Bench):
 
     def _squares(self, fisher: Fisher) -> Work:
         (first, *_), _ = self._batches(packed=False)
-        add, params = accumulator(self._graphdef, fisher=fisher), self._weights()
+        add = accumulator(self._graphdef, fisher=fisher)
 
         def call() -> Any:
-            return jax.block_until_ready(_squares_of(add, params, [first]))
+            return jax.block_until_ready(_squares_of(add, self._shared, [first]))
 
         return Work(call, lambda _: {}, lambda: self._step_flops(add, [[first]]))
+
+    @functools.cached_property
+    def _shared(self) -> Any:
+        """Weights of both kinds of squares, which are begun together."""
+        return self._weights()
 
     def _step_flops(self, add: Callable, sets: Sequence[Sequence[Batch]]) -> float:
         def step(params: Any, batch: Batch) -> FisherSums:

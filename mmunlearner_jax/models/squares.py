@@ -1,4 +1,4 @@
-"""Squared gradients, of every example or of the batch, at the price of one backward pass.
+"""Squared gradients, of every example or of the batch, by one backward pass.
 
 The Fisher diagonal of the method (paper, importance equation; defect D-05 of the published code)
 is a mean over examples of *squared* gradients, which `jax.grad` of a batch cannot give. A model is
@@ -97,7 +97,8 @@ def run(
     """Calls a unit: `module(*activations)`, with squares where its parameters are `Probed`.
 
     Args:
-        module: a module that treats every example by itself; its parameters are in no other unit.
+        module: a module that treats every example by itself (as only squares of each need it); its
+            parameters are in no other unit.
         *activations: pytrees of arrays [B, ...], all with the example axis first.
         call: how the module is called with them, where it is not that.
 
@@ -121,7 +122,7 @@ def run(
 
     def backward(residuals, cotangents):
         values, sums, activations = residuals
-        pull_back = _of_all if whole else functools.partial(_of_each, mesh=None)
+        pull_back = _of_all if whole else _of_each
         squares, smooth = pull_back(merged, values, activations, cotangents)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
@@ -187,6 +188,8 @@ def any_probed(params: Any) -> bool:
 def _apart(params: Any) -> tuple[Any, Any, bool]:
     """Values and sums of probed parameters, and whether they are of all examples together."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
+    if not all(map(is_probed, leaves)):
+        raise ValueError("squares are of whole units: measure all parameters of a layer, or none")
     return (
         treedef.unflatten([leaf.value for leaf in leaves]),
         treedef.unflatten([leaf.sums for leaf in leaves]),
@@ -205,7 +208,7 @@ def _of_all(call: Callable, values: Any, activations: Any, cotangents: Any) -> t
 
 
 def _of_each(
-    call: Callable, values: Any, activations: Any, cotangents: Any, *, mesh: Mesh | None
+    call: Callable, values: Any, activations: Any, cotangents: Any, mesh: Mesh | None = None
 ) -> tuple[Any, Any]:
     """Squared gradients, summed over the examples, and cotangents of the activations."""
 

@@ -116,7 +116,7 @@ class VisionLanguageModel(nnx.Module):
         )
 
     def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Gives every example its own pictures, as `jit` and per-example gradients need them.
+        """Gives every example its own pictures, as `jit` and squares need them.
 
         Args:
             batch: host arrays, what the model's processor gives or what this gave.

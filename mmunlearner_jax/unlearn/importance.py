@@ -74,7 +74,8 @@ def _divided(tree: Params, by: jax.Array) -> Params:
 def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callable[..., FisherSums]:
     """The jitted step `(sums, params, batch, frozen) -> sums`; `sums` is donated.
 
-    `frozen` are the parameters that are not measured, by default none; `params` are the others. A
+    `frozen` are the parameters that are not measured, by default none; `params` are the others,
+    all of a layer or none. A
     batch is a dict as `losses.answer_scores` takes it, its pictures as `group_pictures` of the
     model gives them. Rows without a supervised token add nothing and are not counted.
 
@@ -84,18 +85,19 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
     """
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
+    whole = fisher == "batch"
 
     def add(sums: FisherSums, params: Params, batch: Batch, frozen: Params = NOTHING) -> FisherSums:
-        if fisher == "example" and "segments" in batch:
+        if not whole and "segments" in batch:
             raise ValueError(
                 "fisher='example' squares row by row: give batches that are not packed"
             )
 
         def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
             sums, nothing = keep(sums)
-            probed = probe(params, sums, whole=fisher == "batch")
+            probed = probe(params, sums, whole=whole)
             nll, tokens = answer_nll(graphdef, nnx.merge_state(probed, frozen), batch)
-            if fisher == "batch":
+            if whole:
                 return token_mean(nll, tokens) + nothing, jnp.any(tokens > 0)
             return jnp.sum(example_mean(nll, tokens)) + nothing, jnp.sum(tokens > 0)
 

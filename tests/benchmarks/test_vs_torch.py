@@ -122,6 +122,23 @@ def test_rounding_is_no_disagreement_but_a_missing_tensor_is():
     assert compare.difference({"kernel": np.ones(4)}, theirs) == np.inf
 
 
+def test_some_works_alone(report):
+    some = {k: v for k, v in report.items() if k != "example_over_batch"}
+    some["works"] = {"unlearn": report["works"]["unlearn"]}
+    told = lines(some)
+    assert not any("per example" in line for line in told)
+    assert sum("losses differ by" in line for line in told) == 1
+
+
+@pytest.mark.parametrize(
+    ("works", "said"), [("unlearn,other", "choose among importance"), ("unlearn", "give --out")]
+)
+def test_what_works_there_are(works, said):
+    command = [sys.executable, "-m", "benchmarks.vs_torch", f"--works={works}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and said in done.stderr.splitlines()[-1]
+
+
 def test_no_ratio_between_kinds_of_device(report):
     sides = {"ours": report["sides"]["ours"] | {"kind": "gpu"}, "torch": report["sides"]["torch"]}
     assert any("no ratio" in line for line in lines(report | {"sides": sides}))
@@ -139,7 +156,7 @@ def test_batches_hold_the_same_questions_packed_or_not():
 
 
 def test_presets_have_the_shape_of_llava():
-    for name in ("small", "7b"):
+    for name in ("small", "medium", "7b"):
         config = PRESETS[name].config
         assert config.tokens_per_image == 576 and config.text.vocab_size == 32064
         assert PRESETS[name].questions == 10 and PRESETS[name].answered == (5, 30)

@@ -11,6 +11,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.squares import probe
 from mmunlearner_jax.sharding import batch_sharding, make_mesh, param_shardings
 
 
@@ -124,13 +125,18 @@ def test_big_weights_are_not_moved():
     assert [s for s in shapes if s in sizes] == []
 
 
-def test_devices_exchange_parameters_and_not_activations(make_model):
+@pytest.mark.parametrize("squared", [False, True])
+def test_devices_exchange_parameters_and_not_activations(make_model, squared):
     mesh = make_mesh((1, 8, 1))
     graphdef, params = nnx.split(make_model(mesh=mesh))
     params = jax.device_put(params, param_shardings(params, mesh))
     ids = jax.device_put(np.ones((8, 37), int), batch_sharding(mesh))
-    loss = jax.jit(jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(ids) ** 2)))
-    program = str(loss.lower(params).compile().as_text())
+
+    def loss(moved):
+        model = nnx.merge(graphdef, probe(params, moved, whole=True) if squared else moved)
+        return jnp.sum(model(ids) ** 2)
+
+    program = str(jax.jit(jax.grad(loss)).lower(params).compile().as_text())
     exchanged = re.findall(r"= \(?\w+\[([\d,]*)\].* all-(?:gather|reduce)\(", program)
     assert "8,12" in exchanged  # a layer's gate projection
     assert [shape for shape in exchanged if "37" in shape.split(",")] == []

@@ -112,8 +112,9 @@ def test_splash(make):
     assert_close(value_and_grad(splash, batches), value_and_grad(plain, batches), 1e-4)
 
 
-def test_batch_squares(make):
-    model, encoder = make()
+@pytest.mark.parametrize("kernel", ["xla", "splash"])
+def test_batch_squares(make, kernel):
+    model, encoder = make(attention=kernel)
     graphdef, params = nnx.split(model)
     add = accumulator(graphdef, fisher="batch")
     with jax.default_matmul_precision("highest"):
@@ -176,8 +177,9 @@ def test_logits_of_few_tokens_at_a_time(make, monkeypatch):
         assert f"{rows},{length},{vocabulary}]" not in text
 
 
+@pytest.mark.parametrize("fisher", ["example", "batch"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_squares_of_few_tokens_at_a_time(tied, monkeypatch):
+def test_squares_of_few_tokens_at_a_time(tied, fisher, monkeypatch):
     model, encoder = llava()
     if tied:
         text = dataclasses.replace(model.config.text, tie_word_embeddings=True)
@@ -185,7 +187,8 @@ def test_squares_of_few_tokens_at_a_time(tied, monkeypatch):
     batch = whole(PICTURES[:4], encoder, 1)
     graphdef, params = nnx.split(model)
     with jax.default_matmul_precision("highest"):
-        wanted = accumulator(graphdef)(FisherSums.zeros(params), params, batch)
+        zeros = FisherSums.zeros
+        wanted = accumulator(graphdef, fisher=fisher)(zeros(params), params, batch)
         monkeypatch.setattr(llama, "_LOGITS", 3 * model.config.text.vocab_size)
-        got = accumulator(graphdef)(FisherSums.zeros(params), params, batch)
+        got = accumulator(graphdef, fisher=fisher)(zeros(params), params, batch)
     assert_close(got, wanted)
