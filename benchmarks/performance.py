@@ -118,8 +118,12 @@ def fitting(plan: dict[str, Any]) -> list[dict[str, Any]]:
 def main(_: list[str]) -> None:
     """Renders the page."""
     results = read(_RESULTS.value)
-    # Older plans, of logits of all tokens, do not say what they planned.
-    plans = {name: plan for name, plan in read(_PLANS.value).items() if "plan" in plan}
+    # Older plans do not say what is stored, and their times are too long (`plans.timed`).
+    plans = {
+        name: plan
+        for name, plan in read(_PLANS.value).items()
+        if all("stored" in program["traffic"] for program in plan["programs"])
+    }
     template = Path(__file__).with_suffix(".md.j2").read_text()
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

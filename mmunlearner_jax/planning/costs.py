@@ -8,10 +8,11 @@ import collections
 import dataclasses
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 # "%name = type opcode(operands), attributes"
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_OPERAND = re.compile(r"%([\w.\-]+)")
 _COMPUTATION = re.compile(r"^(?:(ENTRY) )?%?([\w.\-]+) \(.*\{$")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
 _LOOP = re.compile(r"\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
@@ -68,27 +69,38 @@ class Traffic:
 
     Attributes:
         collectives: kind -> (how many, bytes of their results).
-        written: bytes of the results of all kernels that go to memory and are read again.
+        stored: bytes of the results of all kernels that go to memory and are read again; of an
+            array that is updated in place (a loop's stacked results), those of the update.
     """
 
     collectives: dict[str, tuple[int, int]]
-    written: int
+    stored: int
+
+
+class _Instruction(NamedTuple):
+    kind: str
+    opcode: str
+    rest: str
 
 
 class _Program:
     """The computations of an HLO text, counted as often as they run."""
 
     def __init__(self, hlo: str):
-        self.computations: dict[str, list[tuple[str, str, str, str]]] = {}
+        self.computations: dict[str, dict[str, _Instruction]] = {}
+        self.roots: dict[str, str] = {}
         self.entry = current = ""
         for line in hlo.splitlines():
             if opened := _COMPUTATION.match(line):
                 current = opened[2]
-                self.computations[current] = []
+                self.computations[current] = {}
                 self.entry = current if opened[1] else self.entry
             elif found := _INSTRUCTION.match(line):
-                self.computations[current].append(found.groups())  # pyright: ignore
-        self.written = 0
+                root, name, *instruction = found.groups()
+                self.computations[current][name] = _Instruction(*instruction)
+                if root:
+                    self.roots[current] = name
+        self.stored = 0
         self.collectives: collections.Counter[tuple[str, str]] = collections.Counter()
 
     def count(self, name: str, times: int) -> None:
@@ -100,7 +112,7 @@ class _Program:
             self.collectives[kind, "bytes"] += times * size
 
     def _walk(self, name: str, times: int, channels: dict, *, kernels: bool) -> None:
-        for result, kind, opcode, rest in self.computations[name]:
+        for result, (kind, opcode, rest) in self.computations[name].items():
             if opcode == "while":
                 condition, body = _LOOP.search(rest).groups()  # pyright: ignore
                 self.count(body, times * self._trips(condition))
@@ -120,13 +132,31 @@ class _Program:
                 size = max(array_bytes(kind), default=0)
                 channels[key] = base, max(size, channels.get(key, (base, 0))[1])
             elif kernels and opcode not in _FREE and not opcode.endswith("-done"):
-                self.written += times * sum(array_bytes(kind, only_hbm=True))
+                self.stored += times * self._bytes_of(name, result)
+
+    def _bytes_of(self, computation: str, name: str) -> int:
+        """Bytes that an instruction of a computation writes to memory."""
+        inside = self.computations[computation]
+        kind, opcode, rest = inside[name]
+        operands = [operand for operand in _OPERAND.findall(rest) if operand in inside]
+        sizes = array_bytes(kind, only_hbm=True)
+        if opcode == "dynamic-update-slice":
+            return min(sum(array_bytes(inside[operands[1]].kind)), sum(sizes))
+        if opcode == "bitcast" and operands:
+            return min(self._bytes_of(computation, operands[0]), sum(sizes))
+        if opcode == "tuple":
+            return sum(self._bytes_of(computation, operand) for operand in operands)
+        if opcode == "fusion" and (called := _CALLED.search(rest)):
+            within = called[1].strip().lstrip("%")
+            # Inside, layouts do not tell where the results lie.
+            return min(self._bytes_of(within, self.roots[within]), sum(sizes))
+        return sum(sizes)
 
     def _trips(self, condition: str) -> int:
         """The constant that a loop's counter, which begins at 0, is compared with."""
         numbers = [
             int(rest.split(")")[0])
-            for _, kind, opcode, rest in self.computations[condition]
+            for kind, opcode, rest in self.computations[condition].values()
             if opcode == "constant" and kind.startswith("s32[]")
         ]
         return max(numbers, default=1)
@@ -139,7 +169,7 @@ def traffic(hlo: str) -> Traffic:
     kinds = sorted({kind for kind, _ in program.collectives})
     return Traffic(
         {k: (program.collectives[k, "number"], program.collectives[k, "bytes"]) for k in kinds},
-        program.written,
+        program.stored,
     )
 
 

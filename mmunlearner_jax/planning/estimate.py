@@ -32,7 +32,7 @@ class Estimate:
         total: all of it, results that replace no argument and the program's code included.
         fits: whether `total` is within the chip's memory.
         compile_seconds: on this machine.
-        traffic: collectives and what is written.
+        traffic: collectives and what is stored.
         flops: operations of all chips together, recomputation included.
         model_flops: those without the recomputation that `remat` asks for.
         compute_seconds: `flops` at the chips' peak.
@@ -140,6 +140,6 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
         flops=operations,
         model_flops=model,
         compute_seconds=operations / len(target.devices) / target.chip.flops,
-        memory_seconds=(read + 2 * moved.written + 2 * collected) / target.chip.hbm_bandwidth,
+        memory_seconds=(read + 2 * moved.stored + 2 * collected) / target.chip.hbm_bandwidth,
         network_seconds=collected / target.chip.ici_bandwidth,
     )

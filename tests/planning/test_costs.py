@@ -54,7 +54,55 @@ def test_traffic_of_a_loop_counts_as_often_as_it_runs():
         "collective-permute": (1, 4 * 8 * 2),
     }
     # `second` twice and `out`; `first` stays in the chip's inner memory.
-    assert found.written == 2 * 4 * 8 * 2 + 4 * 8 * 4
+    assert found.stored == 2 * 4 * 8 * 2 + 4 * 8 * 4
+
+
+# What a loop stacks is written in place: by itself, fused, behind a bitcast, beside another result.
+STACKED = """
+HloModule stacks
+
+%fused (a: f32[16,4], u: f32[1,4], i: s32[]) -> f32[16,4] {
+  %a = f32[16,4]{1,0} parameter(0)
+  %u = f32[1,4]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %dus.1 = f32[16,4]{1,0} dynamic-update-slice(%a, %u, %i, %i)
+}
+
+%turned (a: f32[64], u: f32[2], i: s32[]) -> f32[16,4] {
+  %a.1 = f32[64]{0} parameter(0)
+  %u.1 = f32[2]{0} parameter(1)
+  %i.1 = s32[] parameter(2)
+  %dus.2 = f32[64]{0} dynamic-update-slice(%a.1, %u.1, %i.1)
+  ROOT %bitcast.1 = f32[16,4]{1,0} bitcast(%dus.2)
+}
+
+%two (a: f32[16,4], u: f32[1,4], i: s32[]) -> (f32[8], f32[16,4]) {
+  %a.2 = f32[16,4]{1,0} parameter(0)
+  %u.2 = f32[1,4]{1,0} parameter(1)
+  %i.2 = s32[] parameter(2)
+  %other = f32[8]{0} broadcast(%i.2)
+  %dus.3 = f32[16,4]{1,0} dynamic-update-slice(%a.2, %u.2, %i.2, %i.2)
+  ROOT %both = (f32[8]{0}, f32[16,4]{1,0}) tuple(%other, %dus.3)
+}
+
+ENTRY %main (a: f32[16,4], u: f32[1,4], f: f32[2], i: s32[]) -> f32[16,4] {
+  %x = f32[16,4]{1,0} parameter(0)
+  %y = f32[1,4]{1,0} parameter(1)
+  %z = f32[2]{0} parameter(2)
+  %n = s32[] parameter(3)
+  %alone = f32[16,4]{1,0} dynamic-update-slice(%x, %y, %n, %n)
+  %inside = f32[16,4]{1,0} fusion(%alone, %y, %n), kind=kLoop, calls=%fused
+  %flat = f32[16,4]{1,0} fusion(%inside, %z, %n), kind=kLoop, calls=%turned
+  %near = f32[16,4]{1,0:S(1)} fusion(%flat, %y, %n), kind=kLoop, calls=%fused
+  %pair = (f32[8]{0}, f32[16,4]{1,0}) fusion(%flat, %y, %n), kind=kLoop, calls=%two
+  ROOT %out = f32[16,4]{1,0} get-tuple-element(%pair), index=1
+}
+"""
+
+
+def test_updates_in_place_count_as_what_they_write():
+    # `near` stays in the chip's inner memory.
+    assert traffic(STACKED).stored == 4 * (4 + 4 + 2 + 8 + 4)
 
 
 @pytest.mark.parametrize("layers", [1, 5])

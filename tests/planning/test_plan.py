@@ -62,7 +62,7 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
     for e in found:
         assert e.fits and e.arguments > 0 and e.total >= e.arguments + e.temporaries
         assert e.flops >= e.model_flops > 0
-        assert e.traffic.written > 0 and e.seconds > 0 and 0 < e.utilisation(target) <= 1
+        assert e.traffic.stored > 0 and e.seconds > 0 and 0 < e.utilisation(target) <= 1
         assert e.questions == (8 if e.name == "retain step" else 4)
         assert e.flops_per_question == e.flops / e.questions
     # So small a forward pass was once compiled without any; a backward pass of two keeps more.
