@@ -1,8 +1,9 @@
 """What both models take on several TPU slices: docs/plans.md, its summary in docs/pods.md.
 
-    python benchmarks/plans.py            # minutes a program; what lies in docs/plans/ is only read
+    python benchmarks/plans.py --only=7b-v5e-16-unlearn    # minutes a program; without: all
 
-Each row of `PLANS` is one call of `python -m mmunlearner_jax.plan`, whose JSON is kept.
+A plan in docs/plans/ that today's planner would make again as it is is only read. Each row of
+`PLANS` is one call of `python -m mmunlearner_jax.plan`, whose JSON is kept.
 """
 
 import json

@@ -21,6 +21,8 @@ _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # What computes nothing, or calls what does.
 _FREE = ("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "call")
+_BUFFER = 'custom_call_target="AllocateBuffer"'  # writes nothing
+_MADE = ("broadcast", "constant")  # of an update's base: no array that is there already
 _OUTSIDE_HBM = re.compile(r"S\(\d+\)")  # a memory space other than the main one
 
 
@@ -131,26 +133,28 @@ class _Program:
                 key = channel[1] if channel else result
                 size = max(array_bytes(kind), default=0)
                 channels[key] = base, max(size, channels.get(key, (base, 0))[1])
-            elif kernels and opcode not in _FREE and not opcode.endswith("-done"):
-                self.stored += times * self._bytes_of(name, result)
+            elif kernels and opcode not in _FREE and not opcode.endswith(("-start", "-update")):
+                # What overlaps is counted where it ends, a collective where it begins.
+                if opcode.removesuffix("-done") not in _COLLECTIVES and _BUFFER not in rest:
+                    self.stored += times * sum(self._bytes_of(name, result))
 
-    def _bytes_of(self, computation: str, name: str) -> int:
-        """Bytes that an instruction of a computation writes to memory."""
+    def _bytes_of(self, computation: str, name: str) -> list[int]:
+        """Bytes of every array that an instruction of a computation writes to memory."""
         inside = self.computations[computation]
         kind, opcode, rest = inside[name]
         operands = [operand for operand in _OPERAND.findall(rest) if operand in inside]
-        sizes = array_bytes(kind, only_hbm=True)
-        if opcode == "dynamic-update-slice":
-            return min(sum(array_bytes(inside[operands[1]].kind)), sum(sizes))
-        if opcode == "bitcast" and operands:
-            return min(self._bytes_of(computation, operands[0]), sum(sizes))
-        if opcode == "tuple":
-            return sum(self._bytes_of(computation, operand) for operand in operands)
-        if opcode == "fusion" and (called := _CALLED.search(rest)):
+        sizes = written = array_bytes(kind, only_hbm=True)
+        if opcode == "dynamic-update-slice" and inside[operands[0]].opcode not in _MADE:
+            written = array_bytes(inside[operands[1]].kind)
+        elif opcode == "bitcast" and operands:
+            written = self._bytes_of(computation, operands[0])
+        elif opcode == "tuple":
+            written = [n for operand in operands for n in self._bytes_of(computation, operand)]
+        elif opcode == "fusion" and (called := _CALLED.search(rest)):
             within = called[1].strip().lstrip("%")
-            # Inside, layouts do not tell where the results lie.
-            return min(self._bytes_of(within, self.roots[within]), sum(sizes))
-        return sum(sizes)
+            written = self._bytes_of(within, self.roots[within])
+        # Inside of a fusion, layouts do not tell which of its results stay in the inner memory.
+        return [min(both) for both in zip(written, sizes, strict=True)]
 
     def _trips(self, condition: str) -> int:
         """The constant that a loop's counter, which begins at 0, is compared with."""
@@ -174,11 +178,17 @@ def traffic(hlo: str) -> Traffic:
 
 
 def array_bytes(kind: str, *, only_hbm: bool = False) -> list[int]:
-    """Bytes of every array in an HLO type such as `(f32[2,3]{1,0}, bf16[4])`."""
+    """Bytes of every array in an HLO type such as `(f32[2,3]{1,0}, bf16[4])`.
+
+    Args:
+        kind: the type.
+        only_hbm: counts 0 for what lies in another memory than the main one.
+    """
     return [
-        math.prod(int(n) for n in shape.split(",") if n) * _width(dtype)
+        0
+        if only_hbm and _OUTSIDE_HBM.search(layout)
+        else math.prod(int(n) for n in shape.split(",") if n) * _width(dtype)
         for dtype, shape, layout in _ARRAY.findall(kind)
-        if not (only_hbm and _OUTSIDE_HBM.search(layout))
     ]
 
 

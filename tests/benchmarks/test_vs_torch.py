@@ -130,13 +130,11 @@ def test_some_works_alone(report):
     assert sum("losses differ by" in line for line in told) == 1
 
 
-@pytest.mark.parametrize(
-    ("works", "said"), [("unlearn,other", "choose among importance"), ("unlearn", "give --out")]
-)
-def test_what_works_there_are(works, said):
-    command = [sys.executable, "-m", "benchmarks.vs_torch", f"--works={works}"]
+def test_what_works_there_are():
+    command = [sys.executable, "-m", "benchmarks.vs_torch", "--works=unlearn,other"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and said in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "--works=unlearn,other: choose among importance, unlearn" in done.stderr
 
 
 def test_no_ratio_between_kinds_of_device(report):

@@ -76,6 +76,13 @@ HloModule stacks
   ROOT %bitcast.1 = f32[16,4]{1,0} bitcast(%dus.2)
 }
 
+%made (u: f32[1,4], i: s32[]) -> f32[16,4] {
+  %u.3 = f32[1,4]{1,0} parameter(0)
+  %i.3 = s32[] parameter(1)
+  %nothing = f32[16,4]{1,0} broadcast(%i.3)
+  ROOT %dus.4 = f32[16,4]{1,0} dynamic-update-slice(%nothing, %u.3, %i.3, %i.3)
+}
+
 %two (a: f32[16,4], u: f32[1,4], i: s32[]) -> (f32[8], f32[16,4]) {
   %a.2 = f32[16,4]{1,0} parameter(0)
   %u.2 = f32[1,4]{1,0} parameter(1)
@@ -93,16 +100,24 @@ ENTRY %main (a: f32[16,4], u: f32[1,4], f: f32[2], i: s32[]) -> f32[16,4] {
   %alone = f32[16,4]{1,0} dynamic-update-slice(%x, %y, %n, %n)
   %inside = f32[16,4]{1,0} fusion(%alone, %y, %n), kind=kLoop, calls=%fused
   %flat = f32[16,4]{1,0} fusion(%inside, %z, %n), kind=kLoop, calls=%turned
+  %new = f32[16,4]{1,0} fusion(%y, %n), kind=kLoop, calls=%made
   %near = f32[16,4]{1,0:S(1)} fusion(%flat, %y, %n), kind=kLoop, calls=%fused
   %pair = (f32[8]{0}, f32[16,4]{1,0}) fusion(%flat, %y, %n), kind=kLoop, calls=%two
+  %half = (f32[8]{0}, f32[16,4]{1,0:S(1)}) fusion(%flat, %y, %n), kind=kLoop, calls=%two
+  %fetch = (f32[2]{0:S(1)}, f32[2]{0}, u32[]{:S(2)}) copy-start(%z)
+  %fetched = f32[2]{0:S(1)} copy-done(%fetch)
+  %save = (f32[2]{0}, f32[2]{0:S(1)}, u32[]{:S(2)}) copy-start(%fetched)
+  %saved = f32[2]{0} copy-done(%save)
+  %buffer = f32[32]{0} custom-call(), custom_call_target="AllocateBuffer"
   ROOT %out = f32[16,4]{1,0} get-tuple-element(%pair), index=1
 }
 """
 
 
 def test_updates_in_place_count_as_what_they_write():
-    # `near` stays in the chip's inner memory.
-    assert traffic(STACKED).stored == 4 * (4 + 4 + 2 + 8 + 4)
+    # `alone`, `inside`, `flat`, all of `new`, both of `pair`, one of `half`, `saved`; what stays in
+    # the chip's inner memory, or is fetched there, is not stored.
+    assert traffic(STACKED).stored == 4 * (4 + 4 + 2 + 64 + 8 + 4 + 8 + 2)
 
 
 @pytest.mark.parametrize("layers", [1, 5])
