@@ -170,8 +170,12 @@ def main(_: list[str]) -> None:
             note = ", ".join(notes)
             table += [
                 {
-                    **{"slice": topology, "size": size, "note": note, "plan": found},
-                    **{"timed": program["fits"] and timed(program), **program},
+                    "slice": topology,
+                    "size": size,
+                    "note": note,
+                    "plan": found,
+                    "timed": program["fits"] and timed(program),
+                    **program,
                 }
                 for program in found["programs"]
             ]

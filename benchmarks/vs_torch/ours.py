@@ -41,9 +41,8 @@ class Ours(Bench):
     """
 
     def __init__(self, preset: Preset, seed: int, folder: Path | None):
+        jax.config.update("jax_default_matmul_precision", "highest")
         self._work, self._dtype = Workload.make(preset, seed), jnp.dtype(preset.dtype)
-        if self._dtype == jnp.float32:  # of bfloat16, XLA would make float32 copies for it
-            jax.config.update("jax_default_matmul_precision", "highest")
         self._device = jax.local_devices()[0]
         self._graphdef, shapes = abstract_model(preset.config, None, self._dtype)
 

@@ -19,7 +19,6 @@ examples, so that the whole model's gradient never exists.
     sums = jax.grad(loss)(sums)
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -122,8 +121,7 @@ def run(
 
     def backward(residuals, cotangents):
         values, sums, activations = residuals
-        pull_back = _of_all if whole else _of_each
-        squares, smooth = pull_back(merged, values, activations, cotangents)
+        squares, smooth = _pull_back(merged, values, activations, cotangents, whole)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
@@ -145,7 +143,6 @@ def scan(
         mesh: splits the examples, also within a unit (a kernel under `jax.shard_map`).
     """
     values, sums, whole = _apart(params)
-    pull_back = _of_all if whole else functools.partial(_of_each, mesh=mesh)
 
     def call(values, activations):
         x, *rest = activations
@@ -166,7 +163,8 @@ def scan(
         def body(carry, unit):
             cotangent, sums, others = carry
             index, values, x = unit
-            squares, (cotangent, *more) = pull_back(call, values, (x, *rest), cotangent)
+            given = (x, *rest)
+            squares, (cotangent, *more) = _pull_back(call, values, given, cotangent, whole, mesh)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
@@ -201,16 +199,18 @@ def _is_smooth(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def _of_all(call: Callable, values: Any, activations: Any, cotangents: Any) -> tuple[Any, Any]:
-    """Squares of the gradient of all examples, and cotangents of the activations."""
-    gradients, smooth = _gradients(call, values, activations, cotangents)
-    return jax.tree.map(_square, gradients), smooth
-
-
-def _of_each(
-    call: Callable, values: Any, activations: Any, cotangents: Any, mesh: Mesh | None = None
+def _pull_back(
+    call: Callable,
+    values: Any,
+    activations: Any,
+    cotangents: Any,
+    whole: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[Any, Any]:
-    """Squared gradients, summed over the examples, and cotangents of the activations."""
+    """Squared gradients, of all examples or summed over them, and cotangents of the activations."""
+    if whole:
+        gradients, smooth = _gradients(call, values, activations, cotangents)
+        return jax.tree.map(_square, gradients), smooth
 
     def example(activations, cotangents):
         one = jax.tree.map(lambda a: a[None], (activations, cotangents))

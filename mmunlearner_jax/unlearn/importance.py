@@ -75,9 +75,9 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
     """The jitted step `(sums, params, batch, frozen) -> sums`; `sums` is donated.
 
     `frozen` are the parameters that are not measured, by default none; `params` are the others,
-    all of a layer or none. A
-    batch is a dict as `losses.answer_scores` takes it, its pictures as `group_pictures` of the
-    model gives them. Rows without a supervised token add nothing and are not counted.
+    all of a layer or none. A batch is a dict as `losses.answer_scores` takes it, its pictures as
+    `group_pictures` of the model gives them. Rows without a supervised token add nothing and are
+    not counted.
 
     Raises:
         ValueError: `fisher` is neither; or, from the step, examples that are squared one by one
