@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from safetensors.numpy import load_file
 
-from mmunlearner_jax.results import read_lines
+from mmunlearner_jax.files import read_lines
 
 _CONFIG = flags.DEFINE_string("config", "configs/orl.py", "Config of the runs.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the workdirs.", required=True)

@@ -11,9 +11,9 @@ import jax
 import tensorboardX
 from tqdm import tqdm
 
+from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
-from mmunlearner_jax.results import write_whole
 
 
 class Metrics:

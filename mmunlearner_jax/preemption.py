@@ -16,8 +16,12 @@ from jax.experimental import multihost_utils
 STATUS = 128 + signal.SIGTERM
 
 
-class Preempted(Exception):
-    """The run was asked to end; the same command goes on with it."""
+class Preempted(BaseException):
+    """The run was asked to end; the same command goes on with it.
+
+    Like KeyboardInterrupt it is no Exception, so code that catches what a library raises lets it
+    pass.
+    """
 
 
 class _Notice:

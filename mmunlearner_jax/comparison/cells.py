@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.results import read_lines, read_results
+from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.results import read_results
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 

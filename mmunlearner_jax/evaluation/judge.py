@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import mean_score
-from mmunlearner_jax.results import read_lines, read_results, update_results
+from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.results import read_results, update_results
 
 RUBRIC = """\
 You grade answers for factual accuracy. You get a question, a reference that is true by definition,

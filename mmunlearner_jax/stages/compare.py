@@ -24,8 +24,9 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.selection import KEPT, preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.files import write_json
 from mmunlearner_jax.processes import is_first, to_host, wait
-from mmunlearner_jax.results import read_results, update_results, write_json
+from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate

@@ -17,9 +17,10 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.statistics import Definition, Line
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.files import read_lines, write_whole
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.profiling import Trace
-from mmunlearner_jax.results import read_lines, read_results, update_results, write_whole
+from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
 

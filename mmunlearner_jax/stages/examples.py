@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.evaluation.metrics import accuracy
-from mmunlearner_jax.results import read_lines
+from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 BY_PERSON = {
