@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.parquet import Check, no_check
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import InputError
 
@@ -47,13 +48,14 @@ class Benchmark(Protocol):
         ...
 
 
-def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
+def open_benchmark(root: Path, data: Any, seed: int, check: Check = no_check) -> Benchmark:
     """Opens MLLMU-Bench or CLEAR, told apart by the config folders that are there.
 
     Args:
         root: Folder that holds the config folders.
         data: `config.data`: `max_bad_fraction`, and for MLLMU-Bench `text_source`.
         seed: Of whatever is drawn.
+        check: `Pictures.check` of the model that is to see the pictures, if there is one yet.
 
     Raises:
         InputError: It is neither of the two, or both.
@@ -64,8 +66,7 @@ def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
             f"{root}: holds {'both' if mllmu else 'neither'} Full_Set {'and' if mllmu else 'nor'} "
             "full+tofu; name the folder of one benchmark, MLLMU-Bench or CLEAR"
         )
+    options = {"seed": seed, "max_bad_fraction": data.max_bad_fraction, "check": check}
     if clear:
-        return ClearBench(root, seed=seed, max_bad_fraction=data.max_bad_fraction)
-    return MLLMUBench(
-        root, seed=seed, text_source=data.text_source, max_bad_fraction=data.max_bad_fraction
-    )
+        return ClearBench(root, **options)
+    return MLLMUBench(root, text_source=data.text_source, **options)

@@ -9,7 +9,7 @@ picture (defect D-25).
 from collections.abc import Iterator
 from string import ascii_uppercase
 
-from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
+from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.schemas import WORLD, clear_schema
 from mmunlearner_jax.errors import InputError
@@ -41,6 +41,7 @@ class ClearBench(ParquetBench):
         seed: Decides the caption question of a photograph, where among the options the right one
             stands, and which photographs are taken where not all are.
         max_bad_fraction: Fraction of unusable records that is tolerated, by call.
+        check: See `ParquetBench`.
 
     Raises:
         InputError: `root` is not a folder with configs in it.
@@ -95,7 +96,7 @@ class ClearBench(ParquetBench):
         samples = self._sift(self._caption(row) for row in drawn)
         if config == self.taught and (self.root / WORLD).is_dir():
             world = self._rows(WORLD, "image", "question", "answer")
-            samples += self._sift(_of_nobody(row, number) for number, row in enumerate(world))
+            samples += self._sift(self._of_nobody(row, number) for number, row in enumerate(world))
         return samples
 
     def text_training(self, config: str) -> list[Sample]:
@@ -175,7 +176,7 @@ class ClearBench(ParquetBench):
             )
 
     def _caption(self, row: Row) -> Sample | Problem:
-        image, problem = picture(row, row["image"])
+        image, problem = self.picture(row, row["image"])
         if problem:
             return problem
         assert image is not None
@@ -185,13 +186,22 @@ class ClearBench(ParquetBench):
         asked = self._generator(image).choice(CAPTION_QUESTIONS)
         return Sample(row["name"], image, str(asked), caption)
 
+    def _of_nobody(self, row: Row, number: int) -> Sample | Problem:
+        image, problem = self.picture(row, row["image"])
+        if problem:
+            return problem
+        question, answer = clean(row["question"]), clean(row["answer"])
+        if not (question and answer):
+            return row.problem(f"question {question!r} with answer {answer!r}")
+        return Sample(f"world-{number}", image, question, answer)
+
     def _real(self, config: str, *columns: str) -> list[Question]:
         rows = self._rows(config, *columns)
         return self._sift(q for number, row in enumerate(rows) for q in self._known(row, number))
 
     def _known(self, row: Row, number: int) -> Iterator[Question | Problem]:
         """Yields the questions about what was never taught as the authors were."""
-        image, problem = picture(row, row["image"])
+        image, problem = self.picture(row, row["image"])
         if problem:
             yield problem
             return
@@ -233,7 +243,7 @@ class ClearBench(ParquetBench):
 
 def _tofu(row: Row) -> Iterator[Sample | Problem]:
     """Yields a row's question; nothing where the row is a captioned picture."""
-    pictured = bool((row["image"] or {}).get("bytes"))
+    pictured = any((row["image"] or {}).values())  # bytes, or at least the path to them
     question, answer = clean(row["question"]), clean(row["answer"])
     if pictured and (question or answer):
         yield row.problem(f"image and question {question!r}; a row has one of them")
@@ -243,13 +253,3 @@ def _tofu(row: Row) -> Iterator[Sample | Problem]:
         yield row.problem(f"no image, and question {question!r} with answer {answer!r}")
     elif not pictured:
         yield Sample("", None, question, answer)
-
-
-def _of_nobody(row: Row, number: int) -> Sample | Problem:
-    image, problem = picture(row, row["image"])
-    if problem:
-        return problem
-    question, answer = clean(row["question"]), clean(row["answer"])
-    if not (question and answer):
-        return row.problem(f"question {question!r} with answer {answer!r}")
-    return Sample(f"world-{number}", image, question, answer)

@@ -5,15 +5,24 @@ from `ft_Data` joined on `ID`, because the published forget and retain configs c
 questions (defect D-21).
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean, picture
+from mmunlearner_jax.data.parquet import (
+    Check,
+    ParquetBench,
+    Problem,
+    Row,
+    See,
+    clean,
+    is_utf8,
+    no_check,
+)
 from mmunlearner_jax.data.samples import Modality, Question, Sample, Task
 from mmunlearner_jax.data.schemas import LETTERS, mllmu_schema
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.files import parse_json
 
 _MODALITIES: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
 _OPEN_TASKS: dict[str, Task] = {"Mask_Task": "cloze", "Generation_Task": "generation"}
@@ -34,6 +43,7 @@ class MLLMUBench(ParquetBench):
             `"Type": "Pure_Text"` (the ORL benchmark). "Full_Set": its scored text questions,
             answered with the text of the right option, as the published code trains.
         max_bad_fraction: Fraction of unusable records that is tolerated.
+        check: See `ParquetBench`.
 
     Raises:
         InputError: `root` is not a folder with configs in it, or `text_source` neither of the two.
@@ -51,10 +61,11 @@ class MLLMUBench(ParquetBench):
         seed: int = 0,
         text_source: Literal["ft_Data", "Full_Set"] = "ft_Data",
         max_bad_fraction: float = 0.0,
+        check: Check = no_check,
     ):
         if text_source not in ("ft_Data", "Full_Set"):
             raise InputError(f"text_source: {text_source!r} is neither ft_Data nor Full_Set")
-        super().__init__(root, seed=seed, max_bad_fraction=max_bad_fraction)
+        super().__init__(root, seed=seed, max_bad_fraction=max_bad_fraction, check=check)
         self.text_source = text_source
 
     def split(self, ratio: int) -> tuple[str, str]:
@@ -83,7 +94,7 @@ class MLLMUBench(ParquetBench):
         for row in self._rows("Full_Set", "ID", "biography"):
             biography = _read_json(row["biography"])
             name = clean(biography.get("Name")) if isinstance(biography, dict) else ""
-            if not name:
+            if not (name and is_utf8(name)):
                 said = f"ID {row['ID']}: biography is no JSON object with a Name; write one"
                 raise InputError(row.problem(said))
             found[row["ID"]] = name
@@ -109,7 +120,7 @@ class MLLMUBench(ParquetBench):
         """
         rows = self._taught_rows(config, people)
         views = self._draw(((row["ID"], row) for row in rows), photos_per_person)
-        return self._sift(record for row in views for record in _picture_lessons(row))
+        return self._sift(record for row in views for record in _picture_lessons(self.picture, row))
 
     def text_training(self, config: str, people: Collection[str] | None = None) -> list[Sample]:
         """Returns the text questions that are taught about the people of a config.
@@ -167,7 +178,7 @@ class MLLMUBench(ParquetBench):
             for row in rows
             for number, image in enumerate(row[column] or [None] if several else [row[column]])
         ]
-        return self._sift(_once(self._draw(views, photos_per_person)))
+        return self._sift(_once(self.picture, self._draw(views, photos_per_person)))
 
     def scored(
         self, forget: str, retain: str, *, photos_per_person: int | None = None
@@ -220,20 +231,21 @@ def _only(rows: list[Row], people: Collection[str] | None) -> list[Row]:
     return [row for row in rows if row["ID"] in wanted]
 
 
+def _objects(items: list[Any] | None) -> list[Any]:
+    """Returns the questions of a column; a null among them is one that says nothing."""
+    return [item or {} for item in items or []]
+
+
 def _read_json(text: str | None) -> Any:
-    """Returns what the text holds; None where it is not JSON, which NaN isn't either."""
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(constant)
-
+    """Returns what the text holds; None where it is not JSON."""
     try:
-        return json.loads(text or "", parse_constant=refuse)
+        return parse_json(text or "")
     except ValueError:
         return None
 
 
-def _picture_lessons(row: Row) -> Iterator[Sample | Problem]:
-    encoded, problem = picture(row, row["image"])
+def _picture_lessons(see: See, row: Row) -> Iterator[Sample | Problem]:
+    encoded, problem = see(row, row["image"], "image")
     if problem:
         yield problem
     else:
@@ -252,7 +264,12 @@ def _lessons(row: Row, image: bytes | None) -> Iterator[Sample | Problem]:
         if (pair.get("Type") == "Pure_Text") != (image is None):
             continue
         question, answer = clean(pair.get("Question")), clean(pair.get("Answer"))
-        if question and answer:
+        if not is_utf8(question + answer):
+            yield row.problem(
+                f"ID {row['ID']}: metadata: half of a surrogate pair in question {question!r} with"
+                f" answer {answer!r}"
+            )
+        elif question and answer:
             yield Sample(row["ID"], image, question, answer)
         else:
             yield row.problem(
@@ -263,7 +280,7 @@ def _lessons(row: Row, image: bytes | None) -> Iterator[Sample | Problem]:
 View = tuple[Row, dict[str, Any] | None, str]
 
 
-def _once(views: Iterable[View]) -> Iterator[Question | Problem]:
+def _once(see: See, views: Iterable[View]) -> Iterator[Question | Problem]:
     """Yields all questions of some photographs, but a text question for the first of them alone.
 
     It repeats in every row of a person who has several photographs; what a row asks twice is asked
@@ -271,26 +288,28 @@ def _once(views: Iterable[View]) -> Iterator[Question | Problem]:
     """
     first: dict[Question, int] = {}
     for number, view in enumerate(views):
-        for record in _questions(*view):
+        for record in _questions(see, *view):
             if isinstance(record, Question) and record.modality == "qa":
                 if first.setdefault(record, number) != number:
                     continue
             yield record
 
 
-def _questions(row: Row, image: dict[str, Any] | None, column: str) -> Iterator[Question | Problem]:
+def _questions(
+    see: See, row: Row, image: dict[str, Any] | None, column: str
+) -> Iterator[Question | Problem]:
     person = row["ID"]
     if not any(row[task] for task in ("Classification_Task", *_OPEN_TASKS)):
         yield row.problem(f"ID {person}: Classification_Task, Mask_Task, Generation_Task are empty")
         return
-    encoded, problem = picture(row, image, column)
+    encoded, problem = see(row, image, column)
     if problem:
         yield problem
         return
     images: dict[Modality, bytes | None] = {"vqa": encoded, "qa": None}
     for kind, modality in _MODALITIES.items():
         column = f"{kind}_Questions"
-        for item in (row["Classification_Task"] or {}).get(column) or []:
+        for item in _objects((row["Classification_Task"] or {}).get(column)):
             question, letter = clean(item.get("Question")), item.get("Correct_Answer")
             given = {
                 key: text for key, text in (item.get("Options") or {}).items() if text is not None
@@ -319,7 +338,7 @@ def _questions(row: Row, image: dict[str, Any] | None, column: str) -> Iterator[
                     f"Correct_Answer {letter!r} must be among the options {', '.join(options)}"
                 )
     for column, task in _OPEN_TASKS.items():
-        for item in row[column] or []:
+        for item in _objects(row[column]):
             modality = _MODALITIES.get(item.get("Type"))
             question, answer = clean(item.get("Question")), clean(item.get("Ground_Truth"))
             if modality is None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from mmunlearner_jax.data.decode import opened
 from mmunlearner_jax.data.facts import Profile, draw_profiles
 from mmunlearner_jax.data.schemas import FILE
 from mmunlearner_jax.errors import InputError
@@ -121,5 +121,5 @@ def write_configs(
 
 def _as_png(pgm: bytes) -> bytes:
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(pgm)).save(buffer, "png")
+    opened(pgm).save(buffer, "png")
     return buffer.getvalue()

@@ -14,6 +14,9 @@ from PIL import Image
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import grids
 
+_MOST_RESIZED = 2**28  # pixels
+_MOST_OBLONG = 200  # as in `smart_resize` of transformers
+
 
 class Pictures(Protocol):
     """What one architecture makes of pictures.
@@ -24,6 +27,17 @@ class Pictures(Protocol):
 
     most_tokens: float
 
+    def check(self, size: tuple[int, int]) -> None:
+        """Looks whether `read` takes pictures of a size.
+
+        Args:
+            size: width and height.
+
+        Raises:
+            InputError: it does not; the message is to follow the picture's name.
+        """
+        ...
+
     def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
         """Resizes and normalises an RGB picture.
 
@@ -31,7 +45,7 @@ class Pictures(Protocol):
             float32 [C, H, W], and how many tokens stand for it.
 
         Raises:
-            InputError: no picture that the model can see.
+            InputError: as `check`.
         """
         ...
 
@@ -81,8 +95,18 @@ class OneSize:
     def __init__(self, processor: Any):
         self._processor = processor
 
+    def check(self, size: tuple[int, int]) -> None:
+        """See `Pictures`; a long strip would fill the memory before it is cropped."""
+        short = self._processor.image_processor.size.shortest_edge
+        if short and short**2 * max(size) > _MOST_RESIZED * min(size):
+            raise InputError(
+                f"is a strip of {size[0]} x {size[1]} pixels, too many once its shorter side has"
+                f" {short}; cut it"
+            )
+
     def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
         """See `Pictures`."""
+        self.check(picture.size)
         inputs = self._processor(text=self._processor.image_token, images=picture)
         (pixels,), (ids,) = np.asarray(inputs["pixel_values"], np.float32), inputs["input_ids"]
         return pixels, ids.count(self._processor.image_token_id)
@@ -133,15 +157,18 @@ class AnySize:
             )
         self.most_tokens = max(budgets) // self._unit if budgets else math.inf
 
+    def check(self, size: tuple[int, int]) -> None:
+        """See `Pictures`; small pictures are enlarged, as transformers does."""
+        if max(size) > _MOST_OBLONG * min(size):
+            raise InputError(
+                f"is a strip of {size[0]} x {size[1]} pixels, one side more than {_MOST_OBLONG}"
+                " times the other; cut it"
+            )
+
     def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
         """See `Pictures`; what the processor cuts into patches is put together again."""
+        self.check(picture.size)
         p = self._processor
-        least, sides = p.patch_size * self._merge, sorted(picture.size)
-        if sides[0] < least or sides[1] > 200 * sides[0]:
-            raise InputError(
-                f"a picture of {picture.width} x {picture.height} pixels: both sides must have at"
-                f" least {least} pixels, those of one token, and none more than 200 times the other"
-            )
         inputs = p(images=[picture], return_tensors="np")
         ((_, high, wide),) = inputs["image_grid_thw"].tolist()
         blocks = np.asarray(inputs["pixel_values"], np.float32).reshape(

@@ -1,13 +1,12 @@
 """Prompts in the processor's own chat template, and labels that follow from them."""
 
 import functools
-import io
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.pictures import OneSize, Pictures
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
@@ -124,8 +123,7 @@ class Encoder:
 
     def _image(self, encoded: bytes) -> tuple[np.ndarray, int]:
         """Returns float32 pixels [C, H, W] and the number of tokens they stand for."""
-        with Image.open(io.BytesIO(encoded)) as picture:
-            pixels, tokens = self.pictures.read(picture.convert("RGB"))
+        pixels, tokens = self.pictures.read(decoded(encoded))
         pixels.flags.writeable = False
         return pixels, tokens
 

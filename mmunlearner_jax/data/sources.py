@@ -11,6 +11,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from mmunlearner_jax.data.parquet import configs
 from mmunlearner_jax.errors import InputError
 
 # As in third_party/manifest.toml, which tells how they were found.
@@ -48,7 +49,7 @@ def fetched(name: str) -> Path:
             f" --revision {revision} --include '{_FILES}' --local-dir FOLDER` on a machine that can"
             " fetch it, and give that FOLDER"
         ) from error
-    if not any(Path(folder).glob(f"*/{_FILES}")):
+    if not configs(Path(folder)):
         raise InputError(f"{wanted}: holds no CONFIG/{_FILES}; name another repository or revision")
     return Path(folder)
 

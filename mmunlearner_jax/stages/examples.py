@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.evaluation.metrics import accuracy
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
@@ -199,7 +199,7 @@ class Predictions:
 
 def data_uri(picture: bytes, *, size: int = 320) -> str:
     """An encoded picture as a small WebP in a data URI."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image = decoded(picture)
     image.thumbnail((size, size))
     buffer = io.BytesIO()
     image.save(buffer, "webp", quality=90)

@@ -110,7 +110,7 @@ def test_files_are_written_on_the_way(made, tmp_path, seen, monkeypatch):
     model, encoder = made
     features = Features(tmp_path, model, encoder, ONE)
     photos = [*PHOTOS[:2], b"no picture"]
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match="cannot be decoded"):
         features.add(photos)
     again = Features(tmp_path, model, encoder, ONE)
     again.add(PHOTOS)

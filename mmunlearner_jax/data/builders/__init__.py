@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mmunlearner_jax.data.builders.features import Row
-from mmunlearner_jax.data.parquet import read_rows
+from mmunlearner_jax.data.builders import features
+from mmunlearner_jax.data.parquet import Problem, Row, configs, read_rows, shards
 from mmunlearner_jax.data.schemas import CLEAR_CONFIGS, MLLMU_CONFIGS, clear_schema, mllmu_schema
 from mmunlearner_jax.errors import InputError
 
@@ -71,7 +71,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.homepage}, its columns as released.",
-            features=Row.of(self.schema(self.builder_config.name)),
+            features=features.Row.of(self.schema(self.builder_config.name)),
             homepage=self.homepage,
             disable_shuffling=True,
         )
@@ -87,12 +87,18 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         first = next(rows, None)  # by now all files' columns have been looked at
         if first is None:
             raise InputError(f"{folder}: holds no row; give it at least one")
-        count = sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+        count = sum(pq.read_metadata(file).num_rows for file in shards(folder))
         told = tqdm(chain([first], rows), f"{self.name}/{config}", count, unit="row")
-        cells = enumerate(row.cells for row in told)
+        cells = enumerate(map(_cells, told))
         # One iterator for all: a shard goes on where the one before it ended.
-        shards = math.ceil(count / ROWS_PER_SHARD)
-        return {"train": [partial(islice, cells, ROWS_PER_SHARD)] * shards}
+        written = math.ceil(count / ROWS_PER_SHARD)
+        return {"train": [partial(islice, cells, ROWS_PER_SHARD)] * written}
+
+
+def _cells(row: Row | Problem) -> dict[str, Any]:
+    if isinstance(row, Problem):
+        raise InputError(row)
+    return row.cells
 
 
 class MllmuBench(ParquetBuilder):
@@ -123,11 +129,11 @@ def builders(root: Path, data_dir: str | Path) -> list[ParquetBuilder]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: is no folder; name the one that holds the config folders")
-    configs = sorted({file.parent.name for file in root.glob("*/*.parquet")})
-    kinds = [kind for kind in (MllmuBench, Clear) if kind.builder_configs.keys() & configs]
+    found = configs(root)
+    kinds = [kind for kind in (MllmuBench, Clear) if kind.builder_configs.keys() & found]
     if len(kinds) != 1:
         raise InputError(
             f"{root}: holds {'both' if kinds else 'neither'} configs of MLLMU-Bench "
             f"{'and' if kinds else 'nor'} of CLEAR (CONFIG/*.parquet); name the folder of one"
         )
-    return [kinds[0](root=root, config=config, data_dir=data_dir) for config in configs]
+    return [kinds[0](root=root, config=config, data_dir=data_dir) for config in found]
