@@ -20,7 +20,7 @@ MAX_SIDE = 8192
 MAX_BYTES = 8 * MAX_SIDE**2  # four channels of 16 bits that no compression makes smaller
 
 _HEADER_READS, _HEADER_BYTES = 2048, 8 * 2**20  # for what stands before the pixels
-_READS = 2**20  # for the pixels and what stands behind them
+_READS = 2**21  # for the pixels and what stands behind them
 _SCANS = 100  # of a JPEG of the largest size; usual are one to twelve, and a thumbnail's
 _PROFILES = 100  # colour profiles of a PNG; one is allowed
 _TEXT = 2**20  # pixels of a PPM written in decimals
@@ -71,6 +71,8 @@ def opened(encoded: bytes) -> Image.Image:
         raise InputError(f"has {len(encoded):,} bytes, above {MAX_BYTES:,}; {_MEND}")
     file = _File(encoded)
     with refusing("cannot be decoded", _MEND):
+        if encoded[:2] in (b"II", b"MM"):
+            _check_tiff(_File(encoded), len(encoded))
         try:
             picture = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
@@ -114,8 +116,6 @@ def _check(picture: ImageFile.ImageFile, encoded: bytes) -> None:
         if encoded.count(b"iCCP") > _PROFILES:
             raise InputError(f"has more than {_PROFILES} colour profiles; {_MEND}")
         _scale_key(picture)
-    elif isinstance(picture, TiffImagePlugin.TiffImageFile):
-        _check_tiff(picture, len(encoded))
     elif picture.tile and picture.tile[0].codec_name == "ppm_plain" and pixels > _TEXT:
         raise InputError(f"writes {pixels:,} pixels as text, above {_TEXT:,}; {_MEND}")
 
@@ -129,14 +129,24 @@ def _scale_key(picture: PngImagePlugin.PngImageFile) -> None:
         raise InputError(f"has one transparent colour of 16 bits, of which 8 are read; {_MEND}")
 
 
-def _check_tiff(picture: TiffImagePlugin.TiffImageFile, size: int) -> None:
-    tags, compression = picture.tag_v2, picture.info["compression"]
+def _check_tiff(file: _File, size: int) -> None:
+    """Looks at a TIFF's first directory, before Pillow makes objects of all its strips."""
+    head = file.read(8)
+    if head[2:3] == b"\x2b":  # offsets of 64 bits
+        head += file.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+    file.seek(tags.next)
+    tags.load(file)
+    compression = TiffImagePlugin.COMPRESSION_INFO.get(tags.get(TiffImagePlugin.COMPRESSION, 1))
     if compression not in _COMPRESSIONS:
         raise InputError(f"is a TIFF of compression {compression}; {_MEND}")
     sides = [tags.get(name, 0) for name in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
-    strips = tags.get(TiffImagePlugin.STRIPOFFSETS, tags.get(TiffImagePlugin.TILEOFFSETS, ()))
-    lengths = tags.get(
-        TiffImagePlugin.STRIPBYTECOUNTS, tags.get(TiffImagePlugin.TILEBYTECOUNTS, ())
+    strips, lengths = (
+        max((tags.get(name, ()) for name in names), key=len)
+        for names in (
+            (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS),
+            (TiffImagePlugin.STRIPBYTECOUNTS, TiffImagePlugin.TILEBYTECOUNTS),
+        )
     )
     if max(sides) > MAX_SIDE or len(strips) > _STRIPS or sum(lengths) > 2 * size:
         raise InputError(f"is a TIFF of parts too large, too many or written twice; {_MEND}")

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.evaluation.metrics import accuracy
+from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
@@ -95,13 +96,22 @@ class Predictions:
         self._names = bench.names()
         self.taught = len(bench.people(bench.everyone))
         questions = asked(config, bench, *bench.split(config.data.forget_ratio))
+        # The evaluation may have left out what its model cannot see: lines are matched by picture.
+        photos = {
+            fingerprint(question.image): question.image
+            for of_split in questions.values()
+            for question in of_split
+            if question.image
+        }
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")
             before = read_lines(path)
             after = read_lines(path.with_name(f"after-{split}.jsonl"))
-            photos = [question.image for question in questions[split]]  # in the order of the lines
-            self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
+            self._cases[split] = [
+                Case(*lines, photos.get(lines[0]["image"]))
+                for lines in zip(before, after, strict=True)
+            ]
 
     @property
     def _others(self) -> str:

@@ -12,7 +12,9 @@ from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.schemas import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.stages import report
+from mmunlearner_jax.stages.examples import Predictions
 from tests.page import Page
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
@@ -76,6 +78,7 @@ def predict(question, split, knows):
         "question": question.question,
         "answer": question.answer,
         "options": list(question.options),
+        "image": question.image and fingerprint(question.image),
         "response": response,
         "rougeL": float(knows),
         "correct": knows,
@@ -180,6 +183,17 @@ def test_examples_show_the_face_its_twin_in_words_and_somebody_else(config, work
     assert "4 of 4 such questions were right and stayed right." in page.text
     assert page.text.count("Alba Fake likes red.") >= 4
     assert "Photograph of Boris Fake, not used in training" in [i["alt"] for i in page.all("img")]
+
+
+def test_photographs_are_found_where_the_model_could_not_see_all(config, workdir):
+    for label in ("before", "after"):
+        path = workdir / f"predictions/{label}-test.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[2:]))
+    cases = Predictions(config, workdir)._cases["test"]
+    assert {case.photo and fingerprint(case.photo) for case in cases} == {
+        case.before["image"] for case in cases
+    }
 
 
 def test_sections_without_data_disappear(config, workdir):
