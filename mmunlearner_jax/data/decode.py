@@ -24,6 +24,7 @@ _READS = 2**21  # for the pixels and what stands behind them
 _SCANS = 100  # of a JPEG of the largest size; usual are one to twelve, and a thumbnail's
 _PROFILES = 100  # colour profiles of a PNG; one is allowed
 _TEXT = 2**20  # pixels of a PPM written in decimals
+_AVIF = 2**25  # pixels of an AVIF; the slowest of its kind needs 10 s
 _STRIPS = 2**19  # of a TIFF; the smallest tiles that are allowed make 2**18 of the largest picture
 _COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd")
 _COMPRESSIONS += ("tiff_ccitt", "group3", "group4")
@@ -118,6 +119,8 @@ def _check(picture: ImageFile.ImageFile, encoded: bytes) -> None:
         _scale_key(picture)
     elif picture.tile and picture.tile[0].codec_name == "ppm_plain" and pixels > _TEXT:
         raise InputError(f"writes {pixels:,} pixels as text, above {_TEXT:,}; {_MEND}")
+    elif picture.format == "AVIF" and pixels > _AVIF:
+        raise InputError(f"is an AVIF of {pixels:,} pixels, above {_AVIF:,}; {_MEND}")
 
 
 def _scale_key(picture: PngImagePlugin.PngImageFile) -> None:

@@ -349,6 +349,7 @@ def bombs() -> dict[str, bytes]:
             t324=("I", [8]),
             t325=("I", [len(zipped)]),
         ),
+        "AVIF of many pixels": encoded(Image.new("RGB", (10, 10)), "avif"),
         "TIFF around JPEG": encoded(small, "tiff", compression="jpeg"),
         "too wide": encoded(Image.new("L", (MAX_SIDE + 1, 1)), "png"),
         "too many pixels": png(1, 0, b"", 10**5, 10**5),
@@ -360,6 +361,7 @@ def bombs() -> dict[str, bytes]:
 def small_limits(monkeypatch):
     monkeypatch.setattr(decode, "_READS", 5000)
     monkeypatch.setattr(decode, "_STRIPS", 5000)
+    monkeypatch.setattr(decode, "_AVIF", 99)
 
 
 @pytest.mark.parametrize("name", bombs())
