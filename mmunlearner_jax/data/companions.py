@@ -106,8 +106,10 @@ def load_tokenizer(files: Companions, made: Any) -> Any:
     }
     with tempfile.TemporaryDirectory() as copies:
         for name in present:
-            content = read_bytes(files.folder / name, mend=MEND)
-            Path(copies, name).write_bytes(content)
+            source = files.folder / name
+            if name.endswith(".json") and source != file:  # the library says of `file` alone
+                read_json(source, mend=MEND)
+            Path(copies, name).write_bytes(read_bytes(source, mend=MEND))
         Path(copies, "tokenizer_config.json").write_text(json.dumps(options))
         with refusing(f"{file}, tokenizer_config.json", MEND):
             tokenizer = made.from_pretrained(copies, local_files_only=True, trust_remote_code=False)

@@ -115,13 +115,11 @@ def _llava(config, files, min_pixels, max_pixels, patch_budgets):
     }
     said = {key: files.processor[key] for key in own if files.processor.get(key) is not None}
     image_processor = load_image_processor(files, "LlavaImageProcessor")
-    edges = [config.vision.image_size]
-    for size in (image_processor.size, image_processor.crop_size):
-        edges += [edge for edge in dict(size or {}).values() if edge]
-    if max(edges) > LARGEST_EDGE:
-        raise InputError(
-            f"{files.pictures_file}: size, crop_size: {max(edges)} is above {LARGEST_EDGE}; {MEND}"
-        )
+    with refusing(f"{files.pictures_file}: size, crop_size", MEND):
+        sizes = [dict(size or {}) for size in (image_processor.size, image_processor.crop_size)]
+        edges = [edge for size in sizes for edge in size.values() if edge]
+        if max(*edges, config.vision.image_size) > LARGEST_EDGE:
+            raise ValueError(f"{shown(edges)} is above {LARGEST_EDGE}")
     tokenizer = load_tokenizer(files, transformers.PreTrainedTokenizerFast)
     place = f"{files.folder}: processor_config.json or preprocessor_config.json"
     with refusing(place, MEND):
@@ -227,7 +225,7 @@ def _pixels(files: Companions, least: int, most: int) -> tuple[int, int]:
 
 def _read(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[np.ndarray, int]:
     """What is made of a grey picture, width and height given."""
-    with refusing(place, MEND):
+    with refusing(place, MEND), np.errstate(all="ignore"):
         pixels, tokens = pictures.read(Image.new("RGB", size, "grey"))
     if not np.isfinite(pixels).all():
         raise InputError(f"{place}: makes pixels that are no numbers (image_std?); {MEND}")

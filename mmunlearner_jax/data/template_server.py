@@ -8,13 +8,15 @@ import resource
 import signal
 import sys
 
-SECONDS, BYTES, CHARACTERS = 10, 2**30, 2**24
+BYTES, CHARACTERS = 2**30, 2**24
 
 
-def main() -> None:
+def main(seconds: int) -> None:
     """Answers each line of stdin, a request, with one of stdout: a `text`, or an `error`.
 
-    The signal of the alarm ends the process, whatever it is busy with.
+    Args:
+        seconds: that an answer may take; then the alarm's signal ends the process, whatever it is
+            busy with.
     """
     sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # it is not needed
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -25,7 +27,7 @@ def main() -> None:
         limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
         resource.setrlimit(kind, (limit, limit))
     for line in sys.stdin:
-        signal.alarm(SECONDS)
+        signal.alarm(seconds)
         try:
             (text,), _ = render_jinja_template(**json.loads(line))
             if len(text) > CHARACTERS:
@@ -38,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.data.template_server import SECONDS
 from mmunlearner_jax.errors import InputError, shown
 
+SECONDS = 10  # that one question may take
 MEND = "use the chat template of the checkpoint this one was made from"
 
 
@@ -54,22 +54,26 @@ def render(
 
 
 @functools.cache
-def _server() -> "_Server":
-    return _Server()
+def _server() -> "Server":
+    return Server(SECONDS)
 
 
-class _Server:
-    """The process that renders; threads take turns. One that died is replaced at the next ask."""
+class Server:
+    """The process that renders; threads take turns. One that died is replaced at the next ask.
 
-    def __init__(self):
-        self._turn = threading.Lock()
+    Args:
+        seconds: that one question may take.
+    """
+
+    def __init__(self, seconds: int):
+        self._seconds, self._turn = seconds, threading.Lock()
         self._start()
         atexit.register(lambda: self._process.kill())
 
     def _start(self) -> None:
         program = Path(__file__).with_name("template_server.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(program)],
+            [sys.executable, "-P", str(program), str(self._seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -79,7 +83,11 @@ class _Server:
         )
 
     def ask(self, request: str) -> dict[str, str]:
-        """Returns the `text`, or the `error` where there is none or the process died of it."""
+        """Returns the `text`, or the `error` where there is none or the process died of it.
+
+        Args:
+            request: one line of JSON, arguments of `render_jinja_template` of transformers.
+        """
         with self._turn:
             if self._process.poll() is not None:
                 self._start()
@@ -95,5 +103,5 @@ class _Server:
                 return json.loads(reply)
             status = self._process.wait()
             if status == -signal.SIGALRM:
-                return {"error": f"one question took more than {SECONDS} seconds"}
+                return {"error": f"one question took more than {self._seconds} seconds"}
             return {"error": f"what renders it ended with status {status}"}
