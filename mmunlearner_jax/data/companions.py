@@ -10,6 +10,7 @@ from typing import Any
 
 import transformers
 
+from mmunlearner_jax.data.confined import try_tokenizer
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import read_bytes, read_json
 
@@ -110,6 +111,8 @@ def load_tokenizer(files: Companions, made: Any) -> Any:
             if name.endswith(".json") and source != file:  # the library says of `file` alone
                 read_json(source, mend=MEND)
             Path(copies, name).write_bytes(read_bytes(source, mend=MEND))
+        if file.name in present:
+            try_tokenizer(Path(copies, file.name), str(file), MEND)
         Path(copies, "tokenizer_config.json").write_text(json.dumps(options))
         with refusing(f"{file}, tokenizer_config.json", MEND):
             tokenizer = made.from_pretrained(copies, local_files_only=True, trust_remote_code=False)

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mmunlearner_jax.data import templates
+from mmunlearner_jax.data import confined
+from mmunlearner_jax.data.confined import MEND
 from mmunlearner_jax.data.pictures import OneSize, Pictures
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.templates import MEND
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.models.packing import IGNORE
 
@@ -169,7 +169,7 @@ class Encoder:
         turns: list[dict[str, Any]] = [{"role": "user", "content": user}]
         if answer is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        return templates.render(
+        return confined.render(
             self.processor.chat_template,
             turns,
             self.tokenizer.special_tokens_map,

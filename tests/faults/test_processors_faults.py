@@ -18,10 +18,10 @@ from PIL import Image
 
 import mmunlearner_jax
 from configs import orl
+from mmunlearner_jax.data.confined import Server, render
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.templates import Server, render
 from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.clip import ClipConfig
@@ -396,7 +396,22 @@ REFUSED = {
                 }
             )
         ),
-        "tokenizer: prompt .*PanicException: Onig",
+        "tokenizer.json: PanicException: Onig",
+    ),
+    "a blank that becomes all memory": (
+        "llava",
+        tokens(
+            lambda stored: stored.update(
+                normalizer={
+                    "type": "Sequence",
+                    "normalizers": [
+                        {"type": "Replace", "pattern": {"String": " "}, "content": " " * 1000}
+                    ]
+                    * 5,
+                }
+            )
+        ),
+        "tokenizer.json: the process that tried it ended with status -6",
     ),
     "qwen another patch size": ("qwen2_vl", fields(PICTURES, patch_size=16), "differ in patch"),
     "qwen another merge": ("qwen2_vl", fields(PICTURES, merge_size=4), "differ in patch"),
@@ -572,7 +587,7 @@ def test_a_template_has_little_time():
     request = {"conversations": [[]]}
     endless = "{% for i in range(99999) %}" * 2 + "{% endfor %}" * 2
     reply = server.ask(json.dumps(request | {"chat_template": endless}))
-    assert reply == {"error": "one question took more than 1 seconds"}
+    assert reply == {"error": "it took more than 1 seconds"}
     assert server.ask(json.dumps(request | {"chat_template": "x"})) == {"text": "x"}
 
 

@@ -1,8 +1,9 @@
-"""Chat templates, which are a stranger's programs, rendered where they can do no harm.
+"""Chat templates and tokenizers, which are a stranger's programs, where they can do no harm.
 
 A template cannot reach files or the network (transformers renders it in Jinja's sandbox), but it
-can loop for ever or ask for any amount of memory, in any of many ways. So it runs in a process of
-its own that has little of both.
+can loop for ever or ask for any amount of memory, in any of many ways; so can the replacements and
+regular expressions of a tokenizer. So the former always run in a process of its own that has little
+time and memory, and the latter are tried there first.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from typing import Any
 
 from mmunlearner_jax.errors import InputError, shown
 
-SECONDS = 10  # that one question may take
+SECONDS = 10  # that one question, or reading a tokenizer, may take
 MEND = "use the chat template of the checkpoint this one was made from"
 
 
@@ -47,9 +48,28 @@ def render(
         "chat_template": template,
         "add_generation_prompt": add_generation_prompt,
     }
+    return _asked("chat template", request, MEND)
+
+
+def try_tokenizer(file: Path, place: str, mend: str) -> None:
+    """Has the tokenizers library read a tokenizer and encode a question.
+
+    Args:
+        file: a tokenizer.json.
+        place: how to call it in the error.
+        mend: what the user can do about it.
+
+    Raises:
+        InputError: the library fails, or takes too long or too much memory.
+    """
+    text = "USER: Who is this person, and what is known? ASSISTANT: This is Kim Birch, a judge.\n"
+    _asked(place, {"tokenizer": str(file), "text": text}, mend)
+
+
+def _asked(place: str, request: Mapping[str, Any], mend: str) -> str:
     reply = _server().ask(json.dumps(request, default=str))
     if "error" in reply:
-        raise InputError(f"chat template: {shown(reply['error'], 250)}; {MEND}")
+        raise InputError(f"{place}: {shown(reply['error'], 250)}; {mend}")
     return reply["text"]
 
 
@@ -59,10 +79,10 @@ def _server() -> "Server":
 
 
 class Server:
-    """The process that renders; threads take turns. One that died is replaced at the next ask.
+    """The process; threads take turns. One that died is replaced at the next ask.
 
     Args:
-        seconds: that one question may take.
+        seconds: that one request may take.
     """
 
     def __init__(self, seconds: int):
@@ -71,7 +91,7 @@ class Server:
         atexit.register(lambda: self._process.kill())
 
     def _start(self) -> None:
-        program = Path(__file__).with_name("template_server.py")
+        program = Path(__file__).with_name("confined_server.py")
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(program), str(self._seconds)],
             stdin=subprocess.PIPE,
@@ -86,7 +106,7 @@ class Server:
         """Returns the `text`, or the `error` where there is none or the process died of it.
 
         Args:
-            request: one line of JSON, arguments of `render_jinja_template` of transformers.
+            request: one line of JSON, as `confined_server.main` takes it.
         """
         with self._turn:
             if self._process.poll() is not None:
@@ -103,5 +123,5 @@ class Server:
                 return json.loads(reply)
             status = self._process.wait()
             if status == -signal.SIGALRM:
-                return {"error": f"one question took more than {self._seconds} seconds"}
-            return {"error": f"what renders it ended with status {status}"}
+                return {"error": f"it took more than {self._seconds} seconds"}
+            return {"error": f"the process that tried it ended with status {status}"}
