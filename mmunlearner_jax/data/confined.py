@@ -119,7 +119,11 @@ class Server:
                 reply = back.readline()
             except BrokenPipeError:
                 reply = ""
-            if reply:
+            except BaseException:  # interrupted: the reply would be taken for the next one
+                self._process.kill()
+                self._process.wait()
+                raise
+            if reply.endswith("\n"):
                 return json.loads(reply)
             status = self._process.wait()
             if status == -signal.SIGALRM:

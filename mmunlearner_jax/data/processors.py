@@ -98,7 +98,8 @@ def load_processor(
             f" {config.image_token_id} in config.json; use the files of one checkpoint"
         )
     _complete(processor.tokenizer, files, config)
-    _try(Encoder(processor, pictures), tokens, files, config)
+    tokens = min(tokens, pictures.most_tokens)  # other pictures may be smaller
+    _try(Encoder(processor, pictures), int(tokens), files, config)
     return processor, pictures
 
 
@@ -118,7 +119,7 @@ def _llava(config, files, min_pixels, max_pixels, patch_budgets):
     with refusing(f"{files.pictures_file}: size, crop_size", MEND):
         sizes = [dict(size or {}) for size in (image_processor.size, image_processor.crop_size)]
         edges = [edge for size in sizes for edge in size.values() if edge]
-        if max(*edges, config.vision.image_size) > LARGEST_EDGE:
+        if max([*edges, config.vision.image_size]) > LARGEST_EDGE:
             raise ValueError(f"{shown(edges)} is above {LARGEST_EDGE}")
     tokenizer = load_tokenizer(files, transformers.PreTrainedTokenizerFast)
     place = f"{files.folder}: processor_config.json or preprocessor_config.json"
@@ -126,7 +127,7 @@ def _llava(config, files, min_pixels, max_pixels, patch_budgets):
         processor = transformers.LlavaProcessor(
             image_processor=image_processor,
             tokenizer=tokenizer,
-            image_token=files.processor.get("image_token", "<image>"),
+            image_token=files.processor.get("image_token") or "<image>",
             chat_template=files.template,
             **own | said,
         )
@@ -171,12 +172,10 @@ def _qwen2_vl(config, files, min_pixels, max_pixels, patch_budgets):
             f"{files.pictures_file}: image_processor_type="
             f"{shown(files.pictures['image_processor_type'])} is not Qwen2-VL's; {MEND}"
         )
-    own_class = files.tokenizer.get("tokenizer_class") or "Qwen2Tokenizer"
-    byte_level = str(own_class).removesuffix("Fast") == "Qwen2Tokenizer"
-    tokenizer = load_tokenizer(
-        files,
-        transformers.Qwen2Tokenizer if byte_level else transformers.PreTrainedTokenizerFast,
-    )
+    kind = str(files.tokenizer.get("tokenizer_class") or "Qwen2Tokenizer")
+    own_kind = kind.removesuffix("Fast") == "Qwen2Tokenizer"
+    made = transformers.Qwen2Tokenizer if own_kind else transformers.PreTrainedTokenizerFast
+    tokenizer = load_tokenizer(files, made)
     tokenizer.chat_template = files.template
     processor = Qwen2VLProcessor(image_processor, tokenizer)
     pictures = AnySize(image_processor, patch_budgets)

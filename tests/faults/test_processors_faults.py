@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -589,6 +590,26 @@ def test_a_template_has_little_time():
     reply = server.ask(json.dumps(request | {"chat_template": endless}))
     assert reply == {"error": "it took more than 1 seconds"}
     assert server.ask(json.dumps(request | {"chat_template": "x"})) == {"text": "x"}
+
+
+def test_a_reply_that_nobody_waits_for_is_not_the_next_one():
+    server = Server(seconds=2)
+    request = {"conversations": [[]]}
+    assert server.ask(json.dumps(request | {"chat_template": "x"})) == {"text": "x"}
+    slow = "{% for i in range(90000) %}" * 2 + "{% endfor %}" * 2
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            server.ask(json.dumps(request | {"chat_template": slow}))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert server.ask(json.dumps(request | {"chat_template": "y"})) == {"text": "y"}
+
+
+def test_budgets_below_the_tried_picture_are_the_users_choice(copied):
+    _, found = copied("qwen2_vl", patch_budgets=(16,))
+    assert found.most_tokens == 4
 
 
 def test_a_question_that_is_no_text_is_refused(checkpoints):
