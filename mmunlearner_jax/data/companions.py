@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,16 @@ def read_companions(folder: Path) -> Companions:
         InputError: one is broken, none has the chat template or the options of the image processor,
             or one needs code of the checkpoint's own.
     """
-    tokenizer, processor, pictures, generation = (
-        _read(folder / f"{name}_config.json")
-        for name in ("tokenizer", "processor", "preprocessor", "generation")
-    )
-    file = folder / "preprocessor_config.json"
+    names = ("processor", "preprocessor", "tokenizer", "generation")
+    paths = [folder / f"{name}_config.json" for name in names]
+    stored = {path: read_json(path, mend=MEND) for path in paths if os.path.lexists(path)}
+    processor, pictures, tokenizer, generation = (stored.get(path, {}) for path in paths)
+    file = paths[1]
     if processor.get("image_processor") is not None:  # since transformers 5 it stands there
-        file, pictures = folder / "processor_config.json", processor["image_processor"]
-        _refuse_code(file, pictures)
-    if not pictures:
+        file, pictures = paths[0], processor["image_processor"]
+    if not isinstance(pictures, dict) or not pictures:
         raise InputError(f"{file}: has no options of an image processor; {MEND}")
+    _refuse_code([*stored.items(), (file, pictures)])
     template, template_file = _template(folder, tokenizer, processor)
     return Companions(
         folder, tokenizer, processor, pictures, file, generation, template, template_file
@@ -145,26 +145,21 @@ def load_image_processor(files: Companions, default: str, **options: Any) -> Any
         return made.from_dict(stored)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The contents of a JSON file that may be missing."""
-    if not os.path.lexists(file):
-        return {}
-    stored = read_json(file, mend=MEND)
-    _refuse_code(file, stored)
-    return stored
-
-
-def _refuse_code(file: Path, stored: Mapping[str, Any]) -> None:
-    with refusing(f"{file}: auto_map", MEND):
-        code = stored.get("auto_map") or {}
-        code = {"AutoTokenizer": code} if isinstance(code, list) else code
-        for auto, field in _CODE.items():
-            if auto in code and not hasattr(transformers, str(stored.get(field))):
-                raise InputError(
-                    f"{file}: auto_map names code of the checkpoint's own for"
-                    f" {field}={shown(stored.get(field))}, which is no class of transformers; such"
-                    " code is never run: use a checkpoint that needs none"
-                )
+def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Refuses code of a checkpoint's own, unless the files name a class of transformers for it."""
+    for file, stored in files:
+        with refusing(f"{file}: auto_map", MEND):
+            code = stored.get("auto_map") or {}
+            code = {"AutoTokenizer": code} if isinstance(code, list) else code
+            for auto in filter(code.__contains__, _CODE):
+                named = (other.get(_CODE[auto]) for _, other in files)
+                name = next((name for name in named if name is not None), None)
+                if not hasattr(transformers, str(name)):
+                    raise InputError(
+                        f"{file}: auto_map names code of the checkpoint's own for"
+                        f" {_CODE[auto]}={shown(name)}, which is no class of transformers; such"
+                        " code is never run: use a checkpoint that needs none"
+                    )
 
 
 def _template(

@@ -454,7 +454,7 @@ def test_what_is_broken_or_not_the_models_is_refused_in_one_line(copied, kind, c
 
 
 CODE = {
-    TOKENIZER: {"AutoTokenizer": ["code.Slow", "code.Fast"]},
+    TOKENIZER: {"AutoTokenizer": ["code.Slow", "code.Fast"], "AutoImageProcessor": "code.Own"},
     PROCESSOR: {"AutoProcessor": "code.Own", "AutoImageProcessor": "code.Own"},
     PICTURES: {"AutoProcessor": "code.Own", "AutoImageProcessor": "elsewhere/code--code.Own"},
     "config.json": {"AutoConfig": "code.Own", "AutoTokenizer": [None, "code.Own"]},
