@@ -6,10 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from mmunlearner_jax.data import confined
+from mmunlearner_jax.data.confined import MEND
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.pictures import OneSize, Pictures
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.models.packing import IGNORE
 
 
@@ -29,7 +31,7 @@ class Encoder:
     answer's tokens, as published, can hit the question or miss the first token).
 
     Args:
-        processor: A `LlavaProcessor` or one like it, with a chat template.
+        processor: A `LlavaProcessor` or one like it, with `chat_template`.
         pictures: What it makes of pictures; by default all of one size, as LLaVA's.
         labels: "answer" supervises what the assistant says; "full" also the prompt, but never the
             image tokens (the published "full sequence" labels; defect D-08).
@@ -84,7 +86,8 @@ class Encoder:
 
         Raises:
             InputError: The chat template or the tokenizer joins prompt and answer, so it cannot be
-                said where the answer begins; or the picture is too small or too large.
+                said where the answer begins; either fails; or the picture is too small or too
+                large.
         """
         tokens = self.labelled(sample)._asdict()  # first: what is wrong is said of the sample
         return tokens if sample.image is None else tokens | {"picture": self.image(sample.image)[0]}
@@ -105,7 +108,7 @@ class Encoder:
 
         Raises:
             InputError: The text has not as many image tokens as there are pictures, or these are
-                more than the model is given room for.
+                more than the model is given room for; or the tokenizer cannot read it.
         """
         return self._ids(prompt, tuple(map(self.image_tokens, images)))
 
@@ -130,9 +133,15 @@ class Encoder:
     def _tokens(self, question: str, answer: str, image_tokens: int) -> Tokens:
         images = int(image_tokens > 0)
         prompt = self.prompt(question, images)
-        whole = self._render(question, images, answer).rstrip()
-        end = whole.find(answer, len(prompt)) + len(answer)
+        rendered = self._render(question, images, answer)
+        said = answer if rendered.find(answer, len(prompt)) >= 0 else answer.strip()
+        begin, whole = rendered.find(said, len(prompt)), rendered.rstrip()
+        if begin < 0:
+            raise InputError(f"chat template: makes {rendered!r} of the answer {answer!r}; {MEND}")
+        end = min(begin + len(said), len(whole))
         if not whole[end:]:  # LLaVA's template ends without a mark, so the tokenizer's own is set
+            if self.tokenizer.eos_token is None:
+                raise InputError("tokenizer: has no eos_token to end an answer with; set it")
             whole += self.tokenizer.eos_token
         counts = (image_tokens,) * images
         prompt_ids, turn_ids, ids = (
@@ -158,8 +167,11 @@ class Encoder:
         turns: list[dict[str, Any]] = [{"role": "user", "content": user}]
         if answer is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        return self.processor.apply_chat_template(
-            turns, add_generation_prompt=answer is None, tokenize=False
+        return confined.render(
+            self.processor.chat_template,
+            turns,
+            self.tokenizer.special_tokens_map,
+            add_generation_prompt=answer is None,
         )
 
     def _tokenised(self, text: str, image_tokens: tuple[int, ...]) -> list[int]:
@@ -177,4 +189,13 @@ class Encoder:
                 " or a smaller config.model.max_pixels"
             )
         places = (token * n + part for n, part in zip(image_tokens, rest, strict=True))
-        return self.tokenizer("".join([first, *places])).input_ids
+        with refusing(f"tokenizer: prompt {shown(repr(text))}", "write it in other words"):
+            whole = "".join([first, *places])
+            whole.encode()  # halves of surrogate pairs are no text
+            ids = self.tokenizer(whole).input_ids
+        if ids.count(self.processor.image_token_id) != sum(image_tokens):
+            raise InputError(
+                f"tokenizer: makes {ids.count(self.processor.image_token_id)} image tokens of"
+                f" {sum(image_tokens)} {token}, prompt {shown(repr(text))}; {MEND}"
+            )
+        return ids

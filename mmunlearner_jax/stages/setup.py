@@ -32,7 +32,7 @@ from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, shar
 from mmunlearner_jax.stages.planned import optimizers, planned_for
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.methods import METHODS
-from mmunlearner_jax.weights.io import from_pretrained, in_groups, weight_names
+from mmunlearner_jax.weights.io import from_pretrained, in_groups, read_config, weight_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,21 +174,21 @@ def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
 
 
 def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
-    """Loads a checkpoint, sharded, with its processor, and opens the benchmark."""
+    """Opens the benchmark and loads a checkpoint, sharded: what is small first."""
     mesh = make_mesh(config.mesh)
     bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
     forget, retain = bench.split(config.data.forget_ratio)
     told = workdir / "benchmark.txt"
     counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
-    model = load_model(config, checkpoint, mesh)
-    assert model.source is not None
+    folder, model_config = read_config(checkpoint)
     encoder = _encoder(
-        model.config,
-        model.source,
+        model_config,
+        str(folder),
         tuple(picture_sizes(config).items()),
         config.data.labels,
         config.data.supervise_end,
     )
+    model = load_model(config, str(folder), mesh)
     graphdef, params = nnx.split(model)
     if counts:
         told.write_text(counts)

@@ -64,6 +64,35 @@ _COMPANIONS = (
 )
 
 
+def read_config(path_or_name: str | Path, **options: Any) -> tuple[Path, VisionLanguageConfig]:
+    """Finds a checkpoint and reads its `config.json`, no weights.
+
+    Args:
+        path_or_name: as in `from_pretrained`.
+        **options: fields of the config that say how to compute, and are not in the file.
+
+    Returns:
+        The folder, and the model's config.
+
+    Raises:
+        InputError: no such checkpoint, or another model.
+    """
+    directory = _find(path_or_name)
+    config_file = directory / "config.json"
+    hf = _read_json(config_file)
+    found = hf.get("model_type")
+    if found not in ARCHITECTURES:
+        missing = f" ({_MISSING[found]} is missing)" if found in _MISSING else ""
+        raise InputError(
+            f"{config_file}: model_type={found!r} is not supported{missing}; use a checkpoint of"
+            f" {', '.join(ARCHITECTURES)}"
+        )
+    try:
+        return directory, dataclasses.replace(ARCHITECTURES[found].config.from_hf(hf), **options)
+    except InputError as error:
+        raise InputError(f"{config_file}: {error}") from None
+
+
 def from_pretrained(
     path_or_name: str | Path,
     mesh: Mesh | None = None,
@@ -91,33 +120,20 @@ def from_pretrained(
         InputError: no such checkpoint, another model, or tensors that do not fit; before anything
             is put on a device.
     """
-    directory = _find(path_or_name)
-    config_file = directory / "config.json"
-    hf = _read_json(config_file)
-    found = hf.get("model_type")
-    if found not in ARCHITECTURES:
-        missing = f" ({_MISSING[found]} is missing)" if found in _MISSING else ""
-        raise InputError(
-            f"{config_file}: model_type={found!r} is not supported{missing}; use a checkpoint of"
-            f" {', '.join(ARCHITECTURES)}"
-        )
-    architecture = ARCHITECTURES[found]
-    try:
-        config = dataclasses.replace(
-            architecture.config.from_hf(hf),
-            dtype=None if compute_dtype is None else np.dtype(compute_dtype).name,
-            remat=remat,
-            attention=attention,
-        )
-    except InputError as error:
-        raise InputError(f"{config_file}: {error}") from None
+    directory, config = read_config(
+        path_or_name,
+        dtype=None if compute_dtype is None else np.dtype(compute_dtype).name,
+        remat=remat,
+        attention=attention,
+    )
+    table = ARCHITECTURES[config.model_type].table
     graphdef, params = abstract_model(config, mesh)
     leaves = dict(nnx.to_flat_state(params))
     with contextlib.ExitStack() as stack:
         tensors = _open(directory, stack)
         shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
-        given = architecture.table.match(shapes, params, str(directory))
-        for entry in architecture.table.entries(params):
+        given = table.match(shapes, params, str(directory))
+        for entry in table.entries(params):
             parts = {name: tensors[given[name]] for name in entry.names}
             leaf = leaves[entry.path]
             leaves[entry.path] = leaf.replace(_read(entry, parts, leaf.get_value(), dtype))
