@@ -27,7 +27,7 @@ def folded(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, `folded`, without punctuation; in ASCII `\\w+` of the lower case.
+    """The words of a text, `folded`, without punctuation (but "_").
 
     Of writings without blanks between words (Chinese, Japanese, Thai ...) each character is one.
     """
