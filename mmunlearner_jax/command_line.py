@@ -85,13 +85,13 @@ def _unknown(path: str) -> str | None:
     at, where = _FILE.config, "config"
     for key in path.split("."):
         if not isinstance(at, ConfigDict):
-            return f"--config.{path}: {where} is a value, which has no keys"
+            return f"--config.{shown(path)}: {where} is a value, which has no keys"
         if key not in at:
             near = difflib.get_close_matches(key, at.keys(), 1)
             meant = (
                 f'Did you mean "{near[0]}" instead of "{key}"?' if near else f"Give {listed(at)}"
             )
-            return f"--config.{path}: {where} has no key {key!r}. {meant}"
+            return f"--config.{shown(path)}: {where} has no key {shown(repr(key), 40)}. {meant}"
         at, where = at[key], f"{where}.{key}"
     return None
 

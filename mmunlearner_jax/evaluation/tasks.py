@@ -199,6 +199,7 @@ class Answerer:
             said = self._decoder.greedy(params, logits, cache, wanted)
             yield from answered  # the batch before is scored while this one runs
             tokens, log_probs = to_host(said)
+            _check_finite(where, zip(rows, log_probs, strict=True))
             beginning, behind = log_probs[:, :1, -choices:], log_probs[:, 1:, :choices]
             log_probs = np.concatenate([beginning, behind], axis=1)
             own = [self._until_end(row) for row in tokens]
@@ -207,7 +208,7 @@ class Answerer:
             ]
             scores = self._option_scores(params, logits, cache, rows, own, slots, log_probs)
             likelihoods = self._likelihoods(params, logits, cache, rows, weighed)
-            found = zip(log_probs, scores, likelihoods, strict=True)
+            found = zip(scores, likelihoods, strict=True)
             _check_finite(where, zip(rows, found, strict=True))
             answered = self._records(batch, rows, own, slots, scores, likelihoods)
             after_batch()
