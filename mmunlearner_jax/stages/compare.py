@@ -206,6 +206,8 @@ class Contest:
         nats, tokens = (
             sum(float(np.sum(x)) for x in column) for column in zip(*found, strict=True)
         )
+        if not nats >= 0:
+            raise Diverged(f"compare/{name}: the retained texts' log-likelihood is not a number")
         return {"perplexity": float(np.exp(min(nats / tokens, _MOST_NATS)))}
 
     def _retain_only(self) -> Any:
