@@ -32,7 +32,7 @@ from mmunlearner_jax.semantics import read_arguments
 
 def get_config(arguments: str = "") -> ConfigDict:
     """The config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
-    given = read_arguments(arguments, ratio=5, semantics="paper")
+    given = read_arguments(arguments, ratio=(5, 1, 10), semantics="paper")
     config = llava.get_config(given["semantics"])
     config.data.benchmark = "hf://datasets/therem/CLEAR"
     config.data.forget_ratio = given["ratio"]

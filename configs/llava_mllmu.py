@@ -33,7 +33,7 @@ from mmunlearner_jax.semantics import read_arguments
 
 def get_config(arguments: str = "") -> ConfigDict:
     """The config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
-    given = read_arguments(arguments, ratio=5, semantics="paper")
+    given = read_arguments(arguments, ratio=(5, 10, 15), semantics="paper")
     config = llava.get_config(given["semantics"])
     config.data.benchmark = "hf://datasets/MLLMMU/MLLMU-Bench"
     config.data.forget_ratio = given["ratio"]

@@ -14,6 +14,6 @@ from mmunlearner_jax.semantics import read_arguments
 
 def get_config(arguments: str = "") -> ConfigDict:
     """The config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
-    given = read_arguments(arguments, ratio=5, semantics="paper")
+    given = read_arguments(arguments, ratio=(5, 10, 15), semantics="paper")
     config = llava_mllmu.get_config(f"ratio={given['ratio']}")
     return qwen2_vl.adapted(config, given["semantics"])

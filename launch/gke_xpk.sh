@@ -22,14 +22,21 @@ for variable in NAME CLUSTER ZONE PROJECT TYPE IMAGE; do
     exit 2
   fi
 done
+for pattern in 'NAME=^[A-Za-z0-9][-._A-Za-z0-9]*$' 'RESTARTS=^[0-9]{0,4}$'; do
+  variable=${pattern%%=*}
+  if [[ ! ${!variable:-} =~ ${pattern#*=} ]]; then
+    printf 'error: %s is %q: see the head of %s\n' "$variable" "${!variable:0:80}" "$0" >&2
+    exit 2
+  fi
+done
 place=(--cluster="$CLUSTER" --zone="$ZONE" --project="$PROJECT")
 
 case $action in
   run)
-    arguments=$(printf ' %q' "$@")
+    arguments=$(printf ' %q' --distributed=on "$@")
     command=(xpk workload create --workload="$NAME" "${place[@]}" --tpu-type="$TYPE" --num-slices=1
       --docker-image="$IMAGE" --max-restarts="${RESTARTS:-5}"
-      --command="python3 -m mmunlearner_jax.main --distributed=on$arguments")
+      --command="python3 -m mmunlearner_jax.main$arguments")
     ;;
   logs) command=(kubectl logs --follow --selector="jobset.sigs.k8s.io/jobset-name=$NAME" --max-log-requests=64) ;;
   delete) command=(xpk workload delete --workload="$NAME" "${place[@]}" --force) ;;

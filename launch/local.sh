@@ -3,7 +3,7 @@
 #
 #   launch/local.sh [--dry-run] N ARGUMENTS...      e.g.  launch/local.sh 2 --config=configs/orl.py --workdir=runs/two
 #
-# Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: as they are).
+# N is 1 to 999. Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: as they are).
 # Ends when all have ended; where one fails, the others are killed: they would wait for it. SIGTERM is for all: they save.
 set -euo pipefail
 
@@ -12,17 +12,29 @@ if [[ ${1:-} == --dry-run ]]; then
   dry=1
   shift
 fi
-if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
+if [[ ! ${1:-} =~ ^[1-9][0-9]{0,2}$ ]]; then
   sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 count=$1
 shift
+for variable in PORT DEVICES; do
+  if [[ ! ${!variable:-1} =~ ^[1-9][0-9]{0,4}$ ]]; then
+    printf 'error: %s is %q: give a whole number\n' "$variable" "${!variable}" >&2
+    exit 2
+  fi
+done
 
 command=("${PYTHON:-python3}" -m mmunlearner_jax.main --distributed=on "$@")
 export JAX_COORDINATOR_ADDRESS="127.0.0.1:${PORT:-29500}" JAX_NUM_PROCESSES=$count
 if [[ -n ${DEVICES:-} ]]; then
   export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$DEVICES"
+fi
+if [[ -n $dry ]]; then
+  for ((index = 0; index < count; index++)); do
+    echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index$(printf ' %q' "${command[@]}")"
+  done
+  exit
 fi
 
 processes=()
@@ -31,16 +43,9 @@ stop() {
 }
 trap stop TERM INT
 for ((index = 0; index < count; index++)); do
-  if [[ -n $dry ]]; then
-    echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index ${command[*]}"
-  else
-    JAX_PROCESS_ID=$index "${command[@]}" &
-    processes+=($!)
-  fi
+  JAX_PROCESS_ID=$index "${command[@]}" &
+  processes+=($!)
 done
-if [[ -n $dry ]]; then
-  exit
-fi
 
 status=0
 for _ in "${processes[@]}"; do

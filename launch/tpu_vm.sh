@@ -31,11 +31,22 @@ for variable in NAME ZONE TYPE VERSION SOURCE CONFIG; do
     exit 2
   fi
 done
+# Before any of them is counted with or taken for an option: in arithmetic Bash runs what an index holds.
+for pattern in 'NAME=^[A-Za-z0-9][-._A-Za-z0-9]*$' 'CONFIG=^[^-]' 'SPOT=^[01]?$' 'TRIES=^([1-9][0-9]{0,2})?$' 'LOOK_EVERY=^[0-9]{0,4}$'; do
+  variable=${pattern%%=*}
+  if [[ ! ${!variable:-} =~ ${pattern#*=} ]]; then
+    printf 'error: %s is %q: see the head of %s\n' "$variable" "${!variable:0:80}" "$0" >&2
+    exit 2
+  fi
+done
 
 place=(--zone="$ZONE")
 if [[ -n ${PROJECT:-} ]]; then
   place+=(--project="$PROJECT")
 fi
+# What stands behind a colon is the config's own argument (configs/llava_mllmu.py:ratio=10).
+file=${CONFIG%%:*}
+folder=$(dirname -- "$file")
 log=mmunlearner.log
 
 # Prints a command, or runs it.
@@ -54,7 +65,7 @@ on_workers() { # which command
 
 create() {
   local spot=()
-  if [[ -n ${SPOT:-} ]]; then
+  if [[ ${SPOT:-} == 1 ]]; then
     spot=(--spot)
   fi
   if [[ -z $dry ]] && gcloud compute tpus tpu-vm describe "$NAME" "${place[@]}" >/dev/null 2>&1; then
@@ -67,13 +78,12 @@ create() {
 install() {
   on_workers all "python3 -m venv ~/mmu && ~/mmu/bin/pip install --quiet $(printf '%q' "mmunlearner_jax[tpu] @ $SOURCE")"
   # The folder whole: configs import one another.
-  do_it gcloud compute tpus tpu-vm scp --recurse "$(dirname "${CONFIG%%:*}")" "$NAME:" "${place[@]}" --worker=all
+  do_it gcloud compute tpus tpu-vm scp --recurse "$folder" "$NAME:" "${place[@]}" --worker=all
 }
 
 run() {
   local arguments
-  # What stands behind a colon is the config's own argument (configs/llava_mllmu.py:ratio=10).
-  arguments=$(printf ' %q' "--config=$(basename "$(dirname "$CONFIG")")/$(basename "$CONFIG")" "$@")
+  arguments=$(printf ' %q' "--config=$(basename -- "$folder")/${file##*/}${CONFIG#"$file"}" "$@")
   on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
 }
 

@@ -207,6 +207,10 @@ def check_config(config: ConfigDict, devices: Sequence[Any]) -> None:
         refuse(
             "compare.iterations", "a multiple of config.compare.stop_every: runs end with a look"
         )
+    for key, value in values.items():
+        given = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in given):
+            refuse(key, "finite numbers")
     if "compare" in values["stages"]:
         check_compared(config)
         splits = values.get("evaluate.splits")

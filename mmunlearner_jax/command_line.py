@@ -1,16 +1,52 @@
 """What the programs of this package do with flags: every mistake is one line."""
 
+import difflib
+import re
 import sys
 from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
 )
+
+
+class _ConfigFile(ConfigFileFlagParser):
+    """Runs a config file; whatever its Python raises is said in one line.
+
+    Attributes:
+        config: the last that was read.
+    """
+
+    config = ConfigDict()
+
+    def parse(self, path: str) -> ConfigDict:
+        file = path.partition(":")[0]
+        if not Path(file).is_file():
+            raise flags.Error(f"--config={path}: there is no such file")
+        try:
+            config: Any = super().parse(path)
+            config.lock()
+            config.to_json()
+        except (Exception, SystemExit) as error:
+            # Of these the library makes others: with a traceback, or raised only when it is used.
+            if isinstance(error, (OSError, TypeError, ValueError)):
+                error = error.__cause__ or error.__context__ or error
+            if isinstance(error, InputError):
+                raise flags.Error(str(error)) from None
+            raise flags.Error(f"--config={path}: {in_words(error)}; mend the file") from None
+        self.config = config
+        return config
+
+
+_FILE = flags.FLAGS["config"].parser = _ConfigFile("config")
 
 
 def hide_torch() -> None:
@@ -24,37 +60,57 @@ def hide_torch() -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags as absl does, but every mistake is one line."""
+    """Parses flags as absl does, but every mistake is one line.
+
+    Of values of the config that are given twice the last counts; absl would join tuples.
+    """
+    last: dict[Any, str] = {}
+    for n, argument in enumerate(argv):
+        override = re.match(r"--?config\.([^=]*)=", argument)
+        last[override[1] if override else n] = argument
     try:
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        key = str(error.args[0]).strip("\"'")
-        sys.exit(f"error: --config: the config has no key {key}; its file lists those it has")
-    except (flags.Error, InputError, OSError) as error:
-        # A config that cannot be loaded comes with a traceback, whose last line says why.
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        which = f"{said[0].split(':')[0]}: " if len(said) > 1 else ""
-        sys.exit(f"error: {which}{said[-1]}")
+        return flags.FLAGS(list(last.values()))
+    except flags.Error as error:
+        why = str(error)
+        for value in (argument.partition("=")[2] for argument in argv):
+            why = why.replace(value, shown(value, 80)) if len(value) > 80 else why
+        _refuse(why)
+    except Exception as error:  # of a path that leads nowhere
+        unknown = filter(None, (_unknown(key) for key in last if isinstance(key, str)))
+        _refuse(next(unknown, f"--config.KEY=VALUE: {in_words(error)}"))
+
+
+def _unknown(path: str) -> str | None:
+    """Why a path into the config leads nowhere; None where it leads to a value."""
+    at, where = _FILE.config, "config"
+    for key in path.split("."):
+        if not isinstance(at, ConfigDict):
+            return f"--config.{shown(path)}: {where} is a value, which has no keys"
+        if key not in at:
+            near = difflib.get_close_matches(key, at.keys(), 1)
+            meant = (
+                f'Did you mean "{near[0]}" instead of "{key}"?' if near else f"Give {listed(at)}"
+            )
+            return f"--config.{shown(path)}: {where} has no key {shown(repr(key), 40)}. {meant}"
+        at, where = at[key], f"{where}.{key}"
+    return None
+
+
+def _refuse(why: str) -> NoReturn:
+    sys.exit(f"error: {shown(' '.join(why.split()), LONGEST)}")
 
 
 def refuse_arguments(argv: list[str]) -> None:
     """Ends the program where more than flags was given."""
     if len(argv) > 1:
-        sys.exit(f"error: unexpected argument {argv[1]!r}: flags are written --name=value")
+        _refuse(f"unexpected argument {argv[1]!r}: flags are written --name=value")
 
 
 def read_config(argv: list[str]) -> ConfigDict:
-    """The config of `--config`; ends the program where it cannot be read.
+    """The config of `--config`.
 
     Args:
-        argv: what is left of the command line.
+        argv: what is left of the command line; ends the program where something is.
     """
     refuse_arguments(argv)
-    try:
-        # A config file that cannot be loaded complains when it is first looked at.
-        config: ConfigDict = _CONFIG.value
-        config.to_json()
-    except Exception as error:  # whatever its Python raised
-        cause = error.__cause__ or error
-        sys.exit(f"error: --config: {str(cause).splitlines()[-1].strip()}")
-    return config
+    return _CONFIG.value

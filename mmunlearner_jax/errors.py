@@ -20,6 +20,10 @@ class InputError(ValueError):
         super().__init__(shown(message, LONGEST))
 
 
+class Diverged(InputError):
+    """What a model computes is not finite any more: it is damaged, or training diverged."""
+
+
 def shown(text: Any, most: int = 120) -> str:
     """Foreign text as part of one printable line.
 

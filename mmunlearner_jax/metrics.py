@@ -1,6 +1,7 @@
 """Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import jax
 import tensorboardX
 from tqdm import tqdm
 
+from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
@@ -21,6 +23,9 @@ class Metrics:
 
     Values may be arrays on a device: they are fetched in one go every few steps, so that no step
     waits for them, and before every checkpoint, so that none is lost. Only process 0 writes.
+
+    Where a value is not finite, `write` or the end of the context raises `Diverged`: before the
+    next checkpoint, and in all processes.
     """
 
     def __init__(
@@ -70,11 +75,13 @@ class Metrics:
 
     def __exit__(self, *exc: object) -> None:
         self._trace.__exit__(*exc)
-        self._flush()
-        self._bar.close()
-        if self._file and self._board:
-            self._file.close()
-            self._board.close()
+        try:
+            self._flush()
+        finally:
+            self._bar.close()
+            if self._file and self._board:
+                self._file.close()
+                self._board.close()
 
     def write(self, step: int, **values: Any) -> None:
         """Records one step's values (scalars or scalar arrays)."""
@@ -89,6 +96,13 @@ class Metrics:
         rows, self._rows = jax.device_get(self._rows), []
         for step, seconds, values in rows:
             values = {k: float(v) for k, v in values.items()}
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise Diverged(
+                        f"{self._stage}, step {step}: {name} is {value}: the run diverged; lower"
+                        " its learning rate, clip its gradients, or mend the weights that it began"
+                        " with"
+                    )
             if self._file and self._board:
                 line = {"stage": self._stage, "step": step, "seconds": round(seconds, 3), **values}
                 self._file.write(json.dumps(line) + "\n")

@@ -42,25 +42,33 @@ def with_semantics(config: ConfigDict, semantics: str) -> ConfigDict:
     return config
 
 
-def read_arguments(text: str, **defaults: Any) -> dict[str, Any]:
+def read_arguments(text: str, **values: Any) -> dict[str, Any]:
     """Reads what stands behind the colon of `--config=FILE:ratio=10,semantics=released`.
 
     Args:
         text: names and values; "" for none.
-        **defaults: of all names there are; a value gets the type of its default.
+        **values: of all names there are, the default, or a tuple of all values there are, of which
+            the first is the default; a value gets the type of its default.
 
     Raises:
-        InputError: an unknown name, or a value of another type.
+        InputError: an unknown name, or a value that is none, or one that there is not.
     """
+    choices = {key: value for key, value in values.items() if isinstance(value, tuple)}
+    defaults = values | {key: there[0] for key, there in choices.items()}
+    known = ", ".join(f"{key}={default}" for key, default in defaults.items())
     found = dict(defaults)
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
-        known = ", ".join(f"{key}={default}" for key, default in defaults.items())
         if name not in defaults:
             raise InputError(f"--config=FILE:{text}: {name!r} is none of {known}")
         try:
             found[name] = type(defaults[name])(value)
-        except ValueError as error:
+        except ValueError:
             kind = type(defaults[name]).__name__
-            raise InputError(f"--config=FILE:{text}: {name} is of type {kind}: {known}") from error
+            raise InputError(f"--config=FILE:{text}: {name} is of type {kind}: {known}") from None
+        if name in choices and found[name] not in choices[name]:
+            there = ", ".join(map(str, sorted(choices[name])))
+            raise InputError(
+                f"--config=FILE:{text}: there is no {name}={found[name]}: give one of {there}"
+            )
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.unlearn.controls import CONTROLS
@@ -124,11 +124,11 @@ def is_control(cells: Sequence[Cell], name: str) -> bool:
 
 def label(name: str) -> str:
     """What a page calls a variant."""
-    return LABELS.get(name, name.replace("_", " ").capitalize())
+    return LABELS.get(name, shown(name).replace("_", " ").capitalize())
 
 
 def missing(cells: Sequence[Cell]) -> list[str]:
-    """What an unfinished comparison lacks, a sentence part each; empty when it is complete."""
+    """What a comparison lacks, unfinished or diverged, a sentence part each; empty: nothing."""
     there = {(cell.seed, cell.ratio): cell for cell in cells}
     everything = names(cells)
     said = []
@@ -137,6 +137,11 @@ def missing(cells: Sequence[Cell]) -> list[str]:
             where = f"seed {seed}, {ratio} % forgotten"
             if (seed, ratio) not in there:
                 said.append(f"{where}: everything")
-            elif lacks := [n for n in everything if n not in there[seed, ratio].variants]:
+                continue
+            made = there[seed, ratio].variants
+            if lacks := [n for n in everything if n not in made]:
                 said.append(f"{where}: {', '.join(label(n) for n in lacks)}")
+            for n in made:
+                if made[n]["learning_rate"] is None and n not in (VANILLA, RETAIN_ONLY):
+                    said.append(f"{where}: {label(n)}, which diverged at every learning rate")
     return said

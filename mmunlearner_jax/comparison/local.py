@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import Job
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, shown
 
 Arguments = Callable[[Job], list[str]]  # what Python is told, to run a job
 
@@ -104,7 +104,7 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
                 time.sleep(1)
                 bar.set_description(", ".join(it.job.name for it in running.values()))
                 bar.set_postfix_str(
-                    "; ".join(it.said()[: 60 // at_once] for it in running.values())
+                    "; ".join(shown(it.said()[: 60 // at_once]) for it in running.values())
                 )
                 going = {n: it for n, it in running.items() if not it.ended()}
                 made |= {it.job.name: it.job.done() for it in running.values()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.data.refusals import REFUSALS
-from mmunlearner_jax.evaluation.metrics import words
+from mmunlearner_jax.evaluation.texts import words
 
 Kind = tuple[str, str]  # split and modality, as in `report.ASKED`
 

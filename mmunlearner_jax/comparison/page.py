@@ -18,6 +18,7 @@ from mmunlearner_jax.comparison.measures import measure
 from mmunlearner_jax.comparison.statistics import Estimate, verdict
 from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.comparison.tradeoff import trade_off
+from mmunlearner_jax.errors import shown
 from mmunlearner_jax.evaluation.selection import KEPT
 from mmunlearner_jax.stages.report import ASKED, environment
 
@@ -56,9 +57,9 @@ def write_report(workdir: Path, *, markdown: Path | None = None, command: str) -
     write_csv(found.cells, workdir / "results.csv")
     if markdown is not None:
         write_markdown(found, markdown, command)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # brackets in a path are brackets
     print_result(console, found)
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Report: {shown(page, 4096)}", soft_wrap=True)
 
 
 def print_result(console: Console, found: Comparison) -> None:

@@ -187,9 +187,10 @@ def kept(cells: Sequence[Cell], variant: str) -> Estimate | None:
 
 
 def chance(cells: Sequence[Cell], kind: Kind = FORGET) -> float:
-    """What guessing gives in multiple choice, mean over the cells that were asked."""
-    found = [measure(c, v).chance for c in cells for v in c.variants]
-    return float(np.mean([by_kind[kind] for by_kind in found if kind in by_kind]))
+    """What guessing gives in multiple choice, mean over the cells that were asked; 0: none was."""
+    measured = [measure(c, v).chance for c in cells for v in c.variants]
+    found = [by_kind[kind] for by_kind in measured if kind in by_kind]
+    return float(np.mean(found)) if found else 0.0
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:

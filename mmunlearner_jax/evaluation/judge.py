@@ -9,6 +9,7 @@ asked again. Questions, references and answers are sent to the endpoint; picture
 """
 
 import argparse
+import glob
 import json
 import os
 import re
@@ -22,9 +23,10 @@ import httpx2
 import jax
 from tqdm import tqdm
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.evaluation.endpoint import Endpoint
 from mmunlearner_jax.evaluation.metrics import mean_score
-from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.files import parse_json, read_lines
 from mmunlearner_jax.results import read_results, update_results
 
 RUBRIC = """\
@@ -41,13 +43,17 @@ length and politeness do not count.
 Give your reason in one sentence. Then end with one line of this form, N a whole number:
 Factuality Score: N"""
 
-_SCORE = re.compile(r"Factuality Score[^:\n]*:[^\d\n]*(\d+)(?!\.?\d)", re.IGNORECASE)
+# Bounded, so that no reply takes for ever.
+_SCORE = re.compile(
+    r"Factuality Score[^:\n]{0,200}:[^\d\n]{0,200}(\d++)(?!\.\d)", re.IGNORECASE | re.ASCII
+)
+_GRADES = [str(grade) for grade in range(1, 11)]
 
 
 def parse_score(reply: str) -> int | None:
     """The whole number in 1 to 10 of the last line `Factuality Score: N`; None without one."""
-    found = [int(number) for number in _SCORE.findall(reply)]
-    return found[-1] if found and 1 <= found[-1] <= 10 else None
+    found = _SCORE.findall(reply)
+    return int(found[-1]) if found and found[-1] in _GRADES else None
 
 
 class Judge:
@@ -68,15 +74,17 @@ class Judge:
         Args:
             endpoint: address up to and without `/chat/completions`.
             model: its name at the endpoint.
-            key: sent as the bearer token, never shown.
+            key: sent as the bearer token, never shown or stored.
             timeout: of one attempt, in seconds.
             attempts: how often a question is sent while the endpoint is busy or out of reach.
             pause: before the second attempt, in seconds; it doubles every time.
+
+        Raises:
+            InputError: the endpoint is no address.
         """
         self.model = model
-        self._url = f"{endpoint.rstrip('/')}/chat/completions"
-        self._key, self._attempts, self._pause = key, attempts, pause
-        self._client = httpx2.Client(timeout=timeout, headers={"Authorization": f"Bearer {key}"})
+        self._endpoint = Endpoint(endpoint, key, timeout=timeout)
+        self._attempts, self._pause = attempts, pause
 
     def ask(self, question: str, answer: str, response: str) -> str:
         """What the model says about one response.
@@ -92,30 +100,36 @@ class Judge:
             if attempt:
                 time.sleep(max(wait, self._pause * 2 ** (attempt - 1)))
             try:
-                reply = self._client.post(self._url, json=request)
-            except httpx2.TransportError as error:
+                reply = self._endpoint.post(request)
+            except (httpx2.TransportError, TimeoutError) as error:
                 why, wait = type(error).__name__, 0.0
                 continue
-            if reply.status_code == 200:
-                return self._content(reply)
-            words = " ".join(reply.text.replace(self._key, "***").split())[:200]
-            why = f"status {reply.status_code} {words}".strip()
-            if reply.status_code != 429 and reply.status_code < 500:
+            if reply.status == 200:
+                return self._content(reply.body)
+            words = self.without_secrets(reply.body.decode(errors="replace"))
+            why = f"status {reply.status} {shown(' '.join(words.split()), 200)}".strip()
+            if reply.status != 429 and reply.status < 500:
                 break
-            asked = reply.headers.get("Retry-After", "")
-            wait = min(60.0, float(asked)) if asked.isdigit() else 0.0
+            wait = min(60.0, reply.retry_after)
         self._refuse(why)
 
-    def _content(self, reply: httpx2.Response) -> str:
+    def without_secrets(self, reply: str) -> str:
+        """A reply as it may be shown and stored."""
+        return self._endpoint.without_secrets(reply)
+
+    def _content(self, body: bytes) -> str:
         try:
-            return reply.json()["choices"][0]["message"]["content"] or ""
+            content = parse_json(body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError):
-            self._refuse("the reply has no choices[0].message.content")
+            content = 0
+        if content is None or isinstance(content, str):
+            return content or ""
+        self._refuse("the reply has no choices[0].message.content")
 
     def _refuse(self, why: str) -> NoReturn:
         raise InputError(
-            f"{self._url}: {why}; check --endpoint, --model and OPENAI_API_KEY, then give the same"
-            " command: what is graded is kept"
+            f"{self._endpoint.shown}: {why}; check --endpoint, --model and OPENAI_API_KEY, then"
+            " give the same command: what is graded is kept"
         ) from None
 
 
@@ -135,20 +149,22 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
         InputError: there are no open answers, or the endpoint gives no grades.
     """
     folder, grades = workdir / "judge", defaultdict(list)
-    files = sorted((workdir / "predictions").glob(f"{label}-*.jsonl"))
-    answers = {file: read_lines(file) for file in files}
-    for file, lines in answers.items():
-        answers[file] = [line for line in lines if line["task"] == "generation"]
+    files = sorted((workdir / "predictions").glob(f"{glob.escape(label)}-*.jsonl"))
+    answers = {file: list(filter(None, read_lines(file, _open_answer))) for file in files}
     if not any(answers.values()):
         raise InputError(
             f"{workdir / 'predictions'}: no open answers of {label!r}; run the stage evaluate, or"
             " give another --label"
         )
-    folder.mkdir(exist_ok=True)
-    with tqdm(total=sum(map(len, answers.values())), desc=judge.model, unit="answer") as bar:
+    total, name = sum(map(len, answers.values())), shown(judge.model, 40)
+    with (
+        refusing(folder, "see that it can be written, then give the same command"),
+        tqdm(total=total, desc=name, unit="answer") as bar,
+    ):
+        folder.mkdir(exist_ok=True)
         for file, lines in answers.items():
             path = folder / file.name
-            kept = read_lines(path, mend="remove the line") if path.exists() else []
+            kept = read_lines(path, _graded, mend="remove the line") if path.exists() else []
             known = {_key(x, x["model"]): x["grade"] for x in kept if x["grade"] is not None}
             with path.open("a") as out:
                 for line in lines:
@@ -157,12 +173,32 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
                         reply = judge.ask(line["question"], line["answer"], line["response"])
                         known[key] = parse_score(reply)
                         record = dict(zip(_KEY, key, strict=True))
-                        record |= {"grade": known[key], "reply": reply}
+                        record |= {"grade": known[key], "reply": judge.without_secrets(reply)}
                         out.write(json.dumps(record) + "\n")
                         out.flush()
                     grades[line["split"], line["modality"]].append(known[key])
                     bar.update()
     return _summary(grades, f"{folder}: of {judge.model}")
+
+
+def _open_answer(text: str) -> dict[str, Any]:
+    """A line of predictions, if it is an open answer; {} otherwise."""
+    line = parse_json(text)
+    if line["task"] != "generation":
+        return {}
+    fields = ("split", "modality", "question", "answer", "response")
+    if not all(isinstance(line[field], str) for field in fields):
+        raise ValueError(f"one of {', '.join(fields)} is no text")
+    return line
+
+
+def _graded(text: str) -> dict[str, Any]:
+    """A line of `judge/`."""
+    line = parse_json(text)
+    _key(line, line["model"])
+    if line["grade"] is not None and str(line["grade"]) not in _GRADES:
+        raise ValueError(f"the grade {shown(line['grade'], 40)} is none of 1 to 10")
+    return line
 
 
 def _summary(grades: dict[tuple[str, str], list[int | None]], where: str) -> dict[str, Any]:
@@ -188,7 +224,7 @@ def _key(line: dict[str, Any], model: str) -> tuple[str, ...]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {shown(message, 400)}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -206,16 +242,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="grading model's name at the endpoint")
     parser.add_argument("--label", default="after", help="whose answers: before, after, a control")
     given = parser.parse_args(arguments)
-    key = os.environ.get("OPENAI_API_KEY", "")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise InputError(
             "OPENAI_API_KEY: is unset or no plain text; export the endpoint's key (any word where"
             " it wants none)"
         )
-    if not given.endpoint.startswith(("https://", "http://")):
-        raise InputError(f"--endpoint={given.endpoint}: begin it with https:// or http://")
+    judge = Judge(given.endpoint, given.model, key)
     jax.config.update("jax_platforms", "cpu")  # an accelerator may be another run's
-    scores = grade(given.workdir, given.label, Judge(given.endpoint, given.model, key))
+    scores = grade(given.workdir, given.label, judge)
     by_model = read_results(given.workdir).get("judge", {}).get(given.label, {})
     update_results(given.workdir, "judge", {given.label: {**by_model, given.model: scores}})
 

@@ -1,12 +1,15 @@
 """The letter that an answer to a multiple-choice question names, read as the released code does.
 
 Only the first letter or digit of an answer counts, so "A person ..." names A, and so does
-"Answer: B" (D-27: reproduced for comparison; the score by likelihood does not have it).
+"Answer: B" (D-27: reproduced for comparison; the score by likelihood does not have it). An accented
+letter is none, composed or not.
 """
 
 import re
 from collections.abc import Container, Sequence
 from string import ascii_uppercase
+
+from mmunlearner_jax.evaluation.texts import composed
 
 
 def option_letters(options: Sequence[str]) -> str:
@@ -25,7 +28,7 @@ def first_letter(response: str) -> str | None:
     Returns:
         The first of `A-Z a-z 0-9` in upper case, whether an option has it or not; None without one.
     """
-    found = re.search(r"[a-zA-Z0-9]", response)
+    found = re.search(r"[a-zA-Z0-9]", composed(response))
     return found.group().upper() if found else None
 
 

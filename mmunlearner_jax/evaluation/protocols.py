@@ -26,6 +26,11 @@ class Protocol(NamedTuple):
     letters: bool
     likelihood: bool
 
+    @property
+    def published(self) -> bool:
+        """Whether answers are scored as published, by "released"."""
+        return self.letters and not self.likelihood
+
 
 def protocol(
     name: Literal["plain", "strict", "released"],

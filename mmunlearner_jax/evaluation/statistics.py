@@ -204,7 +204,7 @@ def model_utility(
     Args:
         entries: lines by name, e.g. `retain`, `real_faces`; none of the forget set.
         normalised: names of the entries with normalised probabilities.
-        definition: see `log_truth_ratios`.
+        definition: see `log_truth_ratios`; "released" also takes the published ROUGE.
         resamples: of the bootstrap, which draws lines within every entry.
         seed: of the bootstrap.
 
@@ -215,13 +215,14 @@ def model_utility(
     Raises:
         InputError: an entry is empty, or a line has no likelihoods.
     """
-    rng = np.random.default_rng(seed)
+    rng, published = np.random.default_rng(seed), definition == "released"
     names = ("probability", "rougeL_recall", "truth_ratio")
     found, means, drawn = {}, [], []
     for name, lines in entries.items():
         if not lines:
             raise InputError(f"model utility: no predictions of {name!r}; evaluate that split")
-        recalls = [rouge(line["answer"], line["response"])["rougeL_recall"] for line in lines]
+        said = [(line["answer"], line["response"]) for line in lines]
+        recalls = [rouge(*pair, published=published)["rougeL_recall"] for pair in said]
         truths = truth_scores(log_truth_ratios(lines, definition), forget=False)
         probabilities = answer_probabilities(lines, normalised=name in normalised)
         table = np.stack([probabilities, recalls, truths], axis=1)

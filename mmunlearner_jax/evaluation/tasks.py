@@ -6,7 +6,7 @@ Axes: B questions of a batch, N decoded tokens, K candidates, S their tokens.
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import Diverged, InputError, shown
 from mmunlearner_jax.evaluation.batching import Batch, Prompt, batches, cut, kinds, padded, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.metrics import scored
@@ -122,6 +122,7 @@ class Answerer:
 
         Raises:
             InputError: a prompt is longer than the model's positions; nothing was answered yet.
+            Diverged: a log-probability is not finite: no score could be told from it.
         """
         items = [self._item(question) for question in questions]
         for item in items:
@@ -137,7 +138,9 @@ class Answerer:
         ) as bar:
             for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):
                 asked = [items[n] for n in kind]
-                for number, record in self._answer_kind(params, asked, after_batch):
+                for number, record in self._answer_kind(
+                    params, asked, f"{label}/{split}", after_batch
+                ):
                     records[kind[number]] = {"split": split, **record}
                     bar.update()
         return records
@@ -174,7 +177,7 @@ class Answerer:
             )
 
     def _answer_kind(
-        self, params: Any, items: list[Item], after_batch: Callable[[], None]
+        self, params: Any, items: list[Item], where: str, after_batch: Callable[[], None]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields every item's number and record; the shapes of all batches are the same."""
         longest = max((len(ids) for item in items for ids in item.answers), default=0)
@@ -196,6 +199,7 @@ class Answerer:
             said = self._decoder.greedy(params, logits, cache, wanted)
             yield from answered  # the batch before is scored while this one runs
             tokens, log_probs = to_host(said)
+            _check_finite(where, zip(rows, log_probs, strict=True))
             beginning, behind = log_probs[:, :1, -choices:], log_probs[:, 1:, :choices]
             log_probs = np.concatenate([beginning, behind], axis=1)
             own = [self._until_end(row) for row in tokens]
@@ -204,6 +208,8 @@ class Answerer:
             ]
             scores = self._option_scores(params, logits, cache, rows, own, slots, log_probs)
             likelihoods = self._likelihoods(params, logits, cache, rows, weighed)
+            found = zip(scores, likelihoods, strict=True)
+            _check_finite(where, zip(rows, found, strict=True))
             answered = self._records(batch, rows, own, slots, scores, likelihoods)
             after_batch()
         yield from answered
@@ -351,7 +357,19 @@ class Answerer:
             record["slot"] = self._words.text(own[:slot])
             if self._protocol.letters:
                 record["letters"] = question.letter  # the answer is to be read as one, this one
-        return scored(record)
+        return scored(record, published=self._protocol.published)
+
+
+def _check_finite(where: str, found: Iterable[tuple[Item, Any]]) -> None:
+    """Refuses questions beside which a number is not finite: argmax would make an answer of it."""
+    for item, numbers in found:
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(numbers)):
+            raise Diverged(
+                f"{where}: {shown(repr(item.question.question))}: the model's log-probabilities are"
+                " not finite, so it has no answer: its weights are damaged, or unlearning diverged;"
+                " restore the checkpoint, or lower the learning rate (config.unlearn,"
+                " config.finetune)"
+            )
 
 
 def fingerprint(image: bytes) -> str:

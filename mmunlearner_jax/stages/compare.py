@@ -14,13 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.selection import KEPT, preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
@@ -124,7 +125,11 @@ class Contest:
         self._nats = jax.jit(functools.partial(answer_nll, at.graphdef))
 
     def play(self, name: str) -> dict[str, Any]:
-        """Unlearns as a variant does, chooses its setting, scores it, and tells of it."""
+        """Unlearns as a variant does, chooses its setting, scores it, and tells of it.
+
+        Learning rates at which it diverged are told and never chosen; where it did at all of them,
+        it is not scored.
+        """
         options = self._config.compare
         if name in (VANILLA, RETAIN_ONLY):
             params = self._at.params if name == VANILLA else self._retain_only()
@@ -132,26 +137,38 @@ class Contest:
         control = Control(name, method=name) if name in METHODS else CONTROLS[name]
         labels = leaf_labels(self._at.model)
         own = self._config.unlearn.method
-        rates = options.learning_rates if name in options.methods else [self._rates[own]]
+        # A control of a method that diverged everywhere has no rate to run at.
+        chosen = filter(None, [self._rates.get(own)])
+        rates = options.learning_rates if name in options.methods else chosen
         mask = self._variants.mask(control)
         looks: list[dict[str, Any]] = []
+        diverged: list[float] = []
 
-        def setting(rate: float) -> Setting:
-            found = self._setting(name, control, mask, rate)
+        def setting(rate: float) -> Setting | None:
+            try:
+                found = self._setting(name, control, mask, rate)
+            except Diverged as error:
+                logging.warning("%s", error)
+                diverged.append(rate)
+                return None
             looks.extend(found.looks)
             return found
 
-        best = max(map(setting, rates), key=lambda it: it.preference)  # two models at a time
-        self._rates[name] = best.rate
-        return {
+        ended = filter(None, map(setting, rates))  # two models at a time
+        best = max(ended, key=lambda it: it.preference, default=None)
+        told = {
             "method": control.method or own,
             "control": name in options.controls,
-            "learning_rate": best.rate,
-            "points": [{**look, "chosen": look is best.looks[-1]} for look in looks],
-            "unlearn": summary(best.outcome),
-            "density": None if mask is None else density(mask, *labels)["density"],
-            **self._score(name, best.outcome.params),
+            "learning_rate": best.rate if best else None,
+            "points": [{**look, "chosen": look is best.looks[-1]} for look in looks if best],
         }
+        if diverged:
+            told["diverged"] = diverged
+        if best:
+            self._rates[name] = best.rate
+            told["unlearn"] = summary(best.outcome)
+        told["density"] = None if mask is None else density(mask, *labels)["density"]
+        return told | (self._score(name, best.outcome.params) if best else {})
 
     def _setting(self, name: str, control: Control, mask: Any | None, rate: float) -> Setting:
         label = f"compare/{name}/{rate:g}"
@@ -189,13 +206,16 @@ class Contest:
         nats, tokens = (
             sum(float(np.sum(x)) for x in column) for column in zip(*found, strict=True)
         )
-        return {"perplexity": float(np.exp(nats / tokens))}
+        if not nats >= 0:
+            raise Diverged(f"compare/{name}: the retained texts' log-likelihood is not a number")
+        return {"perplexity": float(np.exp(min(nats / tokens, _MOST_NATS)))}
 
     def _retain_only(self) -> Any:
         checkpoint = self._config.compare.retain_only
         return nnx.split(setup.load_model(self._config, checkpoint, self._at.mesh))[1]
 
 
+_MOST_NATS = 700.0  # a token; of more there is no float64
 _LIMITS = "iterations", "stop_every"  # of `config.compare`, in place of `config.unlearn`'s
 _NOTHING = {
     "method": None,

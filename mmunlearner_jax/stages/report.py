@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.stages.examples import Predictions
 from mmunlearner_jax.stages.plots import Chart, line_chart
@@ -104,11 +104,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             f"{workdir / 'results.json'}: no 'before' and 'after': run the stages unlearn and"
             " evaluate first"
         )
-    console = Console()
+    console = Console(markup=False, emoji=False)  # brackets in a path are brackets
     print_results(console, results)
     page = workdir / "report.html"
     page.write_text(render(config, workdir, results), encoding="utf-8")
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Report: {shown(page, 4096)}", soft_wrap=True)
     return True
 
 
@@ -207,7 +207,7 @@ def _number(fraction: float) -> str:
 
 def print_results(console: Console, results: Mapping[str, Any]) -> None:
     """Prints split x modality x metric, then the control runs and what they bear out."""
-    table = Table(title=f"Before and after unlearning, seed {results['seed']}")
+    table = Table(title=f"Before and after unlearning, seed {shown(results['seed'], 20)}")
     for name in ("split", "", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("before → after", "n", "95 % interval"):
@@ -222,14 +222,16 @@ def print_results(console: Console, results: Mapping[str, Any]) -> None:
         change = f"{percent(before['value'])} → {percent(after['value'])} ({interval(after)})"
         console.print(f"Model utility: {change}")
     for task, found in results.get("forget_quality", {}).get("after", {}).items():
-        console.print(f"Forget quality, {task}: p = {found['p_value']:.2g}, n = {found['n']}")
+        console.print(
+            f"Forget quality, {shown(task, 40)}: p = {found['p_value']:.2g}, n = {found['n']}"
+        )
     controls = control_runs(results)
     if not controls:
         return
     table = Table(title="Multiple choice by run, with 95 % intervals", leading=1)
     table.add_column("", no_wrap=True)
     for name in controls:
-        table.add_column(name.replace("_", " "), justify="right", min_width=7)
+        table.add_column(shown(name, 40).replace("_", " "), justify="right", min_width=7)
     for asked in ASKED:
         scores = [choice_score(scores, asked) for scores in controls.values()]
         if any(scores):
@@ -262,7 +264,7 @@ def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str
     predictions = Predictions(config, workdir)
     template = environment().get_template("stages/report.html.j2")
     return template.render(
-        run=workdir.name,
+        run=shown(workdir.name),
         results=results,
         config=config.to_json_best_effort(indent=2),
         orl="prepare" in config.stages and not config.data.benchmark,

@@ -5,14 +5,15 @@
 Give the config and overrides of the run.
 """
 
-import json
+import functools
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import scored, summarise
-from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.files import parse_json, read_lines
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages.evaluate import tell
 
@@ -28,11 +29,12 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     labels = [label for label in ("before", "after") if label in results] + list(controls)
     if not labels:
         raise InputError(f"{workdir / 'results.json'}: holds no scores; run the stage evaluate")
+    read = functools.partial(_scored, published=config.evaluate.protocol == "released")
     for label in labels:
         old = controls[label] if label in controls else results[label]
         splits = [name for name in old if name != "unlearn"]  # what a control's run was
         files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in splits]
-        lines = [line for file in files for line in read_lines(file, _scored)]
+        lines = [line for file in files for line in read_lines(file, read)]
         if label in controls:
             update_results(workdir, "controls", {label: {**old, **summarise(lines)}})
         else:
@@ -40,5 +42,5 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     return False
 
 
-def _scored(text: str) -> dict:
-    return scored(json.loads(text))
+def _scored(text: str, *, published: bool) -> dict[str, Any]:
+    return scored(parse_json(text), published=published)

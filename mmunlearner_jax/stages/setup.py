@@ -22,7 +22,7 @@ from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.shots import with_shots
 from mmunlearner_jax.evaluation.tasks import Answerer
@@ -369,6 +369,6 @@ def tell_shardings(params: Any, mesh: jax.sharding.Mesh, workdir: Path) -> None:
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     print(
         f"mesh {axes}: {count:,} parameters, {device_bytes(params) / 2**20:,.1f} MiB a device"
-        f" ({path} lists them)",
+        f" ({shown(path, 4096)} lists them)",
         file=sys.stderr,
     )

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
@@ -16,6 +18,7 @@ from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.refusals import refused
 from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import put_batch
@@ -32,6 +35,7 @@ from mmunlearner_jax.unlearn.steps import TrainState
 RETAINED = "pictures", "text"  # a retain step sees a batch of each
 # What is remembered, of (parameters, iterations so far, forget steps so far).
 Watch = Callable[[Any, int, int], float]
+_MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +93,13 @@ class Unlearner:
         Args:
             graphdef: of the model.
             params: all of them.
+
+        Returns:
+            0 to 1; NaN where the model's logits are not finite.
         """
         exact = self._programs(graphdef).exact
         counts = [exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
-        right, answers = (sum(int(x) for x in column) for column in zip(*counts, strict=True))
+        right, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
         return right / answers
 
     def run(
@@ -111,6 +118,9 @@ class Unlearner:
                 anywhere.
             label: name of the checkpoints and of the metrics.
             watch: how much is remembered, by another measure than the training answers.
+
+        Raises:
+            Diverged: a loss, what a look sees, or a weight at the end is not finite.
         """
         at, options, schedule = self._at, self._config.unlearn, self._schedule
         graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
@@ -127,7 +137,10 @@ class Unlearner:
         def look(iterations: int) -> float:
             if watch is not None:
                 return watch(whole(), iterations, schedule.counts(iterations)[0])
-            return self.remembered(graphdef, nnx.merge_state(state.params, frozen))
+            found = self.remembered(graphdef, nnx.merge_state(state.params, frozen))
+            if math.isnan(found):  # no answer is exact, but nothing is forgotten
+                raise Diverged(f"{label}, step {iterations}: logits are not finite: {_MEND}")
+            return found
 
         def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
             return put_batch(batch, at.mesh)
@@ -184,6 +197,8 @@ class Unlearner:
             # The same wherever the run was interrupted.
             if self._stop.remembered >= 0 and not self._stop.due(done - 1):
                 remembered = look(done)
+        if not _finite(state.params):  # what the last step did is in no loss
+            raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return Outcome(
             whole(),
             begin._replace(moving=state.params),
@@ -237,6 +252,12 @@ class Unlearner:
         return self._at.batches(
             samples, batch_size=batch_size, pack=pack, stream=stream, references=references
         )
+
+
+@jax.jit
+def _finite(params: Any) -> jax.Array:
+    """Whether all weights are, a bool scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(params)]))
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:

@@ -112,16 +112,18 @@ def exact_answers(
         batch: as in `answer_scores`.
 
     Returns:
-        int32 scalars: so many answers would be given, of so many that there are.
+        Scalars: so many answers would be given (float32; NaN where a logit is not finite, since
+        argmax makes a token of it), of so many that there are (int32).
     """
 
-    def right(logits: jax.Array, targets: jax.Array) -> jax.Array:
-        return jnp.argmax(logits, axis=-1) == targets
+    def right(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.argmax(logits, axis=-1) == targets, jnp.isfinite(jnp.max(logits, axis=-1))
 
-    values, supervised, questions = answer_scores(graphdef, params, batch, right)
+    (values, finite), supervised, questions = answer_scores(graphdef, params, batch, right)
     same, first = examples(supervised, questions)
     given = first & jnp.all(values[:, None, :] | ~same, axis=2)
-    return jnp.sum(given), jnp.sum(first)
+    told = jnp.all(finite | ~supervised)
+    return jnp.where(told, jnp.sum(given).astype(jnp.float32), jnp.nan), jnp.sum(first)
 
 
 def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:

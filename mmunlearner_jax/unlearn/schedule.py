@@ -110,5 +110,5 @@ class StopRule:
         return self.remembered >= 0 and (iteration + 1) % self.every == 0
 
     def reached(self, remembered: float) -> bool:
-        """Whether this fraction ends the run."""
+        """Whether this fraction ends the run; NaN, of a model that diverged, never does."""
         return remembered <= self.remembered

@@ -112,6 +112,29 @@ def test_one_seed_with_one_variant_is_reported(benchmark, tmp_path, capsys):
     assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
 
 
+def test_a_method_that_diverged_is_said_and_paths_are_printed_as_they_are(
+    benchmark, tmp_path, capsys
+):
+    workdir = tmp_path / "[red]a :smile: \x1b[31m"
+    knows = {name: synthetic.KNOWS[name] for name in ("vanilla", "mmunlearner", "ga")}
+    synthetic.write(workdir, benchmark, seeds=(0,), ratios=(5,), knows=knows)
+    folder = workdir / "seed-0/forget-5"
+    for path in folder.glob("compare/predictions/ga-*"):
+        path.unlink()
+    results = json.loads((folder / "results.json").read_text())
+    told = results["variants"]["ga"] | {"learning_rate": None, "points": [], "diverged": [1e-4]}
+    del told["unlearn"], told["perplexity"]
+    results["variants"] |= {"ga": told, "[bold]evil\x1b": told}
+    (folder / "results.json").write_text(json.dumps(results))
+    write_report(workdir, markdown=workdir / "results.md", command=COMMAND)
+    page, printed = (workdir / "report.html").read_text(), capsys.readouterr().out
+    assert "Gradient ascent, which diverged at every learning rate" in page
+    assert "Gradient ascent, which diverged at every learning rate" in printed
+    assert "[bold]evil" in printed and "\x1b" not in printed
+    assert r"[red]a :smile: \x1b[31m" in printed
+    assert not {"nan", "inf"} & {*re.findall(r"\w+", (workdir / "results.md").read_text())}
+
+
 def test_a_benchmark_that_is_gone_is_an_input_error(workdir, tmp_path):
     shutil.copytree(workdir / "seed-0", tmp_path / "seed-0")
     for path in tmp_path.glob("seed-0/*/config.json"):

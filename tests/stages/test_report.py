@@ -162,6 +162,13 @@ def render(config, workdir):
     return Page((workdir / "report.html").read_text())
 
 
+def test_a_path_is_printed_as_it_is(config, workdir, capsys):
+    named = workdir.rename(workdir.with_name("[red]a :smile: \x1b[31m"))
+    render(config, named)
+    printed = capsys.readouterr().out
+    assert r"[red]a :smile: \x1b[31m" in printed and "\x1b" not in printed
+
+
 def test_page_needs_nothing_from_outside_and_escapes_responses(config, workdir):
     add_everything(workdir)
     page = render(config, workdir)

@@ -1,0 +1,299 @@
+"""What is not finite is no answer and nothing forgotten; texts of any writing are compared."""
+
+import json
+import re
+import unicodedata
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from rouge_score.rouge_scorer import RougeScorer
+
+from configs import orl
+from mmunlearner_jax.comparison.cells import Cell, missing
+from mmunlearner_jax.data import digits, facts
+from mmunlearner_jax.data.refusals import REFUSALS
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import Diverged, InputError
+from mmunlearner_jax.evaluation import judge, metrics, parsing, statistics, texts
+from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.stages import compare, rescore
+from mmunlearner_jax.stages.unlearn import Outcome, Unlearner
+from mmunlearner_jax.unlearn import losses
+from mmunlearner_jax.unlearn.schedule import StopRule
+from tests.evaluation.conftest import processor  # noqa: F401
+from tests.evaluation.test_tasks import JOBS, Parrot, answer  # noqa: F401
+from tests.stages import tiny
+from tests.unlearn.test_losses import IDS, LABELS, model  # noqa: F401
+
+BAD = [np.nan, np.inf, -np.inf]
+CHOICE = Question("1", "qa", "classification", None, "What is the job?", "pilot", JOBS, "D")
+OPEN = Question("1", "qa", "generation", None, "What is the job?", "a pilot")
+WEIGHED = Question("1", "qa", "naming", None, "Who is it?", "Kim Stone", perturbed=("Alba Birch",))
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("program", ["greedy", "score"])
+@pytest.mark.parametrize("question", [CHOICE, OPEN, WEIGHED], ids=lambda it: it.task)
+def test_scores_that_are_not_finite_are_no_answer(answer, monkeypatch, question, program, bad):  # noqa: F811
+    def broken(self, *given):
+        found = kept(self, *given)
+        if program == "score":
+            return found.at[-1, 0].set(bad)
+        return found[0], found[1].at[0, 0, 0].set(bad)
+
+    kept = getattr(Parrot, program)
+    monkeypatch.setattr(Parrot, program, broken)
+    if program == "score" and question is not WEIGHED:  # words of one token are not scored again
+        answer("Kim Stone works as a pilot.", [question])
+        return
+    with pytest.raises(Diverged) as error:
+        answer("Kim Stone works as a pilot.", [question])
+    said = str(error.value)
+    assert said.startswith(f"before/forget: {question.question!r}") and "learning rate" in said
+
+
+LINE = {
+    "split": "forget",
+    "modality": "qa",
+    "task": "classification",
+    "question": "Which?",
+    "answer": "baker",
+    "options": ["smith", "baker"],
+    "response": "a smith",
+    "scores": [-2.0, -1.0],
+}
+
+
+@pytest.mark.parametrize(
+    "scores", ["[NaN, -1]", "[-2, 1e999]", "[-Infinity, 0]", "[-1]", "[1,2,3]"]
+)
+def test_predictions_that_are_not_finite_are_not_scored_again(tmp_path, scores):
+    (tmp_path / "predictions").mkdir()
+    text = json.dumps(LINE).replace("[-2.0, -1.0]", scores)
+    (tmp_path / "predictions/before-forget.jsonl").write_text(text + "\n")
+    (tmp_path / "results.json").write_text('{"before": {"forget": {}}}')
+    config = ConfigDict({"evaluate": {"protocol": "plain"}})
+    with pytest.raises(InputError, match=r"before-forget.jsonl, line 1: .*; restore it"):
+        rescore.run(config, tmp_path)
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [1.0, np.inf], [-np.inf]])
+def test_a_mean_of_nothing_or_of_no_numbers_is_none(values):
+    with pytest.raises(InputError, match="not all are finite"):
+        metrics.mean_score(values)
+
+
+@pytest.mark.parametrize("likelihood", [0.0, -3.0, -800.0])
+def test_statistics_of_equal_lines_are_finite(likelihood):
+    found = {"answer": likelihood, "paraphrase": None, "perturbed": [likelihood] * 2}
+    line = {"person": "1", "question": "q", "answer": "a", "response": "b", "split": "forget"}
+    lines = [line | {"likelihoods": found}] * 3
+    told = [
+        statistics.forget_quality(lines, lines),
+        statistics.model_utility({"retain": lines}),
+        statistics.likelihood_scores(lines, forget=True),
+        statistics.likelihood_scores(lines, forget=False, normalised=True),
+    ]
+    json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_losses_that_are_not_finite_end_a_stage(tmp_path, bad):
+    def write(**values):
+        with Metrics(tmp_path, "unlearn", total=9, saved=3) as told:
+            for step in range(1, 10):
+                told.write(step, loss=jnp.float32(bad if step == 5 else 1), **values)
+                assert step < 6  # before the checkpoint of step 6
+
+    with pytest.raises(Diverged, match="unlearn, step 5: loss is .*: the run diverged; lower"):
+        write()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert "NaN" not in "".join(lines) and "Infinity" not in "".join(lines)
+    with pytest.raises(Diverged), Metrics(tmp_path, "b", total=1) as told:  # at the end, too
+        told.write(1, loss=bad)
+
+
+@pytest.mark.parametrize("bad", BAD[:2])
+def test_answers_of_no_numbers_are_not_forgotten(model, bad):  # noqa: F811
+    graphdef, params = nnx.split(model)
+    batch = {"input_ids": IDS, "labels": LABELS}
+    broken = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(bad), params)
+    right, count = losses.exact_answers(graphdef, broken, batch)
+    assert np.isnan(right) and count == 2
+    assert not StopRule(remembered=0.5).reached(float(right) / int(count))
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory):
+    return tiny.at(tmp_path_factory.mktemp("run"))
+
+
+def test_a_run_that_diverges_is_not_taken_for_forgetting(at, tmp_path):
+    for name, remembered, said in (
+        ("look", 0.9, "look, step 1: logits are not finite"),
+        ("end", -1.0, "end, step 1: weights are not finite"),
+    ):
+        rule = {"iterations": 1, "stop_remembered": remembered, "clip": 0.0}
+        config = tiny.config(learning_rate=1e38, weight_decay=1e38, **rule)
+        with pytest.raises(Diverged, match=said):
+            Unlearner(config, at, "ga").run(tmp_path, None, label=name)
+        rows = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+        assert not any("remembered" in row for row in rows)
+
+
+def played(monkeypatch, broken, name="ga", known=None):
+    """What a contest tells of a variant whose runs diverge at some learning rates."""
+    contest: Any = object.__new__(compare.Contest)
+    config = orl.get_config()
+    config.compare.learning_rates = (1e-4, 1e-3, 1e-2)
+    contest._config, contest._rates = config, known or {}
+    contest._at = SimpleNamespace(model=None)
+    contest._variants = SimpleNamespace(mask=lambda _: None)
+
+    def setting(name, control, mask, rate):
+        if rate in broken:
+            raise Diverged(f"{name}: diverged")
+        looks = [{"learning_rate": rate, "iteration": n} for n in (1, 2)]
+        return compare.Setting(rate, looks, Outcome(None, None, 2, 6, 0.2), (True, -rate))  # pyright: ignore[reportArgumentType]
+
+    contest._setting, contest._score = setting, lambda *_: {"perplexity": 1.5}
+    monkeypatch.setattr(compare, "leaf_labels", lambda _: ((), ()))
+    return contest.play(name)
+
+
+def test_a_setting_that_diverges_is_told_and_never_chosen(monkeypatch):
+    found = played(monkeypatch, {1e-4})
+    assert (found["learning_rate"], found["diverged"]) == (1e-3, [1e-4])
+    assert {point["learning_rate"] for point in found["points"]} == {1e-3, 1e-2}
+    assert "diverged" not in played(monkeypatch, set())
+
+
+def test_a_method_that_always_diverges_is_not_scored(monkeypatch, tmp_path):
+    found = played(monkeypatch, {1e-4, 1e-3, 1e-2})
+    assert found == {
+        "method": "ga",
+        "control": False,
+        "learning_rate": None,
+        "points": [],
+        "diverged": [1e-4, 1e-3, 1e-2],
+        "density": None,
+    }
+    control = played(monkeypatch, set(), "no_mask", {"mmunlearner": None})
+    assert control["learning_rate"] is None and "perplexity" not in control
+    cell = Cell(0, 5, tmp_path, {}, {"vanilla": control, "ga": found}, {})
+    assert missing([cell]) == [
+        "seed 0, 5 % forgotten: Gradient ascent, which diverged at every learning rate"
+    ]
+
+
+SENTENCES = {
+    "Chinese": "她住在北京，是一名面包师。",
+    "Japanese": "彼女は東京でパンを焼いています。",
+    "Korean": "그녀는 서울에 사는 제빵사입니다.",
+    "Arabic": "هي خبازة تعيش في القاهرة.",
+    "Persian": "او نانوا است و می‌خواهد بماند.",
+    "Hebrew": "היא אופה וגרה בתל אביב.",
+    "Hindi": "वह दिल्ली में रहने वाली एक बेकर है।",
+    "Bengali": "তিনি ঢাকায় থাকেন।",
+    "Tamil": "அவள் சென்னையில் வசிக்கிறாள்.",
+    "Thai": "เธอเป็นคนทำขนมปังอยู่ในกรุงเทพ",
+    "Russian": "Она живёт в Москве и печёт хлеб.",
+    "Greek": "Η Άννα ζει στην Αθήνα, ΣΊΣΥΦΟΣ.",
+    "German": "Zoë Müller wohnt in der Straße am Fluß.",
+    "Vietnamese": "Nguyễn Ái sống ở Huế.",
+    "Turkish": "İpek Diyarbakır'da yaşıyor.",
+    "mixed": "Anna 住在 Köln 2024年",
+}
+
+
+@pytest.mark.parametrize("text", SENTENCES.values(), ids=SENTENCES)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_the_same_text_is_the_same_in_every_writing(text, form):
+    said = unicodedata.normalize(form, text)
+    assert metrics.rouge(text, said) == dict.fromkeys(
+        ("rouge1", "rouge2", "rougeL", "rougeL_recall"), 1.0
+    )
+    assert metrics.bleu(text, said) == metrics.bleu(text, text) > 0.5  # 1 from four words on
+    assert metrics.rouge(text, "something else") == dict.fromkeys(metrics.rouge("a", "b"), 0.0)
+    for task in ("cloze", "naming"):
+        found = metrics.scored(LINE | {"task": task, "answer": text, "response": f"So: {said}"})
+        assert found["correct"]
+    assert texts.same_words(text, f"«{said}»!") and not texts.same_words(text, f"{said} a")
+    parts = texts.words(text)
+    other = metrics.rouge(text, " ".join(parts[: len(parts) // 2]))
+    assert 0.3 < other["rouge1"] < 1 and other["rougeL_recall"] < 1
+    chosen = LINE | {"answer": said, "options": ["x", text]}
+    assert metrics.scored(chosen)["correct"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "same"),
+    [
+        ("é", "e", False),
+        ("résumé", "resume", False),
+        ("STRASSE", "straße", True),
+        ("Σίσυφος", "ΣΊΣΥΦΟΣ", True),
+        ("रहती", "रहत", False),  # a vowel sign is no punctuation
+        ("🎉", "🚀", False),
+        ("🎉", " 🎉", True),
+        ("!", "?", False),
+        ("x²", "x2", False),
+    ],
+)
+def test_what_differs_is_not_the_same(reference, response, same):
+    assert texts.same_words(reference, response) is same
+    assert (
+        metrics.scored(LINE | {"task": "cloze", "answer": reference, "response": response})["exact"]
+        is same
+    )
+
+
+def corpus():
+    """English texts of the package, and signs."""
+    text = (metrics.__doc__ or "") + " ".join(x.__doc__ or "" for x in (facts, digits, judge))
+    said = [judge.RUBRIC, *REFUSALS, *text.replace("\u2019", "'").splitlines()]
+    return [*said, "".join(map(chr, range(128))), "It's a_b 3.5-4 U.S. 'x' running runs\x1cran\x0b"]
+
+
+def test_texts_in_ascii_score_as_they_did():
+    kinds = ["rouge1", "rouge2", "rougeL"]
+    theirs = RougeScorer(kinds, use_stemmer=True)
+
+    lines = [line for line in corpus() if line.isascii()]
+    assert len(lines) > 30
+    for one, other in zip(lines, [*lines[1:], lines[0]], strict=True):
+        for reference, response in ((one, other), (one, one.upper()), (one, one[::2])):
+            found = theirs.score(reference, response)
+            wanted = {kind: found[kind].fmeasure for kind in kinds}
+            wanted["rougeL_recall"] = found["rougeL"].recall
+            assert metrics.rouge(reference, response) == wanted
+            published = metrics.rouge(reference, response, published=True)
+            assert published == wanted
+            assert metrics.bleu(reference, response) == metrics.bleu(
+                reference, response, published=True
+            )
+            assert texts.contains(response, reference) == (reference.lower() in response.lower())
+        assert texts.words(one) == re.findall(r"\w+", one.lower())
+        assert texts.pieces(one) == one.split()
+
+
+def test_the_published_scorers_stay_for_released():
+    text = SENTENCES["German"]
+    theirs = RougeScorer(["rouge1"], use_stemmer=True).score(text, "Zo Mller")["rouge1"].fmeasure
+    line = LINE | {"task": "generation", "answer": text, "response": "Zo Mller"}
+    assert metrics.scored(line, published=True)["rouge1"] == round(theirs, 4) > 0
+    assert metrics.scored(line)["rouge1"] == 0
+    assert metrics.rouge(SENTENCES["Chinese"], SENTENCES["Chinese"], published=True)["rouge1"] == 0
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accented_letter_is_no_letter_of_an_option(form):
+    assert parsing.first_letter(unicodedata.normalize(form, "É: ça, B")) == "A"
+    assert parsing.offered_letter(unicodedata.normalize(form, "Å, B"), "AB") == "B"
