@@ -174,12 +174,8 @@ def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
 
 
 def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
-    """Opens the benchmark and loads a checkpoint, sharded: what is small first."""
+    """Loads a checkpoint, sharded, and opens the benchmark: what is small first."""
     mesh = make_mesh(config.mesh)
-    bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
-    forget, retain = bench.split(config.data.forget_ratio)
-    told = workdir / "benchmark.txt"
-    counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
     folder, model_config = read_config(checkpoint)
     encoder = _encoder(
         model_config,
@@ -188,6 +184,12 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         config.data.labels,
         config.data.supervise_end,
     )
+    bench = open_benchmark(
+        benchmark_dir(config, workdir), config.data, config.seed, encoder.pictures.check
+    )
+    forget, retain = bench.split(config.data.forget_ratio)
+    told = workdir / "benchmark.txt"
+    counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
     model = load_model(config, str(folder), mesh)
     graphdef, params = nnx.split(model)
     if counts:
