@@ -25,6 +25,8 @@ from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply
+from mmunlearner_jax.evaluation.judge import Judge, parse_score
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.data.conftest import Published
@@ -246,3 +248,18 @@ def test_pictures(tmp_path):
         assert pixels.dtype == np.float32 and np.isfinite(pixels).all()
 
     assert outcomes("pictures", 300, attempt)["refused"] > 60
+
+
+def test_replies_of_a_judge(monkeypatch):
+    good = {"choices": [{"message": {"content": "Right.\nFactuality Score: 8"}}], "id": "x"}
+    judge = Judge("http://127.0.0.1:9/v1", "m", "sk-secret", attempts=2, pause=0.0)
+
+    def attempt(rng):
+        body = mutations.of_json_text(good, rng)
+        status = int(rng.choice([200, 200, 200, 400, 503]))
+        monkeypatch.setattr(Endpoint, "post", lambda *_: Reply(status, 0.0, body))
+        reply = judge.ask("Who?", "Kim.", "Kim.")
+        assert parse_score(reply) in (None, *range(1, 11))
+        json.dumps(reply).encode()
+
+    assert outcomes("replies", 200, attempt)["refused"] > 50
