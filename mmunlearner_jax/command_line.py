@@ -1,7 +1,11 @@
 """What the programs of this package do with flags: every mistake is one line."""
 
+import io
+import os
+import select
 import sys
 from importlib.machinery import PathFinder
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -21,6 +25,49 @@ def hide_torch() -> None:
         return None if name == "torch" else find(name, *place)
 
     PathFinder.find_spec = find_but_torch  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Steady(io.FileIO):
+    """A standard stream that nobody may read any more: the work goes on."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            while (count := super().write(data)) is None:  # it is not to wait, so we do
+                select.select([], [self], [])
+            return count
+        except OSError as error:
+            self.lost = error
+            return len(data)
+
+
+def steady_streams() -> None:
+    """Has no print fail: not where the reader has gone, the disk is full or a letter is unknown.
+
+    What a program is for lies in files; one that only prints asks `refuse_lost_output`.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        given = getattr(sys, name)
+        # A stream that was closed is no place for the next file that is opened.
+        file = os.open(os.devnull, os.O_WRONLY) if given is None else number
+        raw = _Steady(file, "w", closefd=False)
+        steady = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=given and given.encoding,
+            errors="backslashreplace",
+            line_buffering=name == "stderr" or raw.isatty(),
+        )
+        setattr(sys, name, steady)
+
+
+def refuse_lost_output() -> None:
+    """Ends the program with status 1 where standard output was lost; a reader may leave."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    lost = raw.lost if isinstance(raw, _Steady) else None
+    if lost and not isinstance(lost, BrokenPipeError):
+        sys.exit(f"error: standard output: {lost.strerror}; send it somewhere else")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

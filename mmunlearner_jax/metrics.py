@@ -1,6 +1,7 @@
 """Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -11,9 +12,37 @@ import jax
 import tensorboardX
 from tqdm import tqdm
 
-from mmunlearner_jax.files import write_whole
+from mmunlearner_jax.files import parse_json, read_lines, write_whole
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
+
+FILE = "metrics.jsonl"
+_MEND = "remove the line: the report draws its curves from them, and nothing else reads them"
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`: stage, step, and numbers, null where one is not finite.
+
+    Raises:
+        InputError: names the first line that is damaged.
+    """
+    path = workdir / FILE
+    return read_lines(path, _read_line, mend=_MEND, growing=True) if path.exists() else []
+
+
+def _read_line(text: str) -> dict[str, Any]:
+    line = parse_json(text)
+    if not isinstance(line["stage"], str):
+        raise TypeError("stage is no name")
+    for name, value in line.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name != "stage" and not number and (value is not None or name == "step"):
+            raise TypeError(f"{name} is no number")
+    return line
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 class Metrics:
@@ -56,13 +85,13 @@ class Metrics:
             total=total, initial=start, desc=stage, unit="step", disable=not show, file=sys.stderr
         )
         if show:
-            path = workdir / "metrics.jsonl"
-            # A line without its end was being written when an earlier run was killed.
-            old = path.read_text().split("\n")[:-1] if path.exists() else []
-            kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
-            write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
+            old = read_metrics(workdir)
+            kept = [r for r in old if r["stage"] != stage or r["step"] <= start]
+            path = workdir / FILE
+            write_whole(path, "".join(_line(row) for row in kept))
             self._file = path.open("a")
-            self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
+            # Without limit: its thread may end at a full disk, and nobody is to wait for it.
+            self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1, max_queue=0)
 
     def __enter__(self) -> "Metrics":
         self._trace.__enter__()
@@ -89,9 +118,10 @@ class Metrics:
         rows, self._rows = jax.device_get(self._rows), []
         for step, seconds, values in rows:
             values = {k: float(v) for k, v in values.items()}
+            told = {k: v if math.isfinite(v) else None for k, v in values.items()}
             if self._file and self._board:
-                line = {"stage": self._stage, "step": step, "seconds": round(seconds, 3), **values}
-                self._file.write(json.dumps(line) + "\n")
+                line = {"stage": self._stage, "step": step, "seconds": round(seconds, 3), **told}
+                self._file.write(_line(line))
                 for name, value in values.items():
                     self._board.add_scalar(name, value, step)
             self._bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)

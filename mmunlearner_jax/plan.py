@@ -7,7 +7,7 @@ Compiles the functions that the stages run, by libtpu (extra `tpu`) on this CPU,
 """
 
 import dataclasses
-import json
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,14 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mmunlearner_jax.check import check_config
-from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.command_line import (
+    parse_flags,
+    read_config,
+    refuse_lost_output,
+    steady_streams,
+)
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.files import system_fault, write_json
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -163,13 +169,19 @@ def main(argv: list[str]) -> None:
         else:
             target = find_slice(topology)
             found = plan(config, target, stages)
+        print(render(config, target, found))
+        if _JSON.value:
+            write_json(Path(_JSON.value), as_json(config, target, found))
+        refuse_lost_output()
     except InputError as error:
         sys.exit(f"error: {error}")
-    print(render(config, target, found))
-    if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(as_json(config, target, found), indent=2) + "\n")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        sys.exit(f"error: {system_fault(error, Path(_JSON.value or '.'))}")
 
 
 if __name__ == "__main__":
+    steady_streams()
     flags.mark_flags_as_required(["config", "topology"])
     app.run(main, flags_parser=parse_flags)

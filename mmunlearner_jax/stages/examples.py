@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.evaluation.metrics import accuracy
-from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 BY_PERSON = {
@@ -98,8 +98,8 @@ class Predictions:
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")
-            before = read_lines(path)
-            after = read_lines(path.with_name(f"after-{split}.jsonl"))
+            before = read_predictions(path)
+            after = read_predictions(path.with_name(f"after-{split}.jsonl"))
             photos = [question.image for question in questions[split]]  # in the order of the lines
             self._cases[split] = [Case(*case) for case in zip(before, after, photos, strict=True)]
 

@@ -8,6 +8,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import Checkpoints
 from mmunlearner_jax.data.pipeline import Jitter, packing
 from mmunlearner_jax.data.samples import Sample
@@ -56,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     With `config.finetune.retain_only` what is taught about the people to forget is left out: the
     model that `evaluate.reference` compares with.
     """
-    if (workdir / "vanilla").exists():
+    if is_done(workdir / "vanilla"):
         return False
     options = config.finetune
     at = setup.load(config, workdir, config.model.checkpoint or str(workdir / "initial"))

@@ -5,13 +5,13 @@
 Give the config and overrides of the run.
 """
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import scored, summarise
+from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages.evaluate import tell
@@ -41,4 +41,4 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def _scored(text: str) -> dict:
-    return scored(json.loads(text))
+    return scored(prediction(text))

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmunlearner_jax import artefacts
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
@@ -25,7 +26,7 @@ from mmunlearner_jax.models.vision_language import (
     VisionLanguageModel,
     abstract_model,
 )
-from mmunlearner_jax.processes import is_first, to_host, wait
+from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.weights import llava, qwen2_vl
 from mmunlearner_jax.weights.table import Entry, Table
 
@@ -48,6 +49,12 @@ _MISSING = {
 }
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
+
+# What to do where a checkpoint that a stage wrote is damaged.
+_CHANGED = (
+    "restore it or make it anew; if you changed it yourself, remove"
+    f" {artefacts.LIST} from its folder"
+)
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -114,6 +121,8 @@ def from_pretrained(
     graphdef, params = abstract_model(config, mesh)
     leaves = dict(nnx.to_flat_state(params))
     with contextlib.ExitStack() as stack:
+        if artefacts.is_sealed(directory):  # what a stage wrote
+            stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
         tensors = _open(directory, stack)
         shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
         given = architecture.table.match(shapes, params, str(directory))
@@ -145,26 +154,13 @@ def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: 
     params = nnx.split(model)[1]
     # A model that this process holds whole it writes alone.
     alone = all(x.is_fully_addressable for x in jax.tree.leaves(params))
-    first = alone or is_first()
-    partial = path.with_name(f".{path.name}.partial")  # a sibling: renaming it moves no data
-    if first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    try:
+    with artefacts.writing(path, alone=alone) as partial:
         if alone:
             _write_tensors(table, params, partial)
         else:
-            wait("the folder is there")
             _write_tensors(table, params, partial, jax.process_index(), jax.process_count())
-            wait("all files are written")
-        if first:
+        if alone or is_first():
             _write_companions(model, partial, processor)
-            partial.replace(path)
-    finally:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
-    if not alone:
-        wait("save_pretrained")
 
 
 def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
