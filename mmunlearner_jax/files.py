@@ -103,7 +103,8 @@ def read_lines(
         try:
             lines.append(read(text.decode()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}, line {number}: {in_words(error)}; {mend}") from error
+            kind, said = type(error).__name__, shown(error)
+            raise InputError(f"{path}, line {number}: {kind} ({said}); {mend}") from error
     return lines
 
 

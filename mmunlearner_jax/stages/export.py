@@ -5,7 +5,7 @@ from pathlib import Path
 from flax import nnx
 from ml_collections import ConfigDict
 
-from mmunlearner_jax.artefacts import is_done
+from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.unlearn import load_unlearned
 from mmunlearner_jax.weights.io import save_pretrained
@@ -17,5 +17,6 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     params = load_unlearned(workdir, at.params)
-    save_pretrained(nnx.merge(at.graphdef, params), workdir / "export")
+    with writing(workdir / "export") as partial:
+        save_pretrained(nnx.merge(at.graphdef, params), partial)
     return True

@@ -34,7 +34,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     lessons = bench.training(bench.taught) + bench.text_training(bench.taught)
     model_config, processor = MAKERS[sizes.architecture](sizes, lessons)
     model = nnx.jit(lambda: model_config.make(rngs=nnx.Rngs(config.seed)))()
-    save_pretrained(model, initial, processor=processor)
+    with writing(initial, alone=True) as partial:
+        save_pretrained(model, partial, processor=processor)
     return True
 
 

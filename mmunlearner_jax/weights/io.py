@@ -26,7 +26,7 @@ from mmunlearner_jax.models.vision_language import (
     VisionLanguageModel,
     abstract_model,
 )
-from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights import llava, qwen2_vl
 from mmunlearner_jax.weights.table import Entry, Table
 
@@ -154,13 +154,26 @@ def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: 
     params = nnx.split(model)[1]
     # A model that this process holds whole it writes alone.
     alone = all(x.is_fully_addressable for x in jax.tree.leaves(params))
-    with artefacts.writing(path, alone=alone) as partial:
+    first = alone or is_first()
+    partial = path.with_name(f".{path.name}.partial")  # a sibling: renaming it moves no data
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    try:
         if alone:
             _write_tensors(table, params, partial)
         else:
+            wait("the folder is there")
             _write_tensors(table, params, partial, jax.process_index(), jax.process_count())
-        if alone or is_first():
+            wait("all files are written")
+        if first:
             _write_companions(model, partial, processor)
+            partial.replace(path)
+    finally:
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+    if not alone:
+        wait("save_pretrained")
 
 
 def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
