@@ -1,16 +1,21 @@
 """What the programs of this package do with flags: every mistake is one line."""
 
+import contextlib
 import io
 import os
 import select
+import signal
 import sys
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.files import system_fault
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
@@ -59,6 +64,26 @@ def steady_streams() -> None:
             line_buffering=name == "stderr" or raw.isatty(),
         )
         setattr(sys, name, steady)
+
+
+@contextlib.contextmanager
+def one_line(place: Path) -> Iterator[None]:
+    """Ends the program with one line where the user, or the system, is to mend something.
+
+    Args:
+        place: where the program writes, for errors that name no file.
+    """
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped: run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if refused := system_fault(error, place):
+            sys.exit(f"error: {refused}")
+        raise
 
 
 def refuse_lost_output() -> None:

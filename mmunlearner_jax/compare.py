@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from mmunlearner_jax.command_line import (
     hide_torch,
+    one_line,
     parse_flags,
     read_config,
     refuse_lost_output,
@@ -25,8 +26,7 @@ from mmunlearner_jax.command_line import (
 )
 from mmunlearner_jax.comparison.jobs import Job, jobs
 from mmunlearner_jax.comparison.local import run_all
-from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.files import expanded, plain, system_fault
+from mmunlearner_jax.files import expanded, plain
 from mmunlearner_jax.lock import locked
 
 
@@ -38,12 +38,12 @@ def arguments(job: Job) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl: an `InputError` becomes one line and exit code 1."""
+    """Entry point of absl."""
     config = read_config(argv)
     if not flags.FLAGS.workdir:
         sys.exit("error: --workdir is empty: name a folder for what the jobs write")
     signal.signal(signal.SIGTERM, _stop)
-    try:
+    with one_line(Path(flags.FLAGS.workdir)):
         # Jobs are told of one another's folders: the same, wherever the command is given.
         workdir = plain(expanded(flags.FLAGS.workdir))
         todo = jobs(config, workdir)
@@ -63,15 +63,6 @@ def main(argv: list[str]) -> None:
                 write_report(workdir, markdown=markdown, command=shlex.join(command))
             return
         refuse_lost_output()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("stopped: run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        if refused := system_fault(error, Path(flags.FLAGS.workdir)):
-            sys.exit(f"error: {refused}")
-        raise
 
 
 def _stop(*_: Any) -> None:

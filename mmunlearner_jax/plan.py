@@ -7,7 +7,6 @@ Compiles the functions that the stages run, by libtpu (extra `tpu`) on this CPU,
 """
 
 import dataclasses
-import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +20,14 @@ from tqdm import tqdm
 
 from mmunlearner_jax.check import check_config
 from mmunlearner_jax.command_line import (
+    one_line,
     parse_flags,
     read_config,
     refuse_lost_output,
     steady_streams,
 )
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.files import system_fault, write_json
+from mmunlearner_jax.files import write_json
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -163,7 +163,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     topology = str(_TOPOLOGY.value)
     stages = STAGES if _STAGE.value == "all" else (_STAGE.value,)
-    try:
+    with one_line(Path(_JSON.value or ".")):
         if _SEARCH.value:
             config, target, found = search(config, topology, stages)
         else:
@@ -173,12 +173,6 @@ def main(argv: list[str]) -> None:
         if _JSON.value:
             write_json(Path(_JSON.value), as_json(config, target, found))
         refuse_lost_output()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except OSError as error:
-        sys.exit(f"error: {system_fault(error, Path(_JSON.value or '.'))}")
 
 
 if __name__ == "__main__":

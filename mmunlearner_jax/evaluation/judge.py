@@ -22,9 +22,12 @@ import httpx2
 import jax
 from tqdm import tqdm
 
+from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import mean_score
+from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.lock import locked
 from mmunlearner_jax.results import read_results, update_results
 
 RUBRIC = """\
@@ -136,7 +139,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
     """
     folder, grades = workdir / "judge", defaultdict(list)
     files = sorted((workdir / "predictions").glob(f"{label}-*.jsonl"))
-    answers = {file: read_lines(file) for file in files}
+    answers = {file: read_predictions(file) for file in files}
     for file, lines in answers.items():
         answers[file] = [line for line in lines if line["task"] == "generation"]
     if not any(answers.values()):
@@ -215,13 +218,15 @@ def main(arguments: list[str] | None = None) -> None:
     if not given.endpoint.startswith(("https://", "http://")):
         raise InputError(f"--endpoint={given.endpoint}: begin it with https:// or http://")
     jax.config.update("jax_platforms", "cpu")  # an accelerator may be another run's
-    scores = grade(given.workdir, given.label, Judge(given.endpoint, given.model, key))
-    by_model = read_results(given.workdir).get("judge", {}).get(given.label, {})
-    update_results(given.workdir, "judge", {given.label: {**by_model, given.model: scores}})
+    if not given.workdir.is_dir():
+        raise InputError(f"--workdir={given.workdir}: is no folder; give that of an evaluated run")
+    with locked(given.workdir):
+        scores = grade(given.workdir, given.label, Judge(given.endpoint, given.model, key))
+        by_model = read_results(given.workdir).get("judge", {}).get(given.label, {})
+        update_results(given.workdir, "judge", {given.label: {**by_model, given.model: scores}})
 
 
 if __name__ == "__main__":
-    try:
+    steady_streams()
+    with one_line(Path("judge")):
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
