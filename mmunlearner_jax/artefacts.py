@@ -40,7 +40,7 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
             the folder and the list.
 
     Yields:
-        An empty folder beside it, to write to.
+        An empty folder, to write to.
     """
     first = alone or is_first()
     partial = folder.with_name(f".{folder.name}.partial")  # renaming a sibling moves no data
@@ -49,17 +49,18 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
         if not alone:
             wait(f"{folder.name}: {point}")
 
+    inside = partial / folder.name  # so that what libraries put beside it goes with it
     if first:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        inside.mkdir(parents=True)
     together("the folder is there")
     try:
-        yield partial
+        yield inside
         together("all files are written")
         if first:
-            seal(partial)
+            seal(inside)
             shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            inside.replace(folder)
     finally:
         if first:
             shutil.rmtree(partial, ignore_errors=True)

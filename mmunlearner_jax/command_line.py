@@ -6,15 +6,16 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, in_words
 from mmunlearner_jax.files import system_fault
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -64,6 +65,14 @@ def steady_streams() -> None:
             line_buffering=name == "stderr" or raw.isatty(),
         )
         setattr(sys, name, steady)
+
+
+def quiet_libraries() -> None:
+    """Has libraries log no traceback, nor print that of a thread: what matters they raise, too."""
+    logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
+    threading.excepthook = lambda failed: logging.warning(
+        "a thread has ended: %s", in_words(failed.exc_value or failed.exc_type())
+    )
 
 
 @contextlib.contextmanager

@@ -25,7 +25,13 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax import compilations, preemption, processes
 from mmunlearner_jax.check import check_config, flatten
-from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config, steady_streams
+from mmunlearner_jax.command_line import (
+    hide_torch,
+    parse_flags,
+    quiet_libraries,
+    read_config,
+    steady_streams,
+)
 from mmunlearner_jax.errors import InputError, in_words
 from mmunlearner_jax.files import expanded, plain, read_json, system_fault, write_whole
 from mmunlearner_jax.lock import LOCK, locked
@@ -147,6 +153,7 @@ def main(argv: list[str]) -> None:
     """Entry point of absl: whatever the user can mend becomes one line and exit code 1."""
     config = read_config(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+    quiet_libraries()
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for what the run writes")
     try:

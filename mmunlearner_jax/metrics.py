@@ -1,5 +1,7 @@
 """Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
 
+import contextlib
+import io
 import json
 import math
 import sys
@@ -39,6 +41,15 @@ def _read_line(text: str) -> dict[str, Any]:
         if name != "stage" and not number and (value is not None or name == "step"):
             raise TypeError(f"{name} is no number")
     return line
+
+
+def _close(board: tensorboardX.SummaryWriter) -> None:
+    try:
+        board.close()
+    except OSError:
+        writer: Any = board.file_writer
+        writer.event_writer = io.BytesIO()  # the program's end closes what is in its place
+        raise
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -98,12 +109,13 @@ class Metrics:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._trace.__exit__(*exc)
-        self._flush()
-        self._bar.close()
-        if self._file and self._board:
-            self._file.close()
-            self._board.close()
+        with contextlib.ExitStack() as closing:  # all of them, whatever fails
+            if self._file and self._board:
+                closing.callback(_close, self._board)
+                closing.push(self._file)
+            closing.callback(self._bar.close)
+            closing.callback(self._flush)
+            closing.push(self._trace)
 
     def write(self, step: int, **values: Any) -> None:
         """Records one step's values (scalars or scalar arrays)."""

@@ -61,9 +61,10 @@ class Records:
                     writer.write(array.tobytes())
                     index.append((name, array.dtype.name, array.shape))
                 writer.write(json.dumps(index).encode())
-            finally:
                 writer.close()
-            partial.rename(path)
+                partial.rename(path)
+            finally:
+                partial.unlink(missing_ok=True)
         else:
             for _ in arrays:  # what makes them may need all processes
                 pass
