@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 
 from mmunlearner_jax.errors import InputError, refusing, shown
-from mmunlearner_jax.files import read_json, write_whole
+from mmunlearner_jax.files import plain, read_json, write_whole
 from mmunlearner_jax.processes import is_first, wait
 
 LIST = "mmunlearner-checksums.json"
@@ -42,6 +42,7 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
     Yields:
         An empty folder, to write to.
     """
+    plain(folder)
     first = alone or is_first()
     partial = folder.with_name(f".{folder.name}.partial")  # renaming a sibling moves no data
 

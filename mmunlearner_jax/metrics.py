@@ -38,8 +38,10 @@ def _read_line(text: str) -> dict[str, Any]:
         raise TypeError("stage is no name")
     for name, value in line.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name != "stage" and not number and (value is not None or name == "step"):
+        if name != "stage" and not number and value is not None:
             raise TypeError(f"{name} is no number")
+    if line["step"] is None:
+        raise TypeError("step is null")
     return line
 
 

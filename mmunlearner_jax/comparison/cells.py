@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
-from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.files import read_json
 from mmunlearner_jax.results import read_results
@@ -16,7 +16,12 @@ from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 OWN = "mmunlearner"
-_FIELDS = {"method", "control", "learning_rate", "points"}
+_FIELDS = {
+    "method": str | None,
+    "control": bool,
+    "learning_rate": int | float | None,
+    "points": list,
+}
 _MEND = "restore it, or remove its folder and compare again"
 
 # What a page calls the variants; another is called by its name, with blanks.
@@ -98,13 +103,9 @@ def read_cells(workdir: Path) -> list[Cell]:
         with refusing(file, _MEND):
             seed, ratio = int(config["seed"]), int(config["data"]["forget_ratio"])
         for name, variant in results["variants"].items():
-            if not isinstance(variant, dict) or (lacks := _FIELDS - variant.keys()):
-                what = (
-                    f"lacks {', '.join(sorted(lacks))}"
-                    if isinstance(variant, dict)
-                    else "is no object"
-                )
-                raise InputError(f"{path}: variants.{shown(name)} {what}; {_MEND}")
+            with refusing(f"{path}, variants.{name}", _MEND):
+                if wrong := [k for k, kind in _FIELDS.items() if not isinstance(variant[k], kind)]:
+                    raise TypeError(f"{wrong[0]} is {type(variant[wrong[0]]).__name__}")
         blocks = results.get("mask", {}).get("by_block", {})
         cells.append(Cell(seed, ratio, path.parent, config, results["variants"], blocks))
     if not cells:

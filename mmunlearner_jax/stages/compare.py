@@ -211,8 +211,8 @@ def _read_looks(file: Path) -> list[dict[str, Any]]:
     mend = "remove it, and checkpoints/compare, and run the same command again"
     with refusing(file, mend):
         looks = parse_json(read_bytes(file, mend=mend))
-        if not all(isinstance(look["iteration"], int) for look in looks):
-            raise TypeError("an iteration is no whole number")
+        if not isinstance(looks, list) or not all(isinstance(x["iteration"], int) for x in looks):
+            raise TypeError("it is no list of looks, each with its iteration")
         return looks
 
 

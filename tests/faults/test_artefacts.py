@@ -104,7 +104,15 @@ def test_a_missing_a_shorter_and_a_longer_file(tree):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"files": []}', '{"files": {"a": 1}}', '{"files": {"a": {"bytes": "x"}}}']
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"files": []}',
+        '{"files": {"a": 1}}',
+        '{"files": {"a": {"bytes": "x"}}}',
+    ]
     + ['{"files": {"../secret": {"bytes": 1, "crc32": ""}}}']
     + ['{"files": {"/etc/passwd": {"bytes": 1, "crc32": ""}}}', "\x00\xff", "[" * 10**5],
 )
@@ -201,7 +209,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_ends_with_the_same_bit
     for file in files(tmp_path / "3"):
         if before := file.read_bytes():
             flip(file)
-            line = refused(lambda: train(tmp_path, 4), str(file), f"remove {tmp_path / '3'} and run")
+            line = refused(
+                lambda: train(tmp_path, 4), str(file), f"remove {tmp_path / '3'} and run"
+            )
             assert "goes on from the checkpoint before" in line
             file.write_bytes(before)
     shutil.rmtree(tmp_path / "3")
