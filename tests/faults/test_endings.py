@@ -105,6 +105,7 @@ def server():
         **{"stdin": pipe, "stdout": pipe, "text": True},
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": root},
     ) as process:
+        assert process.stdin
         yield process
         process.stdin.close()
 
