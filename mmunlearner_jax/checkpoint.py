@@ -1,6 +1,7 @@
 """Checkpoints of running stages (Orbax v1): a state and the positions of its data iterators."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from mmunlearner_jax import preemption
+from mmunlearner_jax import artefacts, preemption
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.files import plain
+from mmunlearner_jax.processes import is_first
 
 
 class Checkpoints:
@@ -30,7 +33,7 @@ class Checkpoints:
         """
         self._every = every
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(),
+            plain(directory),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
@@ -53,13 +56,24 @@ class Checkpoints:
 
         Returns:
             The state and the number of steps it has done; (`state`, 0) without a checkpoint.
+
+        Raises:
+            InputError: the latest one is damaged.
         """
-        latest = self._checkpointer.latest
+        latest = self._latest()
         if latest is None:
             return state, 0
         leaves, treedef = jax.tree.flatten(state)
         abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-        restored = self._checkpointer.load_checkpointables(latest.step, {"state": abstract, **data})
+        folder = Path(latest.path)
+        mend = (
+            f"remove {folder} and run the same command again: it goes on from the checkpoint"
+            " before, or begins anew, and ends with the same bits"
+        )
+        with artefacts.reading(folder, mend=mend):
+            restored = self._checkpointer.load_checkpointables(
+                latest.step, {"state": abstract, **data}
+            )
         # What belonged to no device (an optimizer's step count) must not be tied to one now.
         restored = [
             new if old.committed else jnp.asarray(jax.device_get(new))
@@ -80,20 +94,35 @@ class Checkpoints:
             if latest is None or latest.step != step:
                 leaves = jax.tree.leaves(state)
                 self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=True)
+                if is_first() and (saved := self._checkpointer.latest):
+                    artefacts.seal(Path(saved.path))
                 last = preemption.due_while_saving(step) or last
         if last:
             raise preemption.Preempted
 
+    def _latest(self) -> ocp.training.CheckpointMetadata | None:
+        """The latest checkpoint with its checksums; those without were being written at a kill."""
+        while latest := self._checkpointer.latest:
+            if artefacts.is_sealed(Path(latest.path)):
+                return latest
+            if is_first():
+                print(f"{latest.path}: is not complete and is passed over", file=sys.stderr)
+            self._checkpointer.delete(latest.step)
+        return None
+
 
 def begin_to_save(directory: Path, tree: Any) -> Callable[[], Any]:
-    """Saves a pytree of arrays while the program goes on; what is returned waits for it."""
-    leaves = jax.tree.leaves(tree)
-    return ocp.save_async(directory.absolute(), leaves, overwrite=True).result
+    """Saves a pytree of arrays while the program goes on; what is returned waits for it.
+
+    It is for folders within an artefact, see `artefacts.writing`.
+    """
+    return ocp.save_async(plain(directory), jax.tree.leaves(tree), overwrite=True).result
 
 
 def save_tree(directory: Path, tree: Any) -> None:
     """Saves a pytree of arrays, whole or not at all; an older one is replaced."""
-    begin_to_save(directory, tree)()
+    with artefacts.writing(directory) as partial:
+        begin_to_save(partial, tree)()
 
 
 def load_tree(directory: Path, like: Any) -> Any:
@@ -104,17 +133,16 @@ def load_tree(directory: Path, like: Any) -> Any:
         like: arrays or `jax.ShapeDtypeStruct` with shardings, in the structure that was saved.
 
     Raises:
-        InputError: there is none, or it was written for another model.
+        InputError: there is none, it is damaged, or it was written for another model.
     """
-    if not directory.exists():
-        raise InputError(f"{directory} is missing: run the stage that writes it first")
     leaves, treedef = jax.tree.flatten(like)
-    stored = jax.tree.leaves(ocp.metadata(directory.absolute()).metadata)
     wanted = [(tuple(x.shape), str(x.dtype)) for x in leaves]
-    if [(tuple(x.shape), str(x.dtype)) for x in stored] != wanted:
-        raise InputError(
-            f"{directory} was written for another model: its arrays differ in number, shape or"
-            " dtype; remove it and run its stage again"
-        )
     abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-    return jax.tree.unflatten(treedef, ocp.load(directory.absolute(), abstract))
+    with artefacts.reading(directory):
+        stored = jax.tree.leaves(ocp.metadata(plain(directory)).metadata)
+        if [(tuple(x.shape), str(x.dtype)) for x in stored] != wanted:
+            raise InputError(
+                f"{directory} was written for another model: its arrays differ in number, shape or"
+                " dtype; remove it and run its stage again"
+            )
+        return jax.tree.unflatten(treedef, ocp.load(plain(directory), abstract))

@@ -1,17 +1,25 @@
 """What the programs of this package do with flags: every mistake is one line."""
 
+import contextlib
 import difflib
+import io
+import os
 import re
+import select
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
+from mmunlearner_jax.files import system_fault
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
@@ -57,6 +65,77 @@ def hide_torch() -> None:
         return None if name == "torch" else find(name, *place)
 
     PathFinder.find_spec = find_but_torch  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Steady(io.FileIO):
+    """A standard stream that nobody may read any more: the work goes on."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            while (count := super().write(data)) is None:  # it is not to wait, so we do
+                select.select([], [self], [])
+            return count
+        except OSError as error:
+            self.lost = error
+            return len(data)
+
+
+def steady_streams() -> None:
+    """Has no print fail: not where the reader has gone, the disk is full or a letter is unknown.
+
+    What a program is for lies in files; one that only prints asks `refuse_lost_output`.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        given = getattr(sys, name)
+        # A stream that was closed is no place for the next file that is opened.
+        file = os.open(os.devnull, os.O_WRONLY) if given is None else number
+        raw = _Steady(file, "w", closefd=False)
+        steady = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=given and given.encoding,
+            errors="backslashreplace",
+            line_buffering=name == "stderr" or raw.isatty(),
+        )
+        setattr(sys, name, steady)
+
+
+def quiet_libraries() -> None:
+    """Has libraries log no traceback, nor print that of a thread: what matters they raise, too."""
+    logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
+    threading.excepthook = lambda failed: logging.warning(
+        "a thread has ended: %s", in_words(failed.exc_value or failed.exc_type())
+    )
+
+
+@contextlib.contextmanager
+def one_line(place: Path) -> Iterator[None]:
+    """Ends the program with one line where the user, or the system, is to mend something.
+
+    Args:
+        place: where the program writes, for errors that name no file.
+    """
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped: run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if refused := system_fault(error, place):
+            sys.exit(f"error: {refused}")
+        raise
+
+
+def refuse_lost_output() -> None:
+    """Ends the program with status 1 where standard output was lost; a reader may leave."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    lost = raw.lost if isinstance(raw, _Steady) else None
+    if lost and not isinstance(lost, BrokenPipeError):
+        sys.exit(f"error: standard output: {lost.strerror}; send it somewhere else")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

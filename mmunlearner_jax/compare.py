@@ -11,14 +11,23 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
+from mmunlearner_jax.command_line import (
+    hide_torch,
+    one_line,
+    parse_flags,
+    read_config,
+    refuse_lost_output,
+    steady_streams,
+)
 from mmunlearner_jax.comparison.jobs import Job, jobs
 from mmunlearner_jax.comparison.local import run_all
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.files import expanded, plain
+from mmunlearner_jax.lock import locked
 
 
 def arguments(job: Job) -> list[str]:
@@ -29,14 +38,14 @@ def arguments(job: Job) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl: an `InputError` becomes one line and exit code 1."""
+    """Entry point of absl."""
     config = read_config(argv)
     if not flags.FLAGS.workdir:
         sys.exit("error: --workdir is empty: name a folder for what the jobs write")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM: run it again to go on"))
-    # Jobs are told of one another's folders: the same, wherever the command is given.
-    workdir = Path(flags.FLAGS.workdir).expanduser().absolute()
-    try:
+    signal.signal(signal.SIGTERM, _stop)
+    with one_line(Path(flags.FLAGS.workdir)):
+        # Jobs are told of one another's folders: the same, wherever the command is given.
+        workdir = plain(expanded(flags.FLAGS.workdir))
         todo = jobs(config, workdir)
         if flags.FLAGS.list:
             for job in todo:
@@ -47,16 +56,23 @@ def main(argv: list[str]) -> None:
         else:
             from mmunlearner_jax.comparison.page import write_report  # not before `hide_torch`
 
-            run_all(todo, workdir, arguments, flags.FLAGS.jobs)
-            markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
-            command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
-            write_report(workdir, markdown=markdown, command=shlex.join(command))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+            with locked(workdir):
+                run_all(todo, workdir, arguments, flags.FLAGS.jobs)
+                markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
+                command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
+                write_report(workdir, markdown=markdown, command=shlex.join(command))
+            return
+        refuse_lost_output()
+
+
+def _stop(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # jobs are being asked to save
+    sys.exit("stopped by SIGTERM: run it again to go on")
 
 
 if __name__ == "__main__":
     hide_torch()
+    steady_streams()
     flags.DEFINE_string("workdir", None, "Folder for everything that the jobs write.")
     flags.DEFINE_bool(
         "list",

@@ -1,13 +1,16 @@
 """Files of text and JSON: read with limits, written whole or not at all."""
 
+import errno
 import json
 import os
+import re
 import stat
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.errors import InputError, in_words, refusing
+from mmunlearner_jax.errors import InputError, in_words, refusing, shown
 from mmunlearner_jax.processes import is_first
 
 # A tokenizer.json, the largest JSON file of a checkpoint, has about 30 MB.
@@ -76,6 +79,7 @@ def read_lines(
     read: Callable[[str], dict[str, Any]] = parse_json,
     *,
     mend: str = "restore it, or run everything in a new workdir",
+    growing: bool = False,
 ) -> list[dict[str, Any]]:
     """The lines of a JSONL file.
 
@@ -83,6 +87,8 @@ def read_lines(
         path: of the file.
         read: makes a line of its text.
         mend: what to do where one cannot be read, for the error.
+        growing: a last line without its end was being written when a run was killed: it is left
+            out.
 
     Raises:
         InputError: the file is missing, or names the first line that cannot be read.
@@ -90,14 +96,90 @@ def read_lines(
     if not path.exists():
         raise InputError(f"{path}: is missing; {mend}")
     lines = []
-    for number, text in enumerate(path.read_bytes().split(b"\n"), start=1):
+    texts = read_bytes(path, mend=mend, most=2**40).split(b"\n")
+    for number, text in enumerate(texts[:-1] if growing else texts, start=1):
         if not text:
             continue
         try:
             lines.append(read(text.decode()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}, line {number}: {in_words(error)}; {mend}") from error
+            kind, said = type(error).__name__, shown(error)
+            raise InputError(f"{path}, line {number}: {kind} ({said}); {mend}") from error
     return lines
+
+
+def expanded(text: str) -> Path:
+    """The path that a flag gives, which may begin with `~`.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: {in_words(error)}; give the whole path") from None
+
+
+def plain(path: Path) -> Path:
+    """An absolute path that every library takes for what it is.
+
+    Raises:
+        InputError: one reads some of its characters as a pattern (Orbax would find no array, or
+            those of another folder), as an address, or cannot encode them.
+    """
+    whole = str(path.absolute())
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in whole):
+        why = "has a control character, or bytes that are not UTF-8"
+    elif found := sorted(_SPECIAL & {*whole}):
+        why = f"has {' '.join(found)}, which stands for other characters in a pattern"
+    elif re.search(r"/[a-z0-9]+:/", whole):
+        why = "has a folder whose name ends in a colon, like an address"
+    else:
+        return path.absolute()
+    raise InputError(f"{shown(whole, 300)}: {why}; give a folder with another name")
+
+
+_SPECIAL = frozenset("*?[\\")
+
+
+def system_fault(error: BaseException, place: Path) -> InputError | None:
+    """The line for what the operating system refused, wherever a library hides it.
+
+    Args:
+        error: what was raised; what it was raised from is looked at, too.
+        place: where the program writes, for what names no file.
+
+    Returns:
+        None where the system is not to blame.
+    """
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        if (it := waiting.pop()) in seen:
+            continue
+        seen.append(it)
+        inside = it.exceptions if isinstance(it, BaseExceptionGroup) else ()
+        waiting += [e for e in (it.__context__, it.__cause__, *inside) if e is not None]
+        said = str(it)
+        number = it.errno if isinstance(it, OSError) else None
+        # Libraries of C++ and Rust tell of it in words.
+        number = number or next((n for n in _MENDS if os.strerror(n) in said), None)
+        if number is not None:
+            file = getattr(it, "filename", None) or place
+            mend = _MENDS.get(number, "mend that and run the same command again: it goes on")
+            return InputError(f"{shown(file, 300)}: {os.strerror(number)}; {mend}")
+    return None
+
+
+_ROOM = "free some room there and run the same command again: it goes on"
+_RIGHTS = "make it writable, or give another --workdir"
+_DISK = "check the disk, then run the same command again: it goes on"
+_MENDS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _RIGHTS),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), _DISK),
+    errno.EMFILE: "allow more open files (ulimit -n) and run the same command again: it goes on",
+}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,6 +202,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # a full disk may tell only now
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write names none
         raise

@@ -7,8 +7,10 @@ result lies in the workdir is not run again, one that was interrupted goes on wh
 resume, run the same command again.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -23,8 +25,16 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax import compilations, preemption, processes
 from mmunlearner_jax.check import check_config, flatten
-from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.command_line import (
+    hide_torch,
+    parse_flags,
+    quiet_libraries,
+    read_config,
+    steady_streams,
+)
+from mmunlearner_jax.errors import InputError, in_words
+from mmunlearner_jax.files import expanded, plain, read_json, system_fault, write_whole
+from mmunlearner_jax.lock import LOCK, locked
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 
@@ -59,11 +69,11 @@ def check_workdir(config: ConfigDict, workdir: Path) -> bool:
     try:
         if not path.exists():
             workdir.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(new, indent=2) + "\n")
+            write_whole(path, json.dumps(new, indent=2, allow_nan=False) + "\n")
             return True
-        old = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; give another --workdir") from error
+        raise InputError(f"{path}: {in_words(error)}; give another --workdir") from error
+    old = read_json(path, mend="restore it, or give another --workdir")
     before, now = flatten(old), flatten(new)
     keys = sorted({*before, *now})
     different = [k for k in keys if _place(k, before.get(k)) != _place(k, now.get(k))]
@@ -87,9 +97,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         InputError: something that was given is wrong; nothing long has run by then.
     """
+    check_config(config, jax.devices())
+    plain(workdir)
+    with locked(workdir) if is_first() else contextlib.nullcontext():
+        _run_stages(config, workdir)
+
+
+def _run_stages(config: ConfigDict, workdir: Path) -> None:
     from mmunlearner_jax import stages  # not before `hide_torch`
 
-    check_config(config, jax.devices())
     fresh = is_first() and check_workdir(config, workdir)
     wait("workdir")
     if not is_first():
@@ -113,7 +129,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             raise
         except InputError:
             # Where nothing was made yet, the config may be mended.
-            if fresh and [p.name for p in workdir.iterdir()] == ["config.json"]:
+            made = {p.name for p in workdir.iterdir() if not p.name.startswith(LOCK)}
+            if fresh and made == {"config.json"}:
                 (workdir / "config.json").unlink()
             raise
         wait(name)
@@ -133,36 +150,42 @@ def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, 
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl: an `InputError` becomes one line and exit code 1."""
+    """Entry point of absl: whatever the user can mend becomes one line and exit code 1."""
     config = read_config(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+    quiet_libraries()
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for what the run writes")
     try:
-        processes.start(_DISTRIBUTED.value)
-        preemption.watch()
-        run(config, Path(_WORKDIR.value).expanduser())
+        try:
+            processes.start(_DISTRIBUTED.value)
+            preemption.watch()
+            run(config, expanded(_WORKDIR.value))
+        finally:
+            preemption.over()
     except InputError as error:
         processes.leave(str(error))
     except preemption.Preempted:
-        print("stopped by SIGTERM: run the same command again to go on", file=sys.stderr)
-        sys.exit(preemption.STATUS)
-    except JaxRuntimeError as error:
+        preemption.leave()
+    except KeyboardInterrupt:
+        processes.leave(preemption.STOPPED, status=128 + signal.SIGINT)
+    except Exception as error:
+        if refused := system_fault(error, Path(_WORKDIR.value)):
+            processes.leave(str(refused))
         if jax.process_count() == 1:
             raise
-        processes.leave(
-            f"process {jax.process_index()} of {jax.process_count()} cannot go on"
-            f" ({str(error).splitlines()[0]}): start all of them again, they go on from the last"
-            " checkpoint"
-        )
-    except Exception:
-        if jax.process_count() == 1:
-            raise
+        name = f"process {jax.process_index()} of {jax.process_count()}"
+        if isinstance(error, JaxRuntimeError):
+            processes.leave(
+                f"{name} cannot go on ({str(error).splitlines()[0]}): start all of them again, they"
+                " go on from the last checkpoint"
+            )
         traceback.print_exc()
-        processes.leave(f"process {jax.process_index()} of {jax.process_count()} failed, see above")
+        processes.leave(f"{name} failed, see above")
 
 
 if __name__ == "__main__":
     hide_torch()
+    steady_streams()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

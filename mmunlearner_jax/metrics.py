@@ -1,5 +1,7 @@
 """Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
 
+import contextlib
+import io
 import json
 import math
 import sys
@@ -13,9 +15,46 @@ import tensorboardX
 from tqdm import tqdm
 
 from mmunlearner_jax.errors import Diverged
-from mmunlearner_jax.files import write_whole
+from mmunlearner_jax.files import parse_json, read_lines, write_whole
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
+
+FILE = "metrics.jsonl"
+_MEND = "remove the line: the report draws its curves from them, and nothing else reads them"
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`: stage, step, and finite numbers.
+
+    Raises:
+        InputError: names the first line that is damaged.
+    """
+    path = workdir / FILE
+    return read_lines(path, _read_line, mend=_MEND, growing=True) if path.exists() else []
+
+
+def _read_line(text: str) -> dict[str, Any]:
+    line = parse_json(text)
+    if not isinstance(line["stage"], str):
+        raise TypeError("stage is no name")
+    for name, value in line.items():
+        if name != "stage" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TypeError(f"{name} is no number")
+    _ = line["step"]
+    return line
+
+
+def _close(board: tensorboardX.SummaryWriter) -> None:
+    try:
+        board.close()
+    except OSError:
+        writer: Any = board.file_writer
+        writer.event_writer = io.BytesIO()  # the program's end closes what is in its place
+        raise
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 class Metrics:
@@ -61,27 +100,26 @@ class Metrics:
             total=total, initial=start, desc=stage, unit="step", disable=not show, file=sys.stderr
         )
         if show:
-            path = workdir / "metrics.jsonl"
-            # A line without its end was being written when an earlier run was killed.
-            old = path.read_text().split("\n")[:-1] if path.exists() else []
-            kept = [r for r in map(json.loads, old) if r["stage"] != stage or r["step"] <= start]
-            write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
+            old = read_metrics(workdir)
+            kept = [r for r in old if r["stage"] != stage or r["step"] <= start]
+            path = workdir / FILE
+            write_whole(path, "".join(_line(row) for row in kept))
             self._file = path.open("a")
-            self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
+            # Without limit: its thread may end at a full disk, and nobody is to wait for it.
+            self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1, max_queue=0)
 
     def __enter__(self) -> "Metrics":
         self._trace.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._trace.__exit__(*exc)
-        try:
-            self._flush()
-        finally:
-            self._bar.close()
+        with contextlib.ExitStack() as closing:  # all of them, whatever fails
             if self._file and self._board:
-                self._file.close()
-                self._board.close()
+                closing.callback(_close, self._board)
+                closing.push(self._file)
+            closing.callback(self._bar.close)
+            closing.callback(self._flush)
+            closing.push(self._trace)
 
     def write(self, step: int, **values: Any) -> None:
         """Records one step's values (scalars or scalar arrays)."""
@@ -105,7 +143,7 @@ class Metrics:
                     )
             if self._file and self._board:
                 line = {"stage": self._stage, "step": step, "seconds": round(seconds, 3), **values}
-                self._file.write(json.dumps(line) + "\n")
+                self._file.write(_line(line))
                 for name, value in values.items():
                     self._board.add_scalar(name, value, step)
             self._bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)

@@ -7,7 +7,6 @@ Compiles the functions that the stages run, by libtpu (extra `tpu`) on this CPU,
 """
 
 import dataclasses
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +19,15 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mmunlearner_jax.check import check_config
-from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.command_line import (
+    one_line,
+    parse_flags,
+    read_config,
+    refuse_lost_output,
+    steady_streams,
+)
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.files import write_json
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -157,19 +163,19 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     topology = str(_TOPOLOGY.value)
     stages = STAGES if _STAGE.value == "all" else (_STAGE.value,)
-    try:
+    with one_line(Path(_JSON.value or ".")):
         if _SEARCH.value:
             config, target, found = search(config, topology, stages)
         else:
             target = find_slice(topology)
             found = plan(config, target, stages)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    print(render(config, target, found))
-    if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(as_json(config, target, found), indent=2) + "\n")
+        print(render(config, target, found))
+        if _JSON.value:
+            write_json(Path(_JSON.value), as_json(config, target, found))
+        refuse_lost_output()
 
 
 if __name__ == "__main__":
+    steady_streams()
     flags.mark_flags_as_required(["config", "topology"])
     app.run(main, flags_parser=parse_flags)

@@ -1,19 +1,23 @@
-"""SIGTERM, by which schedulers announce that a machine goes away: save, and end well.
+"""SIGTERM, by which schedulers announce that a machine goes away, and Ctrl-C: save, and end well.
 
 A loop that writes checkpoints ends after the step it is at. Anything else ends at once, because
 what it writes appears whole or not at all; with several processes, where all of them ask. The exit
-status is that of a program which the signal ended: to a scheduler the run is not done.
+status is that of a program which the signal ended: to a scheduler the run is not done. Another
+SIGTERM changes nothing; another Ctrl-C ends the program where it is.
 """
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
 
 STATUS = 128 + signal.SIGTERM
+STOPPED = "stopped: run the same command again to go on"
 
 
 class Preempted(BaseException):
@@ -28,21 +32,50 @@ class _Notice:
     """Whether the signal came, and whether a loop will see to it."""
 
     came = False
+    by = signal.SIGTERM
     loops = 0
     asked = 0  # how often, of all processes alike
 
 
 def watch() -> None:
-    """Turns SIGTERM into a notice; from then on it raises `Preempted` where no loop saves."""
-    # With several processes the runtime's own service hears it, and they agree on a step.
+    """Turns the signals into a notice; the first raises `Preempted` where no loop saves.
+
+    With several processes the runtime's own service hears SIGTERM, and they agree on a step.
+    """
     if jax.process_count() == 1:
         signal.signal(signal.SIGTERM, _hear)
+        signal.signal(signal.SIGINT, _hear)
 
 
-def _hear(*_: Any) -> None:
-    _Notice.came = True
+def over() -> None:
+    """Has signals change nothing any more: the program ends, and has said how."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+
+
+def leave() -> NoReturn:
+    """Ends a run that was asked to end."""
+    by = " by SIGTERM" if _Notice.by == signal.SIGTERM else ""
+    print(STOPPED.replace(":", f"{by}:"), file=sys.stderr)
+    sys.exit(128 + _Notice.by)
+
+
+def _hear(by: int, _: Any) -> None:
+    if _Notice.came:
+        if by == signal.SIGINT:
+            _tell(STOPPED)
+            os._exit(128 + by)
+        return
+    _Notice.came, _Notice.by = True, signal.Signals(by)
     if not _Notice.loops:
         raise Preempted
+    if by == signal.SIGINT:
+        _tell("saving; Ctrl-C again ends at once")
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{line}\n".encode())  # a signal may have come while a stream was writing
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ by the first process, and all wait for each other where one reads what another w
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -60,16 +60,16 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def leave(message: str) -> None:
-    """Ends this process with one line and exit code 1.
+def leave(message: str, *, status: int = 1) -> NoReturn:
+    """Ends this process with one line.
 
     With several processes it does not leave in order: that would wait for the others, which may be
     gone, or wait themselves for a collective. The runtime ends them when one is missing.
     """
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {message}" if status == 1 else message, file=sys.stderr, flush=True)
     if jax.process_count() > 1:
-        os._exit(1)
-    sys.exit(1)
+        os._exit(status)
+    sys.exit(status)
 
 
 def wait(point: str) -> None:

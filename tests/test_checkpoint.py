@@ -111,10 +111,11 @@ def test_only_the_latest_are_kept(tmp_path):
 
 @pytest.fixture
 def watched():
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     preemption.watch()
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     preemption._Notice.came = False
 
 

@@ -1,6 +1,5 @@
 """The cells of a comparison: one folder per seed and forget ratio, each a run's workdir."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
-from mmunlearner_jax.errors import InputError, shown
-from mmunlearner_jax.files import read_lines
+from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.evaluation.predictions import read_predictions
+from mmunlearner_jax.files import read_json
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 OWN = "mmunlearner"
+_FIELDS = {
+    "method": str | None,
+    "control": bool,
+    "learning_rate": int | float | None,
+    "points": list,
+}
+_MEND = "restore it, or remove its folder and compare again"
 
 # What a page calls the variants; another is called by its name, with blanks.
 LABELS = {
@@ -73,7 +80,7 @@ class Cell:
             f"remove {variant!r} from {self.folder / 'results.json'}, and all of {variant}-*.jsonl"
             " beside it, and compare again"
         )
-        return read_lines(self._predictions / f"{variant}-{split}.jsonl", mend=mend)
+        return read_predictions(self._predictions / f"{variant}-{split}.jsonl", mend=mend)
 
     @property
     def _predictions(self) -> Path:
@@ -84,24 +91,23 @@ def read_cells(workdir: Path) -> list[Cell]:
     """The cells of a comparison that have a variant at least, by ratio and seed.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or a file of one is damaged.
     """
     cells = []
     for path in workdir.glob("seed-*/forget-*/results.json"):
         results = read_results(path.parent)
         if not results.get("variants"):
             continue
-        config = json.loads((path.parent / "config.json").read_text())
-        cells.append(
-            Cell(
-                config["seed"],
-                config["data"]["forget_ratio"],
-                path.parent,
-                config,
-                results["variants"],
-                results.get("mask", {}).get("by_block", {}),
-            )
-        )
+        file = path.parent / "config.json"
+        config = read_json(file, mend=_MEND)
+        with refusing(file, _MEND):
+            seed, ratio = int(config["seed"]), int(config["data"]["forget_ratio"])
+        for name, variant in results["variants"].items():
+            with refusing(f"{path}, variants.{name}", _MEND):
+                if wrong := [k for k, kind in _FIELDS.items() if not isinstance(variant[k], kind)]:
+                    raise TypeError(f"{wrong[0]} is {type(variant[wrong[0]]).__name__}")
+        blocks = results.get("mask", {}).get("by_block", {})
+        cells.append(Cell(seed, ratio, path.parent, config, results["variants"], blocks))
     if not cells:
         raise InputError(
             f"{workdir}: no seed-S/forget-R/results.json has variants; give the workdir of a"

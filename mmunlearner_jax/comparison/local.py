@@ -1,6 +1,7 @@
 """Runs the jobs of a comparison on this machine, each a process of its own, under one bar."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,7 +52,7 @@ class Running:
         """
         if self._child.poll() is None:
             return False
-        if self._child.returncode == preemption.STATUS:
+        if self._child.returncode in (preemption.STATUS, 128 + signal.SIGINT):
             raise InputError(f"{self.job.name} was stopped: run the same command again to go on")
         if self._child.returncode:
             raise InputError(f"{self.job.name} failed: {self.said()} ({self._log} has all of it)")

@@ -1,6 +1,7 @@
 """The report of a comparison: the table in the terminal, `report.html`, `results.csv`, Markdown."""
 
 import csv
+import io
 import os
 import platform
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from mmunlearner_jax.comparison.measures import measure
 from mmunlearner_jax.comparison.statistics import Estimate, verdict
 from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.comparison.tradeoff import trade_off
-from mmunlearner_jax.errors import shown
+from mmunlearner_jax.errors import refusing, shown
 from mmunlearner_jax.evaluation.selection import KEPT
+from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.stages.report import ASKED, environment
 
 COLUMNS: tuple[str, ...] = (
@@ -51,9 +53,12 @@ def write_report(workdir: Path, *, markdown: Path | None = None, command: str) -
     Raises:
         InputError: there is nothing to read, or a file of a variant is missing.
     """
-    found = Comparison(workdir)
     page = workdir / "report.html"
-    page.write_text(render(found, command), encoding="utf-8")
+    mend = "restore the damaged file of a cell, or remove the cell and compare again"
+    with refusing(workdir, mend):
+        found = Comparison(workdir)
+        html = render(found, command)
+    write_whole(page, html)
     write_csv(found.cells, workdir / "results.csv")
     if markdown is not None:
         write_markdown(found, markdown, command)
@@ -155,25 +160,25 @@ def write_markdown(found: Comparison, path: Path, command: str) -> None:
         "tradeoff": trade_off(found, found.middle),
         "points": figures.grid_points(found, found.middle),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        path.with_name(f"{path.stem}-{name}.svg").write_text(figures.svg(figure), encoding="utf-8")
+        write_whole(path.with_name(f"{path.stem}-{name}.svg"), figures.svg(figure))
     text = (
         environment()
         .get_template("comparison/comparison.md.j2")
         .render(**context(found, command), stem=path.stem)
     )
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
 
 
 def write_csv(cells: list[Cell], path: Path) -> None:
     """Writes every number of every variant, a row each; fractions are in 0 to 1."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for cell in cells:
-            for name in names([cell]):
-                writer.writerows(_rows(cell, name))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        for name in names([cell]):
+            writer.writerows(_rows(cell, name))
+    write_whole(path, table.getvalue())
 
 
 def _rows(cell: Cell, name: str) -> Iterator[dict[str, Any]]:

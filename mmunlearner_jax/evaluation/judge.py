@@ -23,10 +23,13 @@ import httpx2
 import jax
 from tqdm import tqdm
 
+from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.evaluation.endpoint import Endpoint
 from mmunlearner_jax.evaluation.metrics import mean_score
+from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.files import parse_json, read_lines
+from mmunlearner_jax.lock import locked
 from mmunlearner_jax.results import read_results, update_results
 
 RUBRIC = """\
@@ -183,12 +186,11 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
 
 def _open_answer(text: str) -> dict[str, Any]:
     """A line of predictions, if it is an open answer; {} otherwise."""
-    line = parse_json(text)
+    line = prediction(text)
     if line["task"] != "generation":
         return {}
-    fields = ("split", "modality", "question", "answer", "response")
-    if not all(isinstance(line[field], str) for field in fields):
-        raise ValueError(f"one of {', '.join(fields)} is no text")
+    if missing := {"split", "modality", "question", "answer", "response"} - {*line}:
+        raise ValueError(f"has no {', '.join(sorted(missing))}")
     return line
 
 
@@ -250,13 +252,15 @@ def main(arguments: list[str] | None = None) -> None:
         )
     judge = Judge(given.endpoint, given.model, key)
     jax.config.update("jax_platforms", "cpu")  # an accelerator may be another run's
-    scores = grade(given.workdir, given.label, judge)
-    by_model = read_results(given.workdir).get("judge", {}).get(given.label, {})
-    update_results(given.workdir, "judge", {given.label: {**by_model, given.model: scores}})
+    if not given.workdir.is_dir():
+        raise InputError(f"--workdir={given.workdir}: is no folder; give that of an evaluated run")
+    with locked(given.workdir):
+        scores = grade(given.workdir, given.label, judge)
+        by_model = read_results(given.workdir).get("judge", {}).get(given.label, {})
+        update_results(given.workdir, "judge", {given.label: {**by_model, given.model: scores}})
 
 
 if __name__ == "__main__":
-    try:
+    steady_streams()
+    with one_line(Path("judge")):
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")

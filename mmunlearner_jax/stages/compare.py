@@ -5,7 +5,6 @@ Settings are chosen by questions set apart, which are never scored: `config.comp
 
 import dataclasses
 import functools
-import json
 import shutil
 import time
 from collections.abc import Iterable
@@ -21,11 +20,11 @@ from ml_collections import ConfigDict
 from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.errors import Diverged, InputError
+from mmunlearner_jax.errors import Diverged, InputError, refusing
 from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.selection import KEPT, preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.files import write_json
+from mmunlearner_jax.files import parse_json, read_bytes, write_json
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.sharding import put_batch
@@ -174,7 +173,7 @@ class Contest:
         label = f"compare/{name}/{rate:g}"
         file = self._workdir / "compare/looks" / f"{name}-{rate:g}.json"
         # An interrupted run has the looks of before its checkpoint, and makes the others again.
-        looks = json.loads(file.read_text()) if file.exists() else []
+        looks = _read_looks(file)
         wait(f"looks of {label}")
 
         def watch(params: Any, iteration: int, forget_steps: int) -> float:
@@ -224,6 +223,17 @@ _NOTHING = {
     "points": [],
     "density": None,
 }
+
+
+def _read_looks(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    mend = "remove it, and checkpoints/compare, and run the same command again"
+    with refusing(file, mend):
+        looks = parse_json(read_bytes(file, mend=mend))
+        if not isinstance(looks, list) or not all(isinstance(x["iteration"], int) for x in looks):
+            raise TypeError("it is no list of looks, each with its iteration")
+        return looks
 
 
 def _of_tasks(

@@ -13,11 +13,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mmunlearner_jax import preemption
+from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
 from mmunlearner_jax.evaluation.statistics import Definition, Line
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.files import read_lines, write_whole
+from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.profiling import Trace
 from mmunlearner_jax.results import read_results, update_results
@@ -62,21 +65,36 @@ def evaluate(
                 if is_first():
                     write_whole(path, "".join(json.dumps(line) + "\n" for line in answers))
     wait(f"predictions of {label}")
-    files = [folder / f"{label}-{split}.jsonl" for split in questions]
-    return [line for file in files for line in read_lines(file)]
+    found = []
+    for split, asked in questions.items():
+        path = folder / f"{label}-{split}.jsonl"
+        lines = read_predictions(path)
+        if len(lines) != len(asked):
+            raise InputError(
+                f"{path}: has {len(lines)} lines of {len(asked)} questions; remove it and run the"
+                " same command again"
+            )
+        found += lines
+    return found
 
 
 def tell(config: ConfigDict, workdir: Path, label: str, lines: Sequence[Line]) -> dict[str, Any]:
     """Writes what the lines of a model say to `results.json`; returns the scores by split."""
     released = config.evaluate.protocol == "released"
     definition: Definition = "released" if released else "paper"
-    scores = summary(lines, definition)
+    folder = workdir / "predictions"
+    with refusing(folder, MEND):
+        scores = summary(lines, definition)
     update_results(workdir, label, scores)
-    if found := utility(lines, definition):
+    with refusing(folder, MEND):
+        found = utility(lines, definition)
+    if found:
         update_results(workdir, "model_utility", {label: found})
-    reference = workdir / "predictions" / REFERENCE
+    reference = folder / REFERENCE
     if reference.exists():
-        found = quality(lines, read_lines(reference), definition)
+        theirs = read_predictions(reference)
+        with refusing(reference, MEND):
+            found = quality(lines, theirs, definition)
         update_results(workdir, "forget_quality", {label: found})
     return scores
 
@@ -84,7 +102,7 @@ def tell(config: ConfigDict, workdir: Path, label: str, lines: Sequence[Line]) -
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `predictions/{before,after}-*.jsonl` and the scores."""
     results = read_results(workdir)
-    models = {"before": True, "after": (workdir / "unlearned").exists()}
+    models = {"before": True, "after": is_done(workdir / "unlearned")}
     todo = [k for k, there in models.items() if there and k not in results]
     if not todo:
         return False

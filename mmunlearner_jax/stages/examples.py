@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.evaluation.metrics import accuracy
+from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.evaluation.tasks import fingerprint
-from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 BY_PERSON = {
@@ -106,8 +106,8 @@ class Predictions:
         self._cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")
-            before = read_lines(path)
-            after = read_lines(path.with_name(f"after-{split}.jsonl"))
+            before = read_predictions(path)
+            after = read_predictions(path.with_name(f"after-{split}.jsonl"))
             self._cases[split] = [
                 Case(*lines, photos.get(lines[0]["image"]))
                 for lines in zip(before, after, strict=True)

@@ -8,6 +8,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.checkpoint import Checkpoints
 from mmunlearner_jax.data.pipeline import Jitter, packing
 from mmunlearner_jax.data.samples import Sample
@@ -56,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     With `config.finetune.retain_only` what is taught about the people to forget is left out: the
     model that `evaluate.reference` compares with.
     """
-    if (workdir / "vanilla").exists():
+    if is_done(workdir / "vanilla"):
         return False
     options = config.finetune
     at = setup.load(config, workdir, config.model.checkpoint or str(workdir / "initial"))
@@ -96,7 +97,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
                 state, loss = step(state, batches, at.frozen)
                 metrics.write(i, loss=loss)
                 saved.save(i, state, data)
-    save_pretrained(nnx.merge(at.graphdef, state.params, at.frozen), workdir / "vanilla")
+    with writing(workdir / "vanilla") as partial:
+        save_pretrained(nnx.merge(at.graphdef, state.params, at.frozen), partial)
     return True
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.ahead import compiling
+from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.checkpoint import Checkpoints, begin_to_save, load_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
-from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -37,7 +37,7 @@ def sets(at: setup.Setup, examples: int) -> dict[str, list[Sample]]:
 
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `importance/{forget,pictures,text}`: float32 sums of squares, and counts."""
-    if (workdir / "importance").exists():
+    if is_done(workdir / "importance"):
         return False
     measure(config, workdir, setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir)))
     return True
@@ -51,11 +51,10 @@ def measure(config: ConfigDict, workdir: Path, at: setup.Setup) -> None:
         workdir: where it is written.
         at: the model beside its data.
     """
-    if (workdir / "importance").exists():
+    if is_done(workdir / "importance"):
         return
     options = config.importance
     add = accumulator(at.graphdef, fisher=options.fisher)
-    partial = workdir / "importance.partial"
     given: dict[str, Batches] = {}
     with compiling() as ahead:
         for name, samples in sets(at, options.examples).items():
@@ -68,13 +67,10 @@ def measure(config: ConfigDict, workdir: Path, at: setup.Setup) -> None:
             )
             example = put_batch(given[name].example(), at.mesh)
             ahead(add, FisherSums.abstract(at.moving), at.moving, example, at.frozen)
-    with contextlib.ExitStack() as writing:  # one set while the next is measured
-        for name, batches in given.items():
+    with writing(workdir / "importance") as partial, contextlib.ExitStack() as saving:
+        for name, batches in given.items():  # one set is saved while the next is measured
             sums = _measured(config, workdir, at, name, batches, add)
-            writing.callback(begin_to_save(partial / name, sums))
-    if is_first():
-        partial.rename(workdir / "importance")
-    wait(f"importance of {workdir.name}")
+            saving.callback(begin_to_save(partial / name, sums))
 
 
 def _measured(

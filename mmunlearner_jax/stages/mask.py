@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
+from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import load_tree, save_tree
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.results import update_results
@@ -55,7 +56,7 @@ def make_mask(config: ConfigDict, workdir: Path, at: setup.Setup) -> Any:
 
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `mask/` (bits packed), `mask.safetensors` (uint8) and the densities."""
-    if (workdir / "mask").exists():
+    if is_done(workdir / "mask"):
         return False
     at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
     mask = make_mask(config, workdir, at)
@@ -65,7 +66,9 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         for name, bits in to_hf_names(at.model, to_host(mask)).items()
     }
     if is_first():
-        save_file(named, workdir / "mask.safetensors", metadata={"format": "pt"})
+        partial = workdir / "mask.safetensors.partial"
+        save_file(named, partial, metadata={"format": "pt"})
+        partial.replace(workdir / "mask.safetensors")
     save_tree(workdir / "mask", _pack(mask))
     return True
 

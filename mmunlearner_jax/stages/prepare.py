@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.orl import WRITERS
 from mmunlearner_jax.data.samples import Sample
@@ -23,16 +24,18 @@ from mmunlearner_jax.weights.io import save_pretrained
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `benchmark/` and `initial/`."""
     benchmark, initial = workdir / "benchmark", workdir / "initial"
-    if not benchmark.exists():
-        WRITERS[config.prepare.benchmark](benchmark, seed=config.seed)
-    if initial.exists():
+    if not is_done(benchmark):
+        with writing(benchmark, alone=True) as partial:
+            WRITERS[config.prepare.benchmark](partial, seed=config.seed)
+    if is_done(initial):
         return False
     sizes = config.prepare
     bench = open_benchmark(benchmark, config.data, config.seed)
     lessons = bench.training(bench.taught) + bench.text_training(bench.taught)
     model_config, processor = MAKERS[sizes.architecture](sizes, lessons)
     model = nnx.jit(lambda: model_config.make(rngs=nnx.Rngs(config.seed)))()
-    save_pretrained(model, initial, processor=processor)
+    with writing(initial, alone=True) as partial:
+        save_pretrained(model, partial, processor=processor)
     return True
 
 

@@ -4,8 +4,6 @@ Nothing is measured here: every number comes from what the stages before have wr
 page says about the mask is worked out from the control runs and their intervals.
 """
 
-import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +15,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from mmunlearner_jax.errors import InputError, shown
-from mmunlearner_jax.results import read_results
+from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.files import write_whole
+from mmunlearner_jax.metrics import read_metrics
+from mmunlearner_jax.results import MEND, read_results
 from mmunlearner_jax.stages.examples import Predictions
 from mmunlearner_jax.stages.plots import Chart, line_chart
 from mmunlearner_jax.unlearn.controls import CONTROLS
@@ -105,9 +105,10 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             " evaluate first"
         )
     console = Console(markup=False, emoji=False)  # brackets in a path are brackets
-    print_results(console, results)
+    with refusing(workdir / "results.json", MEND):
+        print_results(console, results)
     page = workdir / "report.html"
-    page.write_text(render(config, workdir, results), encoding="utf-8")
+    write_whole(page, render(config, workdir, results))
     console.print(f"Report: {shown(page, 4096)}", soft_wrap=True)
     return True
 
@@ -283,7 +284,7 @@ def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str
         choice_score=choice_score,
         verdict=mask_verdict(results["after"], results.get("controls", {})),
         heat=heat_maps(results.get("mask", {}).get("by_block", {})),
-        charts=charts(workdir / "metrics.jsonl"),
+        charts=charts(workdir),
     )
 
 
@@ -308,13 +309,12 @@ def heat_maps(by_block: Mapping[str, float]) -> dict[str, dict[str, dict[str, fl
     return {part: matrices for part, matrices in maps.items() if matrices}
 
 
-def charts(path: Path) -> list[Chart]:
+def charts(workdir: Path) -> list[Chart]:
     """Curves of `metrics.jsonl`: the finetuning loss, both losses of unlearning, what is left."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = read_metrics(workdir)
 
     def curve(stage: str, name: str) -> list[tuple[float, float]]:
-        points = [(x["step"], x.get(name, math.nan)) for x in lines if x["stage"] == stage]
-        return [(step, value) for step, value in points if math.isfinite(value)]
+        return [(x["step"], x[name]) for x in lines if x["stage"] == stage and name in x]
 
     wanted = (
         ("Learning: loss", "finetune", {"loss": "loss"}, True),

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.metrics import scored, summarise
-from mmunlearner_jax.files import parse_json, read_lines
+from mmunlearner_jax.evaluation.predictions import prediction
+from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages.evaluate import tell
 
@@ -43,4 +44,4 @@ def run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def _scored(text: str, *, published: bool) -> dict[str, Any]:
-    return scored(parse_json(text), published=published)
+    return scored(prediction(text), published=published)

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mmunlearner_jax import artefacts
 from mmunlearner_jax.check import flatten
 from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
 from mmunlearner_jax.data.features import Features
@@ -26,6 +27,7 @@ from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.shots import with_shots
 from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.files import read_json, write_whole
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
@@ -158,7 +160,10 @@ def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:
             " parquet files (one folder per config, e.g. Full_Set/ or full+tofu/), or to"
             " hf://datasets/MLLMMU/MLLMU-Bench or hf://datasets/therem/CLEAR"
         )
-    return path
+    if not artefacts.is_sealed(path):
+        return path
+    with artefacts.reading(path):  # what `prepare` wrote
+        return path
 
 
 def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
@@ -193,7 +198,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
     model = load_model(config, str(folder), mesh)
     graphdef, params = nnx.split(model)
     if counts:
-        told.write_text(counts)
+        write_whole(told, counts)
     tell_shardings(params, mesh, workdir)
     return Setup(
         mesh,
@@ -326,7 +331,7 @@ def find_reference(config: ConfigDict) -> Path | None:
     mend = "give the workdir of an evaluated run with config.finetune.retain_only=True"
     if not path.exists() or not (folder / "config.json").exists():
         raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
-    theirs = flatten(json.loads((folder / "config.json").read_text()))
+    theirs = flatten(read_json(folder / "config.json", mend=mend))
     if theirs.get("finetune.retain_only") is False:
         raise InputError(f"config.evaluate.reference: {folder} was taught everybody; {mend}")
     ours = flatten(json.loads(config.to_json()))
@@ -366,7 +371,7 @@ def tell_shardings(params: Any, mesh: jax.sharding.Mesh, workdir: Path) -> None:
     path = workdir / "sharding.txt"
     if path.exists() or not is_first():
         return
-    path.write_text(sharding_table(params))
+    write_whole(path, sharding_table(params))
     count = sum(x.size for x in jax.tree.leaves(params))
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     print(

@@ -14,6 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.ahead import compiling
+from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.refusals import refused
@@ -262,7 +263,7 @@ def _finite(params: Any) -> jax.Array:
 
 def run(config: ConfigDict, workdir: Path) -> bool:
     """Writes `unlearned/`, the parameters after the run."""
-    if (workdir / "unlearned").exists():
+    if is_done(workdir / "unlearned"):
         return False
     vanilla = setup.vanilla_checkpoint(config, workdir)
     at = setup.load(config, workdir, vanilla)

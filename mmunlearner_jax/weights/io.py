@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmunlearner_jax import artefacts
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
@@ -48,6 +49,12 @@ _MISSING = {
 }
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
+
+# What to do where a checkpoint that a stage wrote is damaged.
+_CHANGED = (
+    "restore it or make it anew; if you changed it yourself, remove"
+    f" {artefacts.LIST} from its folder"
+)
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -130,6 +137,8 @@ def from_pretrained(
     graphdef, params = abstract_model(config, mesh)
     leaves = dict(nnx.to_flat_state(params))
     with contextlib.ExitStack() as stack:
+        if artefacts.is_sealed(directory):  # what a stage wrote
+            stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
         tensors = _open(directory, stack)
         shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
         given = table.match(shapes, params, str(directory))

@@ -5,7 +5,6 @@ PEFT names a factor after the module it is on in transformers, behind `base_mode
 
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from mmunlearner_jax import artefacts
 from mmunlearner_jax.processes import is_first, to_host
 
 _FACTORS = {"lora_a": "lora_A", "lora_b": "lora_B"}
@@ -64,13 +64,9 @@ def save_adapters(
         "init_lora_weights": "gaussian",
         "inference_mode": True,
     }
-    partial = path.with_name(f".{path.name}.partial")
-    for folder in (partial, path):
-        shutil.rmtree(folder, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    partial.replace(path)
+    with artefacts.writing(path, alone=True) as partial:
+        save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _pattern(modules: Sequence[str]) -> str:

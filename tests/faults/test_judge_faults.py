@@ -265,8 +265,11 @@ FIELDS = ("split", "modality", "question", "answer", "response")
     ("line", "said"),
     [
         ("[]", "line 1: TypeError"),
-        ('{"task": "generation"}', "line 1: KeyError"),
-        (json.dumps(dict.fromkeys(FIELDS, 1) | {"task": "generation"}), "is no text"),
+        ('{"task": "generation"}', "line 1: ValueError .has no answer, modality"),
+        (
+            json.dumps(dict.fromkeys(FIELDS, 1) | {"task": "generation"}),
+            "line 1: TypeError .split is int, not str",
+        ),
     ],
 )
 def test_predictions_that_are_damaged_are_named(stub, workdir, line, said):  # noqa: F811

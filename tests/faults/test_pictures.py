@@ -171,7 +171,9 @@ def test_other_formats_start_no_program(name, opens, tmp_path, monkeypatch):
         ("tiff", GREY, {"compression": "packbits"}),
         ("avif", COLOUR, {}),
     ],
-    ids=str,
+    ids=lambda it: (
+        it.mode if isinstance(it, Image.Image) else "+".join([it] if isinstance(it, str) else it)
+    ),
 )
 def test_others_are_the_same_as_ever(kind, picture, options):
     stored = encoded(picture, kind, **options)
