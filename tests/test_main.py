@@ -14,7 +14,9 @@ from ml_collections import ConfigDict
 from configs import llava, llava_clear, orl
 from mmunlearner_jax import main
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.weights.io import save_pretrained
 from tests.data.conftest import Clear, Published
+from tests.unlearn.test_shared_pictures import llava as tiny_llava
 
 ROOT = Path(__file__).parents[1]
 
@@ -196,32 +198,45 @@ def test_a_ratio_that_is_not_there_and_a_mended_config(tmp_path, config):
     assert not list(workdir.iterdir())
 
 
-def test_mllmu_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, config):
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    """All of a checkpoint but its weights, which no mistake in data waits for."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "llava"
+    model, encoder = tiny_llava()
+    save_pretrained(model, folder, processor=encoder.processor)
+    (folder / "model.safetensors").unlink()
+    return str(folder)
+
+
+def test_mllmu_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, checkpoint, config):
     published = Published(tmp_path / "published")
     cut = {"bytes": b"\x89PNG\r\n", "path": None}
     published.tables["Test_Set"][2] = published.tables["Test_Set"][2] | {"images": [cut]}
     config = llava.get_config()
-    config.stages, config.model.checkpoint = ("importance",), str(tmp_path)
+    config.stages, config.model.checkpoint = ("importance",), checkpoint
     config.data.benchmark, config.data.forget_ratio = str(published.write()), 25
     config.evaluate.splits = ()
     line = mistake(config, tmp_path / "run")
-    assert "Test_Set/train-00000-of-00001.parquet: row 2: images[0] cannot be decoded; mend" in line
+    assert "Test_Set/train-00000-of-00001.parquet: row 2: images[0] cannot be decoded: " in line
+    assert "; mend the file or raise max_bad_fraction" in line
 
 
-def test_clear_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, config):
+def test_clear_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, checkpoint, config):
     published = Clear(tmp_path / "clear")
     cut = {"image": {"bytes": b"\x89PNG\r\n", "path": None}}
     published.tables["retain90"] = [row | cut for row in published.tables["retain90"]]
     config = llava_clear.get_config("ratio=10")
-    config.model.checkpoint = str(tmp_path)
+    config.model.checkpoint = checkpoint
     config.data.benchmark = str(published.write())
     line = mistake(config, tmp_path / "run")
     assert "retain90/train-00000-of-00001.parquet: row 0: image cannot be decoded" in line
 
 
-def test_a_reference_that_was_taught_everybody_or_asked_something_else(tmp_path, config):
+def test_a_reference_that_was_taught_everybody_or_asked_something_else(
+    tmp_path, checkpoint, config
+):
     config = llava_clear.get_config("ratio=10")
-    config.model.checkpoint = str(tmp_path)
+    config.model.checkpoint = checkpoint
     config.data.benchmark = str(Clear(tmp_path / "clear").write())
     config.evaluate.reference = str(tmp_path / "other")
     assert "predictions/before-forget.jsonl or config.json is missing; give the w" in mistake(
@@ -239,9 +254,9 @@ def test_a_reference_that_was_taught_everybody_or_asked_something_else(tmp_path,
     assert "has seed=7, this run 0; give the workdir" in mistake(config, tmp_path / "run")
 
 
-def test_mllmu_splits_that_are_not_there(tmp_path, config):
+def test_mllmu_splits_that_are_not_there(tmp_path, checkpoint, config):
     config = llava.get_config()
-    config.stages, config.model.checkpoint = ("importance",), str(tmp_path)
+    config.stages, config.model.checkpoint = ("importance",), checkpoint
     config.data.benchmark = str(Published(tmp_path / "published").write())
     config.data.forget_ratio = 25
     config.evaluate.splits = ("forget", "real_faces")
@@ -331,9 +346,9 @@ def test_controls_of_a_mask_that_is_none(config, tmp_path):
         ("warmup", 10**6, "warmup is 1000000: give fewer than the "),
     ],
 )
-def test_a_schedule_that_is_none(tmp_path, key, value, said):
+def test_a_schedule_that_is_none(tmp_path, checkpoint, key, value, said):
     config = llava.get_config()
-    config.stages, config.model.checkpoint = ("importance", "unlearn"), str(tmp_path)
+    config.stages, config.model.checkpoint = ("importance", "unlearn"), checkpoint
     config.data.benchmark = str(Published(tmp_path / "published").write())
     config.data.forget_ratio, config.mesh, config.unlearn.forget_batch = 25, (1, 1, -1), 1
     config.unlearn[key] = value

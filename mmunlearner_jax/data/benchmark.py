@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.parquet import Check, no_check
+from mmunlearner_jax.data.parquet import Check
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import InputError
 
@@ -16,10 +16,13 @@ class Benchmark(Protocol):
     Attributes:
         taught: Config of everything that is taught.
         everyone: Config of all people; what else is taught belongs to nobody.
+        check: Refuses the size of a picture that the model cannot see; any size will do until it is
+            set to `Pictures.check`.
     """
 
     taught: str
     everyone: str
+    check: Check
 
     def split(self, ratio: int) -> tuple[str, str]:
         """Returns the names of the forget and the retain config of a ratio, checked."""
@@ -48,14 +51,13 @@ class Benchmark(Protocol):
         ...
 
 
-def open_benchmark(root: Path, data: Any, seed: int, check: Check = no_check) -> Benchmark:
+def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
     """Opens MLLMU-Bench or CLEAR, told apart by the config folders that are there.
 
     Args:
         root: Folder that holds the config folders.
         data: `config.data`: `max_bad_fraction`, and for MLLMU-Bench `text_source`.
         seed: Of whatever is drawn.
-        check: `Pictures.check` of the model that is to see the pictures, if there is one yet.
 
     Raises:
         InputError: It is neither of the two, or both.
@@ -66,7 +68,7 @@ def open_benchmark(root: Path, data: Any, seed: int, check: Check = no_check) ->
             f"{root}: holds {'both' if mllmu else 'neither'} Full_Set {'and' if mllmu else 'nor'} "
             "full+tofu; name the folder of one benchmark, MLLMU-Bench or CLEAR"
         )
-    options = {"seed": seed, "max_bad_fraction": data.max_bad_fraction, "check": check}
+    options = {"seed": seed, "max_bad_fraction": data.max_bad_fraction}
     if clear:
         return ClearBench(root, **options)
     return MLLMUBench(root, text_source=data.text_source, **options)

@@ -179,8 +179,10 @@ def vanilla_checkpoint(config: ConfigDict, workdir: Path) -> str:
 
 
 def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
-    """Loads a checkpoint, sharded, and opens the benchmark: what is small first."""
+    """Opens the benchmark and loads a checkpoint, sharded: what is small first."""
     mesh = make_mesh(config.mesh)
+    bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
+    forget, retain = bench.split(config.data.forget_ratio)
     folder, model_config = read_config(checkpoint)
     encoder = _encoder(
         model_config,
@@ -189,10 +191,7 @@ def load(config: ConfigDict, workdir: Path, checkpoint: str) -> Setup:
         config.data.labels,
         config.data.supervise_end,
     )
-    bench = open_benchmark(
-        benchmark_dir(config, workdir), config.data, config.seed, encoder.pictures.check
-    )
-    forget, retain = bench.split(config.data.forget_ratio)
+    bench.check = encoder.pictures.check
     told = workdir / "benchmark.txt"
     counts = counted(config, bench, forget, retain) if is_first() and not told.exists() else ""
     model = load_model(config, str(folder), mesh)
