@@ -4,20 +4,25 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, listed, refusing, shown
+from mmunlearner_jax.files import MOST_BYTES, read_json
+from mmunlearner_jax.models import fields
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import (
@@ -26,8 +31,27 @@ from mmunlearner_jax.models.vision_language import (
     abstract_model,
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
+from mmunlearner_jax.sharding import replicated
 from mmunlearner_jax.weights import llava, qwen2_vl
-from mmunlearner_jax.weights.table import Entry, Table
+from mmunlearner_jax.weights.table import HEAD, Entry, Table
+
+
+class _Tensor:
+    """A tensor in a file: opened, but not read.
+
+    Attributes:
+        shape: of it.
+        dtype: its name in safetensors.
+    """
+
+    def __init__(self, file: Path, slices: Any):
+        self._file, self._slices = file, slices
+        self.shape = tuple(slices.get_shape())
+        self.dtype = str(slices.get_dtype())
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        with refusing(self._file, f"it is damaged: {_AGAIN}"):
+            return self._slices[index]
 
 
 class Architecture(NamedTuple):
@@ -42,14 +66,29 @@ ARCHITECTURES = {
     Qwen2VLConfig.model_type: Architecture(Qwen2VLConfig, qwen2_vl.TABLE),
 }
 
-# What is missing for models that are easily taken for one of these.
-_MISSING = {
-    "qwen2_5_vl": "window attention, RMSNorm and a gated feed-forward in the vision tower",
+# Models that are easily taken for one of these.
+_OTHERS = {
+    "llava_llama": "the original layout of LLaVA; transformers converts it, as llava-hf has done",
+    "qwen2_5_vl": (
+        "window attention, RMSNorm and a gated feed-forward in the vision tower is missing"
+    ),
 }
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_AGAIN = "download it again"
+_POINTER = b"version https://git-lfs"
+
+# What a folder may hold in place of a checkpoint, and what makes one of it.
+_HELD = {
+    "adapter_config.json": "these are adapters: merge them into their model (peft) and save that",
+    "pytorch_model.bin": "save it again as safetensors, by transformers",
+    "pytorch_model.bin.index.json": "save it again as safetensors, by transformers",
+}
+
+# Safetensors' names of the dtypes read; F64 only where another dtype is asked for.
+_DTYPES = ("F32", "F16", "BF16")
 
 # What of a checkpoint is neither weights nor config: tokenizer, processor, generation.
 _COMPANIONS = (
@@ -88,41 +127,38 @@ def from_pretrained(
         The model; `model.source` is the folder read.
 
     Raises:
-        InputError: no such checkpoint, another model, or tensors that do not fit; before anything
-            is put on a device.
+        InputError: no such checkpoint, another model, or tensors that do not fit: before anything
+            is put on a device. Weights that are not finite in their dtype: behind that.
     """
     directory = _find(path_or_name)
-    config_file = directory / "config.json"
-    hf = _read_json(config_file)
-    found = hf.get("model_type")
-    if found not in ARCHITECTURES:
-        missing = f" ({_MISSING[found]} is missing)" if found in _MISSING else ""
-        raise InputError(
-            f"{config_file}: model_type={found!r} is not supported{missing}; use a checkpoint of"
-            f" {', '.join(ARCHITECTURES)}"
-        )
-    architecture = ARCHITECTURES[found]
-    try:
-        config = dataclasses.replace(
-            architecture.config.from_hf(hf),
-            dtype=None if compute_dtype is None else np.dtype(compute_dtype).name,
-            remat=remat,
-            attention=attention,
-        )
-    except InputError as error:
-        raise InputError(f"{config_file}: {error}") from None
-    graphdef, params = abstract_model(config, mesh)
-    leaves = dict(nnx.to_flat_state(params))
+    table, config = _read_config(directory)
+    config = dataclasses.replace(
+        config,
+        dtype=None if compute_dtype is None else np.dtype(compute_dtype).name,
+        remat=remat,
+        attention=attention,
+    )
+    where = str(directory)
     with contextlib.ExitStack() as stack:
-        tensors = _open(directory, stack)
-        shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
-        given = architecture.table.match(shapes, params, str(directory))
-        for entry in architecture.table.entries(params):
-            parts = {name: tensors[given[name]] for name in entry.names}
+        found = table.without_buffers(_open(directory, stack), config, where)
+        if config.text.tie_word_embeddings:
+            found = table.without_copies(found)
+            if HEAD in map(table.canonical, found):  # one of its own
+                text = dataclasses.replace(config.text, tie_word_embeddings=False)
+                config = dataclasses.replace(config, text=text)
+        graphdef, params = abstract_model(config, mesh)
+        given = table.match(found, params, where)
+        tensors = {name: found[given[name]] for name in given}
+        entries = table.entries(params)
+        _check_dtypes(entries, tensors, dtype, where)
+        leaves = dict(nnx.to_flat_state(params))
+        for entry in entries:
             leaf = leaves[entry.path]
-            leaves[entry.path] = leaf.replace(_read(entry, parts, leaf.get_value(), dtype))
+            leaves[entry.path] = leaf.replace(_read(entry, tensors, leaf.get_value(), dtype))
+        arrays = [leaves[entry.path].get_value() for entry in entries]
+        _check_finite(entries, arrays, tensors, mesh, where)
     model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
-    model.source = str(directory)
+    model.source = where
     return model
 
 
@@ -209,68 +245,158 @@ def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.
 
 def _find(path_or_name: str | Path) -> Path:
     """The checkpoint's folder, downloaded where it is a name."""
-    if Path(path_or_name).expanduser().is_dir():
-        return Path(path_or_name).expanduser()
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    mend = (
+        "it is neither a folder nor a Hugging Face name that can be downloaded: check the spelling"
+        " and the connection"
+    )
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    with refusing(path_or_name, mend):
+        folder = Path(path_or_name).expanduser()
+        if folder.is_dir():
+            return folder
         return Path(huggingface_hub.snapshot_download(str(path_or_name), allow_patterns=patterns))
-    except (OSError, ValueError) as error:
+
+
+def _read_config(directory: Path) -> tuple[Table, VisionLanguageConfig]:
+    file = directory / "config.json"
+    hf = read_json(file, mend=_mend(directory))
+    found = "llava_llama" if "mm_vision_tower" in hf else hf.get("model_type")
+    if not isinstance(found, str) or found not in ARCHITECTURES:
+        why = f" ({_OTHERS[found]})" if isinstance(found, str) and found in _OTHERS else ""
         raise InputError(
-            f"{path_or_name}: neither a folder nor a Hugging Face name that can be downloaded"
-            f" ({type(error).__name__}); check the spelling and the connection"
-        ) from None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
+            f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
+            f" {', '.join(ARCHITECTURES)}"
+        )
+    with refusing(file, "it could not be written again; correct it"):
+        json.dumps(hf, allow_nan=False)
+    architecture = ARCHITECTURES[found]
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error}); restore it") from None
+        return architecture.table, architecture.config.from_hf(hf)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
-def _open(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+def _mend(directory: Path) -> str:
+    """What makes a checkpoint of a folder that is none."""
+    return next((m for file, m in _HELD.items() if (directory / file).exists()), _AGAIN)
+
+
+def _open(directory: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
     """Every tensor of a checkpoint by the name found, opened but not read."""
-    if (directory / _WEIGHTS).exists():
-        files = [_WEIGHTS]
-    elif (directory / _INDEX).exists():
-        index = _read_json(directory / _INDEX)
-        files = sorted(set(index.get("weight_map", {}).values()))
-    else:
-        raise InputError(f"{directory}: holds neither {_WEIGHTS} nor {_INDEX}; convert it")
+    index = directory / _INDEX
+    if os.path.lexists(directory / _WEIGHTS):  # transformers does not look at an index then, either
+        return _open_file(directory / _WEIGHTS, stack)
+    if not os.path.lexists(index):
+        raise InputError(f"{directory}: holds neither {_WEIGHTS} nor {_INDEX}; {_mend(directory)}")
     tensors = {}
-    for file in files:
-        try:
-            opened = stack.enter_context(safe_open(directory / file, framework="numpy"))
-            tensors |= {name: opened.get_slice(name) for name in opened.keys()}
-        except FileNotFoundError:
+    for file, names in _read_index(index).items():
+        if not os.path.lexists(directory / file):
+            raise InputError(f"{index}: names {shown(file)}, which is missing; {_AGAIN}")
+        held = _open_file(directory / file, stack)
+        if held.keys() != names:
             raise InputError(
-                f"{directory / _INDEX}: names {file}, which is missing; download it again"
-            ) from None
-        except SafetensorError as error:
-            raise InputError(
-                f"{directory / file}: is damaged ({error}); download it again"
-            ) from None
+                f"{directory / file}: holds other tensors than {_INDEX} says (missing:"
+                f" {listed(sorted(names - held.keys())) or 'none'}; extra:"
+                f" {listed(sorted(held.keys() - names)) or 'none'}); {_AGAIN}"
+            )
+        tensors |= held
     return tensors
 
 
+def _read_index(path: Path) -> dict[str, set[str]]:
+    """The names of the tensors that an index places in each file."""
+    weight_map = read_json(path, mend=_AGAIN).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{path}: weight_map must be an object that names tensors; {_AGAIN}")
+    names: dict[str, set[str]] = {}
+    for tensor, file in weight_map.items():
+        plain = isinstance(file, str) and file not in ("", ".", "..")
+        if not plain or set(file) & set("/\\\0"):
+            raise InputError(
+                f"{path}: weight_map places {shown(tensor)} in {fields.brief(file)}; it must be the"
+                f" name of a file in the same folder; {_AGAIN}"
+            )
+        names.setdefault(file, set()).add(tensor)
+    return names
+
+
+def _open_file(path: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
+    with refusing(path, f"it is damaged: {_AGAIN}"):
+        if not stat.S_ISREG(path.stat().st_mode):  # behind links: the hub's cache holds links
+            raise InputError(f"{path}: is no regular file; {_AGAIN}")
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise InputError(f"{path}: is a pointer of Git LFS only; run `git lfs pull`")
+        opened = stack.enter_context(safe_open(path, framework="numpy"))
+        return {name: _Tensor(path, opened.get_slice(name)) for name in opened.keys()}
+
+
+def _check_dtypes(
+    entries: Sequence[Entry], tensors: Mapping[str, _Tensor], dtype: Any, where: str
+) -> None:
+    """Refuses what is no floating-point number, or of several kinds where they are stacked."""
+    kinds = _DTYPES if dtype is None else (*_DTYPES, "F64")
+    wrong = [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in kinds]
+    if wrong:
+        raise InputError(
+            f"{where}: {listed(wrong)}: weights must be {', '.join(kinds)}; convert them, or use a"
+            " checkpoint that is not quantized"
+        )
+    for entry in entries:
+        stored = {tensors[name].dtype for name in entry.names}
+        if dtype is None and len(stored) > 1:
+            raise InputError(
+                f"{where}: {entry.names[0]} ... {entry.names[-1]}: stored as"
+                f" {' and '.join(sorted(stored))}, but layers are stacked; give one dtype"
+            )
+
+
 def _read(
-    entry: Entry, parts: Mapping[str, Any], like: jax.ShapeDtypeStruct, dtype: Any
+    entry: Entry, tensors: Mapping[str, _Tensor], like: jax.ShapeDtypeStruct, dtype: Any
 ) -> jax.Array:
     """One of our arrays; every device's part is cut out of the files by itself."""
-    stored = {str(part.get_dtype()) for part in parts.values()}
-    if dtype is None and len(stored) > 1:
-        raise InputError(
-            f"{entry.names[0]} ... {entry.names[-1]}: stored as {' and '.join(sorted(stored))}, but"
-            " layers are stacked; give one dtype"
-        )
 
     def read(index: Any) -> np.ndarray:
         names, inner = entry.index(index)
-        arrays = [parts[name][inner].transpose(entry.axes) for name in names]
+        arrays = [tensors[name][inner].transpose(entry.axes) for name in names]
         array = np.stack(arrays) if entry.stacked else arrays[0]
-        return array if dtype is None else array.astype(dtype)
+        if dtype is None:
+            return array
+        with np.errstate(over="ignore"):  # `_check_finite` tells
+            return array.astype(dtype)
 
     return jax.make_array_from_callback(like.shape, like.sharding, read)
+
+
+def _finite(arrays: list[jax.Array]) -> list[jax.Array]:
+    """Bool [N] for every array [N, ...]: whether all its numbers are finite."""
+    return [jnp.isfinite(x).all(axis=range(1, x.ndim)) for x in arrays]
+
+
+def _check_finite(
+    entries: Sequence[Entry],
+    arrays: Sequence[jax.Array],
+    tensors: Mapping[str, _Tensor],
+    mesh: Mesh | None,
+    where: str,
+) -> None:
+    """Refuses NaN and Inf: whether the files hold them, or the dtype is too narrow."""
+    everywhere = None if mesh is None else replicated(mesh)
+    finite = jax.device_get(jax.jit(_finite, out_shardings=everywhere)(list(arrays)))
+    wrong = [
+        name
+        for entry, rows in zip(entries, finite, strict=True)
+        for name, fine in zip(entry.names, rows.reshape(len(entry.names), -1), strict=True)
+        if not fine.all()
+    ]
+    if not wrong:
+        return
+    if all(np.isfinite(tensors[name][...]).all() for name in wrong[:3]):
+        raise InputError(
+            f"{where}: {listed(wrong)}: numbers beyond what {arrays[0].dtype} can hold; give dtype"
+            " bfloat16 or float32"
+        )
+    raise InputError(f"{where}: {listed(wrong)}: NaN or Inf; use a checkpoint without them")
 
 
 def _write_tensors(
@@ -313,9 +439,9 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
     config = model.config.to_hf()
     source = Path(model.source) if model.source else None
     if source:
-        old = _read_json(source / "config.json")
+        old = read_json(source / "config.json")
         if "text_config" not in config:  # its part stands at the top, and in one place only
-            old |= old.pop("text_config", {})
+            old |= old.pop("text_config", None) or {}
         config = _merged(old, config)
     dtype = jax.tree.leaves(nnx.split(model)[1])[0].dtype.name
     config |= {"dtype": dtype, "torch_dtype": dtype}  # transformers 5 and 4
@@ -324,7 +450,8 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
         processor.save_pretrained(directory)
     elif source:
         for file in sorted({f for pattern in _COMPANIONS for f in source.glob(pattern)}):
-            shutil.copy(file, directory)
+            if file.is_file() and file.stat().st_size <= MOST_BYTES:  # a folder or pipe is none
+                shutil.copy(file, directory)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
