@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import huggingface_hub
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -31,8 +30,8 @@ from mmunlearner_jax.models.vision_language import (
     abstract_model,
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
-from mmunlearner_jax.sharding import replicated
 from mmunlearner_jax.weights import llava, qwen2_vl
+from mmunlearner_jax.weights.finite import Search, finite
 from mmunlearner_jax.weights.table import HEAD, Entry, Table
 
 
@@ -68,7 +67,7 @@ ARCHITECTURES = {
 
 # Models that are easily taken for one of these.
 _OTHERS = {
-    "llava_llama": "the original layout of LLaVA; transformers converts it, as llava-hf has done",
+    "llava_llama": "LLaVA's original layout; transformers converts it, as llava-hf has done",
     "qwen2_5_vl": (
         "window attention, RMSNorm and a gated feed-forward in the vision tower is missing"
     ),
@@ -151,12 +150,15 @@ def from_pretrained(
         tensors = {name: found[given[name]] for name in given}
         entries = table.entries(params)
         _check_dtypes(entries, tensors, dtype, where)
-        leaves = dict(nnx.to_flat_state(params))
+        leaves, search = dict(nnx.to_flat_state(params)), stack.enter_context(Search())
         for entry in entries:
             leaf = leaves[entry.path]
-            leaves[entry.path] = leaf.replace(_read(entry, tensors, leaf.get_value(), dtype))
+            array = _read(entry, tensors, leaf.get_value(), dtype, search)
+            leaves[entry.path] = leaf.replace(array)
         arrays = [leaves[entry.path].get_value() for entry in entries]
-        _check_finite(entries, arrays, tensors, mesh, where)
+        together = not all(array.is_fully_addressable for array in arrays)
+        if wrong := search.found(tensors, together=together):
+            raise InputError(f"{where}: {_not_finite([given[n] for n in wrong], found, dtype)}")
     model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
     model.source = where
     return model
@@ -240,7 +242,10 @@ def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.
         InputError: the arrays are not those of the model.
     """
     table = ARCHITECTURES[model.config.model_type].table
-    return table.gather(arrays, nnx.split(model)[1])
+    given = table.without_buffers(arrays, model.config, "from_hf_names")
+    if model.config.text.tie_word_embeddings:
+        given = table.without_copies(given)
+    return table.gather(given, nnx.split(model)[1])
 
 
 def _find(path_or_name: str | Path) -> Path:
@@ -260,16 +265,18 @@ def _find(path_or_name: str | Path) -> Path:
 def _read_config(directory: Path) -> tuple[Table, VisionLanguageConfig]:
     file = directory / "config.json"
     hf = read_json(file, mend=_mend(directory))
-    found = "llava_llama" if "mm_vision_tower" in hf else hf.get("model_type")
-    if not isinstance(found, str) or found not in ARCHITECTURES:
-        why = f" ({_OTHERS[found]})" if isinstance(found, str) and found in _OTHERS else ""
+    found = kind = hf.get("model_type")
+    if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
+        kind = "llava_llama"
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        why = f" ({_OTHERS[kind]})" if isinstance(kind, str) and kind in _OTHERS else ""
         raise InputError(
             f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
         )
     with refusing(file, "it could not be written again; correct it"):
         json.dumps(hf, allow_nan=False)
-    architecture = ARCHITECTURES[found]
+    architecture = ARCHITECTURES[kind]
     try:
         return architecture.table, architecture.config.from_hf(hf)
     except InputError as error:
@@ -352,7 +359,11 @@ def _check_dtypes(
 
 
 def _read(
-    entry: Entry, tensors: Mapping[str, _Tensor], like: jax.ShapeDtypeStruct, dtype: Any
+    entry: Entry,
+    tensors: Mapping[str, _Tensor],
+    like: jax.ShapeDtypeStruct,
+    dtype: Any,
+    search: Search,
 ) -> jax.Array:
     """One of our arrays; every device's part is cut out of the files by itself."""
 
@@ -360,43 +371,21 @@ def _read(
         names, inner = entry.index(index)
         arrays = [tensors[name][inner].transpose(entry.axes) for name in names]
         array = np.stack(arrays) if entry.stacked else arrays[0]
-        if dtype is None:
-            return array
-        with np.errstate(over="ignore"):  # `_check_finite` tells
-            return array.astype(dtype)
+        if dtype is not None:
+            with np.errstate(over="ignore"):  # the search finds it
+                array = array.astype(dtype)
+        search.look(names, array if entry.stacked else [array])
+        return array
 
     return jax.make_array_from_callback(like.shape, like.sharding, read)
 
 
-def _finite(arrays: list[jax.Array]) -> list[jax.Array]:
-    """Bool [N] for every array [N, ...]: whether all its numbers are finite."""
-    return [jnp.isfinite(x).all(axis=range(1, x.ndim)) for x in arrays]
-
-
-def _check_finite(
-    entries: Sequence[Entry],
-    arrays: Sequence[jax.Array],
-    tensors: Mapping[str, _Tensor],
-    mesh: Mesh | None,
-    where: str,
-) -> None:
-    """Refuses NaN and Inf: whether the files hold them, or the dtype is too narrow."""
-    everywhere = None if mesh is None else replicated(mesh)
-    finite = jax.device_get(jax.jit(_finite, out_shardings=everywhere)(list(arrays)))
-    wrong = [
-        name
-        for entry, rows in zip(entries, finite, strict=True)
-        for name, fine in zip(entry.names, rows.reshape(len(entry.names), -1), strict=True)
-        if not fine.all()
-    ]
-    if not wrong:
-        return
-    if all(np.isfinite(tensors[name][...]).all() for name in wrong[:3]):
-        raise InputError(
-            f"{where}: {listed(wrong)}: numbers beyond what {arrays[0].dtype} can hold; give dtype"
-            " bfloat16 or float32"
-        )
-    raise InputError(f"{where}: {listed(wrong)}: NaN or Inf; use a checkpoint without them")
+def _not_finite(names: Sequence[str], tensors: Mapping[str, _Tensor], dtype: Any) -> str:
+    """Which tensors became NaN or Inf when they were read, and why."""
+    if all(finite(tensors[name][...]) for name in names[:3]):
+        narrow = np.dtype(dtype).name
+        return f"{listed(names)}: numbers beyond {narrow}; give dtype bfloat16 or float32"
+    return f"{listed(names)}: NaN or Inf; use a checkpoint without them"
 
 
 def _write_tensors(
