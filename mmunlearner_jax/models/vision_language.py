@@ -366,9 +366,10 @@ def text_fields(
     Raises:
         InputError: a field holds what it cannot, or positions are of another variant, a scaled one.
     """
-    rope = {}
-    for field in ("rope_scaling", "rope_parameters"):
-        rope |= fields.section(text, field, part) or {}
+    rope, scaled = (
+        fields.section(text, field, part) or {} for field in ("rope_parameters", "rope_scaling")
+    )
+    rope = scaled or rope  # as in transformers
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", *kinds):
         raise InputError(

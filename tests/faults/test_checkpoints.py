@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -26,7 +27,7 @@ from mmunlearner_jax.weights.finite import Search, finite
 from mmunlearner_jax.weights.io import from_hf_names, from_pretrained, save_pretrained, to_hf_names
 from tests.parity.compare import assert_same_model, reload
 
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
     hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, vocab_size=40
 )
 CONFIGS = {
