@@ -14,19 +14,20 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
+from mmunlearner_jax.models.fields import Count, Width
 
 
 @dataclass(frozen=True)
 class ClipConfig:
     """Sizes of the vision tower; names and defaults of `transformers.CLIPVisionConfig`."""
 
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 32
+    hidden_size: Width = 768
+    intermediate_size: Width = 3072
+    num_hidden_layers: Count = 12
+    num_attention_heads: Count = 12
+    num_channels: Count = 3
+    image_size: Width = 224
+    patch_size: Count = 32
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
 
@@ -35,6 +36,11 @@ class ClipConfig:
         for field in ("image_size", "patch_size"):
             if not isinstance(getattr(self, field), int):
                 raise InputError(f"vision_config.{field} must be one number: pictures are square")
+        if self.image_size < self.patch_size:
+            raise InputError(
+                f"vision_config.image_size={self.image_size} must be at least"
+                f" patch_size={self.patch_size}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"vision_config.hidden_size={self.hidden_size} must be a multiple of"

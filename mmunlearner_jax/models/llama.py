@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
+from mmunlearner_jax.models.fields import Count, Length, Token, Width
 from mmunlearner_jax.sharding import (
     RULES,
     batch_sharding,
@@ -35,23 +36,23 @@ from mmunlearner_jax.sharding import (
 class LlamaConfig:
     """Sizes of the language model; names and defaults of `transformers.LlamaConfig`."""
 
-    vocab_size: int = 32000
-    hidden_size: int = 4096
-    intermediate_size: int = 11008
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
+    vocab_size: Width = 32000
+    hidden_size: Width = 4096
+    intermediate_size: Width = 11008
+    num_hidden_layers: Count = 32
+    num_attention_heads: Count = 32
+    num_key_value_heads: Count | None = None
+    head_dim: Width | None = None
     hidden_act: str = "silu"
-    max_position_embeddings: int = 2048
+    max_position_embeddings: Length = 2048
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    bos_token_id: int | None = 1
-    eos_token_id: int | tuple[int, ...] | None = 2
-    pad_token_id: int | None = None
+    bos_token_id: Token | None = 1
+    eos_token_id: Token | tuple[Token, ...] | None = 2
+    pad_token_id: Token | None = None
 
     def __post_init__(self):
         layers.choose(layers.ACTIVATIONS, "text_config.hidden_act", self.hidden_act)
@@ -59,6 +60,10 @@ class LlamaConfig:
             raise InputError(
                 f"text_config.num_attention_heads={self.heads} must be a multiple of"
                 f" num_key_value_heads={self.kv_heads} and divide hidden_size={self.hidden_size}"
+            )
+        if self.head_size % 2:
+            raise InputError(
+                f"text_config head size {self.head_size} must be even: positions turn pairs"
             )
 
     @property
@@ -95,18 +100,18 @@ class Qwen2Config(LlamaConfig):
         mrope_section: how many rotary frequencies turn by time, height and width.
     """
 
-    vocab_size: int = 152064
-    hidden_size: int = 8192
-    intermediate_size: int = 29568
-    num_hidden_layers: int = 80
-    num_attention_heads: int = 64
-    num_key_value_heads: int | None = 8
-    max_position_embeddings: int = 32768
+    vocab_size: Width = 152064
+    hidden_size: Width = 8192
+    intermediate_size: Width = 29568
+    num_hidden_layers: Count = 80
+    num_attention_heads: Count = 64
+    num_key_value_heads: Count | None = 8
+    max_position_embeddings: Length = 32768
     rms_norm_eps: float = 1e-5
     rope_theta: float = 1e6
-    bos_token_id: int | None = 151643
-    eos_token_id: int | tuple[int, ...] | None = 151645
-    mrope_section: tuple[int, ...] = (16, 24, 24)
+    bos_token_id: Token | None = 151643
+    eos_token_id: Token | tuple[Token, ...] | None = 151645
+    mrope_section: tuple[Width, ...] = (16, 24, 24)
 
     def __post_init__(self):
         super().__post_init__()
@@ -175,6 +180,11 @@ Score = Callable[..., Any]
 _LOGITS = 2**22
 
 
+def frequencies(head_size: int, theta: float) -> np.ndarray:
+    """How far each pair of a head turns from one position to the next: float32 [H / 2]."""
+    return (theta ** (-np.arange(0, head_size, 2) / head_size)).astype(np.float32)
+
+
 def rope(
     positions: jax.Array, head_size: int, theta: float, sections: tuple[int, ...] = ()
 ) -> Rope:
@@ -189,12 +199,11 @@ def rope(
     Returns:
         Their cosines and sines [B, T, 1, H / 2] float32.
     """
-    frequencies = theta ** (-np.arange(0, head_size, 2) / head_size)
     if positions.ndim == 2:  # along all axes the same
         positions = positions[:, :, None]
     else:
         positions = positions[:, :, np.repeat(np.arange(len(sections)), sections)]
-    angles = positions[:, :, None] * frequencies.astype(np.float32)
+    angles = positions[:, :, None] * frequencies(head_size, theta)
     return jnp.cos(angles), jnp.sin(angles)
 
 

@@ -18,16 +18,16 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import layers, squares
+from mmunlearner_jax.models import fields, layers, squares
 from mmunlearner_jax.models.clip import Clip, ClipConfig
+from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
-    known,
     merge,
     require,
-    rope_options,
+    text_fields,
 )
 
 # Our field, transformers' field.
@@ -56,7 +56,7 @@ class LlavaConfig(VisionLanguageConfig):
     model_type: ClassVar[str] = "llava"
 
     vision: ClipConfig
-    image_token_id: int = 32000
+    image_token_id: Token = 32000
     feature_layer: int = -2
     feature_select: str = "default"
     projector_act: str = "gelu"
@@ -88,21 +88,18 @@ class LlavaConfig(VisionLanguageConfig):
         return self.vision.num_patches + (self.feature_select == "full")
 
     @classmethod
-    def from_hf(cls, hf: Mapping[str, Any]) -> Self:
-        """See `VisionLanguageConfig`."""
-        text, vision = dict(hf.get("text_config") or {}), dict(hf.get("vision_config") or {})
-        require(hf, "model_type", cls.model_type)
-        require(text, "text_config.model_type", "llama")
-        require(vision, "vision_config.model_type", "clip_vision_model")
-        text |= rope_options(text)
-        # Either place ties the head: old files say it in the text part only.
-        text["tie_word_embeddings"] = bool(
-            hf.get("tie_word_embeddings") or text.get("tie_word_embeddings")
-        )
+    def _from_hf(cls, hf: Mapping[str, Any]) -> Self:
+        text = fields.section(hf, "text_config") or {}
+        vision = fields.section(hf, "vision_config")
+        if vision is None:  # transformers assumes the same
+            vision = _VISION_7B
+        require(text, "llama", part="text_config.")
+        require(vision, "clip_vision_model", part="vision_config.")
+        names = _FIELDS | {f: f for f in ("image_token_id",) if f in hf}  # it wins over the index
         return cls(
-            vision=ClipConfig(**known(ClipConfig, vision or _VISION_7B)),
-            text=LlamaConfig(**known(LlamaConfig, text)),
-            **{ours: hf[theirs] for ours, theirs in _FIELDS.items() if theirs in hf},
+            vision=ClipConfig(**fields.read(ClipConfig, vision, "vision_config.")),
+            text=LlamaConfig(**text_fields(LlamaConfig, hf, text, "text_config.")),
+            **fields.read(cls, hf, names=names),
         )
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -127,6 +124,7 @@ class LlavaConfig(VisionLanguageConfig):
             "architectures": ["LlavaForConditionalGeneration"],
             "model_type": self.model_type,
             **{theirs: getattr(self, ours) for ours, theirs in _FIELDS.items()},
+            "image_token_id": self.image_token_id,  # also in files that say it twice
             "image_seq_length": self.tokens_per_image,
             "tie_word_embeddings": self.text.tie_word_embeddings,
             "text_config": {
@@ -164,7 +162,7 @@ class LlavaConfig(VisionLanguageConfig):
         return dataclasses.replace(small, text=text)
 
 
-# CLIP ViT-L/14 at 336 pixels: also what transformers assumes when `vision_config` is missing.
+# CLIP ViT-L/14 at 336 pixels.
 _VISION_7B: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
+from mmunlearner_jax.models.fields import Count, Width
 from mmunlearner_jax.models.grids import patch_places
 from mmunlearner_jax.models.llama import Rope, rope, rotate
 
@@ -28,16 +29,16 @@ class Qwen2VisionConfig:
     `embed_dim` is the width of the tower, `hidden_size` what its merger gives to the text.
     """
 
-    depth: int = 32
-    embed_dim: int = 1280
-    hidden_size: int = 3584
+    depth: Count = 32
+    embed_dim: Width = 1280
+    hidden_size: Width = 3584
     hidden_act: str = "quick_gelu"
-    mlp_ratio: int = 4
-    num_heads: int = 16
-    in_channels: int = 3
-    patch_size: int = 14
-    spatial_merge_size: int = 2
-    temporal_patch_size: int = 2
+    mlp_ratio: Count = 4
+    num_heads: Count = 16
+    in_channels: Count = 3
+    patch_size: Count = 14
+    spatial_merge_size: Count = 2
+    temporal_patch_size: Count = 2
 
     def __post_init__(self):
         layers.choose(layers.ACTIVATIONS, "vision_config.hidden_act", self.hidden_act)

@@ -20,16 +20,16 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import grids, squares
+from mmunlearner_jax.models import fields, grids, squares
+from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import Qwen2Config
 from mmunlearner_jax.models.qwen2_vision import ROPE_THETA, Merger, Qwen2Vision, Qwen2VisionConfig
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
-    known,
     merge,
     require,
-    rope_options,
+    text_fields,
 )
 
 _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -53,10 +53,10 @@ class Qwen2VLConfig(VisionLanguageConfig):
 
     vision: Qwen2VisionConfig
     text: Qwen2Config
-    image_token_id: int = 151655
-    video_token_id: int = 151656
-    vision_start_token_id: int = 151652
-    vision_end_token_id: int = 151653
+    image_token_id: Token = 151655
+    video_token_id: Token = 151656
+    vision_start_token_id: Token = 151652
+    vision_end_token_id: Token = 151653
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,26 +67,28 @@ class Qwen2VLConfig(VisionLanguageConfig):
             )
 
     @classmethod
-    def from_hf(cls, hf: Mapping[str, Any]) -> Self:
-        """See `VisionLanguageConfig`; the text's part may stand at the top, as in old files."""
-        text, vision = dict(hf.get("text_config") or hf), dict(hf.get("vision_config") or {})
-        require(hf, "model_type", cls.model_type)
-        require(text, "text_config.model_type", "qwen2_vl_text", cls.model_type)
-        require(vision, "vision_config.model_type", "qwen2_vl_vision", cls.model_type)
-        if text.get("use_sliding_window"):
-            raise InputError("text_config.use_sliding_window=true is not supported")
-        turned = vision.get("rope_parameters") or {}
+    def _from_hf(cls, hf: Mapping[str, Any]) -> Self:
+        text, part = fields.section(hf, "text_config"), "text_config."
+        if text is None:  # in old files it stands at the top
+            text, part = dict(hf), ""
+        vision = fields.section(hf, "vision_config") or {}
+        require(text, "qwen2_vl_text", cls.model_type, part=part)
+        require(vision, "qwen2_vl_vision", cls.model_type, part="vision_config.")
+        if sliding := text.get("use_sliding_window"):
+            raise InputError(
+                f"{part}use_sliding_window={fields.brief(sliding)} is not supported; only false is"
+            )
+        turned = fields.section(vision, "rope_parameters", "vision_config.") or {}
         if turned.get("rope_theta", ROPE_THETA) != ROPE_THETA:
-            raise InputError(f"vision_config.rope_parameters={turned} is not supported")
-        text |= rope_options(text, "mrope")
-        text["tie_word_embeddings"] = bool(
-            hf.get("tie_word_embeddings") or text.get("tie_word_embeddings")
-        )
-        values = {k: v for k, v in known(Qwen2Config, text).items() if k not in _NOT_QWEN2}
+            raise InputError(
+                f"vision_config.rope_parameters={fields.brief(turned)} is not supported; rope_theta"
+                f" must be {ROPE_THETA}"
+            )
+        text = {field: value for field, value in text.items() if field not in _NOT_QWEN2}
         return cls(
-            vision=Qwen2VisionConfig(**known(Qwen2VisionConfig, vision)),
-            text=Qwen2Config(**values),
-            **{field: hf[field] for field in _TOKENS if field in hf},
+            vision=Qwen2VisionConfig(**fields.read(Qwen2VisionConfig, vision, "vision_config.")),
+            text=Qwen2Config(**text_fields(Qwen2Config, hf, text, part, "mrope")),
+            **fields.read(cls, hf, names={field: field for field in _TOKENS}),
         )
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:

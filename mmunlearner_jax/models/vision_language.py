@@ -15,7 +15,8 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import attention, layers
+from mmunlearner_jax.models import attention, fields, layers
+from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import (
     Cache,
     Llama,
@@ -44,7 +45,7 @@ class VisionLanguageConfig:
     model_type: ClassVar[str]
 
     text: LlamaConfig
-    image_token_id: int
+    image_token_id: Token
     dtype: str | None = None
     remat: str = "none"
     attention: str = "xla"
@@ -58,8 +59,20 @@ class VisionLanguageConfig:
         """Reads the contents of a transformers `config.json`.
 
         Raises:
-            InputError: it is another model, or uses an option that this one has not.
+            InputError: it is another model, uses an option that this one has not, or a field holds
+                what it cannot.
         """
+        require(hf, cls.model_type)
+        config = cls._from_hf(hf)
+        if not 0 <= config.image_token_id < config.text.vocab_size:
+            raise InputError(
+                f"image_token_id={config.image_token_id} must be a token of the vocabulary, from 0"
+                f" to {config.text.vocab_size - 1:,}"
+            )
+        return config
+
+    @classmethod
+    def _from_hf(cls, hf: Mapping[str, Any]) -> Self:
         raise NotImplementedError
 
     def to_hf(self) -> dict[str, Any]:
@@ -316,44 +329,57 @@ def abstract_model(
     return graphdef, params
 
 
-def require(part: Mapping[str, Any], field: str, *known: str) -> None:
+def require(values: Mapping[str, Any], *known: str, part: str = "") -> None:
     """Refuses a part of a `config.json` that describes another model.
 
     Args:
-        part: its contents; where they do not say which model it is, it is taken for a known one.
-        field: where its `model_type` stands.
+        values: its contents; where they do not say which model it is, it is taken for a known one.
         *known: the types supported.
+        part: what stands before its fields' names in the error, as `text_config.`.
 
     Raises:
         InputError: naming the field.
     """
-    found = part.get("model_type", known[0])
+    found = values.get("model_type", known[0])
     if found not in known:
-        raise InputError(f"{field}={found!r} is not supported; it must be {known[0]!r}")
+        raise InputError(
+            f"{part}model_type={fields.brief(found)} is not supported; it must be {known[0]!r}"
+        )
 
 
-def known(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a config dataclass has a field for; lists become hashable."""
-    names = {field.name for field in dataclasses.fields(config)}
-    values = {k: v for k, v in values.items() if k in names}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def rope_options(text: Mapping[str, Any], *kinds: str) -> dict[str, Any]:
-    """The rotary options, `rope_theta` among them, as transformers 4 and 5 write them.
+def text_fields(
+    config: type[LlamaConfig],
+    hf: Mapping[str, Any],
+    text: Mapping[str, Any],
+    part: str,
+    *kinds: str,
+) -> dict[str, Any]:
+    """The fields of the decoder, as transformers 4 and 5 write them.
 
     Args:
-        text: the part of a `config.json` that describes the decoder.
-        *kinds: the variants known besides `default`.
+        config: the decoder's config.
+        hf: a whole `config.json`.
+        text: the part of it that describes the decoder.
+        part: what stands before its fields' names in an error.
+        *kinds: the variants of rotary positions known besides `default`.
 
     Raises:
-        InputError: another variant, a scaled one.
+        InputError: a field holds what it cannot, or positions are of another variant, a scaled one.
     """
-    rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    rope, scaled = (
+        fields.section(text, field, part) or {} for field in ("rope_parameters", "rope_scaling")
+    )
+    rope = scaled or rope  # as in transformers
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", *kinds):
-        raise InputError(f"text_config rope_type={kind!r} is not supported; only 'default' is")
-    return {"rope_theta": text["rope_theta"], **rope} if "rope_theta" in text else rope
+        raise InputError(
+            f"{part}rope_type={fields.brief(kind)} is not supported; only 'default' is"
+        )
+    rope = {field: rope[field] for field in ("rope_theta", "mrope_section") if field in rope}
+    values = fields.read(config, {**text, **rope}, part)
+    # Either place ties the head: old files say it in the text part only.
+    tied = {"tie_word_embeddings": "tie_word_embeddings"}
+    return values | {k: v for k, v in fields.read(config, hf, names=tied).items() if v}
 
 
 def _valid(input_ids, attention_mask):

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +16,13 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mmunlearner_jax import artefacts
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, listed, refusing, shown
+from mmunlearner_jax.files import MOST_BYTES, read_json
+from mmunlearner_jax.models import fields
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import (
@@ -28,7 +32,26 @@ from mmunlearner_jax.models.vision_language import (
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights import llava, qwen2_vl
-from mmunlearner_jax.weights.table import Entry, Table
+from mmunlearner_jax.weights.finite import Search, finite
+from mmunlearner_jax.weights.table import HEAD, Entry, Table
+
+
+class _Tensor:
+    """A tensor in a file: opened, but not read.
+
+    Attributes:
+        shape: of it.
+        dtype: its name in safetensors.
+    """
+
+    def __init__(self, file: Path, slices: Any):
+        self._file, self._slices = file, slices
+        self.shape = tuple(slices.get_shape())
+        self.dtype = str(slices.get_dtype())
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        with refusing(self._file, f"it is damaged: {_AGAIN}"):
+            return self._slices[index]
 
 
 class Architecture(NamedTuple):
@@ -43,9 +66,12 @@ ARCHITECTURES = {
     Qwen2VLConfig.model_type: Architecture(Qwen2VLConfig, qwen2_vl.TABLE),
 }
 
-# What is missing for models that are easily taken for one of these.
-_MISSING = {
-    "qwen2_5_vl": "window attention, RMSNorm and a gated feed-forward in the vision tower",
+# Models that are easily taken for one of these.
+_OTHERS = {
+    "llava_llama": "LLaVA's original layout; transformers converts it, as llava-hf has done",
+    "qwen2_5_vl": (
+        "window attention, RMSNorm and a gated feed-forward in the vision tower is missing"
+    ),
 }
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
@@ -57,6 +83,18 @@ _CHANGED = (
 )
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_AGAIN = "download it again"
+_POINTER = b"version https://git-lfs"
+
+# What a folder may hold in place of a checkpoint, and what makes one of it.
+_HELD = {
+    "adapter_config.json": "these are adapters: merge them into their model (peft) and save that",
+    "pytorch_model.bin": "save it again as safetensors, by transformers",
+    "pytorch_model.bin.index.json": "save it again as safetensors, by transformers",
+}
+
+# Safetensors' names of the dtypes read; F64 only where another dtype is asked for.
+_DTYPES = ("F32", "F16", "BF16")
 
 # What of a checkpoint is neither weights nor config: tokenizer, processor, generation.
 _COMPANIONS = (
@@ -71,12 +109,11 @@ _COMPANIONS = (
 )
 
 
-def read_config(path_or_name: str | Path, **options: Any) -> tuple[Path, VisionLanguageConfig]:
+def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     """Finds a checkpoint and reads its `config.json`, no weights.
 
     Args:
         path_or_name: as in `from_pretrained`.
-        **options: fields of the config that say how to compute, and are not in the file.
 
     Returns:
         The folder, and the model's config.
@@ -85,19 +122,23 @@ def read_config(path_or_name: str | Path, **options: Any) -> tuple[Path, VisionL
         InputError: no such checkpoint, or another model.
     """
     directory = _find(path_or_name)
-    config_file = directory / "config.json"
-    hf = _read_json(config_file)
-    found = hf.get("model_type")
-    if found not in ARCHITECTURES:
-        missing = f" ({_MISSING[found]} is missing)" if found in _MISSING else ""
+    file = directory / "config.json"
+    hf = read_json(file, mend=_mend(directory))
+    found = kind = hf.get("model_type")
+    if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
+        kind = "llava_llama"
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        why = f" ({_OTHERS[kind]})" if isinstance(kind, str) and kind in _OTHERS else ""
         raise InputError(
-            f"{config_file}: model_type={found!r} is not supported{missing}; use a checkpoint of"
+            f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
         )
+    with refusing(file, "it could not be written again; correct it"):
+        json.dumps(hf, allow_nan=False)
     try:
-        return directory, dataclasses.replace(ARCHITECTURES[found].config.from_hf(hf), **options)
+        return directory, ARCHITECTURES[kind].config.from_hf(hf)
     except InputError as error:
-        raise InputError(f"{config_file}: {error}") from None
+        raise InputError(f"{file}: {error}") from None
 
 
 def from_pretrained(
@@ -124,30 +165,43 @@ def from_pretrained(
         The model; `model.source` is the folder read.
 
     Raises:
-        InputError: no such checkpoint, another model, or tensors that do not fit; before anything
-            is put on a device.
+        InputError: no such checkpoint, another model, or tensors that do not fit: before anything
+            is put on a device. Weights that are not finite in their dtype: behind that.
     """
-    directory, config = read_config(
-        path_or_name,
+    directory, config = read_config(path_or_name)
+    table = ARCHITECTURES[config.model_type].table
+    config = dataclasses.replace(
+        config,
         dtype=None if compute_dtype is None else np.dtype(compute_dtype).name,
         remat=remat,
         attention=attention,
     )
-    table = ARCHITECTURES[config.model_type].table
-    graphdef, params = abstract_model(config, mesh)
-    leaves = dict(nnx.to_flat_state(params))
+    where = str(directory)
     with contextlib.ExitStack() as stack:
         if artefacts.is_sealed(directory):  # what a stage wrote
             stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
-        tensors = _open(directory, stack)
-        shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
-        given = table.match(shapes, params, str(directory))
-        for entry in table.entries(params):
-            parts = {name: tensors[given[name]] for name in entry.names}
+        found = table.without_buffers(_open(directory, stack), config, where)
+        if config.text.tie_word_embeddings:
+            found = table.without_copies(found)
+            if HEAD in map(table.canonical, found):  # one of its own
+                text = dataclasses.replace(config.text, tie_word_embeddings=False)
+                config = dataclasses.replace(config, text=text)
+        graphdef, params = abstract_model(config, mesh)
+        given = table.match(found, params, where)
+        tensors = {name: found[given[name]] for name in given}
+        entries = table.entries(params)
+        _check_dtypes(entries, tensors, dtype, where)
+        leaves, search = dict(nnx.to_flat_state(params)), stack.enter_context(Search())
+        for entry in entries:
             leaf = leaves[entry.path]
-            leaves[entry.path] = leaf.replace(_read(entry, parts, leaf.get_value(), dtype))
+            array = _read(entry, tensors, leaf.get_value(), dtype, search)
+            leaves[entry.path] = leaf.replace(array)
+        arrays = [leaves[entry.path].get_value() for entry in entries]
+        together = not all(array.is_fully_addressable for array in arrays)
+        if wrong := search.found(tensors, together=together):
+            raise InputError(f"{where}: {_not_finite([given[n] for n in wrong], found, dtype)}")
     model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
-    model.source = str(directory)
+    model.source = where
     return model
 
 
@@ -229,73 +283,129 @@ def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.
         InputError: the arrays are not those of the model.
     """
     table = ARCHITECTURES[model.config.model_type].table
-    return table.gather(arrays, nnx.split(model)[1])
+    given = table.without_buffers(arrays, model.config, "from_hf_names")
+    if model.config.text.tie_word_embeddings:
+        given = table.without_copies(given)
+    return table.gather(given, nnx.split(model)[1])
 
 
 def _find(path_or_name: str | Path) -> Path:
     """The checkpoint's folder, downloaded where it is a name."""
-    if Path(path_or_name).expanduser().is_dir():
-        return Path(path_or_name).expanduser()
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    mend = (
+        "it is neither a folder nor a Hugging Face name that can be downloaded: check the spelling"
+        " and the connection"
+    )
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    with refusing(path_or_name, mend):
+        folder = Path(path_or_name).expanduser()
+        if folder.is_dir():
+            return folder
         return Path(huggingface_hub.snapshot_download(str(path_or_name), allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path_or_name}: neither a folder nor a Hugging Face name that can be downloaded"
-            f" ({type(error).__name__}); check the spelling and the connection"
-        ) from None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error}); restore it") from None
+def _mend(directory: Path) -> str:
+    """What makes a checkpoint of a folder that is none."""
+    return next((m for file, m in _HELD.items() if (directory / file).exists()), _AGAIN)
 
 
-def _open(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+def _open(directory: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
     """Every tensor of a checkpoint by the name found, opened but not read."""
-    if (directory / _WEIGHTS).exists():
-        files = [_WEIGHTS]
-    elif (directory / _INDEX).exists():
-        index = _read_json(directory / _INDEX)
-        files = sorted(set(index.get("weight_map", {}).values()))
-    else:
-        raise InputError(f"{directory}: holds neither {_WEIGHTS} nor {_INDEX}; convert it")
+    index = directory / _INDEX
+    if os.path.lexists(directory / _WEIGHTS):  # transformers does not look at an index then, either
+        return _open_file(directory / _WEIGHTS, stack)
+    if not os.path.lexists(index):
+        raise InputError(f"{directory}: holds neither {_WEIGHTS} nor {_INDEX}; {_mend(directory)}")
     tensors = {}
-    for file in files:
-        try:
-            opened = stack.enter_context(safe_open(directory / file, framework="numpy"))
-            tensors |= {name: opened.get_slice(name) for name in opened.keys()}
-        except FileNotFoundError:
+    for file, names in _read_index(index).items():
+        if not os.path.lexists(directory / file):
+            raise InputError(f"{index}: names {shown(file)}, which is missing; {_AGAIN}")
+        held = _open_file(directory / file, stack)
+        if held.keys() != names:
             raise InputError(
-                f"{directory / _INDEX}: names {file}, which is missing; download it again"
-            ) from None
-        except SafetensorError as error:
-            raise InputError(
-                f"{directory / file}: is damaged ({error}); download it again"
-            ) from None
+                f"{directory / file}: holds other tensors than {_INDEX} says (missing:"
+                f" {listed(sorted(names - held.keys())) or 'none'}; extra:"
+                f" {listed(sorted(held.keys() - names)) or 'none'}); {_AGAIN}"
+            )
+        tensors |= held
     return tensors
 
 
+def _read_index(path: Path) -> dict[str, set[str]]:
+    """The names of the tensors that an index places in each file."""
+    weight_map = read_json(path, mend=_AGAIN).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{path}: weight_map must be an object that names tensors; {_AGAIN}")
+    names: dict[str, set[str]] = {}
+    for tensor, file in weight_map.items():
+        plain = isinstance(file, str) and file not in ("", ".", "..")
+        if not plain or set(file) & set("/\\\0"):
+            raise InputError(
+                f"{path}: weight_map places {shown(tensor)} in {fields.brief(file)}; it must be the"
+                f" name of a file in the same folder; {_AGAIN}"
+            )
+        names.setdefault(file, set()).add(tensor)
+    return names
+
+
+def _open_file(path: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
+    with refusing(path, f"it is damaged: {_AGAIN}"):
+        if not stat.S_ISREG(path.stat().st_mode):  # behind links: the hub's cache holds links
+            raise InputError(f"{path}: is no regular file; {_AGAIN}")
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise InputError(f"{path}: is a pointer of Git LFS only; run `git lfs pull`")
+        opened = stack.enter_context(safe_open(path, framework="numpy"))
+        return {name: _Tensor(path, opened.get_slice(name)) for name in opened.keys()}
+
+
+def _check_dtypes(
+    entries: Sequence[Entry], tensors: Mapping[str, _Tensor], dtype: Any, where: str
+) -> None:
+    """Refuses what is no floating-point number, or of several kinds where they are stacked."""
+    kinds = _DTYPES if dtype is None else (*_DTYPES, "F64")
+    wrong = [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in kinds]
+    if wrong:
+        raise InputError(
+            f"{where}: {listed(wrong)}: weights must be {', '.join(kinds)}; convert them, or use a"
+            " checkpoint that is not quantized"
+        )
+    for entry in entries:
+        stored = {tensors[name].dtype for name in entry.names}
+        if dtype is None and len(stored) > 1:
+            raise InputError(
+                f"{where}: {entry.names[0]} ... {entry.names[-1]}: stored as"
+                f" {' and '.join(sorted(stored))}, but layers are stacked; give one dtype"
+            )
+
+
 def _read(
-    entry: Entry, parts: Mapping[str, Any], like: jax.ShapeDtypeStruct, dtype: Any
+    entry: Entry,
+    tensors: Mapping[str, _Tensor],
+    like: jax.ShapeDtypeStruct,
+    dtype: Any,
+    search: Search,
 ) -> jax.Array:
     """One of our arrays; every device's part is cut out of the files by itself."""
-    stored = {str(part.get_dtype()) for part in parts.values()}
-    if dtype is None and len(stored) > 1:
-        raise InputError(
-            f"{entry.names[0]} ... {entry.names[-1]}: stored as {' and '.join(sorted(stored))}, but"
-            " layers are stacked; give one dtype"
-        )
 
     def read(index: Any) -> np.ndarray:
         names, inner = entry.index(index)
-        arrays = [parts[name][inner].transpose(entry.axes) for name in names]
+        arrays = [tensors[name][inner].transpose(entry.axes) for name in names]
         array = np.stack(arrays) if entry.stacked else arrays[0]
-        return array if dtype is None else array.astype(dtype)
+        if dtype is not None:
+            with np.errstate(over="ignore"):  # the search finds it
+                array = array.astype(dtype)
+        search.look(names, array if entry.stacked else [array])
+        return array
 
     return jax.make_array_from_callback(like.shape, like.sharding, read)
+
+
+def _not_finite(names: Sequence[str], tensors: Mapping[str, _Tensor], dtype: Any) -> str:
+    """Which tensors became NaN or Inf when they were read, and why."""
+    if all(finite(tensors[name][...]) for name in names[:3]):
+        narrow = np.dtype(dtype).name
+        return f"{listed(names)}: numbers beyond {narrow}; give dtype bfloat16 or float32"
+    return f"{listed(names)}: NaN or Inf; use a checkpoint without them"
 
 
 def _write_tensors(
@@ -338,9 +448,9 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
     config = model.config.to_hf()
     source = Path(model.source) if model.source else None
     if source:
-        old = _read_json(source / "config.json")
+        old = read_json(source / "config.json")
         if "text_config" not in config:  # its part stands at the top, and in one place only
-            old |= old.pop("text_config", {})
+            old |= old.pop("text_config", None) or {}
         config = _merged(old, config)
     dtype = jax.tree.leaves(nnx.split(model)[1])[0].dtype.name
     config |= {"dtype": dtype, "torch_dtype": dtype}  # transformers 5 and 4
@@ -349,7 +459,8 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
         processor.save_pretrained(directory)
     elif source:
         for file in sorted({f for pattern in _COMPANIONS for f in source.glob(pattern)}):
-            shutil.copy(file, directory)
+            if file.is_file() and file.stat().st_size <= MOST_BYTES:  # a folder or pipe is none
+                shutil.copy(file, directory)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ what transformers 5 writes (those of 4, without `vision_model.`). All are read. 
 written: old and new releases load them.
 """
 
-from mmunlearner_jax.weights.table import CONV, Row, Table, decoder, dense, norm
+import numpy as np
+
+from mmunlearner_jax.weights.table import CONV, INV_FREQ, Buffer, Row, Table, decoder, dense, norm
 
 _VISION = "model.vision_tower"
 _VISION_LAYER = f"{_VISION}.encoder.layers.{{layer}}"
@@ -50,10 +52,9 @@ TABLE = Table(
         ("model.vision_tower.", "vision_tower.vision_model."),
         ("model.multi_modal_projector.", "multi_modal_projector."),
     ),
-    ignored=(
-        r"\.position_ids$",  # buffers that old releases wrote
-        r"\.rotary_emb\.inv_freq$",
-        r"^lm_head\.weight$",  # only where the head is tied; transformers ignores it there, too
+    buffers=(  # that old releases wrote
+        Buffer(r"\.position_ids$", lambda config: np.arange(config.vision.num_patches + 1)),
+        INV_FREQ,
     ),
     groups=(
         ("vision_tower.", "vision"),

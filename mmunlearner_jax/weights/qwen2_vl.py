@@ -5,7 +5,18 @@ release reads and most write, and the names in memory since transformers 4.52
 (`model.language_model.`, `model.visual.`). Both are read; those of the hub are written.
 """
 
-from mmunlearner_jax.weights.table import CONV3D, Row, Table, decoder, dense, norm
+from mmunlearner_jax.models.llama import frequencies
+from mmunlearner_jax.models.qwen2_vision import ROPE_THETA
+from mmunlearner_jax.weights.table import (
+    CONV3D,
+    INV_FREQ,
+    Buffer,
+    Row,
+    Table,
+    decoder,
+    dense,
+    norm,
+)
 
 _VISION_LAYER = "model.visual.blocks.{layer}"
 
@@ -32,10 +43,12 @@ TABLE = Table(
         ("model.visual.", "visual."),
         ("model.language_model.", "model."),
     ),
-    ignored=(
-        r"\.rotary_emb\.inv_freq$",  # buffers that old releases wrote
-        r"\.rotary_pos_emb\.inv_freq$",
-        r"^lm_head\.weight$",  # only where the head is tied; transformers ignores it there, too
+    buffers=(  # that old releases wrote
+        INV_FREQ,
+        Buffer(
+            r"\.rotary_pos_emb\.inv_freq$",
+            lambda config: frequencies(config.vision.head_size // 2, ROPE_THETA),
+        ),
     ),
     groups=(
         ("visual.", "vision"),

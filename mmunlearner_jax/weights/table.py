@@ -4,8 +4,9 @@ An architecture is one `Table` in a file of its own. Everything that reads or wr
 or importances in Hugging Face's terms derives from it.
 """
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, listed
+from mmunlearner_jax.models.llama import frequencies
 
 KERNEL = (1, 0)  # torch keeps [out, in]
 CONV = (1, 2, 3, 0)  # torch keeps [out, in, height, width]
 CONV3D = (1, 2, 3, 4, 0)  # and [out, in, time, height, width]
+
+# The head, and what it is a copy of where it is tied.
+HEAD, EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
+
+# What the names of tensors that no model has tell of how they were saved, and what mends it.
+_SAVED_OTHERWISE = (
+    (r"^(module|_orig_mod|_fsdp_wrapped_module)\.", "save the model that the wrapper holds"),
+    (r"\.(lora_|base_layer\.)", "merge the adapters first (merge_and_unload of peft)"),
+    (r"\.(qweight|qzeros|weight_scale\w*|absmax|quant_map|SCB)$", "use one that is not quantized"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,25 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """Tensors that some releases write although `config.json` says what they hold.
+
+    Attributes:
+        pattern: of their `named_parameters()` names.
+        value: what they hold, of the model's config.
+    """
+
+    pattern: str
+    value: Callable[[Any], np.ndarray]
+
+
+INV_FREQ = Buffer(
+    r"\.rotary_emb\.inv_freq$",
+    lambda config: frequencies(config.text.head_size, config.text.rope_theta),
+)
+
+
+@dataclass(frozen=True)
 class Table:
     """All tensors of an architecture.
 
@@ -106,14 +137,14 @@ class Table:
         read: (pattern, replacement) from names found on disk to `named_parameters()`, the first
             that matches wins; a name that none matches stays as it is.
         written: (prefix, prefix) from `named_parameters()` to the names that we write.
-        ignored: patterns of `named_parameters()` names that carry no information.
+        buffers: tensors that are compared, and not read.
         groups: (prefix of our dotted path, module group): what importances are joined by (D-37).
     """
 
     rows: tuple[Row, ...]
     read: tuple[tuple[str, str], ...]
     written: tuple[tuple[str, str], ...]
-    ignored: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
     groups: tuple[tuple[str, str], ...]
 
     def labels(self, params: nnx.State) -> tuple[nnx.State, nnx.State]:
@@ -167,13 +198,56 @@ class Table:
                 return replacement + name.removeprefix(prefix)
         return name
 
-    def match(
-        self, found: Mapping[str, tuple[int, ...]], params: nnx.State, where: str
-    ) -> dict[str, str]:
+    def without_buffers(
+        self, tensors: Mapping[str, Any], config: Any, where: str
+    ) -> dict[str, Any]:
+        """Leaves out what `config.json` says already.
+
+        Args:
+            tensors: by the names found; of those left out, values are read and compared.
+            config: of the model.
+            where: what to name in the error.
+
+        Raises:
+            InputError: one of them holds something else.
+        """
+        kept, wrong = {}, []
+        for name, tensor in tensors.items():
+            canonical = self.canonical(name)
+            buffer = next((b for b in self.buffers if re.search(b.pattern, canonical)), None)
+            if buffer is None:
+                kept[name] = tensor
+            elif not _holds(tensor, buffer.value(config)):
+                wrong.append(name)
+        if wrong:
+            raise InputError(
+                f"{where}: {listed(wrong)}: not the values that follow from config.json; correct"
+                " rope_theta and sizes there, or use a checkpoint of a supported model"
+            )
+        return kept
+
+    def without_copies(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors of a tied model: one of embeddings and head, where they are the same.
+
+        As transformers does: a head alone stands for both; one that differs is kept.
+
+        Args:
+            tensors: by the names found.
+        """
+        names = {self.canonical(name): name for name in tensors}
+        head, embeddings = names.get(HEAD), names.get(EMBEDDINGS)
+        if head is None:
+            return dict(tensors)
+        rest = {name: tensor for name, tensor in tensors.items() if name != head}
+        if embeddings is None:
+            return rest | {EMBEDDINGS: tensors[head]}
+        return rest if _same(tensors[head], tensors[embeddings]) else dict(tensors)
+
+    def match(self, tensors: Mapping[str, Any], params: nnx.State, where: str) -> dict[str, str]:
         """Finds the tensors of a model among those given, and refuses any difference.
 
         Args:
-            found: shapes by the names given.
+            tensors: by the names given; only their shapes are looked at.
             params: what is wanted, real or abstract.
             where: what to name in the error.
 
@@ -185,24 +259,29 @@ class Table:
         """
         wanted = {name: e.shape for e in self.entries(params) for name in e.names}
         given: dict[str, str] = {}
-        problems = []
-        for name, shape in found.items():
-            canonical = self.canonical(name)
+        extra, duplicate, misshapen = [], [], []
+        for name, tensor in tensors.items():
+            canonical, shape = self.canonical(name), tuple(tensor.shape)
             if canonical not in wanted:
-                if not any(re.search(pattern, canonical) for pattern in self.ignored):
-                    problems.append(f"extra {name}")
+                extra.append(name)
             elif canonical in given:
-                problems.append(f"duplicate {name} (also {given[canonical]})")
-            elif tuple(shape) != wanted[canonical]:
-                problems.append(
-                    f"misshapen {name} {list(shape)}, should be {list(wanted[canonical])}"
-                )
+                duplicate.append(f"{name} (also {given[canonical]})")
+            elif shape != wanted[canonical]:
+                should = list(wanted[canonical])
+                misshapen.append(f"{name} {list(shape)}, should be {should}")
             given.setdefault(canonical, name)
-        problems += [f"missing {name}" for name in wanted if name not in given]
-        if problems:
+        problems = {
+            "extra": extra,
+            "missing": [name for name in wanted if name not in given],
+            "misshapen": misshapen,
+            "duplicate": duplicate,
+        }
+        if any(problems.values()):
+            said = [f"{kind} {listed(names)}" for kind, names in problems.items() if names]
+            mends = [m for p, m in _SAVED_OTHERWISE if any(re.search(p, name) for name in extra)]
             raise InputError(
                 f"{where}: the tensors are not those that config.json describes:"
-                f" {'; '.join(problems)}"
+                f" {'; '.join([*said, *mends])}"
             )
         return given
 
@@ -218,10 +297,34 @@ class Table:
         Raises:
             InputError: the arrays are not those of the model.
         """
-        given = self.match({k: v.shape for k, v in arrays.items()}, params, "from_hf_names")
+        given = self.match(arrays, params, "from_hf_names")
         leaves = dict(nnx.to_flat_state(params))
         for entry in self.entries(params):
             tensors = [jnp.asarray(arrays[given[n]]).transpose(entry.axes) for n in entry.names]
             value = jnp.stack(tensors) if entry.stacked else tensors[0]
             leaves[entry.path] = leaves[entry.path].replace(value)
         return nnx.from_flat_state(leaves)
+
+
+_ROWS = 2**13  # compared at a time
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two matrices hold the same numbers, whatever their dtypes."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    rows = one.shape[0]
+    parts = (slice(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS))
+    return all(np.array_equal(one[part], other[part]) for part in parts)
+
+
+def _holds(tensor: Any, value: np.ndarray) -> bool:
+    """Whether a tensor holds numbers, as far as its dtype can tell; axes of size 1 do not count."""
+    if math.prod(tensor.shape) != value.size:
+        return False
+    found = np.asarray(tensor[...]).reshape(value.shape)
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        return np.array_equal(found, value)
+    told = jnp.finfo(found.dtype)
+    relative, absolute = max(1e-5, 2 * float(told.eps)), float(told.smallest_subnormal)
+    return np.allclose(found.astype(np.float32), value, relative, absolute)

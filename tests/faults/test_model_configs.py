@@ -1,0 +1,248 @@
+"""A stranger's `config.json`: every field has its type and range, and refusals name the field."""
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from typing import Any, get_type_hints
+
+import jax
+import pytest
+
+from mmunlearner_jax.errors import LONGEST, InputError
+from mmunlearner_jax.models import fields
+from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.weights.io import from_pretrained, weight_names
+
+KINDS = {"llava": LlavaConfig, "qwen2_vl": Qwen2VLConfig}
+
+
+def nested() -> dict:
+    """Qwen2-VL's config as transformers 5 writes it, with a part for the text."""
+    whole = Qwen2VLConfig.qwen2_vl_2b().to_hf()
+    text = {f.name for f in dataclasses.fields(Qwen2VLConfig.qwen2_vl_2b().text)}
+    part = {field: whole.pop(field) for field in list(whole) if field in text}
+    return whole | {"text_config": part | {"rope_parameters": whole.pop("rope_scaling")}}
+
+
+def published() -> dict:
+    """LLaVA's config without what transformers 5 adds."""
+    whole = LlavaConfig.llava_1_5_7b().to_hf()
+    del whole["image_token_id"], whole["text_config"]["head_dim"]
+    return whole
+
+
+GOOD = {
+    "llava": published(),
+    "qwen2_vl": nested(),
+    "qwen2_vl, flat": Qwen2VLConfig.qwen2_vl_2b().to_hf(),
+}
+
+SIZE = [None, "two", 2.0, True, [2], {}, 0, -1, 10**15, math.nan]
+MAYBE = [value for value in SIZE if value is not None]
+FLAG = [None, "false", 0, 1.0, [], {}]
+NAME = [None, 1, True, ["gelu"], {}, "no such activation", "\x1b[2J" * 99, "x" * 10**6]
+TOKEN = [None, "1", 1.0, True, [1], {}, -2, 10**15]
+NUMBER = [None, "1e-5", True, [1.0], {}, 0.0, -1.0, math.inf, math.nan, 10**400]
+OBJECT = ["x", 1, True, [1], [["a", 1]]]
+TEXT = {
+    "vocab_size": SIZE,
+    "hidden_size": [*SIZE, 7],
+    "intermediate_size": SIZE,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": [*SIZE, 5],
+    "num_key_value_heads": [*MAYBE, 5],
+    "max_position_embeddings": SIZE,
+    "hidden_act": NAME,
+    "rms_norm_eps": NUMBER,
+    "rope_theta": NUMBER,
+    "tie_word_embeddings": FLAG,
+    "bos_token_id": TOKEN[1:],
+    "pad_token_id": TOKEN[1:],
+    "eos_token_id": ["1", 1.0, True, ["a"], [None], [1.0], [[1]], {}, -2],
+    "rope_parameters": [*OBJECT, {"rope_type": "yarn"}, {"rope_type": None}, {"type": ["x"]}],
+    "rope_scaling": [*OBJECT, {"type": "linear"}, {"rope_type": {}}],
+    "model_type": ["mistral", 1, ["llama"], {}],
+}
+WRONG = {
+    "llava": {
+        "model_type": ["llava_next", None, 1, [], {}],
+        "image_token_index": [*TOKEN, -1, 40_000],
+        "vision_feature_layer": [None, "x", 1.5, True, [], [-2, -3], {}, 99, -(10**15)],
+        "vision_feature_select_strategy": [None, 1, [], {}, "mean"],
+        "projector_hidden_act": NAME,
+        "multimodal_projector_bias": FLAG,
+        "tie_word_embeddings": FLAG,
+        "text_config": OBJECT,
+        "vision_config": OBJECT,
+        **{f"text_config.{field}": values for field, values in TEXT.items()},
+        "text_config.head_dim": [*MAYBE, 7],
+        "text_config.attention_bias": FLAG,
+        "text_config.mlp_bias": FLAG,
+        "vision_config.hidden_size": [*SIZE, 7],
+        "vision_config.intermediate_size": SIZE,
+        "vision_config.num_hidden_layers": SIZE,
+        "vision_config.num_attention_heads": [*SIZE, 7],
+        "vision_config.num_channels": SIZE,
+        "vision_config.image_size": [*SIZE, [336, 224], 13],
+        "vision_config.patch_size": [*SIZE, [14, 14]],
+        "vision_config.hidden_act": NAME,
+        "vision_config.layer_norm_eps": NUMBER,
+        "vision_config.model_type": ["siglip_vision_model", 1, [], {}],
+    },
+    "qwen2_vl": {
+        "image_token_id": [*TOKEN, -1, 160_000],
+        "video_token_id": TOKEN,
+        "vision_start_token_id": TOKEN,
+        "vision_end_token_id": TOKEN,
+        "tie_word_embeddings": FLAG,
+        "text_config": OBJECT,
+        "vision_config": OBJECT,
+        **{f"text_config.{field}": values for field, values in TEXT.items()},
+        "text_config.use_sliding_window": [True, "yes", 1],
+        "text_config.rope_parameters": [
+            *TEXT["rope_parameters"],
+            *({"mrope_section": wrong} for wrong in (None, 3, "x", [1], [64, -1, 1], [1.0] * 3)),
+        ],
+        "vision_config.depth": SIZE,
+        "vision_config.embed_dim": [*SIZE, 7],
+        "vision_config.hidden_size": [*SIZE, 7],
+        "vision_config.mlp_ratio": [*SIZE, 4.5],
+        "vision_config.num_heads": [*SIZE, 7],
+        "vision_config.in_channels": SIZE,
+        "vision_config.patch_size": [*SIZE, [14, 14]],
+        "vision_config.spatial_merge_size": SIZE,
+        "vision_config.temporal_patch_size": SIZE,
+        "vision_config.hidden_act": NAME,
+        "vision_config.rope_parameters": [*OBJECT, {"rope_theta": 5.0}, {"rope_theta": {"a": []}}],
+    },
+}
+WRONG["qwen2_vl, flat"] = {
+    field.removeprefix("text_config."): values
+    for field, values in WRONG["qwen2_vl"].items()
+    if field not in ("text_config", "text_config.model_type")
+}
+# A number of heads that does not divide, say, is a fault of two fields, and the other is named.
+ALSO = {"mrope_section", "head size", "rope_type", "num_attention_heads", "image_token_id"}
+
+
+def changed(config, field, value):
+    config = copy.deepcopy(config)
+    *parts, last = field.split(".")
+    part = config
+    for name in parts:
+        part = part[name]
+    part[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(kind, field) for kind, wrong in WRONG.items() for field in wrong]
+)
+def test_a_field_holds_what_it_may(kind, field):
+    for value in WRONG[kind][field]:
+        config = changed(GOOD[kind], field, value)
+        if field in ("rope_theta", "rope_parameters"):  # which another field would hide
+            config.pop("rope_scaling")
+        elif field == "text_config.rope_theta":
+            config["text_config"].pop("rope_parameters")
+        with pytest.raises(InputError) as error:
+            KINDS[kind.split(",")[0]].from_hf(config)
+        message = str(error.value)
+        assert message.isprintable()
+        assert len(message) <= LONGEST
+        assert any(name in message for name in {field.split(".")[-1], *ALSO}), (value, message)
+
+
+RIGHT = [
+    ("llava", "text_config.eos_token_id", [2, 3], ("text", "eos_token_id"), (2, 3)),
+    ("llava", "text_config.eos_token_id", None, ("text", "eos_token_id"), None),
+    ("llava", "text_config.pad_token_id", -1, ("text", "pad_token_id"), -1),
+    ("llava", "text_config.bos_token_id", None, ("text", "bos_token_id"), None),
+    ("llava", "text_config.num_key_value_heads", None, ("text", "kv_heads"), 32),
+    ("llava", "text_config.head_dim", None, ("text", "head_size"), 128),
+    ("llava", "text_config.rope_parameters", {"rope_theta": 10**6}, ("text", "rope_theta"), 10**6),
+    ("llava", "text_config.rope_parameters", None, ("text", "rope_theta"), 10000.0),
+    ("llava", "text_config.rope_scaling", None, ("text", "rope_theta"), 10000.0),
+    ("llava", "text_config.num_hidden_layers", 1, ("text", "num_hidden_layers"), 1),
+    ("llava", "text_config.anything", {"else": [1]}, ("text", "num_hidden_layers"), 32),
+    ("llava", "vision_config", None, ("vision", "image_size"), 336),
+    ("llava", "vision_config", {}, ("vision", "image_size"), 224),
+    ("llava", "image_token_id", 5, ("image_token_id",), 5),
+    ("qwen2_vl", "text_config.eos_token_id", [2, 3], ("text", "eos_token_id"), (2, 3)),
+    ("qwen2_vl", "text_config.num_key_value_heads", None, ("text", "kv_heads"), 12),
+    ("qwen2_vl, flat", "text_config", None, ("text", "num_hidden_layers"), 28),
+    # A field that this decoder has not.
+    ("qwen2_vl", "text_config.attention_bias", "x", ("text", "qkv_bias"), True),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value", "path", "read"), RIGHT)
+def test_what_transformers_takes_is_taken(kind, field, value, path, read):
+    found = KINDS[kind.split(",")[0]].from_hf(changed(GOOD[kind], field, value))
+    for name in path:
+        found = getattr(found, name)
+    assert found == read
+
+
+def test_every_size_has_a_range():
+    """A new field of a config cannot be forgotten: bare whole numbers are none of a shape."""
+    for config in (LlavaConfig.llava_1_5_7b(), Qwen2VLConfig.qwen2_vl_2b()):
+        for part in (config.vision, config.text):
+            hints = get_type_hints(type(part), include_extras=True)
+            assert [name for name, hint in hints.items() if hint is int] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_largest_of_all_ranges_is_made_in_no_time(kind):
+    """Below the bounds nothing needs memory or time, whatever the sizes say."""
+    most = {fields.Count: 2**10, fields.Width: 2**20}
+    base = LlavaConfig.llava_1_5_7b() if kind == "llava" else Qwen2VLConfig.qwen2_vl_2b()
+
+    def largest(part):
+        hints = get_type_hints(type(part), include_extras=True)
+        sizes: dict[str, Any] = {name: most[hint] for name, hint in hints.items() if hint in most}
+        if hasattr(part, "mrope_section"):
+            sizes["mrope_section"] = (2**9 - 2, 1, 1)  # of a head of 2**10
+        if hasattr(part, "num_key_value_heads"):
+            sizes["num_key_value_heads"] = 2**10
+        return dataclasses.replace(part, **sizes)
+
+    start = time.monotonic()
+    config = dataclasses.replace(base, text=largest(base.text), vision=largest(base.vision))
+    _, params = abstract_model(config, None)
+    assert len(weight_names(kind, params)) == len(jax.tree.leaves(params))
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"3",
+        b'"llava"',
+        b"{",
+        b"\xff\xfe\xfd",
+        b'{"model_type": "llava", "x": NaN}',
+        b'{"model_type": "llava", "x": 1e999}',
+        b"[" * 50_000,
+        b'{"a":' * 50_000,
+        b'{"model_type":"llava","x":' + b"[" * 980 + b"]" * 980 + b"}",
+        b'{"model_type":' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"model_type": "llava", "x": ' + b"9" * 5000 + b"}",
+        json.dumps(changed(GOOD["llava"], "text_config.num_hidden_layers", 10**15)).encode(),
+        json.dumps(changed(GOOD["llava"], "text_config.vocab_size", 10**12)).encode(),
+    ],
+)
+def test_files_that_are_no_config(tmp_path, text):
+    (tmp_path / "config.json").write_bytes(text)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"config\.json") as error:
+        from_pretrained(tmp_path)
+    assert time.monotonic() - start < 5
+    assert str(error.value).isprintable()
