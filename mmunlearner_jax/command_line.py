@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -102,7 +103,11 @@ def steady_streams() -> None:
 
 
 def quiet_libraries() -> None:
-    """Has libraries log no traceback, nor print that of a thread: what matters they raise, too."""
+    """Has libraries log no traceback, nor print that of a thread: what matters they raise, too.
+
+    Nor does Pillow warn of each oddity in a picture.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
     threading.excepthook = lambda failed: logging.warning(
         "a thread has ended: %s", in_words(failed.exc_value or failed.exc_type())

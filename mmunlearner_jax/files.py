@@ -2,11 +2,12 @@
 
 import errno
 import json
+import math
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmunlearner_jax.processes import is_first
 
 # A tokenizer.json, the largest JSON file of a checkpoint, has about 30 MB.
 MOST_BYTES = 256 * 2**20
+MOST_DEEP = 64  # lists and objects within one another
 
 
 def read_bytes(path: Path, *, mend: str, most: int = MOST_BYTES) -> bytes:
@@ -39,19 +41,37 @@ def read_bytes(path: Path, *, mend: str, most: int = MOST_BYTES) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parses JSON; NaN and Infinity, which JSON does not have, are refused.
+    """Parses JSON.
 
     Raises:
-        ValueError: it is no JSON, no UTF-8, or nested deeper than Python can follow.
+        ValueError: it is no JSON, no UTF-8, holds a number that is not finite (NaN, 1e999), or
+            nests deeper than `MOST_DEEP`.
     """
 
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is no JSON")
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(f"{digits} is no finite number")
+        return value
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=number, parse_float=number)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    level = [value]
+    for _ in range(MOST_DEEP):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        raise ValueError("nested too deep")
+    return value
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """The lists and objects within a list or an object."""
+    members = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
+    return [member for member in members if isinstance(member, dict | list)]
 
 
 def read_json(path: Path, *, mend: str = "restore it") -> dict[str, Any]:

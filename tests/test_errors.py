@@ -65,8 +65,10 @@ def test_a_librarys_exception_becomes_an_input_error():
         b'{"a": "\xff"}',
         b'{"a": ' + b"9" * 5_000 + b"}",
         b'{"a": 1',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}",
     ],
-    ids=["empty", "list", "NaN", "deep", "no UTF-8", "digits", "cut"],
+    ids=["empty", "list", "NaN", "deep", "no UTF-8", "digits", "cut", "1e999", "65 deep"],
 )
 def test_files_that_hold_no_json_object(tmp_path, content):
     path = tmp_path / "x.json"
@@ -99,5 +101,5 @@ def test_lines_name_the_one_that_is_damaged(tmp_path):
 
 
 def test_json_of_strangers_has_no_nan():
-    with pytest.raises(ValueError, match="NaN is no JSON"):
+    with pytest.raises(ValueError, match="NaN is no finite number"):
         parse_json('{"score": NaN}')

@@ -99,12 +99,14 @@ _DTYPES = ("F32", "F16", "BF16")
 # What of a checkpoint is neither weights nor config: tokenizer, processor, generation.
 _COMPANIONS = (
     "added_tokens.json",
-    "chat_template*",
+    "chat_template.json",
+    "chat_template.jinja",
     "generation_config.json",
     "merges.txt",
     "*processor_config.json",
     "special_tokens_map.json",
-    "tokenizer*",
+    "tokenizer*.json",
+    "tokenizer.model",
     "vocab.json",
 )
 
@@ -464,8 +466,11 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The new config, with what only the old one says; dtypes are said once, at the top."""
-    kept = {k: v for k, v in old.items() if k not in ("dtype", "torch_dtype")}
+    """The new config, with what only the old one says; dtypes are said once, at the top.
+
+    `auto_map` names code of the old checkpoint, which is not copied.
+    """
+    kept = {k: v for k, v in old.items() if k not in ("auto_map", "dtype", "torch_dtype")}
     return kept | {
         k: _merged(old.get(k) or {}, v) if isinstance(v, Mapping) else v for k, v in new.items()
     }
