@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import shutil
-import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +14,10 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mmunlearner_jax import artefacts
-from mmunlearner_jax.errors import InputError, listed, refusing, shown
+from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.files import MOST_BYTES, read_json
 from mmunlearner_jax.models import fields
 from mmunlearner_jax.models.llava import LlavaConfig
@@ -32,26 +29,9 @@ from mmunlearner_jax.models.vision_language import (
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights import llava, qwen2_vl
-from mmunlearner_jax.weights.finite import Search, finite
-from mmunlearner_jax.weights.table import HEAD, Entry, Table
-
-
-class _Tensor:
-    """A tensor in a file: opened, but not read.
-
-    Attributes:
-        shape: of it.
-        dtype: its name in safetensors.
-    """
-
-    def __init__(self, file: Path, slices: Any):
-        self._file, self._slices = file, slices
-        self.shape = tuple(slices.get_shape())
-        self.dtype = str(slices.get_dtype())
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        with refusing(self._file, f"it is damaged: {_AGAIN}"):
-            return self._slices[index]
+from mmunlearner_jax.weights.reading import Reader, check_dtypes, not_finite
+from mmunlearner_jax.weights.table import HEAD, Table
+from mmunlearner_jax.weights.tensors import INDEX, WEIGHTS, made_of, open_tensors
 
 
 class Architecture(NamedTuple):
@@ -82,20 +62,6 @@ _CHANGED = (
     f" {artefacts.LIST} from its folder"
 )
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_AGAIN = "download it again"
-_POINTER = b"version https://git-lfs"
-
-# What a folder may hold in place of a checkpoint, and what makes one of it.
-_HELD = {
-    "adapter_config.json": "these are adapters: merge them into their model (peft) and save that",
-    "pytorch_model.bin": "save it again as safetensors, by transformers",
-    "pytorch_model.bin.index.json": "save it again as safetensors, by transformers",
-}
-
-# Safetensors' names of the dtypes read; F64 only where another dtype is asked for.
-_DTYPES = ("F32", "F16", "BF16")
-
 # What of a checkpoint is neither weights nor config: tokenizer, processor, generation.
 _COMPANIONS = (
     "added_tokens.json",
@@ -125,7 +91,7 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     """
     directory = _find(path_or_name)
     file = directory / "config.json"
-    hf = read_json(file, mend=_mend(directory))
+    hf = read_json(file, mend=made_of(directory))
     found = kind = hf.get("model_type")
     if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
         kind = "llava_llama"
@@ -182,7 +148,7 @@ def from_pretrained(
     with contextlib.ExitStack() as stack:
         if artefacts.is_sealed(directory):  # what a stage wrote
             stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
-        found = table.without_buffers(_open(directory, stack), config, where)
+        found = table.without_buffers(open_tensors(directory, stack), config, where)
         if config.text.tie_word_embeddings:
             found = table.without_copies(found)
             if HEAD in map(table.canonical, found):  # one of its own
@@ -192,16 +158,15 @@ def from_pretrained(
         given = table.match(found, params, where)
         tensors = {name: found[given[name]] for name in given}
         entries = table.entries(params)
-        _check_dtypes(entries, tensors, dtype, where)
-        leaves, search = dict(nnx.to_flat_state(params)), stack.enter_context(Search())
+        check_dtypes(entries, tensors, dtype, where)
+        leaves, reader = dict(nnx.to_flat_state(params)), stack.enter_context(Reader(dtype))
         for entry in entries:
             leaf = leaves[entry.path]
-            array = _read(entry, tensors, leaf.get_value(), dtype, search)
-            leaves[entry.path] = leaf.replace(array)
+            leaves[entry.path] = leaf.replace(reader.read(entry, tensors, leaf.get_value()))
         arrays = [leaves[entry.path].get_value() for entry in entries]
         together = not all(array.is_fully_addressable for array in arrays)
-        if wrong := search.found(tensors, together=together):
-            raise InputError(f"{where}: {_not_finite([given[n] for n in wrong], found, dtype)}")
+        if wrong := reader.not_finite(tensors, together=together):
+            raise InputError(f"{where}: {not_finite([given[n] for n in wrong], found, dtype)}")
     model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
     model.source = where
     return model
@@ -305,111 +270,6 @@ def _find(path_or_name: str | Path) -> Path:
         return Path(huggingface_hub.snapshot_download(str(path_or_name), allow_patterns=patterns))
 
 
-def _mend(directory: Path) -> str:
-    """What makes a checkpoint of a folder that is none."""
-    return next((m for file, m in _HELD.items() if (directory / file).exists()), _AGAIN)
-
-
-def _open(directory: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
-    """Every tensor of a checkpoint by the name found, opened but not read."""
-    index = directory / _INDEX
-    if os.path.lexists(directory / _WEIGHTS):  # transformers does not look at an index then, either
-        return _open_file(directory / _WEIGHTS, stack)
-    if not os.path.lexists(index):
-        raise InputError(f"{directory}: holds neither {_WEIGHTS} nor {_INDEX}; {_mend(directory)}")
-    tensors = {}
-    for file, names in _read_index(index).items():
-        if not os.path.lexists(directory / file):
-            raise InputError(f"{index}: names {shown(file)}, which is missing; {_AGAIN}")
-        held = _open_file(directory / file, stack)
-        if held.keys() != names:
-            raise InputError(
-                f"{directory / file}: holds other tensors than {_INDEX} says (missing:"
-                f" {listed(sorted(names - held.keys())) or 'none'}; extra:"
-                f" {listed(sorted(held.keys() - names)) or 'none'}); {_AGAIN}"
-            )
-        tensors |= held
-    return tensors
-
-
-def _read_index(path: Path) -> dict[str, set[str]]:
-    """The names of the tensors that an index places in each file."""
-    weight_map = read_json(path, mend=_AGAIN).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{path}: weight_map must be an object that names tensors; {_AGAIN}")
-    names: dict[str, set[str]] = {}
-    for tensor, file in weight_map.items():
-        plain = isinstance(file, str) and file not in ("", ".", "..")
-        if not plain or set(file) & set("/\\\0"):
-            raise InputError(
-                f"{path}: weight_map places {shown(tensor)} in {fields.brief(file)}; it must be the"
-                f" name of a file in the same folder; {_AGAIN}"
-            )
-        names.setdefault(file, set()).add(tensor)
-    return names
-
-
-def _open_file(path: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
-    with refusing(path, f"it is damaged: {_AGAIN}"):
-        if not stat.S_ISREG(path.stat().st_mode):  # behind links: the hub's cache holds links
-            raise InputError(f"{path}: is no regular file; {_AGAIN}")
-        with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
-                raise InputError(f"{path}: is a pointer of Git LFS only; run `git lfs pull`")
-        opened = stack.enter_context(safe_open(path, framework="numpy"))
-        return {name: _Tensor(path, opened.get_slice(name)) for name in opened.keys()}
-
-
-def _check_dtypes(
-    entries: Sequence[Entry], tensors: Mapping[str, _Tensor], dtype: Any, where: str
-) -> None:
-    """Refuses what is no floating-point number, or of several kinds where they are stacked."""
-    kinds = _DTYPES if dtype is None else (*_DTYPES, "F64")
-    wrong = [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in kinds]
-    if wrong:
-        raise InputError(
-            f"{where}: {listed(wrong)}: weights must be {', '.join(kinds)}; convert them, or use a"
-            " checkpoint that is not quantized"
-        )
-    for entry in entries:
-        stored = {tensors[name].dtype for name in entry.names}
-        if dtype is None and len(stored) > 1:
-            raise InputError(
-                f"{where}: {entry.names[0]} ... {entry.names[-1]}: stored as"
-                f" {' and '.join(sorted(stored))}, but layers are stacked; give one dtype"
-            )
-
-
-def _read(
-    entry: Entry,
-    tensors: Mapping[str, _Tensor],
-    like: jax.ShapeDtypeStruct,
-    dtype: Any,
-    search: Search,
-) -> jax.Array:
-    """One of our arrays; every device's part is cut out of the files by itself."""
-
-    def read(index: Any) -> np.ndarray:
-        names, inner = entry.index(index)
-        arrays = [tensors[name][inner].transpose(entry.axes) for name in names]
-        array = np.stack(arrays) if entry.stacked else arrays[0]
-        if dtype is not None:
-            with np.errstate(over="ignore"):  # the search finds it
-                array = array.astype(dtype)
-        search.look(names, array if entry.stacked else [array])
-        return array
-
-    return jax.make_array_from_callback(like.shape, like.sharding, read)
-
-
-def _not_finite(names: Sequence[str], tensors: Mapping[str, _Tensor], dtype: Any) -> str:
-    """Which tensors became NaN or Inf when they were read, and why."""
-    if all(finite(tensors[name][...]) for name in names[:3]):
-        narrow = np.dtype(dtype).name
-        return f"{listed(names)}: numbers beyond {narrow}; give dtype bfloat16 or float32"
-    return f"{listed(names)}: NaN or Inf; use a checkpoint without them"
-
-
 def _write_tensors(
     table: Table, params: nnx.State, directory: Path, writer: int = 0, writers: int = 1
 ) -> None:
@@ -428,7 +288,7 @@ def _write_tensors(
                 sizes.append(0)
             shards[-1].append(table.on_disk(name))
             sizes[-1] += size
-    files = [_WEIGHTS]
+    files = [WEIGHTS]
     if len(shards) > 1:
         files = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     tensors = (to_host(tensor) for _, tensor in table.named(params))
@@ -442,7 +302,7 @@ def _write_tensors(
     if writer == 0 and len(shards) > 1:
         weight_map = {n: file for file, names in zip(files, shards, strict=True) for n in names}
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
-        (directory / _INDEX).write_text(json.dumps(index, indent=2))
+        (directory / INDEX).write_text(json.dumps(index, indent=2))
 
 
 def _write_companions(model: VisionLanguageModel, directory: Path, processor: Any) -> None:

@@ -23,8 +23,9 @@ from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights import io
-from mmunlearner_jax.weights.finite import Search, finite
 from mmunlearner_jax.weights.io import from_hf_names, from_pretrained, save_pretrained, to_hf_names
+from mmunlearner_jax.weights.reading import Reader, finite
+from mmunlearner_jax.weights.table import Entry
 from tests.parity.compare import assert_same_model, reload
 
 SIZES: dict[str, Any] = dict(
@@ -371,10 +372,19 @@ def test_processes_tell_each_other_what_they_found(monkeypatch):
     monkeypatch.setattr(
         "jax.experimental.multihost_utils.process_allgather", lambda here: np.stack([here, other])
     )
-    with Search() as search:
-        search.look(["c"], [np.full(3, np.nan, "f4")])
-        assert search.found("abc", together=True) == ["b", "c"]
-        assert search.found("abc", together=False) == ["c"]
+    entry = Entry(("c",), ("c",), (0,), stacked=False, shape=(3,))
+
+    class Stored:
+        dtype = "F32"
+
+        def __getitem__(self, index):
+            return np.full(3, np.nan, "f4")[index]
+
+    home = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with Reader(None) as reader:
+        reader.read(entry, {"c": Stored()}, jax.ShapeDtypeStruct((3,), "f4", sharding=home))
+        assert reader.not_finite("abc", together=True) == ["b", "c"]
+        assert reader.not_finite("abc", together=False) == ["c"]
 
 
 ROTARY = {
