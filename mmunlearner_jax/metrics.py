@@ -40,7 +40,8 @@ def _read_line(text: str) -> dict[str, Any]:
     for name, value in line.items():
         if name != "stage" and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise TypeError(f"{name} is no number")
-    _ = line["step"]
+    if "step" not in line:
+        raise KeyError("step")
     return line
 
 

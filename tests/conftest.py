@@ -1,7 +1,7 @@
 """Eight fake CPU devices, set before JAX is imported; nothing here runs long enough for LLVM.
 
-Compiling is most of the suite's time. XLA's older emitters of fused loops compile in 60 % of the
-time of those that are its default.
+Compiling is most of the suite's time, and XLA's older emitters of fused loops compile faster than
+its default ones.
 
 Those of a GPU's kernels run with `TEST_PLATFORMS=cuda pytest -n0 tests/models -k cudnn`.
 """
