@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate

@@ -12,8 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import scored, summarise
 from mmunlearner_jax.evaluation.predictions import prediction
+from mmunlearner_jax.evaluation.scores import scored, summarise
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages.evaluate import tell

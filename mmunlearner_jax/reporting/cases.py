@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.decode import decoded
-from mmunlearner_jax.evaluation.metrics import accuracy
 from mmunlearner_jax.evaluation.predictions import read_predictions
+from mmunlearner_jax.evaluation.scores import accuracy
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
@@ -139,7 +139,7 @@ class Predictions:
         return [
             Person(
                 self._names[person],
-                data_uri(photos[person]) if person in photos else None,
+                picture_uri(photos[person]) if person in photos else None,
                 [(kind, self._score(person, *asked)) for kind, asked in BY_PERSON.items()],
             )
             for person in self.people("forget")
@@ -181,7 +181,7 @@ class Predictions:
         return Example(
             title,
             self._names[before["person"]],
-            data_uri(photo) if photo else None,
+            picture_uri(photo) if photo else None,
             before["question"],
             before["answer"],
             (before[field], after[field]),
@@ -207,7 +207,7 @@ class Predictions:
         ]
 
 
-def data_uri(picture: bytes, *, size: int = 320) -> str:
+def picture_uri(picture: bytes, *, size: int = 320) -> str:
     """An encoded picture as a small WebP in a data URI."""
     image = decoded(picture)
     image.thumbnail((size, size))
