@@ -39,8 +39,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
         for module in imports("mmunlearner_jax") | imports("configs")
     }
     base = {normal(requirement) for requirement in PROJECT["dependencies"]}
-    demo = {normal(requirement) for requirement in EXTRAS["demo"]}
-    assert imported - base <= demo
+    extras = {normal(x) for extra in ("demo", "judge") for x in EXTRAS[extra]}
+    assert imported - base <= extras
     assert base - imported == set()
 
 

@@ -82,8 +82,6 @@ class Batches:
             `batch_size / pack` rows, and fewer samples where pictures have fewer. 1: none.
         rows: Which rows of the batch are this process's, ascending (`sharding.process_rows`); by
             default all.
-        buckets: Lengths T that a batch may have: the smallest that holds its rows. By default one,
-            the longest row's rounded up to a multiple of 4.
         augment: How every picture is changed each time it is taken.
         features: Of the pictures, which the batches then hold in place of the pixels; they must
             have been added before the first batch is taken.
@@ -91,13 +89,14 @@ class Batches:
             them; all must have been added before the first batch is taken.
 
     Attributes:
+        length: T, the length of the longest row rounded up to a multiple of 4.
         filled: The fraction of the rows' tokens that is no padding, over one pass.
         saved: How many tokens the samples would take alone, without padding, for each that the rows
             take with it: above 1 where sharing pays.
 
     Raises:
-        InputError: No samples, pictures on some only, a sample longer than the last bucket, an
-            empty batch, or rows that cannot be shared.
+        InputError: No samples, pictures on some only, an empty batch, or rows that cannot be
+            shared.
     """
 
     def __init__(
@@ -111,7 +110,6 @@ class Batches:
         repeat: bool = True,
         pack: int = 1,
         rows: Sequence[int] | np.ndarray | None = None,
-        buckets: Sequence[int] = (),
         augment: Jitter | None = None,
         features: Features | None = None,
         references: References | None = None,
@@ -152,16 +150,10 @@ class Batches:
                 f"pack: pictures have only {mean:.1f} samples for a row of {pack}: batches would be"
                 f" as much smaller; give pack={round(mean)}"
             )
-        longest = max(row.length for row in self.rows)
-        self.buckets = sorted(buckets) or [rounded(longest)]
-        if longest > self.buckets[-1]:
-            raise InputError(
-                f"buckets: the longest row has {longest} tokens, the last bucket "
-                f"{self.buckets[-1]}; add a larger one"
-            )
+        self.length = rounded(max(row.length for row in self.rows))
         self._answers = rounded(max(answers[list(row.samples)].sum() for row in self.rows))
         taken = sum(row.length for row in self.rows)
-        room = sum(self._bucket(row.length) for row in self.rows)
+        room = self.length * len(self.rows)
         self.filled, self.saved = taken / room, float(lengths.sum()) / room
         order = grain.MapDataset.range(len(self.rows)).seed(seed)
         if shuffle:
@@ -190,14 +182,11 @@ class Batches:
         image = np.flatnonzero(ids == self.encoder.processor.image_token_id)
         return int(image[-1]) + 1 if image.size else 0
 
-    def _bucket(self, length: int) -> int:
-        return next(bucket for bucket in self.buckets if bucket >= length)
-
     def _assemble(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns this process's rows of the batch of the rows `indices` [<= batch_rows]."""
         # All processes see all indices: they agree on the length, and draw the same numbers.
         chosen = [self.rows[index] for index in indices]
-        shape = len(self._own), self._bucket(max(row.length for row in chosen))
+        shape = len(self._own), self.length
         seeds = rng.integers(2**63, size=self.batch_rows)
         batch = {
             "input_ids": np.full(shape, self.encoder.tokenizer.pad_token_id, np.int32),

@@ -78,14 +78,16 @@ class Endpoint:
         Redirects are not followed.
 
         Raises:
-            httpx2.TransportError: it is out of reach, or breaks off.
+            ConnectionError: it is out of reach, or breaks off.
             TimeoutError: the whole took longer than `timeout`.
             InputError: the reply is too long, or nothing can be sent from here.
         """
         try:
             return asyncio.run(self._post(json.dumps(request)))
-        except (httpx2.TransportError, TimeoutError, InputError):
+        except (TimeoutError, InputError):
             raise
+        except httpx2.TransportError as error:
+            raise ConnectionError(type(error).__name__) from None
         except Exception as error:  # a proxy's variable, certificates, a host of odd letters ...
             raise InputError(f"{self.shown}: cannot be asked ({type(error).__name__})") from None
 

@@ -19,13 +19,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-import httpx2
 import jax
 from tqdm import tqdm
 
 from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
-from mmunlearner_jax.evaluation.endpoint import Endpoint
 from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.evaluation.scores import mean_score
 from mmunlearner_jax.files import parse_json, read_lines
@@ -83,8 +81,15 @@ class Judge:
             pause: before the second attempt, in seconds; it doubles every time.
 
         Raises:
-            InputError: the endpoint is no address.
+            InputError: the endpoint is no address, or the extra `judge` is not installed.
         """
+        try:
+            from mmunlearner_jax.evaluation.endpoint import Endpoint
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{error.name}: is not installed, and the judge needs it:"
+                " pip install 'mmunlearner_jax[judge]'"
+            ) from error
         self.model = model
         self._endpoint = Endpoint(endpoint, key, timeout=timeout)
         self._attempts, self._pause = attempts, pause
@@ -104,8 +109,8 @@ class Judge:
                 time.sleep(max(wait, self._pause * 2 ** (attempt - 1)))
             try:
                 reply = self._endpoint.post(request)
-            except (httpx2.TransportError, TimeoutError) as error:
-                why, wait = type(error).__name__, 0.0
+            except (ConnectionError, TimeoutError) as error:
+                why, wait = str(error) or type(error).__name__, 0.0
                 continue
             if reply.status == 200:
                 return self._content(reply.body)

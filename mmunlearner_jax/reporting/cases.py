@@ -2,20 +2,19 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.benchmark import Benchmark
 from mmunlearner_jax.data.decode import decoded
+from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.evaluation.scores import accuracy
 from mmunlearner_jax.evaluation.tasks import fingerprint
-from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 BY_PERSON = {
     "Training photographs": ("forget", "vqa"),
@@ -86,16 +85,21 @@ class Predictions:
         taught: how many people the model had learned.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        """Reads `predictions/{before,after}-*.jsonl`, the names and the photographs.
+    def __init__(
+        self, workdir: Path, bench: Benchmark, questions: Mapping[str, Sequence[Question]]
+    ):
+        """Reads `predictions/{before,after}-*.jsonl`.
+
+        Args:
+            workdir: of the run.
+            bench: the benchmark's reader, which knows the names.
+            questions: those that the run was asked, by split, which have the photographs.
 
         Raises:
-            InputError: the benchmark is not there.
+            InputError: a file is missing or damaged.
         """
-        bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
         self._names = bench.names()
         self.taught = len(bench.people(bench.everyone))
-        questions = asked(config, bench, *bench.split(config.data.forget_ratio))
         # The evaluation may have left out what its model cannot see: lines are matched by picture.
         photos = {
             fingerprint(question.image): question.image

@@ -24,11 +24,19 @@ from mmunlearner_jax.reporting.run_results import (
 from mmunlearner_jax.reporting.templates import environment
 
 
-def render(config: ConfigDict, workdir: Path, results: Mapping[str, Any]) -> str:
-    """The page, as HTML that needs nothing beside it."""
+def render(
+    config: ConfigDict, workdir: Path, results: Mapping[str, Any], predictions: Predictions
+) -> str:
+    """The page of a run as HTML that needs nothing beside it.
+
+    Args:
+        config: of the run.
+        workdir: of the run; its name and `metrics.jsonl` are shown.
+        results: what `results.json` holds.
+        predictions: of before and after.
+    """
     changes = rows(results)
     blocks = results.get("mask", {}).get("by_block", {})
-    predictions = Predictions(config, workdir)
     template = environment().get_template("reporting/run.html.j2")
     return template.render(
         run=shown(workdir.name),

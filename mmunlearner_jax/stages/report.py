@@ -5,11 +5,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import write_whole
+from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_page import render
 from mmunlearner_jax.reporting.run_table import print_results
 from mmunlearner_jax.results import MEND, read_results
+from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 
 def run(config: ConfigDict, workdir: Path) -> bool:
@@ -27,7 +30,9 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     console = Console(markup=False, emoji=False)  # brackets in a path are brackets
     with refusing(workdir / "results.json", MEND):
         print_results(console, results)
+    bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
+    questions = asked(config, bench, *bench.split(config.data.forget_ratio))
     page = workdir / "report.html"
-    write_whole(page, render(config, workdir, results))
+    write_whole(page, render(config, workdir, results, Predictions(workdir, bench, questions)))
     console.print(f"Report: {shown(page, 4096)}", soft_wrap=True)
     return True

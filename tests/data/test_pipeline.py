@@ -3,7 +3,6 @@ import pytest
 
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 
 
@@ -119,7 +118,7 @@ def test_a_restored_iterator_goes_on_exactly(pictures, encoder):
 
 def test_processes_share_the_batch_of_one(pictures, encoder):
     def batches(**rows):
-        options = {"batch_size": 8, "seed": 2, "repeat": False, "buckets": (36, 40, 48)}
+        options = {"batch_size": 8, "seed": 2, "repeat": False}
         return list(Batches(pictures, encoder, augment=Jitter(), **options, **rows))
 
     alone, halves = batches(), [[0, 1, 6, 7], [2, 3, 4, 5]]
@@ -128,21 +127,6 @@ def test_processes_share_the_batch_of_one(pictures, encoder):
     for whole, *shares in zip(alone, *parts, strict=True):
         for half, share in zip(halves, shares, strict=True):
             assert_equal(share, {key: value[half] for key, value in whole.items()})
-
-
-def test_several_buckets_give_the_smallest_that_holds_the_batch(processor):
-    samples = [Sample("s1", None, "Who " + "is " * count + "this?", "Kim.") for count in range(40)]
-    encoder = Encoder(processor)
-    options = {"batch_size": 4, "seed": 0, "shuffle": False, "repeat": False}
-    lengths = set()
-    for batch in Batches(samples, encoder, buckets=(64, 16, 32), **options):
-        longest = int(batch["attention_mask"].sum(axis=1).max())
-        length = batch["input_ids"].shape[1]
-        assert length == min(bucket for bucket in (16, 32, 64) if bucket >= longest)
-        lengths.add(length)
-    assert lengths == {16, 32, 64}
-    with pytest.raises(InputError, match="buckets: the longest row has 51 tokens"):
-        Batches(samples, encoder, buckets=(16, 32), **options)
 
 
 def test_mistakes_are_named(pictures, texts, encoder):

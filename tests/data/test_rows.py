@@ -88,9 +88,9 @@ def test_what_sharing_saves(pictures, encoder):
     one, seven = (Batches(pictures, encoder, batch_size=28, pack=n, seed=0) for n in (1, 7))
     assert one.saved == one.filled < 1 < seven.saved
     taken = sum(len(encoder.encode(sample)["input_ids"]) for sample in pictures)
-    assert seven.saved == pytest.approx(taken / (len(seven.rows) * seven.buckets[0]))
+    assert seven.saved == pytest.approx(taken / (len(seven.rows) * seven.length))
     batch = next(iter(seven))
-    assert batch["input_ids"].shape == batch["segments"].shape == (4, seven.buckets[0])
+    assert batch["input_ids"].shape == batch["segments"].shape == (4, seven.length)
     assert batch["pixel_values"].shape[:2] == (4, 1)
 
 

@@ -213,3 +213,10 @@ def test_flags_are_checked(workdir, monkeypatch):
         judge.main([f"--workdir={workdir}", "--endpoint=host/v1", "--model=m"])
     with pytest.raises(SystemExit, match="error: the following arguments are required: --model"):
         judge.main([f"--workdir={workdir}", "--endpoint=https://host/v1"])
+
+
+def test_without_its_extra_the_judge_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "mmunlearner_jax.evaluation.endpoint", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(InputError, match=r"httpx2: .* pip install 'mmunlearner_jax\[judge\]'"):
+        judge.Judge("https://host/v1", "grader", KEY)

@@ -197,12 +197,13 @@ def test_examples_show_the_face_its_twin_in_words_and_somebody_else(config, work
     assert "Photograph of Boris Fake, not used in training" in [i["alt"] for i in page.all("img")]
 
 
-def test_photographs_are_found_where_the_model_could_not_see_all(config, workdir):
+def test_photographs_are_found_where_the_model_could_not_see_all(workdir):
     for label in ("before", "after"):
         path = workdir / f"predictions/{label}-test.jsonl"
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(lines[2:]))
-    cases = Predictions(config, workdir)._cases["test"]
+    bench = MLLMUBench(workdir / "benchmark")
+    cases = Predictions(workdir, bench, bench.scored("forget_33", "retain_67"))._cases["test"]
     assert {case.photo and fingerprint(case.photo) for case in cases} == {
         case.before["image"] for case in cases
     }
