@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmunlearner_jax.comparison.cells import VANILLA, Cell, label, names
-from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.reporting.cases import picture_uri

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.evaluation.kinds import Kinds, read_kinds
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.files import read_json
 from mmunlearner_jax.results import read_results
@@ -50,6 +51,7 @@ class Cell:
         config: as the run wrote it.
         variants: what `results.json` says of every variant, by its name.
         blocks: density of the mask by Hugging Face parameter name; {} without a mask.
+        kinds: of the scored questions, in the order of tables.
     """
 
     seed: int
@@ -58,6 +60,7 @@ class Cell:
     config: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
     blocks: Mapping[str, float]
+    kinds: Kinds
 
     @property
     def config_dict(self) -> ConfigDict:
@@ -107,7 +110,9 @@ def read_cells(workdir: Path) -> list[Cell]:
                 if wrong := [k for k, kind in _FIELDS.items() if not isinstance(variant[k], kind)]:
                     raise TypeError(f"{wrong[0]} is {type(variant[wrong[0]]).__name__}")
         blocks = results.get("mask", {}).get("by_block", {})
-        cells.append(Cell(seed, ratio, path.parent, config, results["variants"], blocks))
+        with refusing(f"{path}, kinds", _MEND):
+            kinds = read_kinds(results)
+        cells.append(Cell(seed, ratio, path.parent, config, results["variants"], blocks, kinds))
     if not cells:
         raise InputError(
             f"{workdir}: no seed-S/forget-R/results.json has variants; give the workdir of a"

@@ -5,7 +5,7 @@ the seeds, of which there are few, and a bootstrap over people, who are many but
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,11 +14,9 @@ from scipy import stats
 
 from mmunlearner_jax.comparison.cells import OWN, Cell
 from mmunlearner_jax.comparison.measures import Decay, Kind, measure
-from mmunlearner_jax.evaluation.kinds import ASKED
+from mmunlearner_jax.evaluation.kinds import FORGET
 from mmunlearner_jax.evaluation.scores import Score, mean_score
-from mmunlearner_jax.evaluation.selection import KEPT
 
-FORGET: Kind = ("forget", "vqa")
 RESISTS = 0.5  # of a forgotten person's questions still right
 
 Verdict = Literal["better", "worse", "tie"]
@@ -88,7 +86,7 @@ def above_chance(value: Any, chance: float) -> Any:
     return np.maximum(0.0, value - chance)
 
 
-def advantage(cells: Sequence[Cell], rival: str, kind: Kind) -> Estimate | None:
+def advantage(cells: Sequence[Cell], rival: str, kind: Kind, *, falls: bool) -> Estimate | None:
     """What MMUnlearner has over a rival, seed by seed and person by person; above 0 it is better.
 
     Where scores are meant to fall, it is how much less of a seed's accuracy is left above chance;
@@ -99,12 +97,13 @@ def advantage(cells: Sequence[Cell], rival: str, kind: Kind) -> Estimate | None:
         cells: of one forget ratio.
         rival: name of the other variant.
         kind: split and modality.
+        falls: whether its scores are meant to fall.
 
     Returns:
         Differences of accuracies, -1 to 1, over the cells that have both; None without any.
     """
     seeds, pairs, n = {}, [], 0
-    floor = chance(cells, kind) if ASKED[kind].falls else None
+    floor = chance(cells, kind) if falls else None
     for cell in cells:
         if not {OWN, rival} <= cell.variants.keys():
             continue
@@ -172,14 +171,14 @@ def verdict(found: Estimate) -> Verdict:
     return "worse" if (intervals < 0).all() else "tie"
 
 
-def kept(cells: Sequence[Cell], variant: str) -> Estimate | None:
-    """Mean accuracy over the kinds in `KEPT` that were asked, in 0 to 1; none by person."""
+def kept(cells: Sequence[Cell], variant: str, kinds: Sequence[Kind]) -> Estimate | None:
+    """Mean accuracy over those of some kinds that were asked, in 0 to 1; none by person."""
     seeds = {}
     for cell in cells:
         if variant in cell.variants:
             means = measure(cell, variant).means
             found = [
-                means[k]["classification"][0] for k in KEPT if "classification" in means.get(k, {})
+                means[k]["classification"][0] for k in kinds if "classification" in means.get(k, {})
             ]
             if found:
                 seeds[cell.seed] = float(np.mean(found))
@@ -209,21 +208,20 @@ def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
     )
 
 
-def decayed(cells: Sequence[Cell], variant: str, *, about_forgotten: bool) -> Decay | None:
+def decayed(cells: Sequence[Cell], variant: str, kinds: Collection[Kind]) -> Decay | None:
     """Signs of decay in a variant's open answers, over seeds; None without open answers.
 
     Args:
         cells: of one forget ratio.
         variant: its name.
-        about_forgotten: whether of questions about the forgotten people's photographs, or of all
-            others.
+        kinds: of the questions whose answers count.
     """
     found = [
         sign
         for cell in cells
         if variant in cell.variants
         for kind, sign in measure(cell, variant).decay.items()
-        if ASKED[kind].falls == about_forgotten
+        if kind in kinds
     ]
     if not found:
         return None

@@ -15,10 +15,12 @@ from mmunlearner_jax.comparison.cells import (
     names,
     read_cells,
 )
-from mmunlearner_jax.comparison.estimates import FORGET, Estimate, verdict
+from mmunlearner_jax.comparison.estimates import Estimate, verdict
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
-from mmunlearner_jax.comparison.measures import Decay, Kind
-from mmunlearner_jax.evaluation.kinds import ASKED
+from mmunlearner_jax.comparison.measures import Decay, measure
+from mmunlearner_jax.data.benchmarks.base import Kind
+from mmunlearner_jax.evaluation.kinds import FORGET, Kinds, with_unknown
+from mmunlearner_jax.evaluation.selection import chosen_by
 
 SIMPLE = ("no_mask", "random_mask")  # the mask must do better than both to matter
 
@@ -100,7 +102,9 @@ class Comparison:
         cells: that were found.
         ratios: forget ratios, in percent.
         seeds: of the cells.
-        kinds: kinds of multiple-choice questions that were asked, in the order of `ASKED`.
+        about: what each kind of scored questions is about, in the order of tables.
+        kinds: kinds of multiple-choice questions that were asked, in that order.
+        to_keep: kinds in the mean of what is to be kept, in that order.
         chance: what guessing gives on the forgotten faces.
         rows: by ratio, the variants.
     """
@@ -115,9 +119,11 @@ class Comparison:
         self.ratios = sorted({cell.ratio for cell in self.cells})
         self.seeds = sorted({cell.seed for cell in self.cells})
         self.chance = estimates.chance(self.cells)
+        self.about = _about(self.cells)
+        self.to_keep = chosen_by(self.about)
         self.rows = {ratio: self._rows(self.at(ratio)) for ratio in self.ratios}
         asked = {kind for rows in self.rows.values() for row in rows for kind in row.accuracies}
-        self.kinds = [kind for kind in ASKED if kind in asked]
+        self.kinds = [kind for kind in self.about if kind in asked]
 
     @property
     def middle(self) -> int:
@@ -134,7 +140,7 @@ class Comparison:
 
     def _rows(self, cells: list[Cell]) -> list[VariantResult]:
         people = estimates.by_person(cells)
-        return [_row(cells, name, people) for name in names(cells)]
+        return [_result(cells, name, people, self.about) for name in names(cells)]
 
     def front(self, ratio: int, kind: Kind | None = None) -> list[str]:
         """Names on the Pareto front of little left of the faces and much kept.
@@ -170,7 +176,8 @@ class Comparison:
                 )
                 continue
             for row in rows:
-                on = [f"{w} on {listed(row.apart(w))}" for w in ("better", "worse") if row.apart(w)]
+                apart = {word: row.apart(word) for word in ("better", "worse")}
+                on = [f"{word} on {self.listed(kinds)}" for word, kinds in apart.items() if kinds]
                 rest = f"; no difference on the other {len(row.apart('tie'))} kinds of question."
                 if outcome == "mixed":
                     said.append((f"Mixed beside {row.label}:", " " + "; ".join(on) + rest))
@@ -198,10 +205,10 @@ class Comparison:
                 " the mask contributes."
             )
         said = [
-            f"At {ratio} % it is {word} than “{row.label.lower()}” on {listed(row.apart(word))}."
+            f"At {ratio} % it is {word} than “{row.label.lower()}” on {self.listed(kinds)}."
             for (ratio, _), row in rivals.items()
             for word in ("better", "worse")
-            if row.apart(word)
+            if (kinds := row.apart(word))
         ]
         if not said:
             ratios = ", ".join(f"{ratio} %" for ratio in sorted({ratio for ratio, _ in rivals}))
@@ -225,6 +232,10 @@ class Comparison:
             )
         return " ".join(said)
 
+    def listed(self, kinds: Sequence[Kind]) -> str:
+        """Kinds of questions by what they are about."""
+        return ", ".join(f"“{self.about[kind].label.lower()}”" for kind in kinds)
+
     def blocks(self, ratio: int) -> dict[str, float]:
         """Density of the mask by parameter name, mean over the seeds."""
         found = [cell.blocks for cell in self.at(ratio) if cell.blocks]
@@ -233,24 +244,33 @@ class Comparison:
         )
 
 
-def listed(kinds: Sequence[Kind]) -> str:
-    """Kinds of questions by what they are about."""
-    return ", ".join(f"“{ASKED[kind].label.lower()}”" for kind in kinds)
+def _about(cells: Sequence[Cell]) -> Kinds:
+    """What all cells say of the kinds of questions, those that no record knows among them."""
+    known = {kind: about for cell in cells for kind, about in cell.kinds.items()}
+    return with_unknown(known, [k for c in cells for v in c.variants for k in measure(c, v).means])
 
 
-def _row(
-    cells: list[Cell], name: str, people: Mapping[tuple[int, str], Mapping[str, float]]
+def _result(
+    cells: list[Cell],
+    name: str,
+    people: Mapping[tuple[int, str], Mapping[str, float]],
+    about: Kinds,
 ) -> VariantResult:
     rival = name not in (VANILLA, RETAIN_ONLY, OWN)
+    forgotten = {kind for kind, its in about.items() if its.falls}
+
+    def advantage(kind: Kind) -> Estimate | None:
+        return estimates.advantage(cells, name, kind, falls=kind in forgotten) if rival else None
+
     return VariantResult(
         name,
         label(name),
         is_control(cells, name),
-        {k: e for k in ASKED if (e := estimates.accuracy(cells, name, k))},
-        estimates.kept(cells, name),
-        {k: e for k in ASKED if rival and (e := estimates.advantage(cells, name, k))},
-        estimates.decayed(cells, name, about_forgotten=True),
-        estimates.decayed(cells, name, about_forgotten=False),
+        {k: e for k in about if (e := estimates.accuracy(cells, name, k))},
+        estimates.kept(cells, name, chosen_by(about)),
+        {k: e for k in about if (e := advantage(k))},
+        estimates.decayed(cells, name, forgotten),
+        estimates.decayed(cells, name, about.keys() - forgotten),
         estimates.resisting(people, name),
         _settings([cell.variants[name] for cell in cells if name in cell.variants]),
     )

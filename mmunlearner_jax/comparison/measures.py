@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmunlearner_jax.comparison.cells import Cell
+from mmunlearner_jax.data.benchmarks.base import Kind
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.evaluation.texts import words
-
-Kind = tuple[str, str]  # split and modality, as in `report.ASKED`
 
 # By task: metric -> the field of a line that it is the mean of.
 METRICS = {

@@ -1,6 +1,8 @@
 """What is trained on and what is asked: the two records that every data set is read into."""
 
 import dataclasses
+from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Literal
 
 Modality = Literal["vqa", "qa"]
@@ -54,3 +56,8 @@ class Question:
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
     shots: tuple["Question", ...] = ()
+
+
+def option_letters(options: Sequence[str]) -> str:
+    """Returns the letters of a question's options, in their order: "ABCD" of four."""
+    return ascii_uppercase[: len(options)]

@@ -11,14 +11,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from mmunlearner_jax.data.parquet import configs
+from mmunlearner_jax.data.benchmarks import BENCHMARKS
+from mmunlearner_jax.data.benchmarks.parquet import configs
 from mmunlearner_jax.errors import InputError
-
-# As in third_party/manifest.toml, which tells how they were found.
-PINS = {
-    "MLLMMU/MLLMU-Bench": "e91a01eb060b61be8dbde7edb48b121341bd0890",
-    "therem/CLEAR": "2e1fcda05dc6d413db995ce4395be4cbfeeec124",
-}
 
 _FILES = "*.parquet"
 
@@ -28,7 +23,7 @@ def fetched(name: str) -> Path:
 
     Args:
         name: A folder, whether it is there or not, or `hf://datasets/OWNER/NAME@REVISION`; without
-            `@REVISION` it is that of `PINS`.
+            `@REVISION` it is the benchmark's pinned one.
 
     Raises:
         InputError: The name is malformed, names no revision and none is pinned, or the hub does not
@@ -63,7 +58,8 @@ def _parsed(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: names nothing on the hub; {form}") from error
     if uri.type != "dataset" or uri.path_in_repo:
         raise InputError(f"{name}: names no whole data set; {form}")
-    revision = uri.revision or PINS.get(uri.id)
+    pinned = {record.repository: record.revision for record in BENCHMARKS.values()}
+    revision = uri.revision or pinned.get(uri.id)
     if not revision:
         raise InputError(f"{name}: no revision is pinned; add one, or @main for the newest")
     return uri.id, revision

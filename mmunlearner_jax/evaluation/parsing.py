@@ -6,15 +6,9 @@ letter is none, composed or not.
 """
 
 import re
-from collections.abc import Container, Sequence
-from string import ascii_uppercase
+from collections.abc import Container
 
 from mmunlearner_jax.evaluation.texts import composed
-
-
-def option_letters(options: Sequence[str]) -> str:
-    """The letters of a question's options, in their order: "ABCD" of four."""
-    return ascii_uppercase[: len(options)]
 
 
 def first_letter(response: str) -> str | None:

@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from mmunlearner_jax.data.benchmark import Benchmark
-from mmunlearner_jax.data.clear import ClearBench
+from mmunlearner_jax.data.benchmarks.base import Benchmark
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation import published
 from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 
 
 class Protocol(NamedTuple):
@@ -53,15 +50,12 @@ def protocol(
     def plain(question: Question) -> str:
         return encoder.prompt(question.question, question.image is not None)
 
-    def clear(question: Question) -> str:
-        return encoder.prompt(published.clear(question), question.image is not None)
-
-    def mllmu_turn(question: Question) -> str:
+    def turn(question: Question) -> str:
         images = sum(x.image is not None for x in (*question.shots, question))
-        return encoder.prompt(published.mllmu_turn(question), images)
+        return encoder.prompt(bench.record.turn(question), images)
 
     if name == "plain":
         return Protocol(plain, letters=False, likelihood=True)
-    mllmu = {LlavaConfig.model_type: published.mllmu, Qwen2VLConfig.model_type: mllmu_turn}
-    prompt = clear if isinstance(bench, ClearBench) else mllmu[model_type]
+    in_template = model_type != LlavaConfig.model_type
+    prompt = turn if in_template else bench.record.whole_prompt or turn
     return Protocol(prompt, letters=True, likelihood=name == "strict")

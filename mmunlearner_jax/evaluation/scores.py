@@ -9,9 +9,10 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score import rouge_scorer
 from scipy import stats
 
+from mmunlearner_jax.data.samples import option_letters
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation import texts
-from mmunlearner_jax.evaluation.parsing import offered_letter, option_letters
+from mmunlearner_jax.evaluation.parsing import offered_letter
 from mmunlearner_jax.evaluation.texts import same_words
 
 Score = Mapping[str, Any]  # {"value": x, "n": n, "ci95": [low, high]}

@@ -6,19 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mmunlearner_jax.data.benchmarks.base import Kind
 from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.evaluation.kinds import Kinds
 
 Questions = dict[str, list[Question]]
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
-# What unlearning is to leave alone, as (split, modality).
-KEPT = (
-    ("forget", "qa"),
-    ("retain", "vqa"),
-    ("test_retain", "vqa"),
-    ("retain", "qa"),
-    ("realworld", "vqa"),
-    ("realworld", "qa"),
-)
 
 
 def set_apart(
@@ -64,17 +57,23 @@ def _unit(question: Question) -> tuple[str, bytes | str]:
     return question.person, question.image or question.question
 
 
-def kept(scores: Scores) -> float:
-    """Mean accuracy over the kinds of `KEPT` that were asked, each counting alike.
+def kept(scores: Scores, kinds: Kinds) -> float:
+    """Mean accuracy over the kinds to choose by that were asked, each counting alike.
 
     Args:
         scores: multiple choice, by split and modality.
+        kinds: of the questions; `ScoredKind.chosen_by` tells which count.
     """
-    found = [scores.get(split, {}).get(modality) for split, modality in KEPT]
-    return float(np.mean([score["value"] for score in found if score]))
+    counted = [scores.get(split, {}).get(modality) for split, modality in chosen_by(kinds)]
+    return float(np.mean([score["value"] for score in counted if score]))
 
 
-def preference(scores: Scores, forgotten: float) -> tuple[bool, float]:
+def chosen_by(kinds: Kinds) -> list[Kind]:
+    """The kinds whose multiple choice counts in the mean of what is to stay."""
+    return [kind for kind, about in kinds.items() if about.chosen_by]
+
+
+def preference(scores: Scores, forgotten: float, kinds: Kinds) -> tuple[bool, float]:
     """The rule by which settings are chosen; the greatest is.
 
     Settings that forget enough come before others; among those what is kept decides, among the
@@ -83,6 +82,7 @@ def preference(scores: Scores, forgotten: float) -> tuple[bool, float]:
     Args:
         scores: multiple choice about what is set apart, by split and modality.
         forgotten: accuracy about the forget set's pictures at which enough is forgotten.
+        kinds: of the questions.
     """
     left = scores["forget"]["vqa"]["value"]
-    return (True, kept(scores)) if left <= forgotten else (False, -left)
+    return (True, kept(scores, kinds)) if left <= forgotten else (False, -left)

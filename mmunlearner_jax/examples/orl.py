@@ -27,7 +27,7 @@ import pyarrow as pa
 from absl import app, flags
 
 from mmunlearner_jax.command_line import parse_flags, refuse_arguments
-from mmunlearner_jax.data.schemas import (
+from mmunlearner_jax.data.benchmarks.mllmu.schema import (
     LETTERS,
     PERSON_SCHEMA,
     TEST_SCHEMA,

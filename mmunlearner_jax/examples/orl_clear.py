@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mmunlearner_jax.data.schemas import WORLD, clear_schema
+from mmunlearner_jax.data.benchmarks.clear import WORLD, clear_schema
 from mmunlearner_jax.examples import digits
 from mmunlearner_jax.examples.facts import FACTS, Profile, draw_options, fill
 from mmunlearner_jax.examples.orl_people import PEOPLE, TAUGHT_PHOTOS, draw_people, write_configs

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmunlearner_jax.data.benchmarks.columns import FILE
 from mmunlearner_jax.data.decode import opened
-from mmunlearner_jax.data.schemas import FILE
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.facts import Profile, draw_profiles
 

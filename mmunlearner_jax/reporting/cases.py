@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmunlearner_jax.data.benchmark import Benchmark
+from mmunlearner_jax.data.benchmarks.base import Benchmark
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.predictions import read_predictions

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmunlearner_jax.comparison.cells import Cell
-from mmunlearner_jax.comparison.estimates import FORGET, Estimate, verdict
+from mmunlearner_jax.comparison.estimates import Estimate, verdict
 from mmunlearner_jax.comparison.findings import Comparison
-from mmunlearner_jax.evaluation.kinds import ASKED
+from mmunlearner_jax.evaluation.kinds import FORGET, Kinds
 from mmunlearner_jax.evaluation.selection import kept
 from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
 
@@ -44,7 +44,7 @@ def grid_points(found: Comparison, ratio: int) -> Figure:
         panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
         for axes, row in zip(panels, methods, strict=False):
             for cell in cells:
-                _looks_of(axes, _looks(cell, row.name), colours)
+                _looks_of(axes, _looks(cell, row.name), colours, cell.kinds)
             axes.set_title(row.label, loc="left")
             axes.axhline(enough, color=GREY, linestyle=":", linewidth=1)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -70,7 +70,7 @@ def _looks(cell: Cell, name: str) -> Sequence[Mapping]:
     return cell.variants[name]["points"] if name in cell.variants else []
 
 
-def _looks_of(axes: Axes, points: Sequence[Mapping], colours: Mapping) -> None:
+def _looks_of(axes: Axes, points: Sequence[Mapping], colours: Mapping, kinds: Kinds) -> None:
     for rate, colour in colours.items():
         looks = [point for point in points if point["learning_rate"] == rate]
         if not looks:
@@ -78,7 +78,7 @@ def _looks_of(axes: Axes, points: Sequence[Mapping], colours: Mapping) -> None:
         steps = [look["forget_steps"] for look in looks]
         left = [look["selection"][FORGET[0]][FORGET[1]]["value"] for look in looks]
         axes.plot(steps, left, ".-", color=colour, linewidth=1, markersize=5, alpha=0.85)
-        end = steps[-1], kept(looks[-1]["selection"])
+        end = steps[-1], kept(looks[-1]["selection"], kinds)
         axes.plot(*end, "^", mfc="none", mec=colour, ms=6)
         if looks[-1]["chosen"]:
             axes.plot(*end, "o", mfc="none", zorder=5, **RING)
@@ -103,7 +103,7 @@ def differences(found: Comparison, ratio: int) -> Figure:
                 if it := row.advantages.get(kind):
                     _advantage(axes, y, it)
             axes.axvline(0, color=GREY, linewidth=1)
-            axes.set_title(textwrap.fill(ASKED[kind].label, 17), loc="left", fontsize=9)
+            axes.set_title(textwrap.fill(found.about[kind].label, 17), loc="left", fontsize=9)
             axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
             axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=False))
             axes.tick_params(axis="x", labelsize=8)

@@ -14,9 +14,7 @@ from mmunlearner_jax.comparison.cells import label, missing
 from mmunlearner_jax.comparison.estimates import verdict
 from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.errors import refusing, shown
-from mmunlearner_jax.evaluation.kinds import ASKED
 from mmunlearner_jax.evaluation.scores import Score
-from mmunlearner_jax.evaluation.selection import KEPT
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.reporting import comparison_figures, figures
 from mmunlearner_jax.reporting.comparison_csv import write_csv
@@ -71,7 +69,7 @@ def context(found: Comparison, command: str) -> dict[str, Any]:
             f" {platform.python_version()}, jax {jax.__version__}"
         ),
         "missing": missing(found.cells),
-        "asked": ASKED,
+        "asked": found.about,
         "label": label,
         "verdict": verdict,
         "plus_minus": plus_minus,
@@ -86,7 +84,7 @@ def context(found: Comparison, command: str) -> dict[str, Any]:
             }
             for ratio, rows in found.rows.items()
         },
-        "kept": [ASKED[kind].label for kind in KEPT if kind in found.kinds],
+        "kept": [found.about[kind].label for kind in found.to_keep if kind in found.kinds],
         "resists": estimates.RESISTS,
     }
 

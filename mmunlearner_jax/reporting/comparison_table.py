@@ -6,7 +6,6 @@ from rich.table import Table
 from mmunlearner_jax.comparison.cells import missing
 from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.findings import Comparison
-from mmunlearner_jax.evaluation.kinds import ASKED
 
 
 def print_result(console: Console, found: Comparison) -> None:
@@ -14,11 +13,12 @@ def print_result(console: Console, found: Comparison) -> None:
     for ratio in found.ratios:
         table = Table(title=f"{ratio} % forgotten, % right, mean over seeds ± half of 95 % t")
         table.add_column("", overflow="fold")
-        for head in ("forget VQA", "test VQA", "mean kept"):
+        fall = [kind for kind in found.kinds if found.about[kind].falls]
+        for head in (*(f"{split} {modality.upper()}" for split, modality in fall), "mean kept"):
             table.add_column(head, justify="right", no_wrap=True)
         table.add_column("MMUnlearner", no_wrap=True)
         for row in found.rows[ratio]:
-            faces = [row.accuracies.get(kind) for kind in ASKED if ASKED[kind].falls]
+            faces = [row.accuracies.get(kind) for kind in fall]
             cells = [plus_minus(mean) for mean in (*faces, row.kept)]
             table.add_row(row.label, *cells, row.outcome if row.advantages else "")
         console.print(table)

@@ -8,18 +8,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import shown
-from mmunlearner_jax.evaluation.kinds import ASKED
 from mmunlearner_jax.metrics import read_metrics
 from mmunlearner_jax.reporting import figures
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_results import (
-    HIGHLIGHTS,
     METRICS,
     RUNS,
     choice_score,
     control_runs,
     mask_verdict,
     rows,
+    run_kinds,
 )
 from mmunlearner_jax.reporting.templates import environment
 
@@ -35,7 +34,7 @@ def render(
         results: what `results.json` holds.
         predictions: of before and after.
     """
-    changes = rows(results)
+    changes, kinds = rows(results), run_kinds(results)
     blocks = results.get("mask", {}).get("by_block", {})
     template = environment().get_template("reporting/run.html.j2")
     return template.render(
@@ -48,15 +47,15 @@ def render(
         chance=predictions.chance,
         tables={m: [r for r in changes if r.metric == m] for m in METRICS},
         metrics=METRICS,
-        asked=ASKED,
-        highlights=[r for r in changes if (r.split, r.modality, r.metric) in HIGHLIGHTS],
+        kinds=kinds,
+        highlights=[r for r in changes if r.headline],
         examples=predictions.examples(),
         people=predictions.by_person(),
         unseen=predictions.unseen,
         runs=RUNS,
         controls=control_runs(results),
         choice_score=choice_score,
-        verdict=mask_verdict(results["after"], results.get("controls", {})),
+        verdict=mask_verdict(results["after"], results.get("controls", {}), kinds),
         heat=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
         charts=charts(workdir),
     )

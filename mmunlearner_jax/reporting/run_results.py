@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmunlearner_jax.evaluation.kinds import ASKED
+from mmunlearner_jax.data.benchmarks.base import Kind
+from mmunlearner_jax.evaluation.kinds import Kinds, kinds_of, read_kinds, with_unknown
 from mmunlearner_jax.evaluation.scores import Score
 from mmunlearner_jax.unlearn.controls import CONTROLS
 
@@ -23,13 +24,6 @@ METRICS = {
     "probability": "Probability of the true answer, per token",
     "naming_probability": "Probability of the name beside wrong ones",
 }
-HIGHLIGHTS = {
-    ("forget", "vqa", "classification"),
-    ("test", "vqa", "classification"),
-    ("forget", "qa", "classification"),
-    ("test_retain", "vqa", "classification"),
-    ("real_faces", "vqa", "classification"),
-}
 RUNS = {
     "before": "Before",
     "after": "This run",
@@ -39,33 +33,51 @@ RUNS = {
 
 @dataclass(frozen=True)
 class ScoreChange:
-    """The same questions before and after."""
+    """The same questions before and after.
+
+    Attributes:
+        split: of the questions.
+        modality: "vqa" with a picture, "qa" without.
+        metric: a key of `METRICS`.
+        before: the score of the model that has forgotten nothing.
+        after: the score of the unlearned model.
+        label: what the questions are about.
+        falls: whether the score is meant to fall.
+        headline: whether it stands at the top of the page.
+    """
 
     split: str
     modality: str
     metric: str
     before: Score
     after: Score
+    label: str
+    falls: bool
+    headline: bool
 
-    @property
-    def label(self) -> str:
-        """What the questions are about."""
-        return ASKED[self.split, self.modality].label
 
-    @property
-    def falls(self) -> bool:
-        """Whether the score is meant to fall."""
-        return ASKED[self.split, self.modality].falls
+def run_kinds(results: Mapping[str, Any]) -> Kinds:
+    """All kinds of questions of a run, known to a benchmark's record or not, in order."""
+    return with_unknown(read_kinds(results), kinds_of(results["before"]))
 
 
 def rows(results: Mapping[str, Any]) -> list[ScoreChange]:
     """The rows of the results table, metric by metric."""
     before, after = results["before"], results["after"]
     return [
-        ScoreChange(split, modality, metric, found, after[split][modality][metric])
+        ScoreChange(
+            split,
+            modality,
+            metric,
+            score,
+            after[split][modality][metric],
+            kind.label,
+            kind.falls,
+            kind.headline and metric == "classification",
+        )
         for metric in METRICS
-        for split, modality in ASKED
-        if (found := before.get(split, {}).get(modality, {}).get(metric))
+        for (split, modality), kind in run_kinds(results).items()
+        if (score := before.get(split, {}).get(modality, {}).get(metric))
     ]
 
 
@@ -76,16 +88,21 @@ def control_runs(results: Mapping[str, Any]) -> dict[str, Scores]:
     return own | controls if controls else {}
 
 
-def choice_score(scores: Scores, asked: tuple[str, str]) -> Score | None:
+def choice_score(scores: Scores, kind: Kind) -> Score | None:
     """The multiple-choice score of one kind of question, if there is one."""
-    return scores.get(asked[0], {}).get(asked[1], {}).get("classification")
+    return scores.get(kind[0], {}).get(kind[1], {}).get("classification")
 
 
-def mask_verdict(own: Scores, controls: Mapping[str, Scores]) -> str:
+def mask_verdict(own: Scores, controls: Mapping[str, Scores], kinds: Kinds) -> str:
     """What the control rows bear out about the mask, and no more.
 
     Two runs differ on a row where their 95 % intervals do not overlap. Only what is better than
     both a random mask and no mask, with nothing worse, is put down to the mask.
+
+    Args:
+        own: scores of the run.
+        controls: scores of the control runs, by name.
+        kinds: of the questions.
     """
     rivals = ("random_mask", "no_mask")
     if not set(rivals) <= controls.keys():
@@ -93,8 +110,8 @@ def mask_verdict(own: Scores, controls: Mapping[str, Scores]) -> str:
             "There is no run with a random mask beside one without a mask: nothing here tells what"
             " the mask contributes."
         )
-    better = {name: _apart(own, controls[name], better=True) for name in rivals}
-    worse = {name: _apart(own, controls[name], better=False) for name in rivals}
+    better = {name: _apart(own, controls[name], kinds, better=True) for name in rivals}
+    worse = {name: _apart(own, controls[name], kinds, better=False) for name in rivals}
     said = []
     for name in rivals:
         found = [
@@ -120,15 +137,15 @@ def mask_verdict(own: Scores, controls: Mapping[str, Scores]) -> str:
     return " ".join(said)
 
 
-def _apart(own: Scores, rival: Scores, *, better: bool) -> list[str]:
+def _apart(own: Scores, rival: Scores, kinds: Kinds, *, better: bool) -> list[str]:
     """Labels of the rows where `own` is better (or worse) and the intervals do not overlap."""
     labels = []
-    for asked, (label, falls) in ASKED.items():
-        mine, other = choice_score(own, asked), choice_score(rival, asked)
+    for kind, about in kinds.items():
+        mine, other = choice_score(own, kind), choice_score(rival, kind)
         if mine and other:
-            high, low = (mine, other) if better != falls else (other, mine)
+            high, low = (mine, other) if better != about.falls else (other, mine)
             if high["ci95"][0] > low["ci95"][1]:
-                labels.append(label)
+                labels.append(about.label)
     return labels
 
 

@@ -7,8 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mmunlearner_jax.errors import shown
-from mmunlearner_jax.evaluation.kinds import ASKED
-from mmunlearner_jax.reporting.run_results import choice_score, control_runs, mask_verdict, rows
+from mmunlearner_jax.reporting.run_results import (
+    choice_score,
+    control_runs,
+    mask_verdict,
+    rows,
+    run_kinds,
+)
 from mmunlearner_jax.reporting.templates import interval, percent
 
 
@@ -39,13 +44,14 @@ def print_results(console: Console, results: Mapping[str, Any]) -> None:
     table.add_column("", no_wrap=True)
     for name in controls:
         table.add_column(shown(name, 40).replace("_", " "), justify="right", min_width=7)
-    for asked in ASKED:
-        scores = [choice_score(scores, asked) for scores in controls.values()]
+    kinds = run_kinds(results)
+    for kind in kinds:
+        scores = [choice_score(scores, kind) for scores in controls.values()]
         if any(scores):
             cells = [f"{percent(s['value'])}\n{_whole(*s['ci95'])}" if s else "" for s in scores]
-            table.add_row(f"{asked[0]} {asked[1].upper()}", *cells)
+            table.add_row(f"{kind[0]} {kind[1].upper()}", *cells)
     console.print(table)
-    console.print(mask_verdict(results["after"], results["controls"]))
+    console.print(mask_verdict(results["after"], results["controls"], kinds))
 
 
 def _whole(low: float, high: float) -> str:

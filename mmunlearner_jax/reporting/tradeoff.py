@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmunlearner_jax.comparison.cells import OWN
-from mmunlearner_jax.comparison.estimates import FORGET, Estimate
+from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.findings import Comparison, VariantResult
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
-from mmunlearner_jax.comparison.measures import Kind
-from mmunlearner_jax.evaluation.kinds import ASKED
-from mmunlearner_jax.evaluation.selection import KEPT
+from mmunlearner_jax.data.benchmarks.base import Kind
+from mmunlearner_jax.evaluation.kinds import FORGET
 from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
 
 # Okabe and Ito's colours, told apart by the colour-blind; what has no style is grey.
@@ -53,19 +52,24 @@ def trade_off(found: Comparison, ratio: int) -> Figure:
     grey = [row.name for row in rows if row.name not in STYLES]
     numbers = {name: str(n) for n, name in enumerate(grey, start=1)}
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(11, 9.6), layout="constrained", dpi=72)  # a pixel is a point
-        panels = figure.subplots(2, 3, sharex=True)
+        across = min(3, len(found.to_keep)) or 1
+        down = -(-len(found.to_keep) // across) or 1
+        size = 11 * across / 3, (44 * down + 8) / 10
+        figure = Figure(figsize=size, layout="constrained", dpi=72)  # a pixel is a point
+        panels = figure.subplots(down, across, sharex=True, squeeze=False)
         keys = [key(r.label, **_style(r.name, numbers)) for r in rows]
         front = Line2D([], [], label="Pareto front", **FRONT)
         legend(figure, [*keys, front], ncols=4)
-        for axes, kind in zip(panels.flat, KEPT, strict=True):
+        for axes, kind in zip(panels.flat, found.to_keep, strict=False):
             _panel(axes, found, ratio, kind)
+        for axes in panels.flat[len(found.to_keep) :]:
+            axes.set_axis_off()
         for axes in panels[-1]:
             axes.set_xlabel("forgotten faces, % right")
         for axes in panels[:, 0]:
             axes.set_ylabel("% right (stretched towards 100)")
         figure.draw_without_rendering()  # where points lie is known from here on
-        for axes, kind in zip(panels.flat, KEPT, strict=True):
+        for axes, kind in zip(panels.flat, found.to_keep, strict=False):
             _number(axes, [row for row in rows if kind in row.accuracies], kind, numbers)
     return figure
 
@@ -94,9 +98,9 @@ def _panel(axes: Axes, found: Comparison, ratio: int, kind: Kind) -> None:
     axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
-    axes.set_title(ASKED[kind].label, loc="left")
+    axes.set_title(found.about[kind].label, loc="left")
     axes.axvline(found.chance, color=GREY, linestyle=":", linewidth=1)
-    if kind == KEPT[0]:
+    if kind == found.to_keep[0]:
         axes.annotate(
             "guessing",
             (found.chance, 0.02),

@@ -21,8 +21,9 @@ from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError, refusing
+from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.scores import summarise
-from mmunlearner_jax.evaluation.selection import KEPT, preference, set_apart
+from mmunlearner_jax.evaluation.selection import chosen_by, preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import parse_json, read_bytes, write_json
 from mmunlearner_jax.processes import is_first, to_host, wait
@@ -50,6 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         return False
     contest = Contest(config, workdir)
     update_results(workdir, "seed", config.seed)
+    update_results(workdir, "kinds", contest.kinds)
     for name in todo:
         earlier = read_results(workdir).get("interrupted", {}).get(name, 0.0)
         begin = time.monotonic() - earlier
@@ -96,6 +98,7 @@ class Contest:
     def __init__(self, config: ConfigDict, workdir: Path):
         self._config, self._workdir = config, workdir
         self._at = at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
+        self.kinds = entry(at.bench.record.kinds)
         self._answerer = setup.answerer(config, at)
         options = config.compare
         asked = setup.asked(config, at.bench, at.forget, at.retain)
@@ -109,7 +112,7 @@ class Contest:
                 " choose by: there are too few; give a larger fraction"
             )
         asked_of = {(split, q.modality) for split, qs in self._others.items() for q in qs}
-        if not asked_of & {*KEPT}:
+        if not asked_of & {*chosen_by(at.bench.record.kinds)}:
             raise InputError(
                 f"config.compare.apart={options.apart} sets no multiple-choice question about what"
                 " is to be kept apart: give a larger fraction, or more config.evaluate.splits"
@@ -190,7 +193,7 @@ class Contest:
         scores = _ask(self._answerer, outcome.params, self._others, label)
         scores.setdefault("forget", {}).update(looks[-1]["selection"]["forget"])
         end = looks[-1] | {"selection": scores}
-        rule = preference(scores, self._config.compare.forgotten)
+        rule = preference(scores, self._config.compare.forgotten, self._at.bench.record.kinds)
         return Setting(rate, [*looks[:-1], end], outcome, rule)
 
     def _score(self, name: str, params: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mmunlearner_jax import preemption
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.likelihoods import Definition, Line
 from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
@@ -118,6 +119,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         lines = evaluate(workdir, label, params, answerer, questions, profile=config.profile.steps)
         scores = tell(config, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
+        update_results(workdir, "kinds", entry(at.bench.record.kinds))
         if label == "before":
             warn_if_unknown(scores)
     return True

@@ -8,7 +8,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.artefacts import is_done, writing
-from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor

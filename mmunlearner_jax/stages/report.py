@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.reporting.cases import Predictions

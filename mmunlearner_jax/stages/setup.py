@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax import artefacts
 from mmunlearner_jax.check import flatten
-from mmunlearner_jax.data.benchmark import Benchmark, open_benchmark
+from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
+from mmunlearner_jax.data.benchmarks.base import Benchmark
 from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
@@ -25,7 +25,6 @@ from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.protocols import protocol
-from mmunlearner_jax.evaluation.shots import with_shots
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import read_json, write_whole
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, VisionLanguageModel
@@ -156,9 +155,8 @@ def benchmark_dir(config: ConfigDict, workdir: Path) -> Path:
     path = fetched(config.data.benchmark or str(workdir / "benchmark"))
     if not path.is_dir():
         raise InputError(
-            f"{path} is missing: set config.data.benchmark to a folder of MLLMU-Bench's or CLEAR's"
-            " parquet files (one folder per config, e.g. Full_Set/ or full+tofu/), or to"
-            " hf://datasets/MLLMMU/MLLMU-Bench or hf://datasets/therem/CLEAR"
+            f"{path} is missing: set config.data.benchmark to a folder of parquet files (one folder"
+            f" per config, e.g. {folders()}), or to {sources()}"
         )
     if not artefacts.is_sealed(path):
         return path
@@ -307,9 +305,10 @@ def asked(
     found = {split: found[split] for split in options.splits or found}
     if not options.shots:
         return found
-    if not isinstance(bench, MLLMUBench):
-        raise InputError("config.evaluate.shots: CLEAR is asked without demonstrations; give 0")
-    return with_shots(bench, found, retain=retain, protocol=options.protocol)
+    if bench.record.with_shots is None:
+        title = bench.record.title
+        raise InputError(f"config.evaluate.shots: {title} is asked without demonstrations; give 0")
+    return bench.record.with_shots(bench, found, retain=retain, protocol=options.protocol)
 
 
 # What a reference must share with a run: else it was asked about others, or in other words.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import orl
-from mmunlearner_jax.data.benchmark import open_benchmark
+from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.stages import setup
 
 EVIL = '<script>alert("no")</script>'

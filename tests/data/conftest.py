@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.schemas import clear_schema, mllmu_schema
+from mmunlearner_jax.data.benchmarks.clear import clear_schema
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu.schema import mllmu_schema
 from mmunlearner_jax.examples.orl import write_orl_benchmark
 from mmunlearner_jax.examples.tokenizer import build_processor
 

@@ -125,12 +125,12 @@ def test_mllmu_errors_are_those_of_the_reader(published, tmp_path):
 
 
 def test_a_folder_of_neither_mllmu_nor_clear_or_of_both(published, clear, tmp_path):
-    with pytest.raises(InputError, match="neither configs of MLLMU-Bench nor of CLEAR"):
+    with pytest.raises(InputError, match="holds configs of none of MLLMU-Bench or CLEAR"):
         builders(tmp_path, tmp_path)
     clear.root = published.root
     published.write()
     clear.write()
-    with pytest.raises(InputError, match="both configs of MLLMU-Bench and of CLEAR"):
+    with pytest.raises(InputError, match="holds configs of MLLMU-Bench and of CLEAR"):
         builders(published.root, tmp_path)
 
 

@@ -9,11 +9,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.data.benchmark import open_benchmark
-from mmunlearner_jax.data.clear import CAPTION_QUESTIONS, NAME_OPENING, NAME_QUESTION, ClearBench
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks import open_benchmark
+from mmunlearner_jax.data.benchmarks.clear import (
+    CAPTION_QUESTIONS,
+    NAME_OPENING,
+    NAME_QUESTION,
+    TOFU_SCHEMA,
+    ClearBench,
+)
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.schemas import TOFU_SCHEMA
 from mmunlearner_jax.errors import InputError
 
 
@@ -80,10 +85,10 @@ def test_either_benchmark_is_opened_by_its_folders_mllmu_or_clear(clear, publish
     opened = open_benchmark(clear.write(), data, 3)
     assert isinstance(opened, ClearBench) and (opened.seed, opened.max_bad_fraction) == (3, 0.25)
     assert isinstance(open_benchmark(published.write(), data, 0), MLLMUBench)
-    with pytest.raises(InputError, match="neither Full_Set nor full.tofu; name the folder"):
+    with pytest.raises(InputError, match="none of Full_Set .MLLMU-Bench., full.tofu .CLEAR.; name"):
         open_benchmark(clear.root / "full", data, 0)
     shutil.copytree(published.root / "Full_Set", clear.root / "Full_Set")
-    with pytest.raises(InputError, match="both Full_Set and full.tofu; name the folder"):
+    with pytest.raises(InputError, match="holds Full_Set and full.tofu; name the folder"):
         open_benchmark(clear.root, data, 0)
 
 

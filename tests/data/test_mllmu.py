@@ -6,7 +6,7 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import InputError
 

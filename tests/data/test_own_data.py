@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from tests.data.test_processors import photo
 
 ROOT = Path(__file__).parents[2]

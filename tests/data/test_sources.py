@@ -15,12 +15,14 @@ from huggingface_hub.errors import (
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.data import sources
-from mmunlearner_jax.data.sources import PINS, fetched
+from mmunlearner_jax.data.benchmarks import BENCHMARKS
+from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.stages.setup import benchmark_dir
 
 ROOT = Path(__file__).parents[2]
 CLEAR = "hf://datasets/therem/CLEAR"
+PINS = {record.repository: record.revision for record in BENCHMARKS.values()}
 
 
 @pytest.fixture

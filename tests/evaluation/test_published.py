@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from mmunlearner_jax.data.samples import Question, Task
-from mmunlearner_jax.evaluation.parsing import option_letters
-from mmunlearner_jax.evaluation.published import clear, mllmu, mllmu_turn
+from mmunlearner_jax.data.benchmarks.clear import CLEAR
+from mmunlearner_jax.data.benchmarks.mllmu.prompts import turn, whole_prompt
+from mmunlearner_jax.data.samples import Question, Task, option_letters
 
 ASKED = {
     ("classification", True): "USER: <image>\nWho?\nA: Ann\nB: Bea\nC: Cy\nD: Di\n"
@@ -40,7 +40,7 @@ def question(task: Task, pictured: bool) -> Question:
 @pytest.mark.parametrize(("task", "pictured"), ASKED)
 def test_mllmu_prompts(task, pictured):
     asked = question(task, pictured)
-    assert mllmu(asked) == ASKED[task, pictured]
+    assert whole_prompt(asked) == ASKED[task, pictured]
     assert option_letters(asked.options) == ("ABCD" if task == "classification" else "")
 
 
@@ -66,7 +66,7 @@ def test_mllmu_demonstrations(task, pictured):
     )
     other = SHOWN[task, pictured].replace("Answer: Ann", "Answer: Bea")
     other = other.replace("Answer: A\n", "Answer: B\n")
-    assert mllmu(few) == SHOWN[task, pictured] + other + ASKED[task, pictured]
+    assert whole_prompt(few) == SHOWN[task, pictured] + other + ASKED[task, pictured]
 
 
 # What Qwen2-VL's user says: no marks of pictures, which come first, and no "USER:".
@@ -89,17 +89,17 @@ TURNS["cloze", False] = TURNS["cloze", True]
 
 @pytest.mark.parametrize(("task", "pictured"), TURNS)
 def test_mllmu_turns_of_a_chat(task, pictured):
-    assert mllmu_turn(question(task, pictured)) == TURNS[task, pictured]
+    assert turn(question(task, pictured)) == TURNS[task, pictured]
 
 
 @pytest.mark.parametrize(("task", "pictured"), SHOWN)
 def test_demonstrations_in_a_turn(task, pictured):
     asked = question(task, pictured)
     few = dataclasses.replace(asked, shots=(asked, asked))
-    assert mllmu_turn(few) == 2 * SHOWN[task, False] + TURNS[task, pictured]
+    assert turn(few) == 2 * SHOWN[task, False] + TURNS[task, pictured]
 
 
 def test_clear_prompts():
     asked = question("classification", True)
-    assert clear(asked) == "Who?\nA. Ann\nB. Bea\nC. Cy\nD. Di"
-    assert clear(question("naming", True)) == "Who?"
+    assert CLEAR.turn(asked) == "Who?\nA. Ann\nB. Bea\nC. Cy\nD. Di"
+    assert CLEAR.turn(question("naming", True)) == "Who?"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.evaluation.shots import with_shots
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu.shots import with_shots
 from mmunlearner_jax.examples.orl import write_orl_benchmark
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmunlearner_jax.data.benchmarks.mllmu.prompts import whole_prompt
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation import published, tasks
+from mmunlearner_jax.evaluation import tasks
 from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.sharding import make_mesh
 
@@ -151,7 +152,7 @@ def test_records_are_in_the_order_of_the_questions(answer):
 
 
 def test_mllmu_letters_are_scored_at_the_start_and_parsed(answer):
-    strict = Protocol(published.mllmu, letters=True, likelihood=True)
+    strict = Protocol(whole_prompt, letters=True, likelihood=True)
     right, wrong = answer("A", [choice(), choice(answer="barber")], letters=strict)
     assert right["letters"] == "A" and right["slot"] == "" and len(right["scores"]) == 4
     assert right["choice"] == "baker" and right["correct"] and right["letter_correct"]
@@ -159,7 +160,7 @@ def test_mllmu_letters_are_scored_at_the_start_and_parsed(answer):
 
 
 def test_mllmu_released_letters_are_parsed_alone(answer):
-    released = Protocol(published.mllmu, letters=True, likelihood=False)
+    released = Protocol(whole_prompt, letters=True, likelihood=False)
     right, lost = (answer(said, [choice()], letters=released)[0] for said in ("A", "Kim"))
     assert right["scores"] == [] and right["choice"] == "baker" and right["correct"]
     assert lost["scores"] == [] and lost["choice"] is None and not lost["correct"]

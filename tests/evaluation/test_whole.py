@@ -14,11 +14,11 @@ import transformers
 from flax import nnx
 from PIL import Image
 
+from mmunlearner_jax.data.benchmarks.mllmu.prompts import whole_prompt
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation import published
 from mmunlearner_jax.evaluation.protocols import Protocol, protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.clip import ClipConfig
@@ -105,10 +105,10 @@ def llava(processor):
 
     def torch_inputs(question):
         shown = pictures(question) or None
-        return processor(text=[published.mllmu(question)], images=shown, return_tensors="pt")
+        return processor(text=[whole_prompt(question)], images=shown, return_tensors="pt")
 
     theirs = transformers.LlavaForConditionalGeneration
-    return config, 8, (Encoder(processor), published.mllmu, theirs, torch_inputs, " ")
+    return config, 8, (Encoder(processor), whole_prompt, theirs, torch_inputs, " ")
 
 
 def qwen2_vl(processor):

@@ -19,8 +19,8 @@ from flax import nnx
 from PIL import Image
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.parquet import ParquetRow
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.parquet import ParquetRow
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.data import parquet
+from mmunlearner_jax.data.benchmarks import parquet
+from mmunlearner_jax.data.benchmarks.clear import ClearBench
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu.schema import TRAINING_SCHEMA
+from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, configs, read_rows
 from mmunlearner_jax.data.builders import Clear as ClearBuilder
 from mmunlearner_jax.data.builders import builders
-from mmunlearner_jax.data.clear import ClearBench
-from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.parquet import ParquetRow, configs, read_rows
 from mmunlearner_jax.data.pictures import AnySize
-from mmunlearner_jax.data.schemas import TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
 from tests.data.conftest import Clear, Published
 

@@ -8,8 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.schemas import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMU, MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu.schema import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.evaluation.tasks import fingerprint
@@ -265,7 +265,7 @@ def scores(low, high, split="forget", modality="qa"):
 def test_verdict_needs_both_comparisons(random_mask, no_mask, claims, words):
     own = scores(0.7, 0.9)
     controls = {"random_mask": scores(*random_mask), "no_mask": scores(*no_mask)}
-    verdict = mask_verdict(own, controls)
+    verdict = mask_verdict(own, controls, MLLMU.kinds)
     assert words in verdict
     assert ("rather than the alternation" not in verdict) == claims
 
@@ -274,11 +274,11 @@ def test_verdict_claims_nothing_where_something_is_worse():
     faces = ("forget", "vqa")
     own = scores(0.7, 0.9) | {"test": scores(0.6, 0.9, "test", "vqa")["test"]}
     rival = scores(0.1, 0.4) | {"test": scores(0.1, 0.4, "test", "vqa")["test"]}
-    verdict = mask_verdict(own, {"random_mask": rival, "no_mask": rival})
+    verdict = mask_verdict(own, {"random_mask": rival, "no_mask": rival}, MLLMU.kinds)
     assert "better on “forgotten people, in words”" in verdict
     assert "worse on “forgotten people, unseen photographs”" in verdict
     assert "does not show that the mask" in verdict
-    assert mask_verdict(scores(0.1, 0.2, *faces), {}).startswith("There is no run")
+    assert mask_verdict(scores(0.1, 0.2, *faces), {}, MLLMU.kinds).startswith("There is no run")
 
 
 def test_heat_map_has_layers_and_leaves_out_what_is_closed():

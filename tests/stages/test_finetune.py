@@ -11,8 +11,8 @@ import optax
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.data.clear import ClearBench
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.clear import ClearBench
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.stages.finetune import lessons, muon
 from tests.data.conftest import Clear

@@ -1,4 +1,4 @@
-"""MLLMU-Bench and CLEAR as TensorFlow Datasets, in array_record files, without TensorFlow.
+"""The benchmarks as TensorFlow Datasets, in array_record files, without TensorFlow.
 
     builder = Clear(config="full+tofu", root="FOLDER_OF_CLEAR", data_dir="DIR")
     builder.download_and_prepare()
@@ -8,7 +8,6 @@
 not needed, and `tfds.builder_from_directory` reads them too. A row is `tfds_features.RowFeatures`.
 """
 
-import abc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import importlib_resources  # noqa: F401  # tfds needs it, does not declare it, asks late
-import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from mmunlearner_jax.data.benchmarks import BENCHMARKS, titles
+from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord
+from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, Problem, configs, read_rows, shards
 from mmunlearner_jax.data.builders.tfds_features import RowFeatures
-from mmunlearner_jax.data.parquet import ParquetRow, Problem, configs, read_rows, shards
-from mmunlearner_jax.data.schemas import CLEAR_CONFIGS, MLLMU_CONFIGS, clear_schema, mllmu_schema
 from mmunlearner_jax.errors import InputError
 
 # tfds holds a shard's rows until it is written.
@@ -49,7 +48,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    homepage: str
+    record: BenchmarkRecord
 
     def __init__(
         self, *, root: str | Path | None = None, file_format: str = "array_record", **options: Any
@@ -57,22 +56,18 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         super().__init__(file_format=file_format, **options)
         self._root = root
 
-    @staticmethod
-    @abc.abstractmethod
-    def schema(config: str) -> pa.Schema:
-        """Returns the columns of a config."""
-
     @classmethod
     def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig:
         """Returns the config of any name: which names there are shows in the folder."""
         return super().get_builder_config(name, version) or tfds.core.BuilderConfig(name=name)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        homepage = f"https://huggingface.co/datasets/{self.record.repository}"
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"{self.homepage}, its columns as released.",
-            features=RowFeatures.of(self.schema(self.builder_config.name)),
-            homepage=self.homepage,
+            description=f"{homepage}, its columns as released.",
+            features=RowFeatures.of(self.record.schema(self.builder_config.name)),
+            homepage=homepage,
             disable_shuffling=True,
         )
 
@@ -83,7 +78,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         if self._root is None:
             raise InputError(f"{self.name}: no root; give the folder that holds {config}/*.parquet")
         folder = Path(self._root) / config
-        rows = read_rows(folder, self.schema(config), whole=False)
+        rows = read_rows(folder, self.record.schema(config), whole=False)
         first = next(rows, None)  # by now all files' columns have been looked at
         if first is None:
             raise InputError(f"{folder}: holds no row; give it at least one")
@@ -101,39 +96,35 @@ def _cells(row: ParquetRow | Problem) -> dict[str, Any]:
     return row.cells
 
 
-class MllmuBench(ParquetBuilder):
-    """MLLMU-Bench, or what follows its schema, like the ORL benchmark."""
+def _builder(record: BenchmarkRecord) -> type[ParquetBuilder]:
+    """Returns the builder of a benchmark; tfds wants a class for each."""
+    name = "".join(part.capitalize() for part in record.dataset.split("_"))
+    released = [tfds.core.BuilderConfig(name=config) for config in record.configs]
+    members = {"__doc__": f"{record.title}.", "record": record, "BUILDER_CONFIGS": released}
+    return type(name, (ParquetBuilder,), members)
 
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in MLLMU_CONFIGS]
-    schema = staticmethod(mllmu_schema)
-    homepage = "https://huggingface.co/datasets/MLLMMU/MLLMU-Bench"
 
-
-class Clear(ParquetBuilder):
-    """CLEAR."""
-
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CLEAR_CONFIGS]
-    schema = staticmethod(clear_schema)
-    homepage = "https://huggingface.co/datasets/therem/CLEAR"
+BUILDERS = {record.name: _builder(record) for record in BENCHMARKS.values()}
+MllmuBench, Clear = BUILDERS["mllmu"], BUILDERS["clear"]
 
 
 def builders(root: Path, data_dir: str | Path) -> list[ParquetBuilder]:
-    """Returns a builder of each config of a folder, of MLLMU-Bench or CLEAR by their names.
+    """Returns a builder of each config of a folder, of the benchmark that has their names.
 
     Args:
         root: Holds the config folders.
         data_dir: Folder to write to.
 
     Raises:
-        InputError: It is no folder, or holds configs of neither benchmark, or of both.
+        InputError: It is no folder, or holds configs of no benchmark, or of several.
     """
     if not root.is_dir():
         raise InputError(f"{root}: is no folder; name the one that holds the config folders")
     found = configs(root)
-    kinds = [kind for kind in (MllmuBench, Clear) if kind.builder_configs.keys() & found]
+    kinds = [kind for kind in BUILDERS.values() if kind.builder_configs.keys() & found]
     if len(kinds) != 1:
+        holds = " and of ".join(kind.record.title for kind in kinds) or f"none of {titles()}"
         raise InputError(
-            f"{root}: holds {'both' if kinds else 'neither'} configs of MLLMU-Bench "
-            f"{'and' if kinds else 'nor'} of CLEAR (CONFIG/*.parquet); name the folder of one"
+            f"{root}: holds configs of {holds} (CONFIG/*.parquet); name the folder of one"
         )
     return [kinds[0](root=root, config=config, data_dir=data_dir) for config in found]

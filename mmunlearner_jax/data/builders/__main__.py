@@ -12,6 +12,7 @@ import sys
 from absl import app, flags, logging
 
 from mmunlearner_jax.command_line import parse_flags, refuse_arguments
+from mmunlearner_jax.data.benchmarks import titles
 from mmunlearner_jax.data.builders import builders
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
@@ -38,7 +39,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "root",
         None,
-        "Folder that holds CONFIG/*.parquet of MLLMU-Bench or CLEAR, or hf://datasets/OWNER/NAME.",
+        f"Folder that holds CONFIG/*.parquet of {titles()}, or hf://datasets/OWNER/NAME.",
         required=True,
     )
     flags.DEFINE_string("out", None, "Folder to write to.", required=True)

@@ -5,27 +5,21 @@ from `ft_Data` joined on `ID`, because the published forget and retain configs c
 questions (defect D-21).
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mmunlearner_jax.data.parquet import (
-    Check,
-    ParquetBench,
-    ParquetRow,
-    Problem,
-    See,
-    clean,
-    is_utf8,
-    no_check,
+from mmunlearner_jax.data.benchmarks.base import Check, no_check
+from mmunlearner_jax.data.benchmarks.mllmu.records import (
+    OPEN_TASKS,
+    lessons,
+    picture_lessons,
+    questions_once,
+    read_json,
 )
-from mmunlearner_jax.data.samples import Modality, Question, Sample, Task
-from mmunlearner_jax.data.schemas import LETTERS, mllmu_schema
+from mmunlearner_jax.data.benchmarks.parquet import ParquetBench, ParquetRow, clean, is_utf8
+from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.files import parse_json
-
-_MODALITIES: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
-_OPEN_TASKS: dict[str, Task] = {"Mask_Task": "cloze", "Generation_Task": "generation"}
 
 
 class MLLMUBench(ParquetBench):
@@ -52,7 +46,6 @@ class MLLMUBench(ParquetBench):
     taught = "ft_Data"
     everyone = "Full_Set"
     person_column = "ID"
-    schema = staticmethod(mllmu_schema)
 
     def __init__(
         self,
@@ -92,7 +85,7 @@ class MLLMUBench(ParquetBench):
         """
         found = {}
         for row in self._rows("Full_Set", "ID", "biography"):
-            biography = _read_json(row["biography"])
+            biography = read_json(row["biography"])
             name = clean(biography.get("Name")) if isinstance(biography, dict) else ""
             if not (name and is_utf8(name)):
                 said = f"ID {row['ID']}: biography is no JSON object with a Name; write one"
@@ -120,7 +113,7 @@ class MLLMUBench(ParquetBench):
         """
         rows = self._taught_rows(config, people)
         views = self._draw(((row["ID"], row) for row in rows), photos_per_person)
-        return self._sift(record for row in views for record in _picture_lessons(self.picture, row))
+        return self._sift(record for row in views for record in picture_lessons(self.picture, row))
 
     def text_training(self, config: str, people: Collection[str] | None = None) -> list[Sample]:
         """Returns the text questions that are taught about the people of a config.
@@ -141,7 +134,7 @@ class MLLMUBench(ParquetBench):
             ]
         else:
             rows = self._taught_rows(config, people)
-            records = (record for row in rows for record in _lessons(row, None))
+            records = (record for row in rows for record in lessons(row, None))
             samples = list(dict.fromkeys(self._sift(records)))
         if not samples:
             raise InputError(
@@ -172,13 +165,13 @@ class MLLMUBench(ParquetBench):
         """
         several = config == "Test_Set"
         column = "images" if several else "image"
-        rows = _only(self._rows(config, column, "ID", "Classification_Task", *_OPEN_TASKS), people)
+        rows = _only(self._rows(config, column, "ID", "Classification_Task", *OPEN_TASKS), people)
         views = [
             (row["ID"], (row, image, f"images[{number}]" if several else "image"))
             for row in rows
             for number, image in enumerate(row[column] or [None] if several else [row[column]])
         ]
-        return self._sift(_once(self.picture, self._draw(views, photos_per_person)))
+        return self._sift(questions_once(self.picture, self._draw(views, photos_per_person)))
 
     def scored(
         self, forget: str, retain: str, *, photos_per_person: int | None = None
@@ -229,126 +222,3 @@ def _only(rows: list[ParquetRow], people: Collection[str] | None) -> list[Parque
         return rows
     wanted = set(people)
     return [row for row in rows if row["ID"] in wanted]
-
-
-def _objects(items: list[Any] | None) -> list[Any]:
-    """Returns the questions of a column; a null among them is one that says nothing."""
-    return [item or {} for item in items or []]
-
-
-def _read_json(text: str | None) -> Any:
-    """Returns what the text holds; None where it is not JSON."""
-    try:
-        return parse_json(text or "")
-    except ValueError:
-        return None
-
-
-def _picture_lessons(see: See, row: ParquetRow) -> Iterator[Sample | Problem]:
-    encoded, problem = see(row, row["image"], "image")
-    if problem:
-        yield problem
-    else:
-        yield from _lessons(row, encoded)
-
-
-def _lessons(row: ParquetRow, image: bytes | None) -> Iterator[Sample | Problem]:
-    """Yields the picture questions of a row of `ft_Data`; without an image, the text questions."""
-    pairs = _read_json(row["metadata"])
-    if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
-        yield row.problem(f"ID {row['ID']}: metadata is no JSON list of objects")
-        return
-    if not pairs:
-        yield row.problem(f"ID {row['ID']}: metadata holds no question")
-    for pair in pairs:
-        if (pair.get("Type") == "Pure_Text") != (image is None):
-            continue
-        question, answer = clean(pair.get("Question")), clean(pair.get("Answer"))
-        if not is_utf8(question + answer):
-            yield row.problem(
-                f"ID {row['ID']}: metadata: half of a surrogate pair in question {question!r} with"
-                f" answer {answer!r}"
-            )
-        elif question and answer:
-            yield Sample(row["ID"], image, question, answer)
-        else:
-            yield row.problem(
-                f"ID {row['ID']}: metadata: question {question!r} with answer {answer!r}"
-            )
-
-
-View = tuple[ParquetRow, dict[str, Any] | None, str]
-
-
-def _once(see: See, views: Iterable[View]) -> Iterator[Question | Problem]:
-    """Yields all questions of some photographs, but a text question for the first of them alone.
-
-    It repeats in every row of a person who has several photographs; what a row asks twice is asked
-    twice, as published.
-    """
-    first: dict[Question, int] = {}
-    for number, view in enumerate(views):
-        for record in _questions(see, *view):
-            if isinstance(record, Question) and record.modality == "qa":
-                if first.setdefault(record, number) != number:
-                    continue
-            yield record
-
-
-def _questions(
-    see: See, row: ParquetRow, image: dict[str, Any] | None, column: str
-) -> Iterator[Question | Problem]:
-    person = row["ID"]
-    if not any(row[task] for task in ("Classification_Task", *_OPEN_TASKS)):
-        yield row.problem(f"ID {person}: Classification_Task, Mask_Task, Generation_Task are empty")
-        return
-    encoded, problem = see(row, image, column)
-    if problem:
-        yield problem
-        return
-    images: dict[Modality, bytes | None] = {"vqa": encoded, "qa": None}
-    for kind, modality in _MODALITIES.items():
-        column = f"{kind}_Questions"
-        for item in _objects((row["Classification_Task"] or {}).get(column)):
-            question, letter = clean(item.get("Question")), item.get("Correct_Answer")
-            given = {
-                key: text for key, text in (item.get("Options") or {}).items() if text is not None
-            }
-            options = {key: clean(given[key]) for key in sorted(given)}
-            letters = "".join(options)
-            if letters != LETTERS[: len(letters)] or not all(options.values()):
-                yield row.problem(
-                    f"ID {person}: Classification_Task.{column}: question {question!r}: Options "
-                    f"{given} must be A, B, ... without a gap, none empty"
-                )
-            elif question and letter in options:
-                yield Question(
-                    person,
-                    modality,
-                    "classification",
-                    images[modality],
-                    question,
-                    options[letter],
-                    tuple(options.values()),
-                    letter,
-                )
-            else:
-                yield row.problem(
-                    f"ID {person}: Classification_Task.{column}: question {question!r}: "
-                    f"Correct_Answer {letter!r} must be among the options {', '.join(options)}"
-                )
-    for column, task in _OPEN_TASKS.items():
-        for item in _objects(row[column]):
-            modality = _MODALITIES.get(item.get("Type"))
-            question, answer = clean(item.get("Question")), clean(item.get("Ground_Truth"))
-            if modality is None:
-                kinds = ", ".join(_MODALITIES)
-                yield row.problem(
-                    f"ID {person}: {column}: Type {item.get('Type')!r} is none of {kinds}"
-                )
-            elif question and answer:
-                yield Question(person, modality, task, images[modality], question, answer)
-            else:
-                yield row.problem(
-                    f"ID {person}: {column}: question {question!r} with Ground_Truth {answer!r}"
-                )

@@ -9,10 +9,51 @@ picture (defect D-25).
 from collections.abc import Iterator
 from string import ascii_uppercase
 
-from mmunlearner_jax.data.parquet import ParquetBench, ParquetRow, Problem, clean
+import pyarrow as pa
+
+from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, ScoredKind, listed
+from mmunlearner_jax.data.benchmarks.columns import IMAGE, TEXT, TEXTS
+from mmunlearner_jax.data.benchmarks.parquet import ParquetBench, ParquetRow, Problem, clean
 from mmunlearner_jax.data.samples import Question, Sample
-from mmunlearner_jax.data.schemas import WORLD, clear_schema
 from mmunlearner_jax.errors import InputError
+
+_CAPTION = [("image", IMAGE), ("caption", TEXT)]
+
+
+CAPTION_SCHEMA = pa.schema([*_CAPTION, ("name", TEXT)])
+TOFU_SCHEMA = pa.schema([*_CAPTION, ("question", TEXT), ("answer", TEXT)])
+PERTURBED_SCHEMA = pa.schema(
+    [
+        *CAPTION_SCHEMA,
+        pa.field("perturbed_captions", TEXTS),
+        pa.field("paraphrased_caption", TEXT),
+        pa.field("perturbed_names", TEXTS),
+    ]
+)
+FACES_SCHEMA = pa.schema([("image", IMAGE), ("answer", TEXT), ("options", TEXTS)])
+WORLD_SCHEMA = pa.schema(
+    [("question", TEXT), ("answer", TEXT), ("options", TEXTS), ("image", IMAGE)]
+)
+
+CLEAR_CONFIGS = (
+    *("default", "full", "full+tofu"),
+    *(f"forget{ratio}{kind}" for ratio in ("01", "05", "10") for kind in ("", "+tofu")),
+    *(f"forget{ratio}_perturbed" for ratio in ("01", "05", "10")),
+    *(f"retain{ratio}{kind}" for ratio in ("99", "95", "90") for kind in ("", "+tofu")),
+    *("retain_perturbed", "real_faces", "real_world"),
+)
+# Not released: pictures of nobody with questions, which the ORL faces in CLEAR's schema teach too.
+WORLD = "world+tofu"
+
+
+def clear_schema(config: str) -> pa.Schema:
+    """Returns the columns of a config of CLEAR, whatever its ratio."""
+    if config.endswith("+tofu"):
+        return TOFU_SCHEMA
+    if config.endswith("_perturbed"):
+        return PERTURBED_SCHEMA
+    return {"real_faces": FACES_SCHEMA, "real_world": WORLD_SCHEMA}.get(config, CAPTION_SCHEMA)
+
 
 NAME_QUESTION = "What is the name of the person in the image?"
 # CLEAR's own code asks for likelihoods of names so; the blank at the end is published.
@@ -49,7 +90,6 @@ class ClearBench(ParquetBench):
 
     taught = everyone = "full"
     person_column = "name"
-    schema = staticmethod(clear_schema)
 
     def split(self, ratio: int) -> tuple[str, str]:
         """Returns the names of the forget and the retain config of a ratio, checked.
@@ -143,7 +183,7 @@ class ClearBench(ParquetBench):
         ]
 
     def _portraits(self, config: str, photos_per_person: int | None) -> list[Question]:
-        rows = self._rows(config, *self.schema(config).names)
+        rows = self._rows(config, *clear_schema(config).names)
         drawn = self._draw(((row["name"], row) for row in rows), photos_per_person)
         return self._sift(record for row in drawn for record in self._portrait(row))
 
@@ -259,3 +299,36 @@ def _tofu(row: ParquetRow) -> Iterator[Sample | Problem]:
         yield row.problem(f"no image, and question {question!r} with answer {answer!r}")
     elif not pictured:
         yield Sample("", None, question, answer)
+
+
+def turn(question: Question) -> str:
+    """Returns what the user says: a question, and its options a line each, without instruction.
+
+    Source: the template in `CLEAR_eval.py` of MMUnlearner's published code.
+    """
+    return listed(question, ". ")
+
+
+CLEAR = BenchmarkRecord(
+    name="clear",
+    title="CLEAR",
+    repository="therem/CLEAR",
+    revision="2e1fcda05dc6d413db995ce4395be4cbfeeec124",
+    dataset="clear",
+    folder="full+tofu",
+    configs=CLEAR_CONFIGS,
+    schema=clear_schema,
+    reader=ClearBench,
+    kinds={
+        ("forget", "vqa"): ScoredKind(
+            "Forgotten people, training photographs", falls=True, headline=True
+        ),
+        ("forget", "qa"): ScoredKind("Forgotten people, in words", chosen_by=True, headline=True),
+        ("retain", "vqa"): ScoredKind("Other people, training photographs", chosen_by=True),
+        ("retain", "qa"): ScoredKind("Other people, in words", chosen_by=True),
+        ("real_faces", "vqa"): ScoredKind("Other faces", headline=True),
+        ("realworld", "vqa"): ScoredKind("Other things, pictures", chosen_by=True),
+    },
+    turn=turn,
+)
+ClearBench.record = CLEAR

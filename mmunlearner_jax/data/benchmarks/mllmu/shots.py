@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from mmunlearner_jax.data.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.base import Questions
+from mmunlearner_jax.data.benchmarks.mllmu.reader import MLLMUBench
 from mmunlearner_jax.data.samples import Question
 
 _TASKS = ("classification", "cloze")
-Splits = dict[str, list[Question]]
 
 
 def with_shots(
@@ -25,7 +25,7 @@ def with_shots(
     *,
     retain: str,
     protocol: Literal["strict", "released"],
-) -> Splits:
+) -> Questions:
     """Puts demonstrations before the questions, and leaves out those of the person they show.
 
     Args:
@@ -48,7 +48,7 @@ def with_shots(
             return []
         return bench.questions("Full_Set", people=[person], photos_per_person=1)
 
-    found: Splits = {}
+    found: Questions = {}
     for split, questions in splits.items():
         if protocol == "released":
             candidates = list(dict.fromkeys(q.person for q in questions))

@@ -1,6 +1,6 @@
 """Rows of released parquet files, and in one line what is wrong with them: file, row and column.
 
-What both readers share (`mllmu`, `clear`) and the builders of array_record files use too.
+What all readers share, and the builders of array_record files use too.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
+from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, Check, no_check
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import LONGEST, InputError, listed, refusing, shown
@@ -55,14 +56,8 @@ class ParquetRow:
 # What stands in place of a row or record that cannot be used: where, and what is wrong with it.
 Problem = str
 Record = TypeVar("Record", Sample, Question, ParquetRow)
-# Raises `InputError` for width and height of a picture that the model cannot see.
-Check = Callable[[tuple[int, int]], None]
 # `ParquetBench.picture`
 See = Callable[[ParquetRow, dict[str, Any] | None, str], tuple[bytes, None] | tuple[None, Problem]]
-
-
-def no_check(size: tuple[int, int]) -> None:
-    """Takes pictures of any size: no model is known yet."""
 
 
 def shards(folder: Path) -> list[Path]:
@@ -229,9 +224,10 @@ class ParquetBench:
         InputError: `root` is not a folder with configs in it.
     """
 
+    record: BenchmarkRecord
     taught: str  # config of everything that is taught
+    everyone: str  # config of all people
     person_column: str
-    schema: Callable[[str], pa.Schema]
 
     def __init__(
         self,
@@ -336,7 +332,7 @@ class ParquetBench:
         return good
 
     def _rows(self, config: str, *columns: str) -> list[ParquetRow]:
-        schema = self.schema(config)
+        schema = self.record.schema(config)
         wanted = pa.schema([schema.field(column) for column in columns])
         rows = self._sift(read_rows(self.root / config, wanted))
         if not rows:

@@ -1,14 +1,13 @@
-"""Both benchmarks' prompts, letter for letter.
+"""MLLMU-Bench's prompts, letter for letter.
 
-Sources: the templates in `MLLMU_eval.py` and `CLEAR_eval.py` of MMUnlearner's published code.
-For LLaVA, MLLMU-Bench's do not go through the chat template; blanks and line ends are as published,
-uneven as they are. CLEAR's do.
+Source: the templates in `MLLMU_eval.py` of MMUnlearner's published code. For LLaVA they do not go
+through the chat template; blanks and line ends are as published, uneven as they are.
 """
 
 import dataclasses
 
+from mmunlearner_jax.data.benchmarks.base import listed
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation.parsing import option_letters
 
 _CHOOSE = "Just give ONE letter representing the answer directly."
 _FILL = "Please **ONLY** provide the correct answer that should replace the [Blank]."
@@ -16,8 +15,8 @@ _FILL = "Please **ONLY** provide the correct answer that should replace the [Bla
 _SAY = "Answer the question based on your trained knowledge in one sentence{} in ENGLISH."
 
 
-def mllmu(question: Question) -> str:
-    """MLLMU-Bench's whole prompt for LLaVA, with `<image>` for each picture, demonstrations first.
+def whole_prompt(question: Question) -> str:
+    """The whole prompt for LLaVA, with `<image>` for each picture, demonstrations first.
 
     Args:
         question: Of any task; a blank is written "__".
@@ -29,8 +28,8 @@ def mllmu(question: Question) -> str:
     return f"{few}USER:{' <image>' if pictured else ''}\n{asked}\nASSISTANT:"
 
 
-def mllmu_turn(question: Question) -> str:
-    """What MLLMU-Bench's user says to Qwen2-VL, behind all pictures of the prompt.
+def turn(question: Question) -> str:
+    """What the user says to Qwen2-VL, behind all pictures of the prompt.
 
     Published, some questions in words go past the chat template or lose their demonstrations, and
     some prompts have more pictures than places (D-28). Here all are wordings of one turn, whose
@@ -51,28 +50,17 @@ def _asked(question: Question) -> str:
         manner = " accurately" if question.image is not None else ""
         return f"{question.question}\n{_SAY.format(manner)}"
     if question.task == "classification":
-        return f"{_listed(question, ': ')}\n{_CHOOSE}"
+        return f"{listed(question, ': ')}\n{_CHOOSE}"
     return _blank(question)
 
 
 def _demonstration(shot: Question) -> str:
     if shot.task == "classification":
         image = " <image>" if shot.image is not None else ""
-        return f"USER:{image}\nQuestion: {_listed(shot, ': ')}\nCorrect Answer: {shot.letter}\n"
+        return f"USER:{image}\nQuestion: {listed(shot, ': ')}\nCorrect Answer: {shot.letter}\n"
     image = "<image>" if shot.image is not None else ""  # no blank here, unlike elsewhere
     return f"USER:{image}\n{_blank(shot)}\nCorrect Answer: {shot.answer}\n"
 
 
 def _blank(question: Question) -> str:
     return f"{question.question.replace('__', '[Blank]')}\n{_FILL}"
-
-
-def clear(question: Question) -> str:
-    """What CLEAR's user says: a question, and its options a line each, without instruction."""
-    return _listed(question, ". ")
-
-
-def _listed(question: Question, mark: str) -> str:
-    options = zip(option_letters(question.options), question.options, strict=True)
-    lines = [f"{letter}{mark}{option}" for letter, option in options]
-    return "\n".join([question.question, *lines])

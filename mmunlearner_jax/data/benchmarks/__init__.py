@@ -1,0 +1,45 @@
+"""The benchmarks, a record each, and how a copy of one is opened."""
+
+from pathlib import Path
+from typing import Any
+
+from mmunlearner_jax.data.benchmarks.base import Benchmark, BenchmarkRecord
+from mmunlearner_jax.data.benchmarks.clear import CLEAR
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
+from mmunlearner_jax.errors import InputError
+
+BENCHMARKS: dict[str, BenchmarkRecord] = {record.name: record for record in (MLLMU, CLEAR)}
+
+
+def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
+    """Opens a copy of whichever benchmark it is, told apart by the config folders that are there.
+
+    Args:
+        root: Folder that holds the config folders.
+        data: `config.data`, see `BenchmarkRecord.open`.
+        seed: Of whatever is drawn.
+
+    Raises:
+        InputError: The folder is of none of the benchmarks, or of several.
+    """
+    owners = [record for record in BENCHMARKS.values() if record.owns(root)]
+    if len(owners) != 1:
+        holds = " and ".join(record.folder for record in owners) or f"none of {folders()}"
+        raise InputError(f"{root}: holds {holds}; name the folder of one benchmark, {titles()}")
+    return owners[0].open(root, data, seed)
+
+
+def folders() -> str:
+    """Returns the folders by which copies are told apart, as words of a message."""
+    return ", ".join(f"{record.folder} ({record.title})" for record in BENCHMARKS.values())
+
+
+def titles() -> str:
+    """Returns the titles of all benchmarks, as words of a message."""
+    return " or ".join(record.title for record in BENCHMARKS.values())
+
+
+def sources() -> str:
+    """Returns the addresses of those on the hub, as words of a message."""
+    pinned = [record.repository for record in BENCHMARKS.values() if record.repository]
+    return " or ".join(f"hf://datasets/{repository}" for repository in pinned)
