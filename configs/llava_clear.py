@@ -11,7 +11,7 @@ Published, and kept: batches of 4, learning rate 1e-5, one epoch, AdamW with eps
 zero-shot greedy answers of at most 50 tokens; the mask's sets are captions of the people to forget
 against captions of the others and TOFU's questions about everybody.
 
-Departures from the published scripts, each a value here or said in `data/clear.py`:
+Departures from the published scripts, each a value here or said in `data/benchmarks/clear.py`:
 
 * Float32 statistics and master weights (D-09); gradients are clipped at 1 in retain steps, too.
   Answer-only labels, per-example squares, the mask on the update: docs/method.md;

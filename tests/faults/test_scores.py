@@ -187,7 +187,7 @@ def test_a_method_that_always_diverges_is_not_scored(monkeypatch, tmp_path):
     }
     control = played(monkeypatch, set(), "no_mask", {"mmunlearner": None})
     assert control["learning_rate"] is None and "perplexity" not in control
-    cell = Cell(0, 5, tmp_path, {}, {"vanilla": control, "ga": found}, {})
+    cell = Cell(0, 5, tmp_path, {}, {"vanilla": control, "ga": found}, {}, {})
     assert missing([cell]) == [
         "seed 0, 5 % forgotten: Gradient ascent, which diverged at every learning rate"
     ]
