@@ -18,9 +18,9 @@ from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 
 SPECIAL = (PAD, BOS, EOS, IMAGE)
 ROLES = ("USER:", "ASSISTANT:")

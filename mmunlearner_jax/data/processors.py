@@ -8,19 +8,19 @@ import numpy as np
 import transformers
 from PIL import Image
 
-from mmunlearner_jax.data.companions import (
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.errors import InputError, listed, refusing, shown
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.vision_language import VisionLanguageConfig
+from mmunlearner_jax.processing.companions import (
     MEND,
     Companions,
     load_image_processor,
     load_tokenizer,
     read_companions,
 )
-from mmunlearner_jax.data.pictures import AnySize, OneSize, Pictures
-from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.errors import InputError, listed, refusing, shown
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
-from mmunlearner_jax.models.vision_language import VisionLanguageConfig
+from mmunlearner_jax.processing.pictures import AnySize, OneSize, Pictures
 
 # Of a picture that any model here could take; more is a mistake, or fills the memory.
 LARGEST_EDGE = 4096

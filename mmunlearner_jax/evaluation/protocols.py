@@ -8,8 +8,8 @@ from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation import published
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 
 
 class Protocol(NamedTuple):

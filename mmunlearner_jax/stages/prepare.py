@@ -12,11 +12,11 @@ from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.orl import WRITERS
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.weights.io import save_pretrained
 

@@ -20,15 +20,16 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.files import MOST_BYTES, read_json
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava import hf as llava
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import hf as qwen2_vl
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
     abstract_model,
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
-from mmunlearner_jax.weights import llava, qwen2_vl
 from mmunlearner_jax.weights.reading import Reader, check_dtypes, not_finite
 from mmunlearner_jax.weights.table import HEAD, Table
 from mmunlearner_jax.weights.tensors import INDEX, WEIGHTS, made_of, open_tensors

@@ -27,7 +27,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply
 from mmunlearner_jax.evaluation.judge import Judge, parse_score
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.data.conftest import Published
 from tests.faults import mutations

@@ -12,8 +12,8 @@ import pytest
 
 from mmunlearner_jax.errors import LONGEST, InputError
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.weights.io import from_pretrained, weight_names
 

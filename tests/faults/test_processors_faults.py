@@ -19,16 +19,16 @@ from PIL import Image
 
 import mmunlearner_jax
 from configs import orl
-from mmunlearner_jax.data.confined import Server, render
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.processing.confined import Server, render
 from mmunlearner_jax.stages import setup
 
 LESSONS = [Sample("s1", None, "Who is this person?", "Kim Birch.")]

@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 
 IMAGE = 29

@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.squares import probe
 from mmunlearner_jax.sharding import batch_sharding, make_mesh, param_shardings
 

@@ -11,8 +11,8 @@ from flax import nnx
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llama import Qwen2Config
-from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from tests.models.conftest import filled
 from tests.models.test_squares import in_one_pass

@@ -9,9 +9,9 @@ from flax import nnx
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig, cache_shardings
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.sharding import make_mesh, param_shardings, process_rows, put_batch

@@ -15,7 +15,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from mmunlearner_jax.models.llava import Llava
+from mmunlearner_jax.models.llava.model import Llava
 from mmunlearner_jax.weights.io import from_pretrained
 from tests.parity import compare, qwen2_vl
 

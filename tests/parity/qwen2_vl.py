@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from mmunlearner_jax.models.qwen2_vl import Qwen2VL
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VL
 from tests.parity import compare
 
 PAD, IMAGE, VIDEO, START, END = 0, 50, 51, 52, 53

@@ -6,11 +6,11 @@ import pytest
 import torch
 import transformers
 from flax import nnx
+from mmunlearner_jax.weights.llava import TABLE
 from transformers import LlavaForConditionalGeneration
 
 from mmunlearner_jax.models import llama
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.weights.llava import TABLE
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from tests.parity import compare
 from tests.parity.compare import close, layer_of
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from mmunlearner_jax.weights.qwen2_vl import TABLE
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax.models import grids, llama
-from mmunlearner_jax.models.qwen2_vision import vision_rope
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models import llama
+from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
 from mmunlearner_jax.models.vision_language import abstract_model
-from mmunlearner_jax.weights.qwen2_vl import TABLE
 from tests.parity import compare
 from tests.parity.compare import close, close_by_name, layer_of, torch_gradients
 from tests.parity.qwen2_vl import END, GRIDS, IMAGE, START

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 
 SMALL = LlavaConfig.llava_1_5_7b()
 SMALL = dataclasses.replace(

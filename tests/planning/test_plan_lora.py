@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from configs import llava, qwen2_vl
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import device_bytes, make_mesh
 from tests.planning.small import SMALL, SMALL_QWEN

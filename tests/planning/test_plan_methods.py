@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from configs import llava
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS

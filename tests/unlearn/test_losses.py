@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from scipy.special import log_softmax
 
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.packing import answer_places
 from mmunlearner_jax.unlearn import losses
 from tests.models.conftest import filled

@@ -6,7 +6,7 @@ release reads and most write, and the names in memory since transformers 4.52
 """
 
 from mmunlearner_jax.models.llama import frequencies
-from mmunlearner_jax.models.qwen2_vision import ROPE_THETA
+from mmunlearner_jax.models.qwen2_vl.vision import ROPE_THETA
 from mmunlearner_jax.weights.table import (
     CONV3D,
     INV_FREQ,

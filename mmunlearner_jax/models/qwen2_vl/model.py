@@ -20,10 +20,16 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import fields, grids, squares
+from mmunlearner_jax.models import fields, squares
 from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import Qwen2Config
-from mmunlearner_jax.models.qwen2_vision import ROPE_THETA, Merger, Qwen2Vision, Qwen2VisionConfig
+from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl.vision import (
+    ROPE_THETA,
+    Merger,
+    Qwen2Vision,
+    Qwen2VisionConfig,
+)
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,

@@ -10,9 +10,9 @@ from typing import Any
 
 import transformers
 
-from mmunlearner_jax.data.confined import try_tokenizer
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import read_bytes, read_json
+from mmunlearner_jax.processing.confined import try_tokenizer
 
 MEND = "use the file of the checkpoint this one was made from"
 

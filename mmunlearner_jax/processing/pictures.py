@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import grids
+from mmunlearner_jax.models.qwen2_vl import grids
 
 _MOST_RESIZED = 2**28  # pixels
 _MOST_OBLONG = 200  # as in `smart_resize` of transformers

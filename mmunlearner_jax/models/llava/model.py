@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import fields, layers, squares
-from mmunlearner_jax.models.clip import Clip, ClipConfig
 from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.vision import Clip, ClipConfig
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
