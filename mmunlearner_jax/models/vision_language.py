@@ -16,14 +16,9 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, fields, layers
+from mmunlearner_jax.models.cache import Cache, cache_shardings
 from mmunlearner_jax.models.fields import Token
-from mmunlearner_jax.models.llama import (
-    Cache,
-    Llama,
-    LlamaConfig,
-    Score,
-    cache_shardings,
-)
+from mmunlearner_jax.models.llama import Llama, LlamaConfig, Score
 from mmunlearner_jax.models.packing import ranks
 from mmunlearner_jax.sharding import param_shardings
 
@@ -292,7 +287,7 @@ class VisionLanguageModel(nnx.Module):
         raise NotImplementedError
 
     def _positions(self, input_ids, valid, **pictures):
-        """Rotary positions (see `llama.rope`) counted from 0, and where the next token is [B]."""
+        """Rotary positions (see `rope.rope`) counted from 0, and where the next token is [B]."""
         return jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0), jnp.sum(valid, axis=1)
 
 

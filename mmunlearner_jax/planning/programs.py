@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.models.llama import cache_shardings
+from mmunlearner_jax.models.cache import cache_shardings
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model

@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.data.benchmark import open_benchmark
-from mmunlearner_jax.data.orl import WRITERS
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
-from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
+from mmunlearner_jax.examples.orl import WRITERS
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
+from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.weights.io import save_pretrained

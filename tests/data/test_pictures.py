@@ -10,8 +10,8 @@ from PIL import Image
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from mmunlearner_jax.processing.pictures import AnySize
 from tests.data.test_processors import LESSONS, SIZES, photo
 

@@ -20,10 +20,10 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation import published
 from mmunlearner_jax.evaluation.protocols import Protocol, protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
+from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.processing.pictures import AnySize
 from mmunlearner_jax.sharding import make_mesh

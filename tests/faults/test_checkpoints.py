@@ -16,11 +16,12 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from mmunlearner_jax.errors import LONGEST, InputError
-from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config, frequencies
+from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
+from mmunlearner_jax.models.rope import frequencies
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights import io
 from mmunlearner_jax.weights.io import from_hf_names, from_pretrained, save_pretrained, to_hf_names

@@ -22,8 +22,8 @@ from configs import orl
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig

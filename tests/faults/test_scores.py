@@ -16,11 +16,11 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from configs import orl
 from mmunlearner_jax.comparison.cells import Cell, missing
-from mmunlearner_jax.data import digits, facts
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.evaluation import judge, metrics, parsing, statistics, texts
+from mmunlearner_jax.examples import digits, facts
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.stages import compare, rescore
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner

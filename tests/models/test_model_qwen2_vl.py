@@ -10,8 +10,7 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llama import Qwen2Config
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from tests.models.conftest import filled

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.models.llama import LlamaConfig, cache_shardings
+from mmunlearner_jax.models.cache import cache_shardings
+from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.vision_language import abstract_model

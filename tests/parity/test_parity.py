@@ -9,8 +9,8 @@ from flax import nnx
 from mmunlearner_jax.weights.llava import TABLE
 from transformers import LlavaForConditionalGeneration
 
-from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.rope import rope
 from tests.parity import compare
 from tests.parity.compare import close, layer_of
 
@@ -58,7 +58,7 @@ def test_decoder_layer(case):
     text, theirs = case.ours.config.text, case.theirs.model.language_model
     x = np.random.default_rng(1).normal(size=(2, 7, 32)).astype(np.float32)
     positions = np.arange(7)[None].repeat(2, 0)
-    angles = llama.rope(jnp.asarray(positions), text.head_size, text.rope_theta)
+    angles = rope(jnp.asarray(positions), text.head_size, text.rope_theta)
     x_torch, bias = torch.from_numpy(x), torch.full((7, 7), -torch.inf).triu(1)[None, None]
     turned = theirs.rotary_emb(x_torch, torch.from_numpy(positions))
     close(

@@ -11,10 +11,10 @@ import transformers
 from mmunlearner_jax.weights.qwen2_vl import TABLE
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.qwen2_vl import grids
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
+from mmunlearner_jax.models.rope import rope
 from mmunlearner_jax.models.vision_language import abstract_model
 from tests.parity import compare
 from tests.parity.compare import close, close_by_name, layer_of, torch_gradients
@@ -78,7 +78,7 @@ def test_decoder_layer(qwen):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 7, text.hidden_size)).astype(np.float32)
     positions = rng.integers(0, 20, (2, 7, 3))
-    angles = llama.rope(jnp.asarray(positions), text.head_size, text.rope_theta, text.sections)
+    angles = rope(jnp.asarray(positions), text.head_size, text.rope_theta, text.sections)
     x_torch, bias = torch.from_numpy(x), torch.full((7, 7), -torch.inf).triu(1)[None, None]
     turned = theirs.rotary_emb(x_torch, torch.from_numpy(np.moveaxis(positions, 2, 0).copy()))
     close(

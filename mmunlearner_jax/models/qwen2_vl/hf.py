@@ -5,8 +5,8 @@ release reads and most write, and the names in memory since transformers 4.52
 (`model.language_model.`, `model.visual.`). Both are read; those of the hub are written.
 """
 
-from mmunlearner_jax.models.llama import frequencies
 from mmunlearner_jax.models.qwen2_vl.vision import ROPE_THETA
+from mmunlearner_jax.models.rope import frequencies
 from mmunlearner_jax.weights.table import (
     CONV3D,
     INV_FREQ,

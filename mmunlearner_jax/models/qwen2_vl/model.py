@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import fields, squares
-from mmunlearner_jax.models.fields import Token
-from mmunlearner_jax.models.llama import Qwen2Config
+from mmunlearner_jax.models.fields import Count, Length, Token, Width
+from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.qwen2_vl import grids
 from mmunlearner_jax.models.qwen2_vl.vision import (
     ROPE_THETA,
@@ -42,6 +42,46 @@ _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_
 
 # Of Llama's, what Qwen2 has not.
 _NOT_QWEN2 = ("head_dim", "attention_bias", "mlp_bias")
+
+
+@dataclass(frozen=True)
+class Qwen2Config(LlamaConfig):
+    """Sizes of Qwen2-VL's language model; names and defaults of `transformers.Qwen2VLTextConfig`.
+
+    Attributes:
+        mrope_section: how many rotary frequencies turn by time, height and width.
+    """
+
+    vocab_size: Width = 152064
+    hidden_size: Width = 8192
+    intermediate_size: Width = 29568
+    num_hidden_layers: Count = 80
+    num_attention_heads: Count = 64
+    num_key_value_heads: Count | None = 8
+    max_position_embeddings: Length = 32768
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 1e6
+    bos_token_id: Token | None = 151643
+    eos_token_id: Token | tuple[Token, ...] | None = 151645
+    mrope_section: tuple[Width, ...] = (16, 24, 24)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_size:
+            raise InputError(
+                f"text_config mrope_section={list(self.mrope_section)} must be three numbers whose"
+                f" sum is half the head size, {self.head_size // 2}"
+            )
+
+    @property
+    def qkv_bias(self) -> bool:
+        """They always have."""
+        return True
+
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """As `mrope_section` says."""
+        return self.mrope_section
 
 
 @dataclass(frozen=True, kw_only=True)

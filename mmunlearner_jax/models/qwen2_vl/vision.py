@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
 from mmunlearner_jax.models.fields import Count, Width
-from mmunlearner_jax.models.llama import Rope, rope, rotate
 from mmunlearner_jax.models.qwen2_vl.grids import patch_places
+from mmunlearner_jax.models.rope import Rope, rope, rotate
 
 ROPE_THETA = 10000.0
 _EPSILON = 1e-6
