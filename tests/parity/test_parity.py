@@ -6,9 +6,9 @@ import pytest
 import torch
 import transformers
 from flax import nnx
-from mmunlearner_jax.weights.llava import TABLE
 from transformers import LlavaForConditionalGeneration
 
+from mmunlearner_jax.models.llava.hf import TABLE
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.rope import rope
 from tests.parity import compare

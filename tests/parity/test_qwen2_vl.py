@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from mmunlearner_jax.weights.qwen2_vl import TABLE
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl.hf import TABLE
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
 from mmunlearner_jax.models.rope import rope
