@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import KERNELS, check_kernel
+from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
@@ -43,7 +44,7 @@ BATCHES = (
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "prepare.benchmark": ("mllmu", "clear"),
-    "prepare.architecture": ("llava", "qwen2_vl"),
+    "prepare.architecture": tuple(ARCHITECTURES),
     "finetune.optimizer": ("adamw", "muon"),
     "data.labels": ("answer", "full"),
     "data.text_source": ("ft_Data", "Full_Set"),

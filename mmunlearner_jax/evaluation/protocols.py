@@ -8,8 +8,7 @@ from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation import published
-from mmunlearner_jax.models.llava.model import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.registry import ARCHITECTURES
 
 
 class Protocol(NamedTuple):
@@ -62,6 +61,7 @@ def protocol(
 
     if name == "plain":
         return Protocol(plain, letters=False, likelihood=True)
-    mllmu = {LlavaConfig.model_type: published.mllmu, Qwen2VLConfig.model_type: mllmu_turn}
-    prompt = clear if isinstance(bench, ClearBench) else mllmu[model_type]
+    in_template = ARCHITECTURES[model_type].published_in_template
+    mllmu = mllmu_turn if in_template else published.mllmu
+    prompt = clear if isinstance(bench, ClearBench) else mllmu
     return Protocol(prompt, letters=True, likelihood=name == "strict")

@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.models.cache import cache_shardings
-from mmunlearner_jax.models.llava.model import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
@@ -30,13 +29,6 @@ from mmunlearner_jax.weights.io import in_groups
 
 STAGES = ("importance", "unlearn", "evaluate")
 CANDIDATES = 4  # options of a multiple-choice question
-# Published sizes, by name: classmethods that are called after the model.
-SIZES = {
-    name: kind
-    for kind in (LlavaConfig, Qwen2VLConfig)
-    for name in vars(kind)
-    if name.startswith(f"{kind.model_type}_")
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +67,15 @@ def model_config(config: ConfigDict, **replaced: Any) -> VisionLanguageConfig:
         InputError: the config names none.
     """
     size = config.model.get("size", "")
-    if size not in SIZES:
-        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(SIZES)}")
+    sizes = {name: make for each in ARCHITECTURES.values() for name, make in each.sizes.items()}
+    if size not in sizes:
+        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(sizes)}")
     computed = {
         "dtype": config.model.compute_dtype,
         "remat": config.model.remat,
         "attention": config.model.attention,
     }
-    return dataclasses.replace(getattr(SIZES[size], size)(), **computed | replaced)
+    return dataclasses.replace(sizes[size](), **computed | replaced)
 
 
 def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Iterator[Program]:

@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transformers
+from PIL import Image
 
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import read_bytes, read_json
 from mmunlearner_jax.processing.confined import try_tokenizer
+from mmunlearner_jax.processing.pictures import Pictures
+
+# Pixels of the longest edge that any model could take; more is a mistake, or fills the memory.
+LARGEST_EDGE = 4096
 
 MEND = "use the file of the checkpoint this one was made from"
 
@@ -143,6 +149,27 @@ def load_image_processor(files: Companions, default: str, **options: Any) -> Any
         )
     with refusing(files.pictures_file, MEND):
         return made.from_dict(stored)
+
+
+def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[np.ndarray, int]:
+    """Reads a grey picture, as a check of an image processor's options.
+
+    Args:
+        pictures: with the image processor.
+        size: width and height, in pixels.
+        place: the file or folder that the error names.
+
+    Returns:
+        float32 [channels, height, width], and the number of its tokens.
+
+    Raises:
+        InputError: the image processor fails, or makes numbers that are not finite.
+    """
+    with refusing(place, MEND), np.errstate(all="ignore"):
+        pixels, tokens = pictures.read(Image.new("RGB", size, "grey"))
+    if not np.isfinite(pixels).all():
+        raise InputError(f"{place}: makes pixels that are no numbers (image_std?); {MEND}")
+    return pixels, tokens
 
 
 def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:

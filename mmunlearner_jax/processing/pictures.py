@@ -1,7 +1,7 @@
 """Pictures between a processor and a model: single while they are kept and changed, then packed.
 
-Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, P patches of a
-row, K numbers of one patch, F patches of a picture, D vision features.
+Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, F patches of a
+picture, D vision features.
 """
 
 import math
@@ -12,10 +12,8 @@ import numpy as np
 from PIL import Image
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.qwen2_vl import grids
 
 _MOST_RESIZED = 2**28  # pixels
-_MOST_OBLONG = 200  # as in `smart_resize` of transformers
 
 
 class Pictures(Protocol):
@@ -84,10 +82,10 @@ class Pictures(Protocol):
 
 
 class OneSize:
-    """LLaVA's pictures: all are squeezed or cropped to one size.
+    """Pictures that the processor squeezes or crops to one size.
 
     Args:
-        processor: `LlavaProcessor` of transformers.
+        processor: `LlavaProcessor` of transformers, or one that is called like it.
     """
 
     most_tokens = math.inf
@@ -132,91 +130,3 @@ def _stacked(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """[B, I, ...] of B rows of I arrays, copied once."""
     flat = np.stack([array for row in rows for array in row])
     return flat.reshape(len(rows), -1, *flat.shape[1:])
-
-
-class AnySize:
-    """Qwen2-VL's pictures: they keep their shape, and are cut into patches.
-
-    Args:
-        processor: `Qwen2VLImageProcessorPil` of transformers.
-        budgets: numbers of patches P that a row may have; steps are compiled once for each. By
-            default any power of two of tokens.
-
-    Raises:
-        InputError: a budget is no number of whole tokens.
-    """
-
-    def __init__(self, processor: Any, budgets: Sequence[int] = ()):
-        self._processor, self._budgets = processor, tuple(budgets)
-        self._merge = processor.merge_size
-        self._unit = self._merge**2  # patches of one token
-        if wrong := [budget for budget in budgets if budget < 1 or budget % self._unit]:
-            raise InputError(
-                f"config.model.patch_budgets: {wrong[0]} is no multiple of {self._unit}, the"
-                " patches of one token"
-            )
-        self.most_tokens = max(budgets) // self._unit if budgets else math.inf
-
-    def check(self, size: tuple[int, int]) -> None:
-        """See `Pictures`; small pictures are enlarged, as transformers does."""
-        if max(size) > _MOST_OBLONG * min(size):
-            raise InputError(
-                f"is a strip of {size[0]} x {size[1]} pixels, one side more than {_MOST_OBLONG}"
-                " times the other; cut it"
-            )
-
-    def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
-        """See `Pictures`; what the processor cuts into patches is put together again."""
-        self.check(picture.size)
-        p = self._processor
-        inputs = p(images=[picture], return_tensors="np")
-        ((_, high, wide),) = inputs["image_grid_thw"].tolist()
-        blocks = np.asarray(inputs["pixel_values"], np.float32).reshape(
-            *(high // self._merge, wide // self._merge, self._merge, self._merge, -1),
-            *(p.temporal_patch_size, p.patch_size, p.patch_size),
-        )
-        pixels = blocks[:, :, :, :, :, 0].transpose(4, 0, 2, 5, 1, 3, 6)
-        pixels = pixels.reshape(len(pixels), high * p.patch_size, wide * p.patch_size)
-        return pixels, high * wide // self._unit
-
-    def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
-        """`pixel_values` float32 [B, P, K] and `image_grid_thw` int32 [B, I, 3]."""
-        p = self._processor
-        cut = [
-            p.patchify(pixels, p.patch_size, self._merge, p.temporal_patch_size)
-            for row in rows
-            for pixels in row
-        ]
-        patches, places = self._packed(cut, rows, tokens)
-        return {"pixel_values": patches, "image_grid_thw": places}
-
-    def pack_features(
-        self, rows: Sequence[Sequence[np.ndarray]], tokens: int
-    ) -> dict[str, np.ndarray]:
-        """`vision_features` [B, P, D] and `image_grid_thw` int32 [B, I, 3]."""
-        cut = [
-            (seen.reshape(-1, seen.shape[-1]), *(side * self._merge for side in seen.shape[:2]))
-            for row in rows
-            for seen in row
-        ]
-        patches, places = self._packed(cut, rows, tokens)
-        return {"vision_features": patches, "image_grid_thw": places}
-
-    def unpack_features(
-        self, features: np.ndarray, pictures: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """[height in tokens, width in tokens, patches of a token, D] of each."""
-        side = self._processor.patch_size * self._merge
-        found = []
-        for row, pixels in zip(features, pictures, strict=False):
-            high, wide = (size // side for size in pixels.shape[1:])
-            found.append(row[: high * wide * self._unit].reshape(high, wide, self._unit, -1))
-        return found
-
-    def _packed(self, cut, rows, tokens):
-        """Patches, height and width of every picture, in rows: [B, P, ...], grids [B, I, 3]."""
-        places = np.array([(1, high, wide) for _, high, wide in cut])
-        room = grids.room([tokens * self._unit], self._merge, self._budgets)
-        counts = np.array([len(row) for row in rows])
-        patches = np.concatenate([patches for patches, _, _ in cut])
-        return grids.pack(patches, places, counts, self._merge, (room,))

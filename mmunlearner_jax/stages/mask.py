@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import load_tree, save_tree
+from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.sharding import fitting
@@ -49,7 +50,8 @@ def make_mask(config: ConfigDict, workdir: Path, at: setup.Setup) -> Any:
         return saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
 
     mask = compare({name: s.mean() for name, s in sums.items()})
-    mask = cover(mask, names, config.mask.cover, uncovered=config.mask.uncovered)
+    covered = config.mask.cover or ARCHITECTURES[at.model.config.model_type].maskable
+    mask = cover(mask, names, covered, uncovered=config.mask.uncovered)
     nowhere = jax.tree.map(lambda p: jnp.zeros_like(p, bool), at.frozen)
     return nnx.merge_state(mask, nowhere)
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import huggingface_hub
 import jax
@@ -20,10 +20,7 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.files import MOST_BYTES, read_json
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.llava import hf as llava
-from mmunlearner_jax.models.llava.model import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import hf as qwen2_vl
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
@@ -33,27 +30,6 @@ from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights.reading import Reader, check_dtypes, not_finite
 from mmunlearner_jax.weights.table import HEAD, Table
 from mmunlearner_jax.weights.tensors import INDEX, WEIGHTS, made_of, open_tensors
-
-
-class Architecture(NamedTuple):
-    """A model with what it takes to read and write it."""
-
-    config: type[VisionLanguageConfig]
-    table: Table
-
-
-ARCHITECTURES = {
-    LlavaConfig.model_type: Architecture(LlavaConfig, llava.TABLE),
-    Qwen2VLConfig.model_type: Architecture(Qwen2VLConfig, qwen2_vl.TABLE),
-}
-
-# Models that are easily taken for one of these.
-_OTHERS = {
-    "llava_llama": "LLaVA's original layout; transformers converts it, as llava-hf has done",
-    "qwen2_5_vl": (
-        "window attention, RMSNorm and a gated feed-forward in the vision tower is missing"
-    ),
-}
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
@@ -97,7 +73,10 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
         kind = "llava_llama"
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        why = f" ({_OTHERS[kind]})" if isinstance(kind, str) and kind in _OTHERS else ""
+        others = {
+            k: why for record in ARCHITECTURES.values() for k, why in record.lookalikes.items()
+        }
+        why = f" ({others[kind]})" if isinstance(kind, str) and kind in others else ""
         raise InputError(
             f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
@@ -105,7 +84,7 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     with refusing(file, "it could not be written again; correct it"):
         json.dumps(hf, allow_nan=False)
     try:
-        return directory, ARCHITECTURES[kind].config.from_hf(hf)
+        return directory, ARCHITECTURES[kind].read_config(hf)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
 
@@ -308,7 +287,7 @@ def _write_tensors(
 
 def _write_companions(model: VisionLanguageModel, directory: Path, processor: Any) -> None:
     """Writes config.json, and what else makes a checkpoint complete."""
-    config = model.config.to_hf()
+    config = ARCHITECTURES[model.config.model_type].to_hf(model.config)
     source = Path(model.source) if model.source else None
     if source:
         old = read_json(source / "config.json")

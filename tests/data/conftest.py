@@ -11,7 +11,7 @@ from PIL import Image
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.schemas import clear_schema, mllmu_schema
 from mmunlearner_jax.examples.orl import write_orl_benchmark
-from mmunlearner_jax.examples.tokenizer import build_processor
+from mmunlearner_jax.models.llava.tiny import build_processor
 
 
 @pytest.fixture(scope="session")

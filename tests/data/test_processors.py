@@ -12,9 +12,9 @@ from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 PLACE = "<|vision_start|><|image_pad|><|vision_end|>"

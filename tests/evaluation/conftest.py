@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
+from mmunlearner_jax.models.llava.tiny import build_processor
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 
 FACTS = [
     ("Alba Birch", "baker", "Oslo"),

@@ -23,9 +23,9 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
-from mmunlearner_jax.processing.pictures import AnySize
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
 

@@ -27,7 +27,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply
 from mmunlearner_jax.evaluation.judge import Judge, parse_score
-from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.data.conftest import Published
 from tests.faults import mutations
@@ -138,7 +138,7 @@ def test_json_of_weights(copy_of, name, count):
 
 
 def test_tokens_and_templates(copy_of, checkpoint):
-    config = LlavaConfig.from_hf(json.loads((checkpoint / "config.json").read_text()))
+    config = LLAVA.read_config(json.loads((checkpoint / "config.json").read_text()))
     good = Encoder(*load_processor(config, str(checkpoint)))
     sample = Sample("s", _png(), "Who is this?", "Kim Birch.")
     names = sorted(

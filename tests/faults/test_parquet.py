@@ -20,7 +20,7 @@ from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.parquet import Row, configs, read_rows
 from mmunlearner_jax.data.schemas import TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.processing.pictures import AnySize
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from tests.data.conftest import Clear, Published
 
 FILE = "train-00000-of-00001.parquet"

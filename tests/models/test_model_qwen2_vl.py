@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
@@ -357,7 +358,7 @@ def test_config_of_the_published_checkpoint():
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
         "vocab_size": 151936,
     }
-    assert Qwen2VLConfig.from_hf(hub) == Qwen2VLConfig.qwen2_vl_2b()
+    assert QWEN2_VL.read_config(hub) == Qwen2VLConfig.qwen2_vl_2b()
 
 
 def test_published_numbers_of_parameters():

@@ -8,6 +8,7 @@ import transformers
 from flax import nnx
 from transformers import LlavaForConditionalGeneration
 
+from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.hf import TABLE
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.rope import rope
@@ -88,7 +89,7 @@ def test_published_sizes(size):
     """Names and shapes of the whole model, without a weight on either side."""
     config = getattr(LlavaConfig, f"llava_1_5_{size}")()
     with torch.device("meta"):
-        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig(**config.to_hf()))
+        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig(**LLAVA.to_hf(config)))
     params = nnx.split(nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0))))[1]
     ours = {name: e.shape for e in TABLE.entries(params) for name in e.names}
     assert ours == {name: tuple(p.shape) for name, p in theirs.named_parameters()}

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL, grids
 from mmunlearner_jax.models.qwen2_vl.hf import TABLE
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
@@ -153,7 +153,7 @@ def test_published_sizes(size):
     config = getattr(Qwen2VLConfig, f"qwen2_vl_{size}")()
     with torch.device("meta"):
         theirs = transformers.Qwen2VLForConditionalGeneration(
-            transformers.Qwen2VLConfig(**config.to_hf())
+            transformers.Qwen2VLConfig(**QWEN2_VL.to_hf(config))
         )
     _, params = abstract_model(config, None)
     ours = {name: e.shape for e in TABLE.entries(params) for name in e.names}

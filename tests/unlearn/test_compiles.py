@@ -9,13 +9,13 @@ from flax import nnx
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
-from mmunlearner_jax.processing.pictures import AnySize
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import TrainState, descent_step

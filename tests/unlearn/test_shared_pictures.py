@@ -11,14 +11,15 @@ from flax import nnx
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
-from mmunlearner_jax.processing.pictures import AnySize
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.losses import exact_answers
 from mmunlearner_jax.unlearn.steps import mean_loss

@@ -1,14 +1,31 @@
-"""LLaVA-1.5's tensors.
+"""LLaVA-1.5 in transformers' terms: `config.json` and the names of tensors.
 
-Three spellings are in circulation: transformers 4 (the hub's files: `language_model.model.`,
-`vision_tower.vision_model.`), the names of transformers 5 in memory (`model.language_model.`), and
-what transformers 5 writes (those of 4, without `vision_model.`). All are read. Those of 4 are
-written: old and new releases load them.
+Three spellings of the names are in circulation: transformers 4 (the hub's files:
+`language_model.model.`, `vision_tower.vision_model.`), the names of transformers 5 in memory
+(`model.language_model.`), and what transformers 5 writes (those of 4, without `vision_model.`). All
+are read. Those of 4 are written: old and new releases load them.
 """
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from mmunlearner_jax.models import fields
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.weights.table import CONV, INV_FREQ, Buffer, Row, Table, decoder, dense, norm
+
+# Our field, transformers' field.
+_FIELDS = {
+    "image_token_id": "image_token_index",
+    "feature_layer": "vision_feature_layer",
+    "feature_select": "vision_feature_select_strategy",
+    "projector_act": "projector_hidden_act",
+    "projector_bias": "multimodal_projector_bias",
+}
 
 _VISION = "model.vision_tower"
 _VISION_LAYER = f"{_VISION}.encoder.layers.{{layer}}"
@@ -62,3 +79,44 @@ TABLE = Table(
         ("language_model.", "language"),
     ),
 )
+
+
+def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
+    """The config that the contents of a `config.json` describe; see `Architecture.read_config`."""
+    text = fields.section(hf, "text_config") or {}
+    vision = fields.section(hf, "vision_config")
+    if vision is None:  # transformers assumes the same
+        vision = VISION_7B
+    fields.require(text, "llama", part="text_config.")
+    fields.require(vision, "clip_vision_model", part="vision_config.")
+    names = _FIELDS | {f: f for f in ("image_token_id",) if f in hf}  # it wins over the index
+    return LlavaConfig(
+        vision=ClipConfig(**fields.read(ClipConfig, vision, "vision_config.")),
+        text=LlamaConfig(**fields.text_fields(LlamaConfig, hf, text, "text_config.")),
+        **fields.read(LlavaConfig, hf, names=names),
+    )
+
+
+def to_hf(config: LlavaConfig) -> dict[str, Any]:
+    """The contents of a `config.json` that transformers 4 and 5 read."""
+    text = dataclasses.asdict(config.text)
+    theta = text["rope_theta"]  # transformers 4 reads it here, 5 in rope_parameters
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": config.model_type,
+        **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+        "image_token_id": config.image_token_id,  # also in files that say it twice
+        "image_seq_length": config.tokens_per_image,
+        "tie_word_embeddings": config.text.tie_word_embeddings,
+        "text_config": {
+            "model_type": "llama",
+            **text,
+            "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+            "num_key_value_heads": config.text.kv_heads,
+            "head_dim": config.text.head_size,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            **dataclasses.asdict(config.vision),
+        },
+    }

@@ -8,7 +8,7 @@ Source: Liu et al. 2023; parity with `transformers.LlavaForConditionalGeneration
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import fields, layers, squares
+from mmunlearner_jax.models import layers, squares
 from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.vision import Clip, ClipConfig
@@ -26,18 +26,7 @@ from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
     merge,
-    require,
-    text_fields,
 )
-
-# Our field, transformers' field.
-_FIELDS = {
-    "image_token_id": "image_token_index",
-    "feature_layer": "vision_feature_layer",
-    "feature_select": "vision_feature_select_strategy",
-    "projector_act": "projector_hidden_act",
-    "projector_bias": "multimodal_projector_bias",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +76,6 @@ class LlavaConfig(VisionLanguageConfig):
         """Features F of one picture."""
         return self.vision.num_patches + (self.feature_select == "full")
 
-    @classmethod
-    def _from_hf(cls, hf: Mapping[str, Any]) -> Self:
-        text = fields.section(hf, "text_config") or {}
-        vision = fields.section(hf, "vision_config")
-        if vision is None:  # transformers assumes the same
-            vision = _VISION_7B
-        require(text, "llama", part="text_config.")
-        require(vision, "clip_vision_model", part="vision_config.")
-        names = _FIELDS | {f: f for f in ("image_token_id",) if f in hf}  # it wins over the index
-        return cls(
-            vision=ClipConfig(**fields.read(ClipConfig, vision, "vision_config.")),
-            text=LlamaConfig(**text_fields(LlamaConfig, hf, text, "text_config.")),
-            **fields.read(cls, hf, names=names),
-        )
-
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
         """See `VisionLanguageConfig`; pictures have one size."""
         side = self.vision.image_size
@@ -116,37 +90,13 @@ class LlavaConfig(VisionLanguageConfig):
         """See `VisionLanguageConfig`."""
         return Llava(self, mesh=mesh, rngs=rngs)
 
-    def to_hf(self) -> dict[str, Any]:
-        """See `VisionLanguageConfig`."""
-        text = dataclasses.asdict(self.text)
-        theta = text["rope_theta"]  # transformers 4 reads it here, 5 in rope_parameters
-        return {
-            "architectures": ["LlavaForConditionalGeneration"],
-            "model_type": self.model_type,
-            **{theirs: getattr(self, ours) for ours, theirs in _FIELDS.items()},
-            "image_token_id": self.image_token_id,  # also in files that say it twice
-            "image_seq_length": self.tokens_per_image,
-            "tie_word_embeddings": self.text.tie_word_embeddings,
-            "text_config": {
-                "model_type": "llama",
-                **text,
-                "rope_parameters": {"rope_type": "default", "rope_theta": theta},
-                "num_key_value_heads": self.text.kv_heads,
-                "head_dim": self.text.head_size,
-            },
-            "vision_config": {
-                "model_type": "clip_vision_model",
-                **dataclasses.asdict(self.vision),
-            },
-        }
-
     @classmethod
     def llava_1_5_7b(cls) -> "LlavaConfig":
         """`llava-hf/llava-1.5-7b-hf`."""
         text = LlamaConfig(
             vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=32001
         )
-        return cls(vision=ClipConfig(**_VISION_7B), text=text)
+        return cls(vision=ClipConfig(**VISION_7B), text=text)
 
     @classmethod
     def llava_1_5_13b(cls) -> "LlavaConfig":
@@ -163,7 +113,7 @@ class LlavaConfig(VisionLanguageConfig):
 
 
 # CLIP ViT-L/14 at 336 pixels.
-_VISION_7B: dict[str, Any] = {
+VISION_7B: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,

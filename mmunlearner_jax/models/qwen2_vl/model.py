@@ -6,11 +6,10 @@ V vocabulary. Video is not supported.
 Source: Wang et al. 2024; parity with `transformers.Qwen2VLForConditionalGeneration`.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +19,11 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import fields, squares
+from mmunlearner_jax.models import squares
 from mmunlearner_jax.models.fields import Count, Length, Token, Width
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.qwen2_vl import grids
 from mmunlearner_jax.models.qwen2_vl.vision import (
-    ROPE_THETA,
     Merger,
     Qwen2Vision,
     Qwen2VisionConfig,
@@ -34,14 +32,7 @@ from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
     merge,
-    require,
-    text_fields,
 )
-
-_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-
-# Of Llama's, what Qwen2 has not.
-_NOT_QWEN2 = ("head_dim", "attention_bias", "mlp_bias")
 
 
 @dataclass(frozen=True)
@@ -112,31 +103,6 @@ class Qwen2VLConfig(VisionLanguageConfig):
                 f" the text, {self.text.hidden_size}"
             )
 
-    @classmethod
-    def _from_hf(cls, hf: Mapping[str, Any]) -> Self:
-        text, part = fields.section(hf, "text_config"), "text_config."
-        if text is None:  # in old files it stands at the top
-            text, part = dict(hf), ""
-        vision = fields.section(hf, "vision_config") or {}
-        require(text, "qwen2_vl_text", cls.model_type, part=part)
-        require(vision, "qwen2_vl_vision", cls.model_type, part="vision_config.")
-        if sliding := text.get("use_sliding_window"):
-            raise InputError(
-                f"{part}use_sliding_window={fields.brief(sliding)} is not supported; only false is"
-            )
-        turned = fields.section(vision, "rope_parameters", "vision_config.") or {}
-        if turned.get("rope_theta", ROPE_THETA) != ROPE_THETA:
-            raise InputError(
-                f"vision_config.rope_parameters={fields.brief(turned)} is not supported; rope_theta"
-                f" must be {ROPE_THETA}"
-            )
-        text = {field: value for field, value in text.items() if field not in _NOT_QWEN2}
-        return cls(
-            vision=Qwen2VisionConfig(**fields.read(Qwen2VisionConfig, vision, "vision_config.")),
-            text=Qwen2Config(**text_fields(Qwen2Config, hf, text, part, "mrope")),
-            **fields.read(cls, hf, names={field: field for field in _TOKENS}),
-        )
-
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
         """See `VisionLanguageConfig`."""
         if patches < 1:
@@ -154,22 +120,6 @@ class Qwen2VLConfig(VisionLanguageConfig):
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2VL":
         """See `VisionLanguageConfig`."""
         return Qwen2VL(self, mesh=mesh, rngs=rngs)
-
-    def to_hf(self) -> dict[str, Any]:
-        """See `VisionLanguageConfig`; the text's part is at the top, where all releases read it."""
-        text = dataclasses.asdict(self.text)
-        for field in (*_NOT_QWEN2, "mrope_section"):
-            del text[field]
-        return {
-            **text,
-            "architectures": ["Qwen2VLForConditionalGeneration"],
-            "model_type": self.model_type,
-            **{field: getattr(self, field) for field in _TOKENS},
-            "num_key_value_heads": self.text.kv_heads,
-            "rope_scaling": {"type": "mrope", "mrope_section": self.text.mrope_section},
-            "use_sliding_window": False,
-            "vision_config": {"model_type": self.model_type, **dataclasses.asdict(self.vision)},
-        }
 
     @classmethod
     def qwen2_vl_2b(cls) -> "Qwen2VLConfig":

@@ -1,0 +1,6 @@
+"""All architectures. To add one, import its folder and name its record here."""
+
+from mmunlearner_jax.models import llava, qwen2_vl
+
+# By the `model_type` of `config.json`.
+ARCHITECTURES = {record.name: record for record in (llava.LLAVA, qwen2_vl.QWEN2_VL)}
