@@ -20,7 +20,7 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.files import MOST_BYTES, read_json
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.registry import ARCHITECTURES
+from mmunlearner_jax.models.registry import ARCHITECTURES, LOOKALIKES
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
@@ -73,10 +73,7 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
         kind = "llava_llama"
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        others = {
-            k: why for record in ARCHITECTURES.values() for k, why in record.lookalikes.items()
-        }
-        why = f" ({others[kind]})" if isinstance(kind, str) and kind in others else ""
+        why = f" ({LOOKALIKES[kind]})" if isinstance(kind, str) and kind in LOOKALIKES else ""
         raise InputError(
             f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
