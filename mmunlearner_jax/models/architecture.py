@@ -54,13 +54,21 @@ class Inputs(Protocol):
 class Tiny(Protocol):
     """The module `tiny.py` of a folder."""
 
-    def make(self, sizes: Any, lessons: "Iterable[Lesson]") -> tuple[VisionLanguageConfig, Any]:
+    def make(
+        self,
+        lessons: "Iterable[Lesson]",
+        vision: Mapping[str, Any],
+        text: Mapping[str, Any],
+        pixels: tuple[int, int],
+    ) -> tuple[VisionLanguageConfig, Any]:
         """Makes the config of a small untrained model and a processor that fits it.
 
         Args:
-            sizes: the section `prepare` of a config: `vision` and `text` hold the fields of the
-                folder's config classes.
             lessons: what the tokenizer is trained on.
+            vision: fields of the config class of the vision tower.
+            text: fields of the config class of the decoder, without those of the vocabulary.
+            pixels: the pixels of the smallest and of the largest picture, where the model takes
+                pictures of any size.
 
         Returns:
             The model's config, and the processor, which has `save_pretrained`.

@@ -23,7 +23,9 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     sizes = config.prepare
     bench = open_benchmark(benchmark, config.data, config.seed)
     lessons = bench.training(bench.taught) + bench.text_training(bench.taught)
-    model_config, processor = ARCHITECTURES[sizes.architecture].tiny.make(sizes, lessons)
+    pixels = sizes.get("min_pixels", 0), sizes.get("max_pixels", 0)
+    make = ARCHITECTURES[sizes.architecture].tiny.make
+    model_config, processor = make(lessons, sizes.vision, sizes.text, pixels)
     model = nnx.jit(lambda: model_config.make(rngs=nnx.Rngs(config.seed)))()
     with writing(initial, alone=True) as partial:
         save_pretrained(model, partial, processor=processor)

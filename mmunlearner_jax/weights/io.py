@@ -69,13 +69,11 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     directory = _find(path_or_name)
     file = directory / "config.json"
     hf = read_json(file, mend=made_of(directory))
-    found = kind = hf.get("model_type")
-    if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
-        kind = "llava_llama"
+    kind = hf.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         why = f" ({LOOKALIKES[kind]})" if isinstance(kind, str) and kind in LOOKALIKES else ""
         raise InputError(
-            f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
+            f"{file}: model_type={fields.brief(kind)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
         )
     with refusing(file, "it could not be written again; correct it"):

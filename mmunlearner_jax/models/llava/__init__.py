@@ -1,7 +1,7 @@
 """LLaVA-1.5: CLIP, a two-layer projector and a Llama decoder. Source: Liu et al. 2023."""
 
 from mmunlearner_jax.models.architecture import Architecture
-from mmunlearner_jax.models.llava.hf import TABLE, from_hf, to_hf
+from mmunlearner_jax.models.llava.hf import ORIGINAL, TABLE, from_hf, to_hf
 from mmunlearner_jax.models.llava.model import LlavaConfig
 
 LLAVA = Architecture(
@@ -16,7 +16,5 @@ LLAVA = Architecture(
     },
     maskable=r"(proj|fc[12]|linear_[12])\.weight$",
     published_in_template=False,
-    lookalikes={
-        "llava_llama": "LLaVA's original layout; transformers converts it, as llava-hf has done"
-    },
+    lookalikes={"llava_llama": ORIGINAL},
 )

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import fields
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.weights.table import CONV, INV_FREQ, Buffer, Row, Table, decoder, dense, norm
+
+ORIGINAL = "LLaVA's original layout; transformers converts it, as llava-hf has done"
 
 # Our field, transformers' field.
 _FIELDS = {
@@ -83,6 +86,9 @@ TABLE = Table(
 
 def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
     """The config that the contents of a `config.json` describe; see `Architecture.read_config`."""
+    if "mm_vision_tower" in hf and "text_config" not in hf:  # the fields of `llava_llama`
+        kind = hf.get("model_type")
+        raise InputError(f"model_type={kind!r} with mm_vision_tower is not supported ({ORIGINAL})")
     text = fields.section(hf, "text_config") or {}
     vision = fields.section(hf, "vision_config")
     if vision is None:  # transformers assumes the same

@@ -1,7 +1,7 @@
 """The tiny LLaVA of the examples: its config, and a processor trained from nothing."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import transformers
@@ -39,16 +39,21 @@ CHAT_TEMPLATE = inspect.cleandoc(
 )
 
 
-def make(sizes: Any, lessons: Iterable[Lesson]) -> tuple[VisionLanguageConfig, Any]:
-    """See `architecture.Tiny`."""
+def make(
+    lessons: Iterable[Lesson],
+    vision: Mapping[str, Any],
+    text: Mapping[str, Any],
+    pixels: tuple[int, int],
+) -> tuple[VisionLanguageConfig, Any]:
+    """See `architecture.Tiny`; pictures have one size."""
     processor = build_processor(
         lessons,
-        image_size=sizes.vision.image_size,
-        patch_size=sizes.vision.patch_size,
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
     )
     config = LlavaConfig(
-        vision=ClipConfig(**sizes.vision),
-        text=LlamaConfig(**sizes.text, **vocabulary(processor.tokenizer)),
+        vision=ClipConfig(**vision),
+        text=LlamaConfig(**text, **vocabulary(processor.tokenizer)),
         image_token_id=processor.image_token_id,
     )
     return config, processor

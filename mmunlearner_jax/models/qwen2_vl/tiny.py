@@ -1,7 +1,7 @@
 """The tiny Qwen2-VL of the examples: its config, and a processor trained from nothing."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import transformers
@@ -45,18 +45,23 @@ CHATML_TOKENS = (
 )
 
 
-def make(sizes: Any, lessons: Iterable[Lesson]) -> tuple[VisionLanguageConfig, Any]:
+def make(
+    lessons: Iterable[Lesson],
+    vision: Mapping[str, Any],
+    text: Mapping[str, Any],
+    pixels: tuple[int, int],
+) -> tuple[VisionLanguageConfig, Any]:
     """See `architecture.Tiny`."""
     processor = build_chatml_processor(
         lessons,
-        patch_size=sizes.vision.patch_size,
-        min_pixels=sizes.min_pixels,
-        max_pixels=sizes.max_pixels,
+        patch_size=vision["patch_size"],
+        min_pixels=pixels[0],
+        max_pixels=pixels[1],
     )
     tokens = processor.tokenizer.get_vocab()
     config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(**sizes.vision, hidden_size=sizes.text.hidden_size),
-        text=Qwen2Config(**sizes.text, **vocabulary(processor.tokenizer)),
+        vision=Qwen2VisionConfig(**vision, hidden_size=text["hidden_size"]),
+        text=Qwen2Config(**text, **vocabulary(processor.tokenizer)),
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],
         vision_start_token_id=tokens["<|vision_start|>"],
