@@ -8,7 +8,6 @@ from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.stages.examples import data_uri
-from mmunlearner_jax.stages.setup import asked, benchmark_dir
 
 
 class Asking(NamedTuple):
@@ -63,10 +62,10 @@ def forgotten_person(cells: Sequence[Cell]) -> Person | None:
     if face is None:
         return None
     person = face["person"]
-    config = cell.config_dict
-    folder = benchmark_dir(config, cell.folder)
+    config = cell.typed_config
+    folder = benchmark_folder(config, cell.folder)
     bench = open_benchmark(folder, config.data, cell.seed)
-    unseen = asked(config, bench, *bench.split(cell.ratio))["test"]
+    unseen = scored_questions(config.evaluate, bench, *bench.split(cell.ratio))["test"]
     photos = [q.image for q in unseen if q.image]
     photo = next((p for p in photos if fingerprint(p) == face["image"]), None)
     if photo is None:

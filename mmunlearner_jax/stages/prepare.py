@@ -1,13 +1,12 @@
 """Stage `prepare`: the ORL benchmark and an untrained tiny model, both complete on disk."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmunlearner_jax.artefacts import is_done, writing
+from mmunlearner_jax.config.data import PrepareConfig
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.orl import WRITERS
 from mmunlearner_jax.data.samples import Sample
@@ -18,11 +17,13 @@ from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.weights.io import save_pretrained
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Writes `benchmark/` and `initial/`."""
+    config, workdir = session.config, session.workdir
     benchmark, initial = workdir / "benchmark", workdir / "initial"
     if not is_done(benchmark):
         with writing(benchmark, alone=True) as partial:
@@ -39,11 +40,11 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     return True
 
 
-def _llava(sizes: ConfigDict, lessons: Sequence[Sample]) -> tuple[VisionLanguageConfig, Any]:
+def _llava(sizes: PrepareConfig, lessons: Sequence[Sample]) -> tuple[VisionLanguageConfig, Any]:
     processor = build_processor(
         lessons,
-        image_size=sizes.vision.image_size,
-        patch_size=sizes.vision.patch_size,
+        image_size=sizes.vision["image_size"],
+        patch_size=sizes.vision["patch_size"],
     )
     config = LlavaConfig(
         vision=ClipConfig(**sizes.vision),
@@ -53,16 +54,16 @@ def _llava(sizes: ConfigDict, lessons: Sequence[Sample]) -> tuple[VisionLanguage
     return config, processor
 
 
-def _qwen2_vl(sizes: ConfigDict, lessons: Sequence[Sample]) -> tuple[VisionLanguageConfig, Any]:
+def _qwen2_vl(sizes: PrepareConfig, lessons: Sequence[Sample]) -> tuple[VisionLanguageConfig, Any]:
     processor = build_chatml_processor(
         lessons,
-        patch_size=sizes.vision.patch_size,
+        patch_size=sizes.vision["patch_size"],
         min_pixels=sizes.min_pixels,
         max_pixels=sizes.max_pixels,
     )
     tokens = processor.tokenizer.get_vocab()
     config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(**sizes.vision, hidden_size=sizes.text.hidden_size),
+        vision=Qwen2VisionConfig(**sizes.vision, hidden_size=sizes.text["hidden_size"]),
         text=Qwen2Config(**sizes.text, **_vocabulary(processor.tokenizer)),
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],

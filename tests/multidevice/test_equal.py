@@ -18,7 +18,7 @@ from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.sharding import make_mesh, param_shardings, process_rows, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.mask import saliency_mask
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 
 IMAGE = 31
@@ -84,7 +84,7 @@ def work(sizes):
     # SGD: Adam's division by |g| would turn rounding into whole steps.
     sgd = optax.sgd(0.05)
     state = TrainState.create(jax.tree.map(jnp.copy, params), sgd)
-    ascend, descend = ascent_step(graphdef, masked_ascent(sgd)), descent_step(graphdef, sgd)
+    ascend, descend = forget_step(graphdef, masked_ascent(sgd)), retain_step(graphdef, sgd)
     found["losses"] = []
     for step in range(STEPS):
         if step % 2:

@@ -17,9 +17,9 @@ from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.stages.references import asked_beforehand
 from mmunlearner_jax.stages.unlearn import Unlearner
-from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS
+from mmunlearner_jax.unlearn.scoring import EXAMPLE_NLL, LOG_PROBS
 from mmunlearner_jax.unlearn.methods import METHODS
-from mmunlearner_jax.unlearn.objectives import OF_TOKENS
+from mmunlearner_jax.unlearn.losses import OF_TOKENS
 from tests.stages import tiny
 
 # What a run without retain steps has in its lines, and what batches hold of the vanilla model.

@@ -20,7 +20,7 @@ from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
-from mmunlearner_jax.unlearn.losses import exact_answers
+from mmunlearner_jax.unlearn.scoring import exact_answers
 from mmunlearner_jax.unlearn.steps import mean_loss
 from tests.data.test_processors import photo
 from tests.models.conftest import filled
