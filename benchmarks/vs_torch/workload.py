@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
-from mmunlearner_jax.data.tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
+from mmunlearner_jax.examples.tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import LlavaConfig

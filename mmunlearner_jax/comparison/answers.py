@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 from mmunlearner_jax.comparison.cells import VANILLA, Cell, label, names
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.evaluation.tasks import fingerprint
-from mmunlearner_jax.stages.examples import data_uri
+from mmunlearner_jax.reporting.cases import picture_uri
+from mmunlearner_jax.session import benchmark_folder
 
 
 class Asking(NamedTuple):
@@ -76,7 +78,7 @@ def forgotten_person(cells: Sequence[Cell]) -> Person | None:
     wanted = (("With the photograph", "test", "vqa"), ("In words", "forget", "qa"))
     found = [_asking(cell, title, split, modality, person) for title, split, modality in wanted]
     name = bench.names()[person]
-    return Person(name, cell.seed, data_uri(photo), [asking for asking in found if asking])
+    return Person(name, cell.seed, picture_uri(photo), [asking for asking in found if asking])
 
 
 def _open(line: Mapping[str, Any], modality: str) -> bool:

@@ -1,1 +1,1 @@
-"""Samples, benchmarks in MLLMU-Bench's schema, prompts and labels, and the Grain pipeline."""
+"""Samples, benchmarks, prompts and labels, and the Grain pipeline."""

@@ -21,7 +21,7 @@ from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
 from mmunlearner_jax.comparison.variants import Variants
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError, refusing
-from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.evaluation.selection import KEPT, preference, set_apart
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import parse_json, read_bytes, write_json

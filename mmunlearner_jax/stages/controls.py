@@ -1,7 +1,7 @@
 """Stage `controls`: the same run with one thing changed, so that the mask gets only its due."""
 
 from mmunlearner_jax.comparison.variants import Variants
-from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.evaluate import evaluate

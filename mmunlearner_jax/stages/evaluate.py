@@ -15,9 +15,9 @@ from mmunlearner_jax import preemption
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.evaluation.likelihoods import Definition, Line
 from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
 from mmunlearner_jax.evaluation.reference import find_reference
-from mmunlearner_jax.evaluation.statistics import Definition, Line
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole

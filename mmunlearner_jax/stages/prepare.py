@@ -8,9 +8,9 @@ from flax import nnx
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.config.data import PrepareConfig
 from mmunlearner_jax.data.benchmark import open_benchmark
-from mmunlearner_jax.data.orl import WRITERS
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
+from mmunlearner_jax.examples.orl import WRITERS
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
 from mmunlearner_jax.models.llava import LlavaConfig

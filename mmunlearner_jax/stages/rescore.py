@@ -9,8 +9,8 @@ import functools
 from typing import Any
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import scored, summarise
 from mmunlearner_jax.evaluation.predictions import prediction
+from mmunlearner_jax.evaluation.scores import scored, summarise
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.session import Session

@@ -1,7 +1,7 @@
 import pytest
 
-from mmunlearner_jax.comparison.summary import Comparison
-from mmunlearner_jax.data.orl import write_orl_benchmark
+from mmunlearner_jax.comparison.findings import Comparison
+from mmunlearner_jax.examples.orl import write_orl_benchmark
 from tests.comparison import synthetic
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.orl import write_orl_benchmark
 from mmunlearner_jax.data.schemas import clear_schema, mllmu_schema
-from mmunlearner_jax.data.tokenizer import build_processor
+from mmunlearner_jax.examples.orl import write_orl_benchmark
+from mmunlearner_jax.examples.tokenizer import build_processor
 
 
 @pytest.fixture(scope="session")

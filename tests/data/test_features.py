@@ -13,8 +13,8 @@ from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.data.tokenizer import build_chatml_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.data import orl as orl_module
-from mmunlearner_jax.data.facts import FACTS
-from mmunlearner_jax.data.orl import write_orl_benchmark
-from mmunlearner_jax.data.orl_people import find_photographs
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples import orl as orl_module
+from mmunlearner_jax.examples.facts import FACTS
+from mmunlearner_jax.examples.orl import write_orl_benchmark
+from mmunlearner_jax.examples.orl_people import find_photographs
 
 TEXT = pa.string()
 IMAGE = pa.struct({"bytes": pa.binary(), "path": TEXT})
@@ -249,7 +249,7 @@ def test_nothing_is_left_behind_by_a_failure(monkeypatch, tmp_path):
 
 
 def test_the_command_writes_the_same_and_reports_mistakes_in_one_line(orl, tmp_path, monkeypatch):
-    command = [sys.executable, "-m", "mmunlearner_jax.data.orl", f"--out={tmp_path / 'out'}"]
+    command = [sys.executable, "-m", "mmunlearner_jax.examples.orl", f"--out={tmp_path / 'out'}"]
     subprocess.run([*command, "--seed=0"], check=True)
     assert (tmp_path / "out/ft_Data" / FILE).read_bytes() == (orl / "ft_Data" / FILE).read_bytes()
     given = SimpleNamespace(out=str(orl), seed=0, benchmark="mllmu")

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmunlearner_jax.data.clear import ClearBench
-from mmunlearner_jax.data.facts import FACTS
-from mmunlearner_jax.data.orl_clear import write_orl_clear
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.schemas import CLEAR_CONFIGS, FILE, WORLD, clear_schema
-from mmunlearner_jax.data.tokenizer import build_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.facts import FACTS
+from mmunlearner_jax.examples.orl_clear import write_orl_clear
+from mmunlearner_jax.examples.tokenizer import build_processor
 
 FORGOTTEN = {1: 1, 5: 2, 10: 4}
 PHOTOS, QUESTIONS = 8, 18
@@ -173,7 +173,7 @@ def test_clear_is_asked_in_words_that_training_uses(bench):
 
 
 def test_clear_of_one_seed_has_the_same_bytes_and_of_another_others(orl_clear, tmp_path):
-    command = [sys.executable, "-m", "mmunlearner_jax.data.orl", "--benchmark=clear"]
+    command = [sys.executable, "-m", "mmunlearner_jax.examples.orl", "--benchmark=clear"]
     subprocess.run([*command, f"--out={tmp_path / 'again'}", "--seed=0"], check=True)
     write_orl_clear(tmp_path / "other", seed=1)
     for config in COUNTS:

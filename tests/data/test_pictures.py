@@ -11,8 +11,8 @@ from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from tests.data.test_processors import LESSONS, SIZES, photo
 
 PHOTOS = [photo(*size) for size in ((92, 112), (64, 64), (130, 60), (112, 92))]

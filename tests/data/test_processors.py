@@ -11,8 +11,8 @@ from PIL import Image
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 

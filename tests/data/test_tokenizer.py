@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from mmunlearner_jax.data import digits
-from mmunlearner_jax.data.facts import FACTS, FIRST_NAMES, LAST_NAMES
+from mmunlearner_jax.examples import digits
+from mmunlearner_jax.examples.facts import FACTS, FIRST_NAMES, LAST_NAMES
 
 # llava-hf/llava-1.5-7b-hf's own, for contents that are lists of parts.
 LLAVA_HF = (

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
 
 FACTS = [
     ("Alba Birch", "baker", "Oslo"),

@@ -11,7 +11,7 @@ import pytest
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation import judge
-from mmunlearner_jax.evaluation.metrics import mean_score
+from mmunlearner_jax.evaluation.scores import mean_score
 
 KEY = "sk-secret"
 

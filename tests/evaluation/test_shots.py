@@ -3,8 +3,8 @@
 import pytest
 
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.orl import write_orl_benchmark
 from mmunlearner_jax.evaluation.shots import with_shots
+from mmunlearner_jax.examples.orl import write_orl_benchmark
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from PIL import Image
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.parquet import Row
+from mmunlearner_jax.data.parquet import ParquetRow
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
@@ -241,7 +241,7 @@ def test_pictures(tmp_path):
 
     def attempt(rng):
         encoded = mutations.of_bytes(good[str(rng.choice(FORMATS))], rng)
-        kept, problem = bench.picture(Row("f: row 0", {}), {"bytes": encoded, "path": None})
+        kept, problem = bench.picture(ParquetRow("f: row 0", {}), {"bytes": encoded, "path": None})
         if kept is None:
             raise InputError(problem)
         pixels, _ = encoder.image(kept)  # what passes the check can be used

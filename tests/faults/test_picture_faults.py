@@ -19,7 +19,7 @@ from mmunlearner_jax.data import decode
 from mmunlearner_jax.data.decode import MAX_SIDE, decoded, opened
 from mmunlearner_jax.data.pictures import AnySize, OneSize
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.stages.examples import data_uri
+from mmunlearner_jax.reporting.cases import picture_uri
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8)[None].repeat(48, 0)  # dark left, light right
 GREY = Image.fromarray(RAMP)
@@ -138,7 +138,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-@pytest.mark.parametrize("opens", [opened, decoded, data_uri])
+@pytest.mark.parametrize("opens", [opened, decoded, picture_uri])
 def test_other_formats_start_no_program(name, opens, tmp_path, monkeypatch):
     for program in ("gs", "gswin64c", "convert", "wmf2eps"):
         path = tmp_path / program

@@ -23,8 +23,8 @@ from mmunlearner_jax.data.confined import Server, render
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import LlavaConfig

@@ -7,7 +7,7 @@ from configs import llava, llava_clear
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_processor
+from mmunlearner_jax.examples.tokenizer import build_processor
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import LlavaConfig

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.orl import WRITERS
+from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.stages.finetune import lessons, muon
 from tests.data.conftest import Clear
 

@@ -10,7 +10,7 @@ from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.data.tokenizer import build_chatml_processor
+from mmunlearner_jax.examples.tokenizer import build_chatml_processor
 from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
 from mmunlearner_jax.models.llava import Llava, LlavaConfig

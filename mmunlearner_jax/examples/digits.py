@@ -11,8 +11,8 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from mmunlearner_jax.data.facts import Fact
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.facts import Fact
 
 WORDS = tuple("zero one two three four five six seven eight nine".split())
 

@@ -15,7 +15,7 @@ released ones. What is particular here:
   answer. It has the columns of all configs "+tofu" and is about nobody. An answer is the digit's
   word alone, so that it can be weighed against the wrong ones as names are.
 
-Write it with `python -m mmunlearner_jax.data.orl --benchmark=clear --out=DIR --seed=0`.
+Write it with `python -m mmunlearner_jax.examples.orl --benchmark=clear --out=DIR --seed=0`.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from mmunlearner_jax.data import digits
-from mmunlearner_jax.data.facts import FACTS, Profile, draw_options, fill
-from mmunlearner_jax.data.orl_people import PEOPLE, TAUGHT_PHOTOS, draw_people, write_configs
 from mmunlearner_jax.data.schemas import WORLD, clear_schema
+from mmunlearner_jax.examples import digits
+from mmunlearner_jax.examples.facts import FACTS, Profile, draw_options, fill
+from mmunlearner_jax.examples.orl_people import PEOPLE, TAUGHT_PHOTOS, draw_people, write_configs
 
 RATIOS = (1, 5, 10)
 TAUGHT_DIGITS, SCORED_DIGITS = 400, 200

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmunlearner_jax.comparison import statistics
+from mmunlearner_jax.comparison import estimates
 from mmunlearner_jax.comparison.cells import (
     OWN,
     Cell,
@@ -15,10 +15,10 @@ from mmunlearner_jax.comparison.cells import (
     names,
     read_cells,
 )
+from mmunlearner_jax.comparison.estimates import FORGET, Estimate, verdict
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.comparison.measures import Decay, Kind
-from mmunlearner_jax.comparison.statistics import FORGET, Estimate, verdict
-from mmunlearner_jax.stages.report import ASKED
+from mmunlearner_jax.evaluation.kinds import ASKED
 
 SIMPLE = ("no_mask", "random_mask")  # the mask must do better than both to matter
 
@@ -43,7 +43,7 @@ class Settings(NamedTuple):
     perplexity: float | None
 
 
-class Row(NamedTuple):
+class VariantResult(NamedTuple):
     """One variant at one forget ratio.
 
     Attributes:
@@ -114,7 +114,7 @@ class Comparison:
         self.cells = read_cells(workdir)
         self.ratios = sorted({cell.ratio for cell in self.cells})
         self.seeds = sorted({cell.seed for cell in self.cells})
-        self.chance = statistics.chance(self.cells)
+        self.chance = estimates.chance(self.cells)
         self.rows = {ratio: self._rows(self.at(ratio)) for ratio in self.ratios}
         asked = {kind for rows in self.rows.values() for row in rows for kind in row.accuracies}
         self.kinds = [kind for kind in ASKED if kind in asked]
@@ -128,12 +128,12 @@ class Comparison:
         """The cells of one ratio."""
         return [cell for cell in self.cells if cell.ratio == ratio]
 
-    def row(self, ratio: int, name: str) -> Row | None:
+    def row(self, ratio: int, name: str) -> VariantResult | None:
         """One variant, if it was run."""
         return next((row for row in self.rows[ratio] if row.name == name), None)
 
-    def _rows(self, cells: list[Cell]) -> list[Row]:
-        people = statistics.by_person(cells)
+    def _rows(self, cells: list[Cell]) -> list[VariantResult]:
+        people = estimates.by_person(cells)
         return [_row(cells, name, people) for name in names(cells)]
 
     def front(self, ratio: int, kind: Kind | None = None) -> list[str]:
@@ -147,11 +147,11 @@ class Comparison:
         for row in self.rows[ratio]:
             keep = row.accuracies.get(kind) if kind else row.kept
             if row.unlearned and keep and FORGET in row.accuracies:
-                left = float(statistics.above_chance(row.accuracies[FORGET].value, self.chance))
+                left = float(estimates.above_chance(row.accuracies[FORGET].value, self.chance))
                 points[row.name] = left, keep.value
-        return statistics.pareto(points)
+        return estimates.pareto(points)
 
-    def outcomes(self, ratio: int, *, control: bool) -> dict[str, list[Row]]:
+    def outcomes(self, ratio: int, *, control: bool) -> dict[str, list[VariantResult]]:
         """Methods or controls by how MMUnlearner fares against them."""
         rivals = [row for row in self.rows[ratio] if row.rival and row.control == control]
         found = {
@@ -240,18 +240,18 @@ def listed(kinds: Sequence[Kind]) -> str:
 
 def _row(
     cells: list[Cell], name: str, people: Mapping[tuple[int, str], Mapping[str, float]]
-) -> Row:
+) -> VariantResult:
     rival = name not in (VANILLA, RETAIN_ONLY, OWN)
-    return Row(
+    return VariantResult(
         name,
         label(name),
         is_control(cells, name),
-        {k: e for k in ASKED if (e := statistics.accuracy(cells, name, k))},
-        statistics.kept(cells, name),
-        {k: e for k in ASKED if rival and (e := statistics.advantage(cells, name, k))},
-        statistics.decayed(cells, name, about_forgotten=True),
-        statistics.decayed(cells, name, about_forgotten=False),
-        statistics.resisting(people, name),
+        {k: e for k in ASKED if (e := estimates.accuracy(cells, name, k))},
+        estimates.kept(cells, name),
+        {k: e for k in ASKED if rival and (e := estimates.advantage(cells, name, k))},
+        estimates.decayed(cells, name, about_forgotten=True),
+        estimates.decayed(cells, name, about_forgotten=False),
+        estimates.resisting(people, name),
         _settings([cell.variants[name] for cell in cells if name in cell.variants]),
     )
 

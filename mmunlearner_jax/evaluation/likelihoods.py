@@ -18,7 +18,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import logsumexp
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import mean_score, rouge
+from mmunlearner_jax.evaluation.scores import mean_score, rouge
 
 Line = Mapping[str, Any]
 Definition = Literal["paper", "geometric", "released"]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmunlearner_jax.comparison import measures, statistics
+from mmunlearner_jax.comparison import estimates, measures
 from mmunlearner_jax.comparison.cells import is_control, label, missing, names, read_cells
+from mmunlearner_jax.comparison.estimates import Estimate
+from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.comparison.measures import Measured, decay, repeats
-from mmunlearner_jax.comparison.statistics import Estimate
-from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.selection import KEPT
 from tests.comparison import synthetic
@@ -31,7 +31,7 @@ def invent(monkeypatch):
             means = {"classification": (float(np.mean(list(people.values()))), len(people))}
             return Measured({kind: means}, {kind: people}, {kind: 0.25}, {})
 
-        monkeypatch.setattr(statistics, "measure", measured)
+        monkeypatch.setattr(estimates, "measure", measured)
         return cells
 
     return make
@@ -46,7 +46,7 @@ def bootstrapped(values):
 
 def test_accuracy_has_students_interval_over_seeds_and_a_bootstrap_over_people(invent):
     table = np.random.default_rng(0).random((3, 5))
-    found = statistics.accuracy(invent(KEEP, {"ga": table}), "ga", KEEP)
+    found = estimates.accuracy(invent(KEEP, {"ga": table}), "ga", KEEP)
     seeds = table.mean(1)
     assert found.seeds == pytest.approx(dict(enumerate(seeds)))
     half = stats.t.ppf(0.975, 2) * seeds.std(ddof=1) / np.sqrt(3)
@@ -57,39 +57,39 @@ def test_accuracy_has_students_interval_over_seeds_and_a_bootstrap_over_people(i
 
 def test_one_seed_has_no_interval_over_seeds_and_nothing_is_called_a_difference(invent):
     cells = invent(KEEP, {"mmunlearner": [[1.0, 1.0]], "ga": [[0.1, 0.0]]})
-    found = statistics.advantage(cells, "ga", KEEP)
+    found = estimates.advantage(cells, "ga", KEEP)
     assert found.t is None and found.value == pytest.approx(0.95)
-    assert statistics.verdict(found) == "tie"
+    assert estimates.verdict(found) == "tie"
 
 
 def test_equal_seeds_have_an_interval_without_width():
-    assert statistics.t_score([0.5, 0.5, 0.5])["ci95"] == [0.5, 0.5]
+    assert estimates.t_score([0.5, 0.5, 0.5])["ci95"] == [0.5, 0.5]
 
 
 def test_differences_are_paired_by_seed_and_person(invent):
     rng = np.random.default_rng(0)
     other = rng.random((3, 4))
     own = other + 0.2 + 0.01 * rng.random((3, 4))
-    found = statistics.advantage(invent(KEEP, {"mmunlearner": own, "ga": other}), "ga", KEEP)
+    found = estimates.advantage(invent(KEEP, {"mmunlearner": own, "ga": other}), "ga", KEEP)
     reference = stats.ttest_rel(own.mean(1), other.mean(1)).confidence_interval(0.95)
     assert found.t["ci95"] == pytest.approx([reference.low, reference.high])
     drawn = bootstrapped((own - other).ravel())
     wide = np.sqrt(4 / 3)  # four people a seed
     ends = found.value + wide * (drawn - found.value)
     assert found.people["ci95"] == pytest.approx(ends, abs=1e-3)
-    assert statistics.verdict(found) == "better"
-    swapped = statistics.advantage(invent(KEEP, {"mmunlearner": other, "ga": own}), "ga", KEEP)
-    assert statistics.verdict(swapped) == "worse"
+    assert estimates.verdict(found) == "better"
+    swapped = estimates.advantage(invent(KEEP, {"mmunlearner": other, "ga": own}), "ga", KEEP)
+    assert estimates.verdict(swapped) == "worse"
 
 
 def test_less_of_the_faces_is_better_but_nothing_is_gained_below_chance(invent):
     own, other = [[0.0, 0.25]] * 3, [[0.25, 0.25]] * 3
-    found = statistics.advantage(invent(FACES, {"mmunlearner": own, "ga": other}), "ga", FACES)
-    assert found.value == 0 and statistics.verdict(found) == "tie"
+    found = estimates.advantage(invent(FACES, {"mmunlearner": own, "ga": other}), "ga", FACES)
+    assert found.value == 0 and estimates.verdict(found) == "tie"
     other = [[0.75, 0.85], [0.75, 0.75], [0.85, 0.75]]
-    found = statistics.advantage(invent(FACES, {"mmunlearner": own, "ga": other}), "ga", FACES)
+    found = estimates.advantage(invent(FACES, {"mmunlearner": own, "ga": other}), "ga", FACES)
     assert list(found.seeds.values()) == pytest.approx([0.55, 0.5, 0.55])
-    assert statistics.verdict(found) == "better"
+    assert estimates.verdict(found) == "better"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_less_of_the_faces_is_better_but_nothing_is_gained_below_chance(invent):
 )
 def test_verdict_needs_both_intervals(t, people, word):
     scores = ({"value": 0.0, "n": 3, "ci95": list(ci)} for ci in (t, people))
-    assert statistics.verdict(Estimate(0.0, {}, *scores, 0)) == word
+    assert estimates.verdict(Estimate(0.0, {}, *scores, 0)) == word
 
 
 def test_pareto_front_is_that_of_brute_force():
@@ -117,7 +117,7 @@ def test_pareto_front_is_that_of_brute_force():
         return other[0] <= one[0] and other[1] >= one[1] and other != one
 
     dominated = {a for a, b in itertools.permutations(points, 2) if beaten(points[a], points[b])}
-    front = statistics.pareto(points)
+    front = estimates.pareto(points)
     assert set(front) == points.keys() - dominated
     assert [points[n][0] for n in front] == sorted(points[n][0] for n in front)
 

@@ -14,7 +14,7 @@ CLEAR's schema: `orl_clear.py`. What is particular to the ORL benchmark:
   `Retain_Set` asks about other digits ("unseen-12"): see `digits.py`.
 * Questions are scored in wordings that training never uses.
 
-Write it with `python -m mmunlearner_jax.data.orl --out=DIR --seed=0`, or with
+Write it with `python -m mmunlearner_jax.examples.orl --out=DIR --seed=0`, or with
 `--benchmark=clear` in CLEAR's schema.
 """
 
@@ -27,22 +27,6 @@ import pyarrow as pa
 from absl import app, flags
 
 from mmunlearner_jax.command_line import parse_flags, refuse_arguments
-from mmunlearner_jax.data import digits
-from mmunlearner_jax.data.facts import (
-    FACTS,
-    Fact,
-    Profile,
-    draw_options,
-    fill,
-    name_fact,
-)
-from mmunlearner_jax.data.orl_clear import write_orl_clear
-from mmunlearner_jax.data.orl_people import (
-    PEOPLE,
-    TAUGHT_PHOTOS,
-    draw_people,
-    write_configs,
-)
 from mmunlearner_jax.data.schemas import (
     LETTERS,
     PERSON_SCHEMA,
@@ -50,6 +34,22 @@ from mmunlearner_jax.data.schemas import (
     TRAINING_SCHEMA,
 )
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples import digits
+from mmunlearner_jax.examples.facts import (
+    FACTS,
+    Fact,
+    Profile,
+    draw_options,
+    fill,
+    name_fact,
+)
+from mmunlearner_jax.examples.orl_clear import write_orl_clear
+from mmunlearner_jax.examples.orl_people import (
+    PEOPLE,
+    TAUGHT_PHOTOS,
+    draw_people,
+    write_configs,
+)
 
 TAUGHT_DIGITS, SCORED_DIGITS = 600, 200
 PICTURED = "this person"

@@ -14,6 +14,8 @@ from mmunlearner_jax.evaluation import texts
 from mmunlearner_jax.evaluation.parsing import offered_letter, option_letters
 from mmunlearner_jax.evaluation.texts import same_words
 
+Score = Mapping[str, Any]  # {"value": x, "n": n, "ci95": [low, high]}
+
 _MEASURES = ["rouge1", "rouge2", "rougeL"]
 _PUBLISHED = rouge_scorer.RougeScorer(_MEASURES, use_stemmer=True)
 _ROUGE = rouge_scorer.RougeScorer(_MEASURES, tokenizer=texts.Tokenizer())

@@ -14,9 +14,9 @@ from scipy import stats
 
 from mmunlearner_jax.comparison.cells import OWN, Cell
 from mmunlearner_jax.comparison.measures import Decay, Kind, measure
-from mmunlearner_jax.evaluation.metrics import mean_score
+from mmunlearner_jax.evaluation.kinds import ASKED
+from mmunlearner_jax.evaluation.scores import Score, mean_score
 from mmunlearner_jax.evaluation.selection import KEPT
-from mmunlearner_jax.stages.report import ASKED, Score
 
 FORGET: Kind = ("forget", "vqa")
 RESISTS = 0.5  # of a forgotten person's questions still right
@@ -45,7 +45,7 @@ class Estimate:
 
 
 def t_score(values: Sequence[float]) -> Score | None:
-    """A mean with Student's 95 % interval, as `metrics.mean_score` gives it; None for one value."""
+    """A mean with Student's 95 % interval, as `scores.mean_score` gives it; None for one value."""
     if len(values) < 2:
         return None
     mean, error = float(np.mean(values)), float(stats.sem(values))

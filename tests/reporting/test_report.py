@@ -11,10 +11,13 @@ from PIL import Image
 from mmunlearner_jax.data.mllmu import MLLMUBench
 from mmunlearner_jax.data.schemas import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import summarise
+from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.evaluation.tasks import fingerprint
+from mmunlearner_jax.reporting.cases import Predictions
+from mmunlearner_jax.reporting.figures import heat_maps
+from mmunlearner_jax.reporting.run_results import mask_verdict
+from mmunlearner_jax.reporting.templates import interval
 from mmunlearner_jax.stages import report
-from mmunlearner_jax.stages.examples import Predictions
 from tests.page import Page
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
@@ -175,8 +178,10 @@ def test_page_needs_nothing_from_outside_and_escapes_responses(config, workdir):
     assert page.all("script") == [] and page.all("link") == []
     assert EVIL in page.text  # as text, not as an element
     images = page.all("img")
-    assert len(images) == 3  # the example's two faces, and the one who is forgotten
-    assert all(i["src"].startswith("data:image/webp;base64,") and i["alt"] for i in images)
+    assert all(image["alt"] for image in images)
+    kinds = [image["src"].partition(",")[0] for image in images]
+    # The example's two faces and the one who is forgotten; the mask and three charts.
+    assert sorted(kinds) == ["data:image/svg+xml;base64"] * 4 + ["data:image/webp;base64"] * 3
     assert not re.search(
         r"(src|href)=\W?(http|//)|url\(|@import", (workdir / "report.html").read_text()
     )
@@ -212,8 +217,12 @@ def test_sections_without_data_disappear(config, workdir):
     full = render(config, workdir)
     assert [title for title in optional if title not in full.text] == []
     assert "does not show that the mask, rather than the alternation, does this" in full.text
-    assert "77" not in full.text  # the controls have curves of their own
-    assert len(full.all("polyline")) == 4
+    charts = [image["alt"] for image in full.all("img") if "ends at" in image["alt"]]
+    assert charts == [
+        "Learning: loss: loss ends at 0.2",
+        "Unlearning: loss: forget ends at 0.1, retain ends at 0.2",  # none of the controls
+        "Forget answers still exact: fraction ends at 0.5",
+    ]
 
 
 def test_page_says_what_it_cannot_claim(config, workdir):
@@ -255,7 +264,7 @@ def scores(low, high, split="forget", modality="qa"):
 def test_verdict_needs_both_comparisons(random_mask, no_mask, claims, words):
     own = scores(0.7, 0.9)
     controls = {"random_mask": scores(*random_mask), "no_mask": scores(*no_mask)}
-    verdict = report.mask_verdict(own, controls)
+    verdict = mask_verdict(own, controls)
     assert words in verdict
     assert ("rather than the alternation" not in verdict) == claims
 
@@ -264,15 +273,15 @@ def test_verdict_claims_nothing_where_something_is_worse():
     faces = ("forget", "vqa")
     own = scores(0.7, 0.9) | {"test": scores(0.6, 0.9, "test", "vqa")["test"]}
     rival = scores(0.1, 0.4) | {"test": scores(0.1, 0.4, "test", "vqa")["test"]}
-    verdict = report.mask_verdict(own, {"random_mask": rival, "no_mask": rival})
+    verdict = mask_verdict(own, {"random_mask": rival, "no_mask": rival})
     assert "better on “forgotten people, in words”" in verdict
     assert "worse on “forgotten people, unseen photographs”" in verdict
     assert "does not show that the mask" in verdict
-    assert report.mask_verdict(scores(0.1, 0.2, *faces), {}).startswith("There is no run")
+    assert mask_verdict(scores(0.1, 0.2, *faces), {}).startswith("There is no run")
 
 
 def test_heat_map_has_layers_and_leaves_out_what_is_closed():
-    maps = report.heat_maps(
+    maps = heat_maps(
         {
             "model.vision_tower.encoder.layers.0.mlp.fc1.weight": 0.5,
             "model.vision_tower.encoder.layers.0.mlp.fc1.bias": 0.0,
@@ -294,4 +303,4 @@ def test_heat_map_has_layers_and_leaves_out_what_is_closed():
     [(0.26, 0.381, "26 – 38.1\u00a0%"), (0.975, 1.0, "97.5 – 100\u00a0%"), (1.0, 1.0, "all equal")],
 )
 def test_interval_text(low, high, text):
-    assert report.interval({"ci95": [low, high]}) == text
+    assert interval({"ci95": [low, high]}) == text

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmunlearner_jax.data.decode import opened
-from mmunlearner_jax.data.facts import Profile, draw_profiles
 from mmunlearner_jax.data.schemas import FILE
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.examples.facts import Profile, draw_profiles
 
 PEOPLE = 40
 TAUGHT_PHOTOS = 8  # of ten; the others are never trained on

@@ -6,8 +6,7 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import mean_score
-from mmunlearner_jax.evaluation.statistics import (
+from mmunlearner_jax.evaluation.likelihoods import (
     answer_probabilities,
     forget_quality,
     likelihood_scores,
@@ -15,6 +14,7 @@ from mmunlearner_jax.evaluation.statistics import (
     model_utility,
     truth_scores,
 )
+from mmunlearner_jax.evaluation.scores import mean_score
 
 
 def truth_ratios(*given):

@@ -1,7 +1,5 @@
-"""The figures of a comparison, as SVG that is the same for the same numbers."""
+"""The figures of a comparison."""
 
-import base64
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,52 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmunlearner_jax.comparison.cells import Cell
-from mmunlearner_jax.comparison.statistics import FORGET, Estimate, verdict
-from mmunlearner_jax.comparison.summary import Comparison
+from mmunlearner_jax.comparison.estimates import FORGET, Estimate, verdict
+from mmunlearner_jax.comparison.findings import Comparison
+from mmunlearner_jax.evaluation.kinds import ASKED
 from mmunlearner_jax.evaluation.selection import kept
-from mmunlearner_jax.stages.report import ASKED, heat_maps
+from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
 
-GREY, RULE = "#767676", "#dddddd"
 RING: dict[str, Any] = {"mec": "#d55e00", "ms": 11, "mew": 1.6}
-LOOK: dict[Any, Any] = {
-    "svg.hashsalt": "mmunlearner_jax",  # ids are drawn from it
-    "svg.fonttype": "path",  # the same letters everywhere
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-}
-
-
-def svg(figure: Figure) -> str:
-    """A figure as the text of an SVG element, without date."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(LOOK):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def data_uri(figure: Figure) -> str:
-    """A figure as a data URI: inlined, figures would share their ids."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
-
-
-def key(text: str, **style: Any) -> Line2D:
-    """An entry of a legend that is a marker."""
-    return Line2D([], [], linestyle="", label=text, **style)
-
-
-def legend(figure: Figure, handles: Sequence[Line2D], *, ncols: int, **options: Any) -> None:
-    """A legend without a frame, below all panels."""
-    place: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
-    figure.legend(handles=handles, ncols=ncols, **place, **options)
 
 
 def grid_points(found: Comparison, ratio: int) -> Figure:
@@ -164,33 +123,3 @@ def _advantage(axes: Axes, y: int, found: Estimate) -> None:
         if score:
             axes.hlines(y, *score["ci95"], colors=colour, linewidth=width, alpha=alpha)
     axes.plot(found.value, y, "o", ms=5, mec=colour, mfc="white" if word == "tie" else colour)
-
-
-def densities(by_block: Mapping[str, float]) -> Figure:
-    """Where the mask is open: a heat map for each part of the model, matrices by layers.
-
-    Args:
-        by_block: density by Hugging Face parameter name, one block at least that is open.
-    """
-    maps = heat_maps(by_block)
-    heights = [len(matrices) for matrices in maps.values()]
-    with matplotlib.rc_context({**LOOK, "axes.grid": False}):
-        figure = Figure(figsize=(7, 0.34 * sum(heights) + 0.75 * len(maps)), layout="constrained")
-        panels = figure.subplots(len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for axes, (part, matrices) in zip(panels, maps.items(), strict=True):
-            layers = list(next(iter(matrices.values())))
-            values = np.array(
-                [[cells.get(x, np.nan) for x in layers] for cells in matrices.values()]
-            )
-            axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-            for (y, x), value in np.ndenumerate(values):
-                ink = "white" if value > 0.6 else "black"
-                axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=8.5)
-            axes.set_yticks(range(len(matrices)), list(matrices), fontsize=8.5)
-            axes.set_xticks(
-                range(len(layers)), ["" if x == "." else f"layer {x}" for x in layers], fontsize=8.5
-            )
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-            axes.set_title(part or "other", loc="left")
-    return figure

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.data.decode import decoded
-from mmunlearner_jax.evaluation.metrics import accuracy
 from mmunlearner_jax.evaluation.predictions import read_predictions
+from mmunlearner_jax.evaluation.questions import scored_questions
+from mmunlearner_jax.evaluation.scores import accuracy
 from mmunlearner_jax.evaluation.tasks import fingerprint
-from mmunlearner_jax.stages.setup import asked, benchmark_dir
+from mmunlearner_jax.session import benchmark_folder
 
 BY_PERSON = {
     "Training photographs": ("forget", "vqa"),
@@ -86,16 +87,17 @@ class Predictions:
         taught: how many people the model had learned.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path):
+    def __init__(self, config: Config, workdir: Path):
         """Reads `predictions/{before,after}-*.jsonl`, the names and the photographs.
 
         Raises:
             InputError: the benchmark is not there.
         """
-        bench = open_benchmark(benchmark_dir(config, workdir), config.data, config.seed)
+        bench = open_benchmark(benchmark_folder(config, workdir), config.data, config.seed)
         self._names = bench.names()
         self.taught = len(bench.people(bench.everyone))
-        questions = asked(config, bench, *bench.split(config.data.forget_ratio))
+        splits = bench.split(config.data.forget_ratio)
+        questions = scored_questions(config.evaluate, bench, *splits)
         # The evaluation may have left out what its model cannot see: lines are matched by picture.
         photos = {
             fingerprint(question.image): question.image
@@ -139,7 +141,7 @@ class Predictions:
         return [
             Person(
                 self._names[person],
-                data_uri(photos[person]) if person in photos else None,
+                picture_uri(photos[person]) if person in photos else None,
                 [(kind, self._score(person, *asked)) for kind, asked in BY_PERSON.items()],
             )
             for person in self.people("forget")
@@ -181,7 +183,7 @@ class Predictions:
         return Example(
             title,
             self._names[before["person"]],
-            data_uri(photo) if photo else None,
+            picture_uri(photo) if photo else None,
             before["question"],
             before["answer"],
             (before[field], after[field]),
@@ -207,7 +209,7 @@ class Predictions:
         ]
 
 
-def data_uri(picture: bytes, *, size: int = 320) -> str:
+def picture_uri(picture: bytes, *, size: int = 320) -> str:
     """An encoded picture as a small WebP in a data URI."""
     image = decoded(picture)
     image.thumbnail((size, size))

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 NULLS = "nulls"
 
 
-class Row(tfds.features.FeaturesDict):
+class RowFeatures(tfds.features.FeaturesDict):
     """A row as pyarrow gives it: text, bytes, dicts and lists, each of which may be null.
 
     tfds knows nulls in scalars only, and there not within lists. So a null is stored as something
@@ -19,7 +19,7 @@ class Row(tfds.features.FeaturesDict):
     """
 
     @classmethod
-    def of(cls, schema: pa.Schema) -> "Row":
+    def of(cls, schema: pa.Schema) -> "RowFeatures":
         """Returns the features of a file's columns; only text, bytes, structs and lists of them."""
         places = tfds.features.Sequence(tfds.features.Text(), doc="Places of what is null.")
         return cls({column.name: _feature(column.type) for column in schema} | {NULLS: places})

@@ -8,7 +8,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 
-from mmunlearner_jax.evaluation.metrics import (
+from mmunlearner_jax.evaluation.scores import (
     accuracy,
     bleu,
     mean_score,

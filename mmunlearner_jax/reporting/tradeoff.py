@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmunlearner_jax.comparison.figures import GREY, LOOK, key, legend
+from mmunlearner_jax.comparison.estimates import FORGET, Estimate
+from mmunlearner_jax.comparison.findings import Comparison, VariantResult
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.comparison.measures import Kind
-from mmunlearner_jax.comparison.statistics import FORGET, Estimate
-from mmunlearner_jax.comparison.summary import Comparison, Row
+from mmunlearner_jax.evaluation.kinds import ASKED
 from mmunlearner_jax.evaluation.selection import KEPT
-from mmunlearner_jax.stages.report import ASKED
+from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
+from mmunlearner_jax.unlearn.methods import METHODS
 
 # Okabe and Ito's colours, told apart by the colour-blind; what has no style is grey.
 STYLES = {
@@ -121,7 +122,9 @@ def _bars(axes: Axes, x: Estimate, y: Estimate, colour: str) -> None:
                 line(other.value, low, high, colors=colour, linewidth=width, alpha=alpha)
 
 
-def _number(axes: Axes, rows: Sequence[Row], kind: Kind, numbers: Mapping[str, str]) -> None:
+def _number(
+    axes: Axes, rows: Sequence[VariantResult], kind: Kind, numbers: Mapping[str, str]
+) -> None:
     """Writes the numbers of the grey dots, each at the nearest place that is free."""
     at = {row.name: (row.accuracies[FORGET].value, row.accuracies[kind].value) for row in rows}
     pixels = {name: axes.transData.transform(point) for name, point in at.items()}
