@@ -11,8 +11,8 @@ from mmunlearner_jax.comparison import figures
 from mmunlearner_jax.comparison.page import COLUMNS, points, print_result, write_report
 from mmunlearner_jax.comparison.tradeoff import trade_off
 from mmunlearner_jax.errors import InputError
-from tests.comparison import synthetic
-from tests.page import Page
+from tests.helpers import synthetic
+from tests.helpers.page import Page
 
 COMMAND = "python -m mmunlearner_jax.compare"
 

@@ -13,7 +13,7 @@ from mmunlearner_jax.comparison.statistics import Estimate
 from mmunlearner_jax.comparison.summary import Comparison
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.selection import KEPT
-from tests.comparison import synthetic
+from tests.helpers import synthetic
 
 FACES, KEEP = ("forget", "vqa"), ("retain", "vqa")
 

@@ -30,7 +30,7 @@ from mmunlearner_jax.evaluation.judge import Judge, parse_score
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.data.conftest import Published
-from tests.faults import mutations
+from tests.helpers import mutations
 from tests.unlearn.test_shared_pictures import llava
 
 SECONDS = 20  # of one input, on a busy machine

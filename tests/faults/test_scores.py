@@ -28,7 +28,7 @@ from mmunlearner_jax.unlearn import losses
 from mmunlearner_jax.unlearn.schedule import StopRule
 from tests.evaluation.conftest import processor  # noqa: F401
 from tests.evaluation.test_tasks import JOBS, Parrot, answer  # noqa: F401
-from tests.stages import tiny
+from tests.helpers import tiny
 from tests.unlearn.test_losses import IDS, LABELS, model  # noqa: F401
 
 BAD = [np.nan, np.inf, -np.inf]

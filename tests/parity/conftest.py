@@ -17,7 +17,8 @@ from transformers import (
 
 from mmunlearner_jax.models.llava import Llava
 from mmunlearner_jax.weights.io import from_pretrained
-from tests.parity import compare, qwen2_vl
+from tests.helpers import compare
+from tests.helpers import torch_qwen2_vl as qwen2_vl
 
 IMAGE, PAD = 48, 0
 

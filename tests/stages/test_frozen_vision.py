@@ -12,7 +12,7 @@ from mmunlearner_jax import stages
 from mmunlearner_jax.check import check_config
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.errors import InputError
-from tests.end_to_end.commands import SHORT
+from tests.helpers.commands import SHORT
 
 STAGES = ("prepare", "finetune", "importance", "mask", "unlearn", "export")
 

@@ -15,7 +15,7 @@ from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages import unlearn as stage
-from tests.end_to_end.commands import SHORT
+from tests.helpers.commands import SHORT
 
 BEFORE = "prepare", "finetune", "importance", "mask"
 

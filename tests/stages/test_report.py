@@ -15,7 +15,7 @@ from mmunlearner_jax.evaluation.metrics import summarise
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.stages import report
 from mmunlearner_jax.stages.examples import Predictions
-from tests.page import Page
+from tests.helpers.page import Page
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
 EVIL = '<script>alert("no")</script>'

@@ -20,7 +20,7 @@ from mmunlearner_jax.stages.unlearn import Unlearner
 from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.objectives import OF_TOKENS
-from tests.stages import tiny
+from tests.helpers import tiny
 
 # What a run without retain steps has in its lines, and what batches hold of the vanilla model.
 ALONE = {"ga", "npo"}
