@@ -13,7 +13,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.stages.setup import Setup
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
-from tests.unlearn.test_shared_pictures import PHOTOS, PICTURES, QUESTIONS, TEXTS, llava
+from tests.helpers.questions import PHOTOS, PICTURES, QUESTIONS, TEXTS, llava
 
 FORGET = [sample for sample in PICTURES if sample.image == PHOTOS[0]]
 RETAIN = [sample for sample in PICTURES if sample.image != PHOTOS[0]]

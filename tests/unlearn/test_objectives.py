@@ -22,8 +22,8 @@ from mmunlearner_jax.unlearn.objectives import (
     simnpo,
 )
 from mmunlearner_jax.unlearn.objectives import mean as mean_of_terms
-from tests.models.conftest import filled
-from tests.unlearn.test_losses import CONFIG, IDS, LABELS
+from tests.helpers.models import filled
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 
 def mean(loss, batches):

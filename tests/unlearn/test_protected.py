@@ -14,8 +14,8 @@ from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.schedule import Schedule
 from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
 from mmunlearner_jax.unlearn.transforms import masked_descent
-from tests.models.conftest import filled
-from tests.unlearn.test_losses import CONFIG, IDS, LABELS
+from tests.helpers.models import filled
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 STEPS, RATE = 50, 1e-4
 FORGET = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LABELS)}
