@@ -29,9 +29,9 @@ from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply
 from mmunlearner_jax.evaluation.judge import Judge, parse_score
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.weights.io import save_pretrained
-from tests.data.conftest import Published
-from tests.faults import mutations
-from tests.unlearn.test_shared_pictures import llava
+from tests.helpers import mutations
+from tests.helpers.benchmarks import Published
+from tests.helpers.questions import llava
 
 SECONDS = 20  # of one input, on a busy machine
 MEMORY = 700 * 2**20  # bytes that a whole kind may add to what the process has

@@ -21,7 +21,7 @@ from mmunlearner_jax.data.parquet import ParquetRow, configs, read_rows
 from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.schemas import TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
-from tests.data.conftest import Clear, Published
+from tests.helpers.benchmarks import Clear, Published
 
 FILE = "train-00000-of-00001.parquet"
 

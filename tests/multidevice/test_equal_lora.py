@@ -14,7 +14,7 @@ from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
-from tests.multidevice.test_equal import CONFIG, initial, tiny_batch
+from tests.helpers.meshes import CONFIG, initial, tiny_batch
 
 
 def attached(sizes, masked):

@@ -10,7 +10,7 @@ from flax import nnx
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
-from tests.parity.compare import IGNORE, close_by_name, torch_gradients, with_answers
+from tests.helpers.compare import IGNORE, close_by_name, torch_gradients, with_answers
 
 # Padding and every option of the model are compared by gradients in test_parity; here two models
 # suffice: untied, and tied with class tokens.

@@ -11,8 +11,8 @@ from transformers import LlavaForConditionalGeneration
 from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.llava import Llava, LlavaConfig
 from mmunlearner_jax.weights.llava import TABLE
-from tests.parity import compare
-from tests.parity.compare import close, layer_of
+from tests.helpers import compare
+from tests.helpers.compare import close, layer_of
 
 
 def test_embeddings(case):

@@ -12,7 +12,7 @@ from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.planning.batches import layout
-from tests.data.test_processors import photo
+from tests.helpers.photographs import photo
 
 QUESTIONS, PICTURES = 5, 3
 

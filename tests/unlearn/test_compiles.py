@@ -19,7 +19,7 @@ from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import TrainState, retain_step
-from tests.data.test_processors import photo
+from tests.helpers.photographs import photo
 
 CONFIG = LlavaConfig(
     vision=ClipConfig(8, 8, 1, 2, image_size=4, patch_size=2),

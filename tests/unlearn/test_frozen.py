@@ -12,7 +12,7 @@ from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import in_groups, leaf_labels
-from tests.unlearn.test_shared_pictures import PICTURES, assert_close, llava, qwen2_vl, whole
+from tests.helpers.questions import PICTURES, assert_close, llava, qwen2_vl, whole
 
 
 @pytest.fixture(params=[llava, qwen2_vl], ids=["llava", "qwen2_vl"])

@@ -13,11 +13,11 @@ from flax import nnx
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.scoring import NOTHING
-from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step, mean_loss
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, mean_loss, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import weight_names
-from tests.models.conftest import filled
-from tests.unlearn.test_shared_pictures import PICTURES, TEXTS, llava, qwen2_vl, whole
+from tests.helpers.models import filled
+from tests.helpers.questions import PICTURES, TEXTS, llava, qwen2_vl, whole
 
 RANK, ALPHA = 2, 4.0
 

@@ -9,7 +9,7 @@ import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from mmunlearner_jax.models.qwen2_vl import Qwen2VL
-from tests.parity import compare
+from tests.helpers import compare
 
 PAD, IMAGE, VIDEO, START, END = 0, 50, 51, 52, 53
 GRIDS = np.array([[1, 4, 6], [1, 2, 2], [1, 6, 2]])  # of two pictures and one

@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 from flax import nnx
+from mmunlearner_jax.stages.setup import Setup
 
 from configs import orl
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.sharding import make_mesh
-from mmunlearner_jax.stages.setup import Setup
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
-from tests.unlearn.test_shared_pictures import PHOTOS, PICTURES, QUESTIONS, TEXTS, llava
+from tests.helpers.questions import PHOTOS, PICTURES, QUESTIONS, TEXTS, llava
 
 FORGET = [sample for sample in PICTURES if sample.image == PHOTOS[0]]
 RETAIN = [sample for sample in PICTURES if sample.image != PHOTOS[0]]
