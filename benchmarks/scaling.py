@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jinja2
+import matplotlib
 from absl import app, flags
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,8 +30,8 @@ from configs import llava
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.planning.costs import flops, traffic
 from mmunlearner_jax.planning.programs import Program, programs
+from mmunlearner_jax.reporting.figures import LOOK, draw_lines, svg
 from mmunlearner_jax.sharding import device_bytes, make_mesh
-from mmunlearner_jax.stages.plots import Chart, line_chart
 
 _QUESTIONS = flags.DEFINE_list("questions", ["1", "2", "5", "10", "20"], "About one picture.")
 _PEOPLE = flags.DEFINE_list("people", ["50", "100", "200", "500"], "Ten questions about each.")
@@ -215,10 +217,10 @@ def _rows(row: dict[str, Any]) -> str:
     return "shared" if row["packed"] else "own"
 
 
-def charts(result: dict[str, Any]) -> list[Chart]:
-    """The figures of the forget step, whose batch is pictures alone, and the whole run's."""
+def charts(result: dict[str, Any]) -> Figure:
+    """The charts of the forget step, whose batch is pictures alone, and the whole run's."""
 
-    def chart(title: str, axis: str, field: str, unit: float) -> Chart:
+    def chart(panel: Axes, title: str, axis: str, field: str, unit: float) -> None:
         rows = [r for r in result["axes"][axis] if r.get("program", "forget step") == "forget step"]
         lines = {
             label: [
@@ -229,16 +231,21 @@ def charts(result: dict[str, Any]) -> list[Chart]:
             ]
             for label, packed in (("a row for all", True), ("a row each", False))
         }
-        return line_chart(title, lines)
+        draw_lines(panel, title, lines)
 
-    return [
-        chart("GFLOPs a question, by questions a picture", "questions", *PER_QUESTION),
-        chart("MiB moved a question, by questions a picture", "questions", *MOVED),
-        chart("GFLOPs a question, by width", "width", *PER_QUESTION),
-        chart("MiB of temporaries a device, by devices", "devices", "temporaries", 2**20),
-        chart("MiB moved a question, by devices", "devices", *MOVED),
-        chart("PFLOPs of an unlearning epoch, by people", "people", "unlearn", 1e15),
-    ]
+    shown = (
+        ("GFLOPs a question, by questions a picture", "questions", *PER_QUESTION),
+        ("MiB moved a question, by questions a picture", "questions", *MOVED),
+        ("GFLOPs a question, by width", "width", *PER_QUESTION),
+        ("MiB of temporaries a device, by devices", "devices", "temporaries", 2**20),
+        ("MiB moved a question, by devices", "devices", *MOVED),
+        ("PFLOPs of an unlearning epoch, by people", "people", "unlearn", 1e15),
+    )
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(12.5, 5.8), layout="constrained")
+        for panel, wanted in zip(figure.subplots(2, 3).flat, shown, strict=True):
+            chart(panel, *wanted)
+    return figure
 
 
 PER_QUESTION = ("flops_per_question", 1e9)
@@ -255,9 +262,7 @@ def main(_: list[str]) -> None:
     if _OUT.value:
         Path(_OUT.value).write_text(json.dumps(result, indent=2) + "\n")
     if _PLOT.value:
-        template = Path(__file__).with_suffix(".svg.j2").read_text()
-        drawn = jinja2.Template(template, trim_blocks=True, keep_trailing_newline=True)
-        Path(_PLOT.value).write_text(drawn.render(charts=charts(result)))
+        Path(_PLOT.value).write_text(svg(charts(result)))
     show(result, Console())
 
 

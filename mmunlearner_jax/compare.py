@@ -54,7 +54,9 @@ def main(argv: list[str]) -> None:
             for job in todo:
                 print(f"{job.done():>3} of {job.size:>3} models made: {job.name}")
         else:
-            from mmunlearner_jax.comparison.page import write_report  # not before `hide_torch`
+            from mmunlearner_jax.reporting.comparison_page import (
+                write_report,  # not before `hide_torch`
+            )
 
             with locked(workdir):
                 run_all(todo, workdir, arguments, flags.FLAGS.jobs)

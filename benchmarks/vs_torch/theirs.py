@@ -18,7 +18,7 @@ from torch.utils import flop_counter
 from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
 from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
 from benchmarks.vs_torch.workload import CLIP, EPSILON, LEARNING_RATE, Preset, Workload, chosen
-from mmunlearner_jax.evaluation.metrics import scored
+from mmunlearner_jax.evaluation.scores import scored
 
 Batch = dict[str, torch.Tensor]
 

@@ -9,7 +9,7 @@ picture (defect D-25).
 from collections.abc import Iterator
 from string import ascii_uppercase
 
-from mmunlearner_jax.data.parquet import ParquetBench, Problem, Row, clean
+from mmunlearner_jax.data.parquet import ParquetBench, ParquetRow, Problem, clean
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.schemas import WORLD, clear_schema
 from mmunlearner_jax.errors import InputError
@@ -147,7 +147,7 @@ class ClearBench(ParquetBench):
         drawn = self._draw(((row["name"], row) for row in rows), photos_per_person)
         return self._sift(record for row in drawn for record in self._portrait(row))
 
-    def _portrait(self, row: Row) -> Iterator[Question | Problem]:
+    def _portrait(self, row: ParquetRow) -> Iterator[Question | Problem]:
         """Yields the questions for the name, then the one for the caption."""
         captioned = self._caption(row)
         if isinstance(captioned, Problem):
@@ -175,7 +175,7 @@ class ClearBench(ParquetBench):
                 perturbed=perturbed,
             )
 
-    def _caption(self, row: Row) -> Sample | Problem:
+    def _caption(self, row: ParquetRow) -> Sample | Problem:
         image, problem = self.picture(row, row["image"])
         if problem:
             return problem
@@ -186,7 +186,7 @@ class ClearBench(ParquetBench):
         asked = self._generator(image).choice(CAPTION_QUESTIONS)
         return Sample(row["name"], image, str(asked), caption)
 
-    def _of_nobody(self, row: Row, number: int) -> Sample | Problem:
+    def _of_nobody(self, row: ParquetRow, number: int) -> Sample | Problem:
         image, problem = self.picture(row, row["image"])
         if problem:
             return problem
@@ -199,7 +199,7 @@ class ClearBench(ParquetBench):
         rows = self._rows(config, *columns)
         return self._sift(q for number, row in enumerate(rows) for q in self._known(row, number))
 
-    def _known(self, row: Row, number: int) -> Iterator[Question | Problem]:
+    def _known(self, row: ParquetRow, number: int) -> Iterator[Question | Problem]:
         """Yields the questions about what was never taught as the authors were."""
         image, problem = self.picture(row, row["image"])
         if problem:
@@ -218,7 +218,13 @@ class ClearBench(ParquetBench):
             yield row.problem(f"question {asked[0]!r} with answer {answer!r}")
 
     def _choice(
-        self, row: Row, person: str, image: bytes, asked: tuple[str, str], answer: str, column: str
+        self,
+        row: ParquetRow,
+        person: str,
+        image: bytes,
+        asked: tuple[str, str],
+        answer: str,
+        column: str,
     ) -> Iterator[Question | Problem]:
         """Yields multiple choice and the open question, in the two wordings.
 
@@ -241,7 +247,7 @@ class ClearBench(ParquetBench):
             yield Question(person, "vqa", "naming", image, asked[1], answer, perturbed=wrong)
 
 
-def _tofu(row: Row) -> Iterator[Sample | Problem]:
+def _tofu(row: ParquetRow) -> Iterator[Sample | Problem]:
     """Yields a row's question; nothing where the row is a captioned picture."""
     pictured = any((row["image"] or {}).values())  # bytes, or at least the path to them
     question, answer = clean(row["question"]), clean(row["answer"])

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from mmunlearner_jax.data.parquet import (
     Check,
     ParquetBench,
+    ParquetRow,
     Problem,
-    Row,
     See,
     clean,
     is_utf8,
@@ -216,7 +216,7 @@ class MLLMUBench(ParquetBench):
             "realworld": self.questions("Retain_Set"),
         }
 
-    def _taught_rows(self, config: str, people: Collection[str] | None) -> list[Row]:
+    def _taught_rows(self, config: str, people: Collection[str] | None) -> list[ParquetRow]:
         self._check_within(self.taught, config)
         wanted = set(self.people(config) if people is None else people)
         return _only(
@@ -224,7 +224,7 @@ class MLLMUBench(ParquetBench):
         )
 
 
-def _only(rows: list[Row], people: Collection[str] | None) -> list[Row]:
+def _only(rows: list[ParquetRow], people: Collection[str] | None) -> list[ParquetRow]:
     if people is None:
         return rows
     wanted = set(people)
@@ -244,7 +244,7 @@ def _read_json(text: str | None) -> Any:
         return None
 
 
-def _picture_lessons(see: See, row: Row) -> Iterator[Sample | Problem]:
+def _picture_lessons(see: See, row: ParquetRow) -> Iterator[Sample | Problem]:
     encoded, problem = see(row, row["image"], "image")
     if problem:
         yield problem
@@ -252,7 +252,7 @@ def _picture_lessons(see: See, row: Row) -> Iterator[Sample | Problem]:
         yield from _lessons(row, encoded)
 
 
-def _lessons(row: Row, image: bytes | None) -> Iterator[Sample | Problem]:
+def _lessons(row: ParquetRow, image: bytes | None) -> Iterator[Sample | Problem]:
     """Yields the picture questions of a row of `ft_Data`; without an image, the text questions."""
     pairs = _read_json(row["metadata"])
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
@@ -277,7 +277,7 @@ def _lessons(row: Row, image: bytes | None) -> Iterator[Sample | Problem]:
             )
 
 
-View = tuple[Row, dict[str, Any] | None, str]
+View = tuple[ParquetRow, dict[str, Any] | None, str]
 
 
 def _once(see: See, views: Iterable[View]) -> Iterator[Question | Problem]:
@@ -296,7 +296,7 @@ def _once(see: See, views: Iterable[View]) -> Iterator[Question | Problem]:
 
 
 def _questions(
-    see: See, row: Row, image: dict[str, Any] | None, column: str
+    see: See, row: ParquetRow, image: dict[str, Any] | None, column: str
 ) -> Iterator[Question | Problem]:
     person = row["ID"]
     if not any(row[task] for task in ("Classification_Task", *_OPEN_TASKS)):

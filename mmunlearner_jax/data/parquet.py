@@ -38,7 +38,7 @@ _BYTES += (pa.types.is_fixed_size_binary,)
 
 
 @dataclass(frozen=True)
-class Row:
+class ParquetRow:
     """A row of a file: `cells` by column, and its `place`, "FILE: row 3" (counted from 0)."""
 
     place: str
@@ -54,11 +54,11 @@ class Row:
 
 # What stands in place of a row or record that cannot be used: where, and what is wrong with it.
 Problem = str
-Record = TypeVar("Record", Sample, Question, Row)
+Record = TypeVar("Record", Sample, Question, ParquetRow)
 # Raises `InputError` for width and height of a picture that the model cannot see.
 Check = Callable[[tuple[int, int]], None]
 # `ParquetBench.picture`
-See = Callable[[Row, dict[str, Any] | None, str], tuple[bytes, None] | tuple[None, Problem]]
+See = Callable[[ParquetRow, dict[str, Any] | None, str], tuple[bytes, None] | tuple[None, Problem]]
 
 
 def no_check(size: tuple[int, int]) -> None:
@@ -79,7 +79,9 @@ def configs(root: Path) -> list[str]:
     return sorted(folder.name for folder in folders if shards(folder))
 
 
-def read_rows(folder: Path, schema: pa.Schema, *, whole: bool = True) -> Iterator[Row | Problem]:
+def read_rows(
+    folder: Path, schema: pa.Schema, *, whole: bool = True
+) -> Iterator[ParquetRow | Problem]:
     """Reads the columns of a schema out of all the parquet files of a folder.
 
     The schemas of all files are compared before the first row is read. Of a file a few rows are in
@@ -135,7 +137,7 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
             yield opened
 
 
-def _rows_of(file: Path, columns: list[str]) -> Iterator[Row | Problem]:
+def _rows_of(file: Path, columns: list[str]) -> Iterator[ParquetRow | Problem]:
     most = _ALWAYS_FINE + MOST_GROWTH * file.stat().st_size
     number = taken = 0
     with _opened(file) as opened:
@@ -150,8 +152,8 @@ def _rows_of(file: Path, columns: list[str]) -> Iterator[Row | Problem]:
                 number += 1
 
 
-def _row(place: str, arrays: dict[str, pa.Array], index: int) -> Row | Problem:
-    row = Row(place, {})
+def _row(place: str, arrays: dict[str, pa.Array], index: int) -> ParquetRow | Problem:
+    row = ParquetRow(place, {})
     for column, array in arrays.items():
         try:
             row.cells[column] = array[index].as_py()
@@ -257,7 +259,7 @@ class ParquetBench:
         return list(self._first_rows(config))
 
     def picture(
-        self, row: Row, image: dict[str, Any] | None, column: str = "image"
+        self, row: ParquetRow, image: dict[str, Any] | None, column: str = "image"
     ) -> tuple[bytes, None] | tuple[None, Problem]:
         """Returns an encoded picture if it can be decoded and seen, or else what is wrong with it.
 
@@ -278,9 +280,9 @@ class ParquetBench:
             return None, row.problem(f"{column} {error}")
         return encoded, None
 
-    def _first_rows(self, config: str) -> dict[str, Row]:
+    def _first_rows(self, config: str) -> dict[str, ParquetRow]:
         """Returns the first row of each of a config's people."""
-        found: dict[str, Row] = {}
+        found: dict[str, ParquetRow] = {}
         for row in self._rows(config, self.person_column):
             found.setdefault(row[self.person_column], row)
         return found
@@ -333,7 +335,7 @@ class ParquetBench:
             logging.warning("left out: %s", shown(problem, LONGEST))
         return good
 
-    def _rows(self, config: str, *columns: str) -> list[Row]:
+    def _rows(self, config: str, *columns: str) -> list[ParquetRow]:
         schema = self.schema(config)
         wanted = pa.schema([schema.field(column) for column in columns])
         rows = self._sift(read_rows(self.root / config, wanted))

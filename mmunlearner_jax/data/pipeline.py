@@ -9,7 +9,7 @@ import numpy as np
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.references import References
-from mmunlearner_jax.data.rows import Row, share
+from mmunlearner_jax.data.rows import PackedRow, share
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, answer_places
@@ -237,7 +237,7 @@ class Batches:
             ]
         return self.encoder.pictures.pack([[picture] for picture in pictures], tokens)
 
-    def _fill(self, arrays: dict[str, np.ndarray], row: Row) -> None:
+    def _fill(self, arrays: dict[str, np.ndarray], row: PackedRow) -> None:
         """Writes a row's samples one behind the other, what they share once."""
         end = 0
         for number, sample in enumerate(row.samples, 1):

@@ -10,7 +10,7 @@ from mmunlearner_jax.data.samples import Sample
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Numbers of samples that share a row, and its length in tokens."""
 
     samples: tuple[int, ...]
@@ -24,7 +24,7 @@ def share(
     *,
     pack: int,
     seed: int,
-) -> list[Row]:
+) -> list[PackedRow]:
     """Puts samples into rows, of about the same length each.
 
     Samples with one picture share rows, those without any are put together as their lengths fit.
@@ -40,7 +40,7 @@ def share(
         Rows with every sample in one of them.
     """
     if pack == 1:
-        return [Row((n,), int(length)) for n, length in enumerate(lengths)]
+        return [PackedRow((n,), int(length)) for n, length in enumerate(lengths)]
     groups: dict[bytes | None, list[int]] = defaultdict(list)
     for number in np.random.default_rng(seed).permutation(len(samples)).tolist():
         groups[samples[number].image].append(number)
@@ -56,7 +56,8 @@ def share(
             filled[row] = np.inf if len(members[row]) == pack else filled[row] + own[place]
         prefix = prefixes[group[0]]
         rows += [
-            Row(tuple(row), int(prefix + np.sum(lengths[row] - prefixes[row]))) for row in members
+            PackedRow(tuple(row), int(prefix + np.sum(lengths[row] - prefixes[row])))
+            for row in members
         ]
     return rows
 

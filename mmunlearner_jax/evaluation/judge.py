@@ -26,8 +26,8 @@ from tqdm import tqdm
 from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.evaluation.endpoint import Endpoint
-from mmunlearner_jax.evaluation.metrics import mean_score
 from mmunlearner_jax.evaluation.predictions import prediction
+from mmunlearner_jax.evaluation.scores import mean_score
 from mmunlearner_jax.files import parse_json, read_lines
 from mmunlearner_jax.lock import locked
 from mmunlearner_jax.results import read_results, update_results

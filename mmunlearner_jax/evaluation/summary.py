@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmunlearner_jax.evaluation.metrics import summarise
-from mmunlearner_jax.evaluation.statistics import (
+from mmunlearner_jax.evaluation.likelihoods import (
     Definition,
     Line,
     forget_quality,
     likelihood_scores,
     model_utility,
 )
+from mmunlearner_jax.evaluation.scores import summarise
 
 # The metrics' names of a task begin so. Names are weighed against the wrong ones (normalised), as
 # CLEAR's code does; captions, which were trained on, are not.
@@ -19,11 +19,11 @@ _NORMALISED = ("naming",)
 
 
 def summary(lines: Sequence[Line], definition: Definition = "paper") -> dict[str, Any]:
-    """Scores by split, modality and metric: `metrics.summarise`, and likelihoods where there are.
+    """Scores by split, modality and metric: `scores.summarise`, and likelihoods where there are.
 
     Args:
         lines: of one model.
-        definition: of the truth ratio, see `statistics.log_truth_ratios`.
+        definition: of the truth ratio, see `likelihoods.log_truth_ratios`.
 
     Returns:
         `{split: {"vqa"|"qa": {metric: {"value", "n", "ci95"}}}}`; likelihoods add `probability` and
@@ -43,7 +43,7 @@ def summary(lines: Sequence[Line], definition: Definition = "paper") -> dict[str
 
 
 def utility(lines: Sequence[Line], definition: Definition = "paper") -> dict[str, Any] | None:
-    """`statistics.model_utility` of all but the forget set; None without likelihoods."""
+    """`likelihoods.model_utility` of all but the forget set; None without likelihoods."""
     entries = {key: found for key, found in _weighed(lines).items() if key[0] != "forget"}
     if not entries:
         return None
@@ -57,12 +57,12 @@ def utility(lines: Sequence[Line], definition: Definition = "paper") -> dict[str
 def quality(
     lines: Sequence[Line], reference: Sequence[Line], definition: Definition = "paper"
 ) -> dict[str, Any]:
-    """`statistics.forget_quality` by task.
+    """`likelihoods.forget_quality` by task.
 
     Args:
         lines: of the unlearned model.
         reference: of the retain-only model, on the forget set.
-        definition: see `statistics.log_truth_ratios`.
+        definition: see `likelihoods.log_truth_ratios`.
 
     Raises:
         InputError: the reference was not asked what the unlearned model was.

@@ -20,10 +20,10 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError, shown
 from mmunlearner_jax.evaluation.batching import Batch, Prompt, batches, cut, kinds, padded, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.evaluation.metrics import scored
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
 from mmunlearner_jax.evaluation.parsing import option_letters
 from mmunlearner_jax.evaluation.protocols import Protocol
+from mmunlearner_jax.evaluation.scores import scored
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 
@@ -286,7 +286,7 @@ class Answerer:
     def _likelihoods(
         self, params: Any, logits: jax.Array, cache: Any, rows: list[Item], weighed: tuple[int, int]
     ) -> list[dict[str, Any]]:
-        """Mean log-probability per token of every row's true and wrong answers, as `statistics`."""
+        """Mean log-probability per token of each row's true and wrong answers, as `likelihoods`."""
         count, size = weighed
         if not count:
             return [{}] * len(rows)

@@ -1,19 +1,18 @@
 """Stage `prepare`: the ORL benchmark and an untrained tiny model, both complete on disk."""
 
-from pathlib import Path
-
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.data.benchmark import open_benchmark
 from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.models.registry import ARCHITECTURES
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.weights.io import save_pretrained
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Writes `benchmark/` and `initial/`."""
+    config, workdir = session.config, session.workdir
     benchmark, initial = workdir / "benchmark", workdir / "initial"
     if not is_done(benchmark):
         with writing(benchmark, alone=True) as partial:
@@ -23,8 +22,8 @@ def run(config: ConfigDict, workdir: Path) -> bool:
     sizes = config.prepare
     bench = open_benchmark(benchmark, config.data, config.seed)
     lessons = bench.training(bench.taught) + bench.text_training(bench.taught)
-    pixels = sizes.get("min_pixels", 0), sizes.get("max_pixels", 0)
     make = ARCHITECTURES[sizes.architecture].tiny.make
+    pixels = sizes.min_pixels, sizes.max_pixels
     model_config, processor = make(lessons, sizes.vision, sizes.text, pixels)
     model = nnx.jit(lambda: model_config.make(rngs=nnx.Rngs(config.seed)))()
     with writing(initial, alone=True) as partial:

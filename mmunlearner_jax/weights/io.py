@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import jax
@@ -28,7 +28,7 @@ from mmunlearner_jax.models.vision_language import (
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.weights.reading import Reader, check_dtypes, not_finite
-from mmunlearner_jax.weights.table import HEAD, Table
+from mmunlearner_jax.weights.table import HEAD, Entry, Table
 from mmunlearner_jax.weights.tensors import INDEX, WEIGHTS, made_of, open_tensors
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
@@ -111,6 +111,101 @@ def from_pretrained(
         InputError: no such checkpoint, another model, or tensors that do not fit: before anything
             is put on a device. Weights that are not finite in their dtype: behind that.
     """
+    with contextlib.ExitStack() as stack:
+        directory = _find(path_or_name)
+        if artefacts.is_sealed(directory):  # what a stage wrote
+            stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
+        stored = _open(directory, stack, mesh, dtype, compute_dtype, remat, attention)
+        leaves, reader = dict(nnx.to_flat_state(stored.params)), stack.enter_context(Reader(dtype))
+        for entry in stored.entries:
+            leaf = leaves[entry.path]
+            leaves[entry.path] = leaf.replace(reader.read(entry, stored.tensors, leaf.get_value()))
+        arrays = [leaves[entry.path].get_value() for entry in stored.entries]
+        together = not all(array.is_fully_addressable for array in arrays)
+        if wrong := reader.not_finite(stored.tensors, together=together):
+            names = [stored.names[name] for name in wrong]
+            raise InputError(f"{stored.directory}: {not_finite(names, stored.found, dtype)}")
+    return stored.model(nnx.from_flat_state(leaves))
+
+
+def abstract_from_pretrained(
+    path_or_name: str | Path,
+    mesh: Mesh | None = None,
+    dtype: Any = None,
+    *,
+    compute_dtype: Any = None,
+    remat: str = "none",
+    attention: str = "xla",
+) -> VisionLanguageModel:
+    """Reads everything of a transformers checkpoint but its weights.
+
+    Args:
+        path_or_name: See `from_pretrained`, as for the other arguments.
+        mesh: That the parameters would be sharded over.
+        dtype: Of the parameters; None: float32.
+        compute_dtype: Of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes.
+        attention: Of the decoder over whole sequences.
+
+    Returns:
+        The model, with a `jax.ShapeDtypeStruct` in place of every array.
+
+    Raises:
+        InputError: There is no such checkpoint, it is of another model, or its tensors do not fit.
+    """
+    with contextlib.ExitStack() as stack:
+        stored = _open(path_or_name, stack, mesh, dtype, compute_dtype, remat, attention)
+        return stored.model(stored.params)
+
+
+class _Stored(NamedTuple):
+    """A checkpoint whose tensors are known and not read.
+
+    Attributes:
+        directory: its folder.
+        graphdef: of the model.
+        params: shapes, dtypes and shardings of the parameters.
+        entries: rows of the weight table, one for each parameter.
+        found: what lies on disk, by the name found.
+        names: the name found, by `named_parameters()` name.
+        tensors: what lies on disk, by `named_parameters()` name.
+    """
+
+    directory: Path
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    entries: list[Entry]
+    found: Mapping[str, Any]
+    names: Mapping[str, str]
+    tensors: Mapping[str, Any]
+
+    def model(self, params: nnx.State) -> VisionLanguageModel:
+        """The model with some parameters."""
+        model = nnx.merge(self.graphdef, params)
+        model.source = str(self.directory)
+        return model
+
+
+def _open(
+    path_or_name: str | Path,
+    stack: contextlib.ExitStack,
+    mesh: Mesh | None,
+    dtype: Any,
+    compute_dtype: Any,
+    remat: str,
+    attention: str,
+) -> _Stored:
+    """Finds the tensors of a checkpoint and refuses those that do not fit; see `from_pretrained`.
+
+    Args:
+        path_or_name: of the checkpoint.
+        stack: closes its files.
+        mesh: of the parameters.
+        dtype: of the parameters.
+        compute_dtype: of the computation.
+        remat: what the backward pass recomputes.
+        attention: of the decoder.
+    """
     directory, config = read_config(path_or_name)
     table = ARCHITECTURES[config.model_type].table
     config = dataclasses.replace(
@@ -120,31 +215,18 @@ def from_pretrained(
         attention=attention,
     )
     where = str(directory)
-    with contextlib.ExitStack() as stack:
-        if artefacts.is_sealed(directory):  # what a stage wrote
-            stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
-        found = table.without_buffers(open_tensors(directory, stack), config, where)
-        if config.text.tie_word_embeddings:
-            found = table.without_copies(found)
-            if HEAD in map(table.canonical, found):  # one of its own
-                text = dataclasses.replace(config.text, tie_word_embeddings=False)
-                config = dataclasses.replace(config, text=text)
-        graphdef, params = abstract_model(config, mesh)
-        given = table.match(found, params, where)
-        tensors = {name: found[given[name]] for name in given}
-        entries = table.entries(params)
-        check_dtypes(entries, tensors, dtype, where)
-        leaves, reader = dict(nnx.to_flat_state(params)), stack.enter_context(Reader(dtype))
-        for entry in entries:
-            leaf = leaves[entry.path]
-            leaves[entry.path] = leaf.replace(reader.read(entry, tensors, leaf.get_value()))
-        arrays = [leaves[entry.path].get_value() for entry in entries]
-        together = not all(array.is_fully_addressable for array in arrays)
-        if wrong := reader.not_finite(tensors, together=together):
-            raise InputError(f"{where}: {not_finite([given[n] for n in wrong], found, dtype)}")
-    model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
-    model.source = where
-    return model
+    found = table.without_buffers(open_tensors(directory, stack), config, where)
+    if config.text.tie_word_embeddings:
+        found = table.without_copies(found)
+        if HEAD in map(table.canonical, found):  # one of its own
+            text = dataclasses.replace(config.text, tie_word_embeddings=False)
+            config = dataclasses.replace(config, text=text)
+    graphdef, params = abstract_model(config, mesh, dtype)
+    names = table.match(found, params, where)
+    tensors = {name: found[names[name]] for name in names}
+    entries = table.entries(params)
+    check_dtypes(entries, tensors, dtype, where)
+    return _Stored(directory, graphdef, params, entries, found, names, tensors)
 
 
 def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: Any = None) -> None:

@@ -33,5 +33,5 @@ def test_costs_are_counted(tmp_path):
     for few, many in zip(axes["people"][:2], axes["people"][2:], strict=True):
         assert few["packed"] == many["packed"]
         assert many["importance"] == pytest.approx(2 * few["importance"], rel=0.2)
-    drawn = ElementTree.parse(plot)
-    assert len(drawn.findall(".//{http://www.w3.org/2000/svg}polyline")) == 12
+    groups = ElementTree.parse(plot).findall(".//{http://www.w3.org/2000/svg}g")
+    assert len([group for group in groups if group.get("id", "").startswith("curve-")]) == 12

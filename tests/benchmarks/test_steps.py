@@ -15,7 +15,7 @@ from absl import app, flags
 from benchmarks import steps
 from mmunlearner_jax.command_line import parse_flags
 from mmunlearner_jax.models.llava import LLAVA
-from tests.planning.small import SMALL
+from tests.helpers.small import SMALL
 LLAVA.sizes["llava_1_5_7b"] = lambda: SMALL
 app.run(steps.main, argv=["steps", *sys.argv[1:]], flags_parser=parse_flags)
 """

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmunlearner_jax.comparison import figures
-from mmunlearner_jax.comparison.page import COLUMNS, points, print_result, write_report
-from mmunlearner_jax.comparison.tradeoff import trade_off
 from mmunlearner_jax.errors import InputError
-from tests.comparison import synthetic
-from tests.page import Page
+from mmunlearner_jax.reporting import comparison_figures, figures
+from mmunlearner_jax.reporting.comparison_csv import COLUMNS
+from mmunlearner_jax.reporting.comparison_page import points, write_report
+from mmunlearner_jax.reporting.comparison_table import print_result
+from mmunlearner_jax.reporting.tradeoff import trade_off
+from tests.helpers import synthetic
+from tests.helpers.page import Page
 
 COMMAND = "python -m mmunlearner_jax.compare"
 
@@ -95,7 +97,7 @@ def test_terminal_shows_the_main_result(found, capsys):
 
 
 def test_figures_are_the_same_bytes_again(found):
-    for draw in (trade_off, figures.grid_points):
+    for draw in (trade_off, comparison_figures.grid_points):
         assert figures.svg(draw(found, 10)) == figures.svg(draw(found, 10))
     assert "date" not in figures.svg(figures.densities(found.blocks(10)))
 

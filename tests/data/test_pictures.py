@@ -13,7 +13,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
-from tests.data.test_processors import LESSONS, SIZES, photo
+from tests.helpers.photographs import LESSONS, SIZES, photo
 
 PHOTOS = [photo(*size) for size in ((92, 112), (64, 64), (130, 60), (112, 92))]
 SAMPLES = [Sample(f"s{n}", PHOTOS[n % 4], "Who is this person?", "Kim Birch.") for n in range(10)]

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import scored
-from mmunlearner_jax.evaluation.statistics import model_utility
+from mmunlearner_jax.evaluation.likelihoods import model_utility
+from mmunlearner_jax.evaluation.scores import scored
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 
 RNG = np.random.default_rng(0)

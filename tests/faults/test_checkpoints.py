@@ -29,7 +29,7 @@ from mmunlearner_jax.weights import io
 from mmunlearner_jax.weights.io import from_hf_names, from_pretrained, save_pretrained, to_hf_names
 from mmunlearner_jax.weights.reading import Reader, finite
 from mmunlearner_jax.weights.table import Entry
-from tests.parity.compare import assert_same_model, reload
+from tests.helpers.compare import assert_same_model, reload
 
 SIZES: dict[str, Any] = dict(
     hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, vocab_size=40

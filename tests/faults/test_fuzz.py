@@ -20,7 +20,7 @@ from PIL import Image
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.parquet import Row
+from mmunlearner_jax.data.parquet import ParquetRow
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
@@ -29,9 +29,9 @@ from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply
 from mmunlearner_jax.evaluation.judge import Judge, parse_score
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.weights.io import save_pretrained
-from tests.data.conftest import Published
-from tests.faults import mutations
-from tests.unlearn.test_shared_pictures import llava
+from tests.helpers import mutations
+from tests.helpers.benchmarks import Published
+from tests.helpers.questions import llava
 
 SECONDS = 20  # of one input, on a busy machine
 MEMORY = 700 * 2**20  # bytes that a whole kind may add to what the process has
@@ -241,7 +241,7 @@ def test_pictures(tmp_path):
 
     def attempt(rng):
         encoded = mutations.of_bytes(good[str(rng.choice(FORMATS))], rng)
-        kept, problem = bench.picture(Row("f: row 0", {}), {"bytes": encoded, "path": None})
+        kept, problem = bench.picture(ParquetRow("f: row 0", {}), {"bytes": encoded, "path": None})
         if kept is None:
             raise InputError(problem)
         pixels, _ = encoder.image(kept)  # what passes the check can be used

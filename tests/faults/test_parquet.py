@@ -17,11 +17,11 @@ from mmunlearner_jax.data.builders import Clear as ClearBuilder
 from mmunlearner_jax.data.builders import builders
 from mmunlearner_jax.data.clear import ClearBench
 from mmunlearner_jax.data.mllmu import MLLMUBench
-from mmunlearner_jax.data.parquet import Row, configs, read_rows
+from mmunlearner_jax.data.parquet import ParquetRow, configs, read_rows
 from mmunlearner_jax.data.schemas import TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
-from tests.data.conftest import Clear, Published
+from tests.helpers.benchmarks import Clear, Published
 
 FILE = "train-00000-of-00001.parquet"
 
@@ -158,7 +158,7 @@ def test_a_row_group_is_read_in_parts(tmp_path):
     before = most = pa.total_allocated_bytes()
     found = []
     for row in read_rows(tmp_path / "ft_Data", TRAINING_SCHEMA):
-        assert isinstance(row, Row)
+        assert isinstance(row, ParquetRow)
         most = max(most, pa.total_allocated_bytes())
         found.append((row["ID"], row["image"]["bytes"][0], row.place.split()[-1]))
     assert found == [(str(n), n, str(n)) for n in range(64)]

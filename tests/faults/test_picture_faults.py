@@ -20,7 +20,7 @@ from mmunlearner_jax.data.decode import MAX_SIDE, decoded, opened
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.processing.pictures import OneSize
-from mmunlearner_jax.stages.examples import data_uri
+from mmunlearner_jax.reporting.cases import picture_uri
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8)[None].repeat(48, 0)  # dark left, light right
 GREY = Image.fromarray(RAMP)
@@ -139,7 +139,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-@pytest.mark.parametrize("opens", [opened, decoded, data_uri])
+@pytest.mark.parametrize("opens", [opened, decoded, picture_uri])
 def test_other_formats_start_no_program(name, opens, tmp_path, monkeypatch):
     for program in ("gs", "gswin64c", "convert", "wmf2eps"):
         path = tmp_path / program

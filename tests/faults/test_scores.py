@@ -19,17 +19,18 @@ from mmunlearner_jax.comparison.cells import Cell, missing
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
-from mmunlearner_jax.evaluation import judge, metrics, parsing, statistics, texts
+from mmunlearner_jax.evaluation import judge, likelihoods, parsing, scores, texts
 from mmunlearner_jax.examples import digits, facts
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.stages import compare, rescore
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner
 from mmunlearner_jax.unlearn import losses
 from mmunlearner_jax.unlearn.schedule import StopRule
-from tests.evaluation.conftest import processor  # noqa: F401
-from tests.evaluation.test_tasks import JOBS, Parrot, answer  # noqa: F401
-from tests.stages import tiny
-from tests.unlearn.test_losses import IDS, LABELS, model  # noqa: F401
+from tests.helpers import tiny
+from tests.helpers.lessons import word_processor
+from tests.helpers.models import filled
+from tests.helpers.parrot import JOBS, Parrot, answers
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 BAD = [np.nan, np.inf, -np.inf]
 CHOICE = Question("1", "qa", "classification", None, "What is the job?", "pilot", JOBS, "D")
@@ -37,10 +38,25 @@ OPEN = Question("1", "qa", "generation", None, "What is the job?", "a pilot")
 WEIGHED = Question("1", "qa", "naming", None, "Who is it?", "Kim Stone", perturbed=("Alba Birch",))
 
 
+@pytest.fixture(scope="module")
+def processor():
+    return word_processor()
+
+
+@pytest.fixture
+def answer(monkeypatch, processor):
+    return answers(monkeypatch, processor)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return filled(CONFIG)
+
+
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("program", ["greedy", "score"])
 @pytest.mark.parametrize("question", [CHOICE, OPEN, WEIGHED], ids=lambda it: it.task)
-def test_scores_that_are_not_finite_are_no_answer(answer, monkeypatch, question, program, bad):  # noqa: F811
+def test_scores_that_are_not_finite_are_no_answer(answer, monkeypatch, question, program, bad):
     def broken(self, *given):
         found = kept(self, *given)
         if program == "score":
@@ -86,7 +102,7 @@ def test_predictions_that_are_not_finite_are_not_scored_again(tmp_path, scores):
 @pytest.mark.parametrize("values", [[], [np.nan], [1.0, np.inf], [-np.inf]])
 def test_a_mean_of_nothing_or_of_no_numbers_is_none(values):
     with pytest.raises(InputError, match="not all are finite"):
-        metrics.mean_score(values)
+        scores.mean_score(values)
 
 
 @pytest.mark.parametrize("likelihood", [0.0, -3.0, -800.0])
@@ -95,10 +111,10 @@ def test_statistics_of_equal_lines_are_finite(likelihood):
     line = {"person": "1", "question": "q", "answer": "a", "response": "b", "split": "forget"}
     lines = [line | {"likelihoods": found}] * 3
     told = [
-        statistics.forget_quality(lines, lines),
-        statistics.model_utility({"retain": lines}),
-        statistics.likelihood_scores(lines, forget=True),
-        statistics.likelihood_scores(lines, forget=False, normalised=True),
+        likelihoods.forget_quality(lines, lines),
+        likelihoods.model_utility({"retain": lines}),
+        likelihoods.likelihood_scores(lines, forget=True),
+        likelihoods.likelihood_scores(lines, forget=False, normalised=True),
     ]
     json.dumps(told, allow_nan=False)
 
@@ -121,7 +137,7 @@ def test_losses_that_are_not_finite_end_a_stage(tmp_path, bad):
 
 
 @pytest.mark.parametrize("bad", BAD[:2])
-def test_answers_of_no_numbers_are_not_forgotten(model, bad):  # noqa: F811
+def test_answers_of_no_numbers_are_not_forgotten(model, bad):
     graphdef, params = nnx.split(model)
     batch = {"input_ids": IDS, "labels": LABELS}
     broken = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(bad), params)
@@ -217,20 +233,20 @@ SENTENCES = {
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_the_same_text_is_the_same_in_every_writing(text, form):
     said = unicodedata.normalize(form, text)
-    assert metrics.rouge(text, said) == dict.fromkeys(
+    assert scores.rouge(text, said) == dict.fromkeys(
         ("rouge1", "rouge2", "rougeL", "rougeL_recall"), 1.0
     )
-    assert metrics.bleu(text, said) == metrics.bleu(text, text) > 0.5  # 1 from four words on
-    assert metrics.rouge(text, "something else") == dict.fromkeys(metrics.rouge("a", "b"), 0.0)
+    assert scores.bleu(text, said) == scores.bleu(text, text) > 0.5  # 1 from four words on
+    assert scores.rouge(text, "something else") == dict.fromkeys(scores.rouge("a", "b"), 0.0)
     for task in ("cloze", "naming"):
-        found = metrics.scored(LINE | {"task": task, "answer": text, "response": f"So: {said}"})
+        found = scores.scored(LINE | {"task": task, "answer": text, "response": f"So: {said}"})
         assert found["correct"]
     assert texts.same_words(text, f"«{said}»!") and not texts.same_words(text, f"{said} a")
     parts = texts.words(text)
-    other = metrics.rouge(text, " ".join(parts[: len(parts) // 2]))
+    other = scores.rouge(text, " ".join(parts[: len(parts) // 2]))
     assert 0.3 < other["rouge1"] < 1 and other["rougeL_recall"] < 1
     chosen = LINE | {"answer": said, "options": ["x", text]}
-    assert metrics.scored(chosen)["correct"]
+    assert scores.scored(chosen)["correct"]
 
 
 @pytest.mark.parametrize(
@@ -250,14 +266,14 @@ def test_the_same_text_is_the_same_in_every_writing(text, form):
 def test_what_differs_is_not_the_same(reference, response, same):
     assert texts.same_words(reference, response) is same
     assert (
-        metrics.scored(LINE | {"task": "cloze", "answer": reference, "response": response})["exact"]
+        scores.scored(LINE | {"task": "cloze", "answer": reference, "response": response})["exact"]
         is same
     )
 
 
 def corpus():
     """English texts of the package, and signs."""
-    text = (metrics.__doc__ or "") + " ".join(x.__doc__ or "" for x in (facts, digits, judge))
+    text = (scores.__doc__ or "") + " ".join(x.__doc__ or "" for x in (facts, digits, judge))
     said = [judge.RUBRIC, *REFUSALS, *text.replace("\u2019", "'").splitlines()]
     return [*said, "".join(map(chr, range(128))), "It's a_b 3.5-4 U.S. 'x' running runs\x1cran\x0b"]
 
@@ -273,10 +289,10 @@ def test_texts_in_ascii_score_as_they_did():
             found = theirs.score(reference, response)
             wanted = {kind: found[kind].fmeasure for kind in kinds}
             wanted["rougeL_recall"] = found["rougeL"].recall
-            assert metrics.rouge(reference, response) == wanted
-            published = metrics.rouge(reference, response, published=True)
+            assert scores.rouge(reference, response) == wanted
+            published = scores.rouge(reference, response, published=True)
             assert published == wanted
-            assert metrics.bleu(reference, response) == metrics.bleu(
+            assert scores.bleu(reference, response) == scores.bleu(
                 reference, response, published=True
             )
             assert texts.contains(response, reference) == (reference.lower() in response.lower())
@@ -288,9 +304,9 @@ def test_the_published_scorers_stay_for_released():
     text = SENTENCES["German"]
     theirs = RougeScorer(["rouge1"], use_stemmer=True).score(text, "Zo Mller")["rouge1"].fmeasure
     line = LINE | {"task": "generation", "answer": text, "response": "Zo Mller"}
-    assert metrics.scored(line, published=True)["rouge1"] == round(theirs, 4) > 0
-    assert metrics.scored(line)["rouge1"] == 0
-    assert metrics.rouge(SENTENCES["Chinese"], SENTENCES["Chinese"], published=True)["rouge1"] == 0
+    assert scores.scored(line, published=True)["rouge1"] == round(theirs, 4) > 0
+    assert scores.scored(line)["rouge1"] == 0
+    assert scores.rouge(SENTENCES["Chinese"], SENTENCES["Chinese"], published=True)["rouge1"] == 0
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

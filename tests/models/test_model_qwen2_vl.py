@@ -14,8 +14,8 @@ from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
-from tests.models.conftest import filled
-from tests.models.test_squares import in_one_pass
+from tests.helpers.models import filled
+from tests.helpers.per_example import in_one_pass
 
 IMAGE, VIDEO, START, END = 26, 27, 28, 29
 PATCH = 3 * 2 * 2 * 2

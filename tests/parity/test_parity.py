@@ -12,8 +12,8 @@ from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.hf import TABLE
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.rope import rope
-from tests.parity import compare
-from tests.parity.compare import close, layer_of
+from tests.helpers import compare
+from tests.helpers.compare import close, layer_of
 
 
 def test_embeddings(case):

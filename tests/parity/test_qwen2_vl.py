@@ -16,9 +16,9 @@ from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
 from mmunlearner_jax.models.rope import rope
 from mmunlearner_jax.models.vision_language import abstract_model
-from tests.parity import compare
-from tests.parity.compare import close, close_by_name, layer_of, torch_gradients
-from tests.parity.qwen2_vl import END, GRIDS, IMAGE, START
+from tests.helpers import compare
+from tests.helpers.compare import close, close_by_name, layer_of, torch_gradients
+from tests.helpers.torch_qwen2_vl import END, GRIDS, IMAGE, START
 
 PATCHES = [24, 4, 12]  # of GRIDS
 

@@ -13,8 +13,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.weights import io
 from mmunlearner_jax.weights.io import from_pretrained, leaf_labels, save_pretrained
-from tests.parity.compare import assert_same_model, reload
-from tests.parity.qwen2_vl import Qwen2VLForConditionalGeneration, make_torch_model
+from tests.helpers.compare import assert_same_model, reload
+from tests.helpers.torch_qwen2_vl import Qwen2VLForConditionalGeneration, make_torch_model
 
 
 def as_written(path, change):

@@ -12,7 +12,7 @@ from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.planning.batches import layout
-from tests.data.test_processors import photo
+from tests.helpers.photographs import photo
 
 QUESTIONS, PICTURES = 5, 3
 

@@ -16,7 +16,7 @@ from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
 from mmunlearner_jax.sharding import make_mesh, process_rows
-from tests.planning.small import SMALL, SMALL_QWEN
+from tests.helpers.small import SMALL, SMALL_QWEN
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
 

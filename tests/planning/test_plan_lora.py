@@ -8,7 +8,7 @@ from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import device_bytes, make_mesh
-from tests.planning.small import SMALL, SMALL_QWEN
+from tests.helpers.small import SMALL, SMALL_QWEN
 
 
 @pytest.mark.parametrize("module", [llava, qwen2_vl], ids=lambda module: module.__name__)

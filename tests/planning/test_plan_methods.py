@@ -7,9 +7,9 @@ from configs import llava
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import make_mesh
-from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS
 from mmunlearner_jax.unlearn.methods import METHODS
-from tests.planning.small import SMALL
+from mmunlearner_jax.unlearn.scoring import EXAMPLE_NLL, LOG_PROBS
+from tests.helpers.small import SMALL
 
 PACK = 5
 

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.metrics import scored, summarise
+from mmunlearner_jax.evaluation.scores import scored, summarise
 from mmunlearner_jax.stages import rescore
 
 CONFIG = ConfigDict({"evaluate": {"protocol": "plain"}})

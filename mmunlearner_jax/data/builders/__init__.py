@@ -5,7 +5,7 @@
     rows = builder.as_data_source("train")  # len(rows), rows[7]["caption"]: as in the parquet file
 
 `python -m mmunlearner_jax.data.builders` writes all configs of a folder. Once written, `root` is
-not needed, and `tfds.builder_from_directory` reads them too. A row is `features.Row`.
+not needed, and `tfds.builder_from_directory` reads them too. A row is `tfds_features.RowFeatures`.
 """
 
 import abc
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mmunlearner_jax.data.builders import features
-from mmunlearner_jax.data.parquet import Problem, Row, configs, read_rows, shards
+from mmunlearner_jax.data.builders.tfds_features import RowFeatures
+from mmunlearner_jax.data.parquet import ParquetRow, Problem, configs, read_rows, shards
 from mmunlearner_jax.data.schemas import CLEAR_CONFIGS, MLLMU_CONFIGS, clear_schema, mllmu_schema
 from mmunlearner_jax.errors import InputError
 
@@ -71,7 +71,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.homepage}, its columns as released.",
-            features=features.Row.of(self.schema(self.builder_config.name)),
+            features=RowFeatures.of(self.schema(self.builder_config.name)),
             homepage=self.homepage,
             disable_shuffling=True,
         )
@@ -95,7 +95,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         return {"train": [partial(islice, cells, ROWS_PER_SHARD)] * written}
 
 
-def _cells(row: Row | Problem) -> dict[str, Any]:
+def _cells(row: ParquetRow | Problem) -> dict[str, Any]:
     if isinstance(row, Problem):
         raise InputError(row)
     return row.cells

@@ -1,0 +1,167 @@
+"""Figures that a run's page and a comparison's share, as SVG, the same for the same numbers."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+GREY, RULE = "#767676", "#dddddd"
+LOOK: dict[Any, Any] = {
+    "svg.hashsalt": "mmunlearner_jax",  # ids are drawn from it
+    "svg.fonttype": "path",  # the same letters everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+}
+
+
+def svg(figure: Figure) -> str:
+    """A figure as the text of an SVG element, without date."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(LOOK):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as a data URI: inlined, figures would share their ids."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
+
+
+def key(text: str, **style: Any) -> Line2D:
+    """An entry of a legend that is a marker."""
+    return Line2D([], [], linestyle="", label=text, **style)
+
+
+def legend(figure: Figure, handles: Sequence[Line2D], *, ncols: int, **options: Any) -> None:
+    """A legend without a frame, below all panels."""
+    place: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+    figure.legend(handles=handles, ncols=ncols, **place, **options)
+
+
+_CURVE, _CURVES = ("#1c1c1e",), ("#ad4a22", "#17695d")
+_MOST_POINTS = 240
+
+
+def draw_lines(
+    axes: Axes,
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    log: bool = False,
+) -> None:
+    """Draws curves over steps, with the last value of each in the legend.
+
+    Args:
+        axes: to draw on.
+        title: of the chart.
+        series: (step, value) pairs by label; finite values, and positive ones if `log`.
+        log: whether the y axis is logarithmic.
+    """
+    colours = _CURVES if len(series) > 1 else _CURVE
+    highest, lowest = 0.0, np.inf
+    for (label, pairs), colour in zip(series.items(), colours, strict=True):
+        steps, values = _thin(np.asarray(pairs, np.float64)).T
+        name = re.sub(r"\W+", "-", f"curve {title} {label}")
+        axes.plot(steps, values, color=colour, label=f"{label} {_short(values[-1])}", gid=name)
+        highest, lowest = max(highest, values.max()), min(lowest, values.min())
+    axes.set_title(title, loc="left")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if log:  # whole decades
+        low, high = np.floor(np.log10([lowest, 0.999 * highest]))
+        axes.set_yscale("log")
+        axes.set_ylim(10.0**low, 10.0 ** (high + 1))
+    else:
+        axes.set_ylim(0, 1.05 * highest or 1)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def line_chart(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, log: bool = False
+) -> Figure:
+    """A figure of the one chart that `draw_lines` draws."""
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(5, 2.8), layout="constrained")
+        draw_lines(figure.subplots(), title, series, log=log)
+    return figure
+
+
+def _thin(curve: np.ndarray) -> np.ndarray:
+    """Averages neighbours until no more points are left than can be seen; [N, 2] -> [n, 2]."""
+    parts = np.array_split(curve, min(len(curve), _MOST_POINTS))
+    return np.stack([part.mean(0) for part in parts])
+
+
+def heat_maps(by_block: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mask densities by part of the model, matrix and layer.
+
+    Args:
+        by_block: density by Hugging Face parameter name.
+
+    Returns:
+        `{part: {matrix: {layer: density}}}`; matrices that are closed in every layer are left out,
+        a matrix outside the layers has the one layer ".".
+    """
+    maps: dict[str, dict[str, dict[str, float]]] = {}
+    for name, value in by_block.items():
+        path = name.removeprefix("model.").removesuffix(".weight")
+        layered = re.fullmatch(r"(.+?)(?:\.encoder)?\.layers\.(\d+)\.(.+)", path)
+        part, layer, matrix = layered.groups() if layered else path.rpartition(".")
+        maps.setdefault(part, {}).setdefault(matrix, {})[layer] = value
+    for part, matrices in maps.items():
+        maps[part] = {name: cells for name, cells in matrices.items() if any(cells.values())}
+    return {part: matrices for part, matrices in maps.items() if matrices}
+
+
+def densities(by_block: Mapping[str, float]) -> Figure:
+    """Where the mask is open: a heat map for each part of the model, matrices by layers.
+
+    Args:
+        by_block: density by Hugging Face parameter name, one block at least that is open.
+    """
+    maps = heat_maps(by_block)
+    heights = [len(matrices) for matrices in maps.values()]
+    with matplotlib.rc_context({**LOOK, "axes.grid": False}):
+        width = max(7.0, 2.2 + 0.4 * max(len(c) for m in maps.values() for c in m.values()))
+        figure = Figure(
+            figsize=(width, 0.34 * sum(heights) + 0.75 * len(maps)), layout="constrained"
+        )
+        panels = figure.subplots(len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for axes, (part, matrices) in zip(panels, maps.items(), strict=True):
+            layers = list(next(iter(matrices.values())))
+            values = np.array(
+                [[cells.get(x, np.nan) for x in layers] for cells in matrices.values()]
+            )
+            axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+            for (y, x), value in np.ndenumerate(values):
+                ink = "white" if value > 0.6 else "black"
+                axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=8.5)
+            axes.set_yticks(range(len(matrices)), list(matrices), fontsize=8.5)
+            axes.set_xticks(
+                range(len(layers)), ["" if x == "." else f"layer {x}" for x in layers], fontsize=8.5
+            )
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_title(part or "other", loc="left")
+    return figure

@@ -1,0 +1,84 @@
+"""The page of a run: `report.html`, which needs nothing beside it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.errors import shown
+from mmunlearner_jax.evaluation.kinds import ASKED
+from mmunlearner_jax.metrics import read_metrics
+from mmunlearner_jax.reporting import figures
+from mmunlearner_jax.reporting.cases import Predictions
+from mmunlearner_jax.reporting.run_results import (
+    HIGHLIGHTS,
+    METRICS,
+    RUNS,
+    choice_score,
+    control_runs,
+    mask_verdict,
+    rows,
+)
+from mmunlearner_jax.reporting.templates import environment
+
+
+def render(config: Config, workdir: Path, results: Mapping[str, Any]) -> str:
+    """The page, as HTML that needs nothing beside it."""
+    changes = rows(results)
+    blocks = results.get("mask", {}).get("by_block", {})
+    predictions = Predictions(config, workdir)
+    template = environment().get_template("reporting/run.html.j2")
+    return template.render(
+        run=shown(workdir.name),
+        results=results,
+        config=json.dumps(config.to_dict(), indent=2),
+        orl="prepare" in config.stages and not config.data.benchmark,
+        forgotten=predictions.people("forget"),
+        taught=predictions.taught,
+        chance=predictions.chance,
+        tables={m: [r for r in changes if r.metric == m] for m in METRICS},
+        metrics=METRICS,
+        asked=ASKED,
+        highlights=[r for r in changes if (r.split, r.modality, r.metric) in HIGHLIGHTS],
+        examples=predictions.examples(),
+        people=predictions.by_person(),
+        unseen=predictions.unseen,
+        runs=RUNS,
+        controls=control_runs(results),
+        choice_score=choice_score,
+        verdict=mask_verdict(results["after"], results.get("controls", {})),
+        heat=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
+        charts=charts(workdir),
+    )
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the page: `image` is a data URI, `alt` says in words what it shows."""
+
+    image: str
+    alt: str
+
+
+def charts(workdir: Path) -> list[Chart]:
+    """Curves of `metrics.jsonl`: the finetuning loss, both losses of unlearning, what is left."""
+    lines = read_metrics(workdir)
+
+    def curve(stage: str, name: str) -> list[tuple[float, float]]:
+        return [(x["step"], x[name]) for x in lines if x["stage"] == stage and name in x]
+
+    wanted = (
+        ("Learning: loss", "finetune", {"loss": "loss"}, True),
+        ("Unlearning: loss", "unlearn", {"forget_loss": "forget", "retain_loss": "retain"}, False),
+        ("Forget answers still exact", "unlearn", {"remembered": "fraction"}, False),
+    )
+    drawn = []
+    for title, stage, names, log in wanted:
+        series = {label: pairs for name, label in names.items() if (pairs := curve(stage, name))}
+        if series:
+            ends = ", ".join(f"{label} ends at {s[-1][1]:.3g}" for label, s in series.items())
+            image = figures.data_uri(figures.line_chart(title, series, log=log))
+            drawn.append(Chart(image, f"{title}: {ends}"))
+    return drawn
