@@ -13,12 +13,13 @@ from flax import nnx
 
 import mmunlearner_jax
 from configs import llava as llava_config
-from configs import qwen2_vl as qwen2_vl_config
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.planning.programs import model_config
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, to_hf_names
@@ -107,11 +108,28 @@ def test_a_tiny_checkpoint_is_whole(record, tmp_path):
     assert not [name for name in covered if "norm" in name or "embed_tokens" in name]
 
 
-def test_configs_cover_what_the_records_say():
-    for module in (llava_config, qwen2_vl_config):
-        config = module.get_config()
-        (record,) = (r for r in ARCHITECTURES.values() if config.model.size in r.sizes)
-        assert config.mask.cover in ("", record.maskable)
+# Weights and biases of Qwen2-VL, and whether a mask may cover them.
+COVERED = {
+    "model.visual.patch_embed.proj.weight": True,
+    "model.visual.blocks.3.attn.qkv.weight": True,
+    "model.visual.blocks.3.attn.proj.weight": True,
+    "model.visual.blocks.3.attn.proj.bias": False,
+    "model.visual.blocks.3.mlp.fc1.weight": True,
+    "model.visual.blocks.3.norm1.weight": False,
+    "model.visual.merger.mlp.0.weight": True,
+    "model.visual.merger.mlp.2.weight": True,
+    "model.visual.merger.ln_q.weight": False,
+    "model.language_model.layers.0.self_attn.k_proj.weight": True,
+    "model.language_model.layers.0.self_attn.k_proj.bias": False,
+    "model.language_model.layers.0.mlp.down_proj.weight": True,
+    "model.language_model.embed_tokens.weight": False,
+    "lm_head.weight": False,
+}
+
+
+def test_what_a_mask_may_cover():
+    covered = {name: bool(re.search(QWEN2_VL.maskable, name)) for name in COVERED}
+    assert covered == COVERED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +159,7 @@ def test_a_new_record_is_all_that_a_new_architecture_needs(tmp_path, monkeypatch
     assert processor.image_token_id == again.config.image_token_id
     planned = llava_config.get_config()
     planned.model.size = "other_1b"
-    assert type(model_config(planned)) is OtherConfig
+    assert type(model_config(typed(planned))) is OtherConfig
     planned.model.size = "other_2b"
     with pytest.raises(InputError, match="other_2b.*llava_1_5_7b.*qwen2_vl_7b.*other_1b"):
-        model_config(planned)
+        model_config(typed(planned))
