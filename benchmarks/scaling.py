@@ -27,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from configs import llava
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.planning.costs import flops, traffic
 from mmunlearner_jax.planning.programs import Program, programs
 from mmunlearner_jax.reporting.figures import LOOK, draw_lines, svg

@@ -20,8 +20,8 @@ import numpy as np
 from absl import app, flags
 from jax.errors import JaxRuntimeError
 from ml_collections import ConfigDict
-
 from mmunlearner_jax.check import check_config
+
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.planning.batches import layout
 from mmunlearner_jax.planning.costs import flops

@@ -29,7 +29,7 @@ from flax import nnx
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax import processes
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import device_bytes, make_mesh
 

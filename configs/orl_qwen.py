@@ -16,26 +16,11 @@ from mmunlearner_jax.semantics import with_semantics
 def get_config(semantics: str = "paper") -> ConfigDict:
     """The default example; `--config=configs/orl_qwen.py:released` as in configs/orl.py."""
     config = orl.get_config()
-    config.prepare.architecture = "qwen2_vl"
-    config.prepare.min_pixels, config.prepare.max_pixels = 56 * 56, 84 * 112
-    config.prepare.vision = ConfigDict(
-        dict(depth=4, embed_dim=96, num_heads=4, mlp_ratio=4, patch_size=14)
-    )
-    config.prepare.text = ConfigDict(
-        dict(
-            hidden_size=128,
-            intermediate_size=344,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            rms_norm_eps=1e-6,
-            mrope_section=(4, 6, 6),
-        )
-    )
-    config.model.min_pixels, config.model.max_pixels = 0, 0  # the checkpoint's
+    vision = dict(depth=4, embed_dim=96, num_heads=4, mlp_ratio=4, patch_size=14)
+    text = orl.TEXT | dict(num_key_value_heads=2, rms_norm_eps=1e-6, mrope_section=(4, 6, 6))
+    config.prepare = ConfigDict(dict(architecture="qwen2_vl", vision=vision, text=text))
+    config.prepare.update(dict(min_pixels=56 * 56, max_pixels=84 * 112))
     config.model.patch_budgets = (48,)
-    config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
     # What its results in docs/orl_qwen.md were made with.
     config.finetune.update(orl.ADAMW)
     return with_semantics(config, semantics)

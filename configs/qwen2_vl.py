@@ -22,8 +22,6 @@ def get_config(semantics: str = "paper") -> ConfigDict:
 def adapted(config: ConfigDict, semantics: str) -> ConfigDict:
     """A config of LLaVA's, for Qwen2-VL."""
     config.model.size = "qwen2_vl_7b"
-    config.model.min_pixels = 0  # the checkpoint's
-    config.model.max_pixels = 512 * 28 * 28  # a token is 28 x 28 pixels; 0: the checkpoint's
+    config.model.max_pixels = 512 * 28 * 28  # a token is 28 x 28 pixels
     config.model.patch_budgets = (512, 1024, 2048)  # of all pictures of a row; 4 are a token
-    config.mask.cover = r"(proj|qkv|fc[12]|mlp\.[02])\.weight$"
     return with_semantics(config, semantics)

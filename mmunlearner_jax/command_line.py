@@ -19,6 +19,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
+from mmunlearner_jax.command_help import config_files, show_help
+from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
 from mmunlearner_jax.files import system_fault
 
@@ -39,7 +41,7 @@ class _ConfigFile(ConfigFileFlagParser):
     def parse(self, path: str) -> ConfigDict:
         file = path.partition(":")[0]
         if not Path(file).is_file():
-            raise flags.Error(f"--config={path}: there is no such file")
+            raise flags.Error(f"--config={path}: there is no such file{_meant(path)}")
         try:
             config: Any = super().parse(path)
             config.lock()
@@ -53,6 +55,16 @@ class _ConfigFile(ConfigFileFlagParser):
             raise flags.Error(f"--config={path}: {in_words(error)}; mend the file") from None
         self.config = config
         return config
+
+
+def _meant(path: str) -> str:
+    """Names the config file that was meant, as the end of a sentence."""
+    name, colon, arguments = path.partition(":")
+    known = {file.stem: file for file in config_files()}
+    near = difflib.get_close_matches(Path(name).stem, known, 1)
+    if near:
+        return f". Did you mean --config={known[near[0]]}{colon}{arguments}?"
+    return f"; there are {listed(known.values(), 20)}" if known else ""
 
 
 _FILE = flags.FLAGS["config"].parser = _ConfigFile("config")
@@ -146,8 +158,13 @@ def refuse_lost_output() -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags as absl does, but every mistake is one line.
 
-    Of values of the config that are given twice the last counts; absl would join tuples.
+    Of values of the config that are given twice the last counts; absl would join tuples. `--help`
+    prints the help and ends the program with status 0.
     """
+    if {"--help", "-help", "-h", "--helpshort", "--helpfull"} & {*argv[1:]}:
+        flags.FLAGS(argv[:1], known_only=True)
+        show_help()
+        sys.exit(0)
     last: dict[Any, str] = {}
     for n, argument in enumerate(argv):
         override = re.match(r"--?config\.([^=]*)=", argument)
@@ -190,11 +207,14 @@ def refuse_arguments(argv: list[str]) -> None:
         _refuse(f"unexpected argument {argv[1]!r}: flags are written --name=value")
 
 
-def read_config(argv: list[str]) -> ConfigDict:
-    """The config of `--config`.
+def read_config(argv: list[str]) -> Config:
+    """Returns the config of `--config`; ends the program where it is refused.
 
     Args:
-        argv: what is left of the command line; ends the program where something is.
+        argv: What is left of the command line; ends the program where something is.
     """
     refuse_arguments(argv)
-    return _CONFIG.value
+    try:
+        return typed(_CONFIG.value)
+    except InputError as error:
+        _refuse(str(error))

@@ -14,17 +14,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
-from ml_collections import ConfigDict
+from ml_collections import config_flags
 
 from mmunlearner_jax import compilations, preemption, processes
-from mmunlearner_jax.check import check_config, flatten
 from mmunlearner_jax.command_line import (
     hide_torch,
     parse_flags,
@@ -32,9 +31,13 @@ from mmunlearner_jax.command_line import (
     read_config,
     steady_streams,
 )
-from mmunlearner_jax.errors import InputError, in_words
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.config.checks import check_config, check_read
+from mmunlearner_jax.config.run import READS, SHARED
+from mmunlearner_jax.errors import InputError, in_words, refusing
 from mmunlearner_jax.files import expanded, plain, read_json, system_fault, write_whole
 from mmunlearner_jax.lock import LOCK, locked
+from mmunlearner_jax.options import flatten
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
 
@@ -44,72 +47,110 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
-# What a run may be told anew: which stages it has, and which controls and rows of a comparison.
+# Options that may differ from one command on a workdir to the next.
 FREE = (
     *("stages", "profile.", "controls"),
     *(f"compare.{key}" for key in ("seeds", "ratios", "methods", "controls")),
 )
 
-
-# Folders, which may be told from here or from the root.
+# Folders, which may be named from the current folder or from the root.
 PLACES = ("model.checkpoint", "data.benchmark", "compare.retain_only", "evaluate.reference")
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `config.json`, or compares; what is `FREE` may differ from what lies there.
+def check_workdir(config: Config, workdir: Path, overrides: Collection[str] = ()) -> bool:
+    """Compares the config with the workdir's `config.json`, and writes it.
+
+    Options that are `FREE`, or that no stage of an earlier command reads, may differ.
+
+    Args:
+        config: Of this command.
+        workdir: Of the run.
+        overrides: Dotted keys of the options that the command line gives.
 
     Returns:
-        Whether it was written now.
+        Whether there was no `config.json` yet.
 
     Raises:
-        InputError: the workdir belongs to another config, or cannot be written.
+        InputError: The workdir belongs to another config, or cannot be written; or no stage reads
+            an option that the command line gives.
     """
-    new = json.loads(config.to_json())
+    new = json.loads(json.dumps(config.to_dict(), allow_nan=False))
     path = workdir / "config.json"
     try:
-        if not path.exists():
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(new, indent=2, allow_nan=False) + "\n")
-            return True
+        fresh = not path.exists()
+        workdir.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {in_words(error)}; give another --workdir") from error
-    old = read_json(path, mend="restore it, or give another --workdir")
-    before, now = flatten(old), flatten(new)
-    keys = sorted({*before, *now})
-    different = [k for k in keys if _place(k, before.get(k)) != _place(k, now.get(k))]
-    different = [k for k in different if not k.startswith(FREE)]
+    mend = "restore it, or give another --workdir"
+    old = new if fresh else read_json(path, mend=mend)
+    with refusing(f"{path}: stages", mend):
+        earlier = [stage for stage in READS if stage in old["stages"]]
+    check_read(config, overrides, earlier)
+    if not fresh:
+        _check_same(path, old, new, earlier)
+    stages = [*old["stages"], *(stage for stage in new["stages"] if stage not in old["stages"])]
+    new["stages"] = stages
+    if fresh or new != old:
+        try:
+            write_whole(path, json.dumps(new, indent=2) + "\n")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: {in_words(error)}; give another --workdir") from error
+    return fresh
+
+
+def _check_same(
+    path: Path, old: Mapping[str, Any], new: Mapping[str, Any], earlier: Collection[str]
+) -> None:
+    """Refuses options that differ from those that earlier stages have read."""
+    read = {*SHARED, *(section for stage in earlier for section in READS[stage])}
+    default = flatten(json.loads(json.dumps(Config().to_dict())))
+    before, now = default | flatten(old), flatten(new)
+    different = [
+        key
+        for key in sorted({*before, *now})
+        if _place(key, before.get(key)) != _place(key, now.get(key))
+        and key.partition(".")[0] in read
+        and not key.startswith(FREE)
+    ]
     if different:
-        k = different[0]
+        key = different[0]
         raise InputError(
-            f"{path}: {k} was {before.get(k)!r} and is now {now.get(k)!r}"
+            f"{path}: {key} was {before.get(key)!r} and is now {now.get(key)!r}"
             f" ({len(different)} fields differ): give another --workdir or remove this one"
         )
-    return False
 
 
 def _place(key: str, value: Any) -> Any:
     return os.path.abspath(value) if key in PLACES and value else value
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     """Runs `config.stages` on `workdir`.
 
+    Args:
+        config: Of the run.
+        workdir: Folder for everything that the run writes.
+        overrides: Dotted keys of the options that the command line gives.
+
     Raises:
-        InputError: something that was given is wrong; nothing long has run by then.
+        InputError: An option or a file is wrong; nothing long has run by then.
     """
     check_config(config, jax.devices())
     plain(workdir)
     with locked(workdir) if is_first() else contextlib.nullcontext():
-        _run_stages(config, workdir)
+        _run_stages(config, workdir, overrides)
 
 
-def _run_stages(config: ConfigDict, workdir: Path) -> None:
-    from mmunlearner_jax import stages  # not before `hide_torch`
+def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> None:
+    # Not before `hide_torch`.
+    from mmunlearner_jax import stages
+    from mmunlearner_jax.session import Session
 
-    fresh = is_first() and check_workdir(config, workdir)
+    fresh = is_first() and check_workdir(config, workdir, overrides)
     wait("workdir")
     if not is_first():
         check_workdir(config, workdir)
+    session = Session(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption; where
     # JAX_COMPILATION_CACHE_DIR is set, runs do.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -123,7 +164,7 @@ def _run_stages(config: ConfigDict, workdir: Path) -> None:
         try:
             # What runs on no mesh is the first process's.
             alone = name in stages.OF_ONE_PROCESS
-            worked = (is_first() or not alone) and stages.ALL[name](config, workdir)
+            worked = (is_first() or not alone) and stages.find_stage(name)(session)
         except preemption.Preempted:
             tell_time(workdir, name, time.monotonic() - begin, compiled())
             raise
@@ -160,7 +201,8 @@ def main(argv: list[str]) -> None:
         try:
             processes.start(_DISTRIBUTED.value)
             preemption.watch()
-            run(config, expanded(_WORKDIR.value))
+            overrides = config_flags.get_override_values(flags.FLAGS["config"])
+            run(config, expanded(_WORKDIR.value), overrides)
         finally:
             preemption.over()
     except InputError as error:

@@ -15,10 +15,8 @@ from typing import Any
 import jax
 import jinja2
 from absl import app, flags
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mmunlearner_jax.check import check_config
 from mmunlearner_jax.command_line import (
     one_line,
     parse_flags,
@@ -26,6 +24,8 @@ from mmunlearner_jax.command_line import (
     refuse_lost_output,
     steady_streams,
 )
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import write_json
 from mmunlearner_jax.planning.estimate import Estimate, estimate
@@ -43,7 +43,7 @@ _SEARCH = flags.DEFINE_bool(
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 
 
-def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Estimate]:
+def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimate]:
     """Compiles all programs of some stages.
 
     Args:
@@ -71,8 +71,8 @@ def plan(config: ConfigDict, target: Slice, stages: tuple[str, ...]) -> list[Est
 
 
 def search(
-    config: ConfigDict, generation: str, stages: tuple[str, ...]
-) -> tuple[ConfigDict, Slice, list[Estimate]]:
+    config: Config, generation: str, stages: tuple[str, ...]
+) -> tuple[Config, Slice, list[Estimate]]:
     """The smallest slice of a generation on which all fits, with its fastest mesh.
 
     Returns:
@@ -87,8 +87,7 @@ def search(
         target, fitting = find_slice(f"{generation}-{size}"), []
         chips = len(target.devices)
         for tensor in (n for n in (1, 2, 4, 8) if chips % n == 0):
-            candidate = config.copy_and_resolve_references()
-            candidate.mesh = (1, chips // tensor, tensor)
+            candidate = config.with_values({"mesh": (1, chips // tensor, tensor)})
             try:
                 found = plan(candidate, target, stages)
             except InputError as error:
@@ -114,7 +113,7 @@ def _compiler() -> str:
     return f"jax {jax.__version__}, libtpu {version('libtpu')}"
 
 
-def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
+def render(config: Config, target: Slice, found: list[Estimate]) -> str:
     """The figures as Markdown."""
     template = (Path(__file__).parent / "planning" / "plan.md.j2").read_text()
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
@@ -129,7 +128,7 @@ def render(config: ConfigDict, target: Slice, found: list[Estimate]) -> str:
     )
 
 
-def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[str, Any]:
+def as_json(config: Config, target: Slice, found: list[Estimate]) -> dict[str, Any]:
     """The same figures, for programs."""
     rows = [
         dataclasses.asdict(e)
@@ -150,7 +149,7 @@ def as_json(config: ConfigDict, target: Slice, found: list[Estimate]) -> dict[st
         "mesh": list(make_mesh(config.mesh, target.devices).axis_sizes),
         "model": config.model.to_dict(),
         "plan": config.plan.to_dict(),
-        "pack": {s: config[s].get("pack", 1) for s in STAGES},
+        "pack": {s: getattr(getattr(config, s), "pack", 1) for s in STAGES},
         "programs": rows,
         "verdict": verdicts(found),
     }

@@ -37,8 +37,8 @@ def with_semantics(config: ConfigDict, semantics: str) -> ConfigDict:
     if semantics == "released":
         config.update_from_flattened_dict(RELEASED)
         for part in ("finetune", "importance", "unlearn"):
-            if part in config:  # rows cannot share the prompts that are supervised, too
-                config[part].pack = config[part].text_pack = 1
+            # Rows cannot share the prompts that are supervised, too.
+            config[part].pack = config[part].text_pack = 1
     return config
 
 

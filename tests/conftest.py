@@ -8,9 +8,13 @@ Those of a GPU's kernels run with `TEST_PLATFORMS=cuda pytest -n0 tests/models -
 
 import os
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("TEST_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false"
 )
+
+pytest.register_assert_rewrite("tests.helpers")

@@ -15,8 +15,8 @@ from configs import llava, llava_clear, orl
 from mmunlearner_jax import main
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.weights.io import save_pretrained
-from tests.data.conftest import Clear, Published
-from tests.unlearn.test_shared_pictures import llava as tiny_llava
+from tests.helpers.benchmarks import Clear, Published
+from tests.helpers.questions import llava as tiny_llava
 
 ROOT = Path(__file__).parents[1]
 

@@ -63,6 +63,19 @@ assert not hidden & sys.modules.keys()
     assert done.returncode == 0, done.stderr
 
 
+def test_tests_import_from_no_other_test():
+    """Helpers live in `tests/helpers`, for programs in strings as well."""
+    imported = re.compile(
+        r"^\s*(?:from|import)\s+tests\b(?!\.helpers\b)(?! import helpers\b).*", re.MULTILINE
+    )
+    found = {
+        str(path.relative_to(ROOT)): imported.findall(path.read_text())
+        for path in (ROOT / "tests").rglob("*.py")
+    }
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert not list((ROOT / "tests/helpers").glob("test_*")) and len(found) > 100
+
+
 def test_versions_agree():
     assert mmunlearner_jax.__version__ == PROJECT["version"]
     assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()

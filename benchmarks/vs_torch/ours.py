@@ -24,7 +24,7 @@ from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.planning.costs import flops
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.unlearn.importance import Fisher, FisherSums, accumulator
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import to_hf_names
 
@@ -59,8 +59,8 @@ class Ours(Bench):
         clip = optax.clip_by_global_norm(CLIP)
         ascent = optax.chain(clip, masked_ascent(adam, mask_on="gradient"))
         self._descent = optax.chain(clip, adam)
-        self._ascend = ascent_step(self._graphdef, ascent)
-        self._descend = descent_step(self._graphdef, self._descent)
+        self._ascend = forget_step(self._graphdef, ascent)
+        self._descend = retain_step(self._graphdef, self._descent)
         super().__init__(
             {
                 "importance": self._importance,

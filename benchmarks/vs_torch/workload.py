@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, Sample
-from mmunlearner_jax.examples.tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.tiny import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
+from mmunlearner_jax.models.llava.vision import ClipConfig
 
 SPECIAL = (PAD, BOS, EOS, IMAGE)
 ROLES = ("USER:", "ASSISTANT:")

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from mmunlearner_jax.comparison.cells import VANILLA, Cell, label, names
 from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.reporting.cases import picture_uri
-from mmunlearner_jax.stages.setup import asked, benchmark_dir
+from mmunlearner_jax.session import benchmark_folder
 
 
 class Asking(NamedTuple):
@@ -63,10 +64,10 @@ def forgotten_person(cells: Sequence[Cell]) -> Person | None:
     if face is None:
         return None
     person = face["person"]
-    config = cell.config_dict
-    folder = benchmark_dir(config, cell.folder)
+    config = cell.typed_config
+    folder = benchmark_folder(config, cell.folder)
     bench = open_benchmark(folder, config.data, cell.seed)
-    unseen = asked(config, bench, *bench.split(cell.ratio))["test"]
+    unseen = scored_questions(config.evaluate, bench, *bench.split(cell.ratio))["test"]
     photos = [q.image for q in unseen if q.image]
     photo = next((p for p in photos if fingerprint(p) == face["image"]), None)
     if photo is None:

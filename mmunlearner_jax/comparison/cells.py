@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.evaluation.kinds import Kinds, read_kinds
 from mmunlearner_jax.evaluation.predictions import read_predictions
@@ -29,14 +28,8 @@ _MEND = "restore it, or remove its folder and compare again"
 LABELS = {
     VANILLA: "Nothing forgotten",
     RETAIN_ONLY: "Never taught",
-    OWN: "MMUnlearner",
-    "ga": "Gradient ascent",
-    "ga_diff": "Gradient difference",
-    "kl_min": "KL minimisation",
-    "npo": "NPO",
-    "simnpo": "SimNPO",
-    "idk_nll": "IdkNLL",
-    **{name: control.label for name, control in CONTROLS.items() if name not in METHODS},
+    **{name: control.label for name, control in CONTROLS.items()},
+    **{name: method.label for name, method in METHODS.items()},
 }
 
 
@@ -63,9 +56,9 @@ class Cell:
     kinds: Kinds
 
     @property
-    def config_dict(self) -> ConfigDict:
+    def typed_config(self) -> Config:
         """The config as the stages take it."""
-        return ConfigDict(self.config)
+        return Config.of(self.config)
 
     def splits(self, variant: str) -> list[str]:
         """The splits that a variant was asked, by name."""

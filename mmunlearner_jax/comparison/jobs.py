@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from mmunlearner_jax.check import check_compared
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.config.checks import check_compared
+from mmunlearner_jax.config.run import READS, SHARED
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results
 
 VANILLA, RETAIN_ONLY = "vanilla", "retain_only"  # nothing forgotten; never taught it
 
 
-def rows(config: ConfigDict, *, retain_only: bool) -> tuple[str, ...]:
+def rows(config: Config, *, retain_only: bool) -> tuple[str, ...]:
     """The models that a cell of the comparison scores, in the order in which they are made.
 
     Args:
@@ -62,16 +62,19 @@ class Job:
 
         Args:
             file: of the config.
-            changes: values that all jobs are told, by dotted keys; the job's own overrule them.
+            changes: values for all jobs, by dotted keys; the job's own overrule them, and those
+                that none of its stages reads are left out.
         """
+        read = {*SHARED, *(name for stage in self.overrides["stages"] for name in READS[stage])}
+        values = {key: value for key, value in changes.items() if key.partition(".")[0] in read}
         # A tuple that is given twice would be both, one after the other.
-        values = {**changes, **self.overrides}
+        values |= self.overrides
         given = [f"--config.{key}={value}" for key, value in values.items()]
         program = ["-m", "mmunlearner_jax.main", f"--config={file}"]
         return [*program, f"--workdir={self.workdir}", *given]
 
 
-def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
+def jobs(config: Config, workdir: Path) -> list[Job]:
     """The jobs of a comparison, those first that others need.
 
     Where the config fine-tunes, a seed's vanilla model is made once, and for each of its ratios a
@@ -80,18 +83,17 @@ def jobs(config: ConfigDict, workdir: Path) -> list[Job]:
     Raises:
         InputError: there is nothing to compare, or seeds or ratios are not all different.
     """
-    if "compare" not in config:
-        raise InputError("--config: it has no part compare; configs/orl.py shows one")
     options = config.compare
     check_compared(config)
     for key in ("seeds", "ratios"):
-        values = tuple(options[key])
+        values = getattr(options, key)
         if len({*values}) < len(values) or not values:
             raise InputError(f"config.compare.{key} is {values}: give each once")
     made = []
     for seed in options.seeds:
         home = workdir / f"seed-{seed}"
-        known, trained = {"seed": seed}, "finetune" in config.stages
+        known: dict[str, Any] = {"seed": seed}
+        trained = "finetune" in config.stages
         if trained:
             stages = tuple(name for name in config.stages if name in ("prepare", "finetune"))
             learn = known | {"stages": stages}

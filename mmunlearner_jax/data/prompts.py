@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mmunlearner_jax.data import confined
-from mmunlearner_jax.data.confined import MEND
 from mmunlearner_jax.data.decode import decoded
-from mmunlearner_jax.data.pictures import OneSize, Pictures
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.models.packing import IGNORE
+from mmunlearner_jax.processing import confined
+from mmunlearner_jax.processing.confined import MEND
+from mmunlearner_jax.processing.pictures import OneSize, Pictures
 
 
 class Tokens(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from mmunlearner_jax.data.benchmarks.base import Benchmark
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.registry import ARCHITECTURES
 
 
 class Protocol(NamedTuple):
@@ -56,6 +56,6 @@ def protocol(
 
     if name == "plain":
         return Protocol(plain, letters=False, likelihood=True)
-    in_template = model_type != LlavaConfig.model_type
+    in_template = ARCHITECTURES[model_type].published_in_template
     prompt = turn if in_template else bench.record.whole_prompt or turn
     return Protocol(prompt, letters=True, likelihood=name == "strict")

@@ -68,6 +68,57 @@ def section(values: Mapping[str, Any], field: str, part: str = "") -> dict[str, 
     return dict(value)
 
 
+def require(values: Mapping[str, Any], *known: str, part: str = "") -> None:
+    """Refuses a part of a `config.json` that describes another model.
+
+    Args:
+        values: its contents; where they do not say which model it is, it is taken for a known one.
+        *known: the types supported.
+        part: what stands before its fields' names in the error, as `text_config.`.
+
+    Raises:
+        InputError: naming the field.
+    """
+    found = values.get("model_type", known[0])
+    if found not in known:
+        raise InputError(
+            f"{part}model_type={brief(found)} is not supported; it must be {known[0]!r}"
+        )
+
+
+def text_fields(
+    config: type,
+    hf: Mapping[str, Any],
+    text: Mapping[str, Any],
+    part: str,
+    *kinds: str,
+) -> dict[str, Any]:
+    """The fields of the decoder, as transformers 4 and 5 write them.
+
+    Args:
+        config: the decoder's config.
+        hf: a whole `config.json`.
+        text: the part of it that describes the decoder.
+        part: what stands before its fields' names in an error.
+        *kinds: the variants of rotary positions known besides `default`.
+
+    Raises:
+        InputError: a field holds what it cannot, or positions are of another variant, a scaled one.
+    """
+    rope, scaled = (
+        section(text, field, part) or {} for field in ("rope_parameters", "rope_scaling")
+    )
+    rope = scaled or rope  # as in transformers
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", *kinds):
+        raise InputError(f"{part}rope_type={brief(kind)} is not supported; only 'default' is")
+    rope = {field: rope[field] for field in ("rope_theta", "mrope_section") if field in rope}
+    values = read(config, {**text, **rope}, part)
+    # Either place ties the head: old files say it in the text part only.
+    tied = {"tie_word_embeddings": "tie_word_embeddings"}
+    return values | {k: v for k, v in read(config, hf, names=tied).items() if v}
+
+
 def brief(value: Any) -> str:
     """A foreign value for an error: the first of many items, the outermost of nested ones."""
     return reprlib.repr(value)

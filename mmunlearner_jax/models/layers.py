@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
-from mmunlearner_jax.models.lora import LoRA
+from mmunlearner_jax.models.low_rank import LoRA
 from mmunlearner_jax.sharding import by_example
 
 M = TypeVar("M", bound=nnx.Module)

@@ -16,20 +16,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, squares
+from mmunlearner_jax.models.cache import Cache
 from mmunlearner_jax.models.fields import Count, Length, Token, Width
-from mmunlearner_jax.sharding import (
-    RULES,
-    batch_sharding,
-    by_example,
-    fitting,
-    replicated,
-)
+from mmunlearner_jax.models.rope import Rope, rope, rotate
+from mmunlearner_jax.sharding import by_example
 
 
 @dataclass(frozen=True)
@@ -92,126 +87,10 @@ class LlamaConfig:
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
-@dataclass(frozen=True)
-class Qwen2Config(LlamaConfig):
-    """Sizes of Qwen2-VL's language model; names and defaults of `transformers.Qwen2VLTextConfig`.
-
-    Attributes:
-        mrope_section: how many rotary frequencies turn by time, height and width.
-    """
-
-    vocab_size: Width = 152064
-    hidden_size: Width = 8192
-    intermediate_size: Width = 29568
-    num_hidden_layers: Count = 80
-    num_attention_heads: Count = 64
-    num_key_value_heads: Count | None = 8
-    max_position_embeddings: Length = 32768
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 1e6
-    bos_token_id: Token | None = 151643
-    eos_token_id: Token | tuple[Token, ...] | None = 151645
-    mrope_section: tuple[Width, ...] = (16, 24, 24)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_size:
-            raise InputError(
-                f"text_config mrope_section={list(self.mrope_section)} must be three numbers whose"
-                f" sum is half the head size, {self.head_size // 2}"
-            )
-
-    @property
-    def qkv_bias(self) -> bool:
-        """They always have."""
-        return True
-
-    @property
-    def sections(self) -> tuple[int, ...]:
-        """As `mrope_section` says."""
-        return self.mrope_section
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Cache:
-    """Keys and values of the tokens seen so far; static shapes, S slots.
-
-    Attributes:
-        keys: [L, B, K, H, S], rotated.
-        values: [L, B, K, S, H].
-        valid: bool [B, S], False for padding and for slots not yet filled.
-        position: int32 [B], the rotary position of the next token.
-        used: int32 scalar, the slots filled.
-        before: of P beginnings, which is only read: B / P examples in a row begin with each. None:
-            nothing stands before these tokens.
-    """
-
-    keys: jax.Array
-    values: jax.Array
-    valid: jax.Array
-    position: jax.Array
-    used: jax.Array
-    before: "Cache | None" = None
-
-
-def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
-    """Shardings of a cache: examples like a batch, heads like the projections that make them."""
-    rows = batch_sharding(mesh)
-    stores = NamedSharding(mesh, PartitionSpec(None, *rows.spec, RULES["kv_heads"], None, None))
-
-    def fit(sharding: NamedSharding, x: jax.Array) -> Any:
-        return fitting(sharding, x.shape)
-
-    return Cache(
-        keys=fit(stores, cache.keys),
-        values=fit(stores, cache.values),
-        valid=fit(rows, cache.valid),
-        position=fit(rows, cache.position),
-        used=fit(replicated(mesh), cache.used),
-        before=None if cache.before is None else cache_shardings(cache.before, mesh),
-    )
-
-
-Rope = tuple[jax.Array, jax.Array]
 Score = Callable[..., Any]
 
 # Logits of one row that exist at once, when only what a function says of them is wanted.
 _LOGITS = 2**22
-
-
-def frequencies(head_size: int, theta: float) -> np.ndarray:
-    """How far each pair of a head turns from one position to the next: float32 [H / 2]."""
-    return (theta ** (-np.arange(0, head_size, 2) / head_size)).astype(np.float32)
-
-
-def rope(
-    positions: jax.Array, head_size: int, theta: float, sections: tuple[int, ...] = ()
-) -> Rope:
-    """The rotary angles.
-
-    Args:
-        positions: int [B, T], or with sections [B, T, axes].
-        head_size: H.
-        theta: base of the frequencies.
-        sections: how many of the H / 2 frequencies, slower and slower, turn by each axis.
-
-    Returns:
-        Their cosines and sines [B, T, 1, H / 2] float32.
-    """
-    if positions.ndim == 2:  # along all axes the same
-        positions = positions[:, :, None]
-    else:
-        positions = positions[:, :, np.repeat(np.arange(len(sections)), sections)]
-    angles = positions[:, :, None] * frequencies(head_size, theta)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: jax.Array, rope: Rope) -> jax.Array:
-    """Turns the pairs (i, i + H / 2) of x [B, T, N, H]; computed in float32."""
-    cos, sin = rope
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm:

@@ -7,23 +7,17 @@ slots, V vocabulary.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import attention, fields, layers
+from mmunlearner_jax.models import attention, layers
+from mmunlearner_jax.models.cache import Cache, cache_shardings
 from mmunlearner_jax.models.fields import Token
-from mmunlearner_jax.models.llama import (
-    Cache,
-    Llama,
-    LlamaConfig,
-    Score,
-    cache_shardings,
-)
+from mmunlearner_jax.models.llama import Llama, LlamaConfig, Score
 from mmunlearner_jax.models.packing import ranks
 from mmunlearner_jax.sharding import param_shardings
 
@@ -53,31 +47,6 @@ class VisionLanguageConfig:
     def __post_init__(self):
         layers.choose(layers.REMAT, "remat", self.remat)
         layers.choose(attention.KERNELS, "attention", self.attention)
-
-    @classmethod
-    def from_hf(cls, hf: Mapping[str, Any]) -> Self:
-        """Reads the contents of a transformers `config.json`.
-
-        Raises:
-            InputError: it is another model, uses an option that this one has not, or a field holds
-                what it cannot.
-        """
-        require(hf, cls.model_type)
-        config = cls._from_hf(hf)
-        if not 0 <= config.image_token_id < config.text.vocab_size:
-            raise InputError(
-                f"image_token_id={config.image_token_id} must be a token of the vocabulary, from 0"
-                f" to {config.text.vocab_size - 1:,}"
-            )
-        return config
-
-    @classmethod
-    def _from_hf(cls, hf: Mapping[str, Any]) -> Self:
-        raise NotImplementedError
-
-    def to_hf(self) -> dict[str, Any]:
-        """The contents of a `config.json` that old and new transformers read."""
-        raise NotImplementedError
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
         """What an example with one picture gives the model of it, without the axis of examples.
@@ -292,7 +261,7 @@ class VisionLanguageModel(nnx.Module):
         raise NotImplementedError
 
     def _positions(self, input_ids, valid, **pictures):
-        """Rotary positions (see `llama.rope`) counted from 0, and where the next token is [B]."""
+        """Rotary positions (see `rope.rope`) counted from 0, and where the next token is [B]."""
         return jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0), jnp.sum(valid, axis=1)
 
 
@@ -327,59 +296,6 @@ def abstract_model(
         lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype or p.dtype, sharding=s), params, shardings
     )
     return graphdef, params
-
-
-def require(values: Mapping[str, Any], *known: str, part: str = "") -> None:
-    """Refuses a part of a `config.json` that describes another model.
-
-    Args:
-        values: its contents; where they do not say which model it is, it is taken for a known one.
-        *known: the types supported.
-        part: what stands before its fields' names in the error, as `text_config.`.
-
-    Raises:
-        InputError: naming the field.
-    """
-    found = values.get("model_type", known[0])
-    if found not in known:
-        raise InputError(
-            f"{part}model_type={fields.brief(found)} is not supported; it must be {known[0]!r}"
-        )
-
-
-def text_fields(
-    config: type[LlamaConfig],
-    hf: Mapping[str, Any],
-    text: Mapping[str, Any],
-    part: str,
-    *kinds: str,
-) -> dict[str, Any]:
-    """The fields of the decoder, as transformers 4 and 5 write them.
-
-    Args:
-        config: the decoder's config.
-        hf: a whole `config.json`.
-        text: the part of it that describes the decoder.
-        part: what stands before its fields' names in an error.
-        *kinds: the variants of rotary positions known besides `default`.
-
-    Raises:
-        InputError: a field holds what it cannot, or positions are of another variant, a scaled one.
-    """
-    rope, scaled = (
-        fields.section(text, field, part) or {} for field in ("rope_parameters", "rope_scaling")
-    )
-    rope = scaled or rope  # as in transformers
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", *kinds):
-        raise InputError(
-            f"{part}rope_type={fields.brief(kind)} is not supported; only 'default' is"
-        )
-    rope = {field: rope[field] for field in ("rope_theta", "mrope_section") if field in rope}
-    values = fields.read(config, {**text, **rope}, part)
-    # Either place ties the head: old files say it in the text part only.
-    tied = {"tie_word_embeddings": "tie_word_embeddings"}
-    return values | {k: v for k, v in fields.read(config, hf, names=tied).items() if v}
 
 
 def _valid(input_ids, attention_mask):

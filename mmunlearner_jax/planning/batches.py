@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.pipeline import rounded
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
@@ -75,7 +75,7 @@ class Layout:
         return batch | {"answer_places": places}
 
 
-def layout(config: ConfigDict, model: VisionLanguageConfig, *, pack: int, pictured: bool) -> Layout:
+def layout(config: Config, model: VisionLanguageConfig, *, pack: int, pictured: bool) -> Layout:
     """The rows that `config.plan` describes.
 
     Args:
@@ -86,7 +86,7 @@ def layout(config: ConfigDict, model: VisionLanguageConfig, *, pack: int, pictur
     """
     plan, image = config.plan, 0
     if pictured:
-        image = model.image_tokens(max(config.model.get("patch_budgets", ()), default=0))
+        image = model.image_tokens(max(config.model.patch_budgets, default=0))
     group = plan.questions_per_picture if pictured else 0
     return Layout(
         prefix=plan.prompt_tokens + image if pictured else 0,

@@ -10,33 +10,26 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.models.llama import cache_shardings
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.cache import cache_shardings
+from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
+from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
-from mmunlearner_jax.stages.planned import optimizers, planned
-from mmunlearner_jax.stages.setup import lora_targets
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.lora import attach
-from mmunlearner_jax.unlearn.methods import METHODS, Loss
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.method import Loss
+from mmunlearner_jax.unlearn.optimizers import optimizers
+from mmunlearner_jax.unlearn.schedule import plan_schedule
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.weights.io import in_groups
 
 STAGES = ("importance", "unlearn", "evaluate")
 CANDIDATES = 4  # options of a multiple-choice question
-# Published sizes, by name: classmethods that are called after the model.
-SIZES = {
-    name: kind
-    for kind in (LlavaConfig, Qwen2VLConfig)
-    for name in vars(kind)
-    if name.startswith(f"{kind.model_type}_")
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Program:
     reads: int = 1
 
 
-def model_config(config: ConfigDict, **replaced: Any) -> VisionLanguageConfig:
+def model_config(config: Config, **replaced: Any) -> VisionLanguageConfig:
     """The published size that `config.model.size` names, computed as `config.model` says.
 
     Args:
@@ -74,18 +67,19 @@ def model_config(config: ConfigDict, **replaced: Any) -> VisionLanguageConfig:
     Raises:
         InputError: the config names none.
     """
-    size = config.model.get("size", "")
-    if size not in SIZES:
-        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(SIZES)}")
+    size = config.model.size
+    sizes = {name: make for each in ARCHITECTURES.values() for name, make in each.sizes.items()}
+    if size not in sizes:
+        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(sizes)}")
     computed = {
         "dtype": config.model.compute_dtype,
         "remat": config.model.remat,
         "attention": config.model.attention,
     }
-    return dataclasses.replace(getattr(SIZES[size], size)(), **computed | replaced)
+    return dataclasses.replace(sizes[size](), **computed | replaced)
 
 
-def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Iterator[Program]:
+def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterator[Program]:
     """Yields the programs of one stage.
 
     Args:
@@ -96,7 +90,7 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Ite
     """
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
-    pictures = sizes.picture_arrays(max(config.model.get("patch_budgets", ()), default=0))
+    pictures = sizes.picture_arrays(max(config.model.patch_budgets, default=0))
     if "vision" in config.model.frozen:
         pictures = _seen(graphdef, params, pictures)
     batch = functools.partial(_batch, config, sizes, pictures, mesh)
@@ -110,7 +104,7 @@ def programs(config: ConfigDict, mesh: Mesh, stage: str, **replaced: Any) -> Ite
             targets,
             rank=config.unlearn.lora.rank,
             alpha=config.unlearn.lora.alpha,
-            mask=_like(params, "bool") if METHODS[config.unlearn.method].masked else None,
+            mask=_like(params, "bool") if config.unlearn.chosen.masked else None,
         )
     yield from make(config, graphdef, frozen, moving, batch)
 
@@ -124,7 +118,7 @@ def _importance(config, graphdef, frozen, params, batch):
         pictured = name == "picture batch"
         pack = options.pack if pictured else options.text_pack
         made = batch(options.batch_size, pack, pictured=pictured)
-        counts = (min(plan[s], options.examples or plan[s]) for s in sets)
+        counts = (min(getattr(plan, s), options.examples or getattr(plan, s)) for s in sets)
         times = sum(map(made.calls, counts))
         given = (sums, params, made.arrays, frozen)
         yield Program("importance", name, add, given, times, made.questions, whole)
@@ -132,14 +126,14 @@ def _importance(config, graphdef, frozen, params, batch):
 
 def _unlearn(config, graphdef, frozen, params, batch):
     options, plan = config.unlearn, config.plan
-    method = METHODS[options.method]
+    method = options.chosen
     forget = batch(options.forget_batch, options.pack, pictured=True)
     retain = [
         batch(options.retain_batch, options.pack, pictured=True),
         batch(options.text_batch, options.text_pack, pictured=False),
     ]
-    schedule = planned(options, method, forget.calls(plan.forget), retain[0].calls(plan.pictures))
-    descend, forgetting = optimizers(options, method, schedule)
+    schedule = plan_schedule(options, forget.calls(plan.forget), retain[0].calls(plan.pictures))
+    descend, forgetting = optimizers(options, schedule)
     whole = nnx.merge_state(params, frozen)
     states = tuple(_optimizer_state(descend, params) for _ in range(options.optimizers))
     state = TrainState(params, states)
@@ -148,7 +142,7 @@ def _unlearn(config, graphdef, frozen, params, batch):
     yield Program(
         "unlearn",
         "forget step",
-        ascent_step(graphdef, forgetting, method.forget.configured(options)),
+        forget_step(graphdef, forgetting, method.forget.configured(options.own(method.forget))),
         (state, referred(method.forget, [forget]), _like(params, "bool"), frozen),
         forgets,
         forget.questions,
@@ -159,7 +153,7 @@ def _unlearn(config, graphdef, frozen, params, batch):
     yield Program(
         "unlearn",
         "retain step",
-        descent_step(graphdef, descend, method.retain.configured(options)),
+        retain_step(graphdef, descend, method.retain.configured(options.own(method.retain))),
         (state, referred(method.retain, retain), frozen),
         retains,
         sum(made.questions for made in retain),
@@ -211,7 +205,7 @@ class _Batch:
 
 
 def _batch(
-    config: ConfigDict,
+    config: Config,
     sizes: VisionLanguageConfig,
     pictures: Mapping[str, jax.ShapeDtypeStruct],
     mesh: Mesh,

@@ -1,12 +1,12 @@
 """The page of a run: `report.html`, which needs nothing beside it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import shown
 from mmunlearner_jax.metrics import read_metrics
 from mmunlearner_jax.reporting import figures
@@ -24,15 +24,15 @@ from mmunlearner_jax.reporting.templates import environment
 
 
 def render(
-    config: ConfigDict, workdir: Path, results: Mapping[str, Any], predictions: Predictions
+    config: Config, workdir: Path, results: Mapping[str, Any], predictions: Predictions
 ) -> str:
-    """The page of a run as HTML that needs nothing beside it.
+    """Returns the page of a run as HTML that needs nothing beside it.
 
     Args:
-        config: of the run.
-        workdir: of the run; its name and `metrics.jsonl` are shown.
-        results: what `results.json` holds.
-        predictions: of before and after.
+        config: Of the run.
+        workdir: Of the run; its name and `metrics.jsonl` are shown.
+        results: What `results.json` holds.
+        predictions: Of before and after.
     """
     changes, kinds = rows(results), run_kinds(results)
     blocks = results.get("mask", {}).get("by_block", {})
@@ -40,7 +40,7 @@ def render(
     return template.render(
         run=shown(workdir.name),
         results=results,
-        config=config.to_json_best_effort(indent=2),
+        config=json.dumps(config.to_dict(), indent=2),
         orl="prepare" in config.stages and not config.data.benchmark,
         forgotten=predictions.people("forget"),
         taught=predictions.taught,

@@ -8,25 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmunlearner_jax.comparison.cells import OWN
 from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.findings import Comparison, VariantResult
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
 from mmunlearner_jax.data.benchmarks.base import Kind
 from mmunlearner_jax.evaluation.kinds import FORGET
 from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
+from mmunlearner_jax.unlearn.methods import METHODS
 
 # Okabe and Ito's colours, told apart by the colour-blind; what has no style is grey.
 STYLES = {
     VANILLA: {"marker": "o", "mfc": "white", "mec": GREY, "color": GREY, "ms": 10},
     RETAIN_ONLY: {"marker": "*", "mfc": "white", "mec": GREY, "color": GREY, "ms": 13},
-    OWN: {"marker": "o", "color": "#000000"},
-    "ga": {"marker": "v", "color": "#d55e00"},
-    "ga_diff": {"marker": "^", "color": "#e69f00"},
-    "kl_min": {"marker": "s", "color": "#cc79a7"},
-    "npo": {"marker": "D", "color": "#0072b2"},
-    "simnpo": {"marker": "P", "color": "#56b4e9"},
-    "idk_nll": {"marker": "X", "color": "#009e73"},
+    **{name: {"marker": m.marker, "color": m.color} for name, m in METHODS.items()},
 }
 DOT = {"marker": ".", "color": GREY, "ms": 6}
 PLAIN = {"ms": 8, "mec": "white"}

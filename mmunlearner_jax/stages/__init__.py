@@ -1,34 +1,17 @@
-"""One short script per stage: `run(config, workdir)` reads what the stages before it wrote.
+"""One short script per stage: `run(session)` reads what the stages before it wrote.
 
-It returns False where its result lay there already.
+It returns False where its result lay there already. `config.run.READS` lists the stages.
 """
 
-from mmunlearner_jax.stages import (
-    compare,
-    controls,
-    evaluate,
-    export,
-    finetune,
-    importance,
-    mask,
-    prepare,
-    report,
-    rescore,
-    unlearn,
-)
+import importlib
+from collections.abc import Callable
 
-ALL = {
-    "prepare": prepare.run,
-    "finetune": finetune.run,
-    "importance": importance.run,
-    "mask": mask.run,
-    "unlearn": unlearn.run,
-    "evaluate": evaluate.run,
-    "controls": controls.run,
-    "compare": compare.run,
-    "export": export.run,
-    "report": report.run,
-    "rescore": rescore.run,
-}
+from mmunlearner_jax.session import Session
+
 # They run on no mesh: with several processes the first runs them, and the others wait.
 OF_ONE_PROCESS = ("prepare", "report", "rescore")
+
+
+def find_stage(name: str) -> Callable[[Session], bool]:
+    """Returns the function that runs a stage."""
+    return importlib.import_module(f"{__name__}.{name}").run

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from absl import logging
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA, rows
+from mmunlearner_jax.comparison.variants import Variants
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError, refusing
 from mmunlearner_jax.evaluation.kinds import entry
@@ -28,30 +28,30 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import parse_json, read_bytes, write_json
 from mmunlearner_jax.processes import is_first, to_host, wait
 from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.session import Session, load_model
 from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages.evaluate import evaluate
 from mmunlearner_jax.stages.unlearn import Outcome, summary
-from mmunlearner_jax.stages.variants import Variants
 from mmunlearner_jax.unlearn.controls import CONTROLS, Control
-from mmunlearner_jax.unlearn.losses import answer_nll
 from mmunlearner_jax.unlearn.mask import density
 from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.unlearn.scoring import answer_nll
 from mmunlearner_jax.weights.io import leaf_labels
 
 _TEXTS = 256  # training answers that tell a model's perplexity
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Writes `compare/predictions/NAME-*.jsonl` and the entry `variants` of `results.json`."""
+    config, workdir = session.config, session.workdir
     told = read_results(workdir).get("variants", {})
     wanted = rows(config, retain_only=bool(config.compare.retain_only))
     todo = [name for name in wanted if name not in told]
     if not todo:
         return False
-    contest = Contest(config, workdir)
+    contest = Contest(session)
     update_results(workdir, "seed", config.seed)
-    update_results(workdir, "kinds", contest.kinds)
+    update_results(workdir, "kinds", entry(session.bench.record.kinds))
     for name in todo:
         earlier = read_results(workdir).get("interrupted", {}).get(name, 0.0)
         begin = time.monotonic() - earlier
@@ -91,18 +91,16 @@ class Contest:
     """What the variants of one workdir share.
 
     Args:
-        config: of the run.
-        workdir: of the run, with `importance/` and `mask/`.
+        session: Of the run, whose workdir holds `importance/` and `mask/`.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        self._config, self._workdir = config, workdir
-        self._at = at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-        self.kinds = entry(at.bench.record.kinds)
-        self._answerer = setup.answerer(config, at)
-        options = config.compare
-        asked = setup.asked(config, at.bench, at.forget, at.retain)
-        choosing, scored = set_apart(asked, options.apart, config.seed)
+    def __init__(self, session: Session):
+        self._session = session
+        self._config, self._workdir = session.config, session.workdir
+        self._kinds = session.bench.record.kinds
+        self._answerer = session.answerer()
+        options = self._config.compare
+        choosing, scored = set_apart(session.questions(), options.apart, self._config.seed)
         choosing = _of_tasks(choosing, ("classification",))
         self._faces = {"forget": [q for q in choosing["forget"] if q.modality == "vqa"]}
         self._others = choosing | {"forget": [q for q in choosing["forget"] if q.modality == "qa"]}
@@ -112,7 +110,7 @@ class Contest:
                 " choose by: there are too few; give a larger fraction"
             )
         asked_of = {(split, q.modality) for split, qs in self._others.items() for q in qs}
-        if not asked_of & {*chosen_by(at.bench.record.kinds)}:
+        if not asked_of & {*chosen_by(self._kinds)}:
             raise InputError(
                 f"config.compare.apart={options.apart} sets no multiple-choice question about what"
                 " is to be kept apart: give a larger fraction, or more config.evaluate.splits"
@@ -120,11 +118,12 @@ class Contest:
         self._scored = _of_tasks(scored, options.tasks)
         # The rule ends a run as soon as enough is forgotten, so that all are compared there.
         rules = {"unlearn.stop_remembered": options.forgotten, "unlearn.epochs": 0}
-        self._rules = {**rules, **{f"unlearn.{key}": options[key] for key in _LIMITS}}
-        self._variants = Variants(config, workdir, at)
-        made = read_results(workdir).get("variants", {})
+        limits = {"unlearn.iterations": options.iterations}
+        self._rules = {**rules, **limits, "unlearn.stop_every": options.stop_every}
+        self._variants = Variants(session)
+        made = read_results(self._workdir).get("variants", {})
         self._rates = {name: variant["learning_rate"] for name, variant in made.items()}
-        self._nats = jax.jit(functools.partial(answer_nll, at.graphdef))
+        self._nats = jax.jit(functools.partial(answer_nll, session.graphdef))
 
     def play(self, name: str) -> dict[str, Any]:
         """Unlearns as a variant does, chooses its setting, scores it, and tells of it.
@@ -134,10 +133,10 @@ class Contest:
         """
         options = self._config.compare
         if name in (VANILLA, RETAIN_ONLY):
-            params = self._at.params if name == VANILLA else self._retain_only()
+            params = self._session.params if name == VANILLA else self._retain_only()
             return {**self._score(name, params), **_NOTHING}
         control = Control(name, method=name) if name in METHODS else CONTROLS[name]
-        labels = leaf_labels(self._at.model)
+        labels = leaf_labels(self._session.model)
         own = self._config.unlearn.method
         # A control of a method that diverged everywhere has no rate to run at.
         chosen = filter(None, [self._rates.get(own)])
@@ -193,18 +192,18 @@ class Contest:
         scores = _ask(self._answerer, outcome.params, self._others, label)
         scores.setdefault("forget", {}).update(looks[-1]["selection"]["forget"])
         end = looks[-1] | {"selection": scores}
-        rule = preference(scores, self._config.compare.forgotten, self._at.bench.record.kinds)
+        rule = preference(scores, self._config.compare.forgotten, self._kinds)
         return Setting(rate, [*looks[:-1], end], outcome, rule)
 
     def _score(self, name: str, params: Any) -> dict[str, Any]:
         # Stage `controls` has rows of the same names, and scores all questions.
         evaluate(self._workdir / "compare", name, params, self._answerer, self._scored)
-        at, batch = self._at, self._config.evaluate.decode.batch_size
-        texts = at.drawn(at.words(at.retain), _TEXTS)
-        batches = at.batches(
-            texts, batch_size=batch, pack=1, encoder=at.answers, shuffle=False, repeat=False
+        session, batch = self._session, self._config.evaluate.decode.batch_size
+        texts = session.drawn(session.words(session.retain), _TEXTS)
+        batches = session.batches(
+            texts, batch_size=batch, pack=1, encoder=session.answers, shuffle=False, repeat=False
         )
-        found = [to_host(self._nats(params, put_batch(b, at.mesh))) for b in batches]
+        found = [to_host(self._nats(params, put_batch(b, session.mesh))) for b in batches]
         nats, tokens = (
             sum(float(np.sum(x)) for x in column) for column in zip(*found, strict=True)
         )
@@ -214,11 +213,10 @@ class Contest:
 
     def _retain_only(self) -> Any:
         checkpoint = self._config.compare.retain_only
-        return nnx.split(setup.load_model(self._config, checkpoint, self._at.mesh))[1]
+        return nnx.split(load_model(self._config, checkpoint, self._session.mesh))[1]
 
 
 _MOST_NATS = 700.0  # a token; of more there is no float64
-_LIMITS = "iterations", "stop_every"  # of `config.compare`, in place of `config.unlearn`'s
 _NOTHING = {
     "method": None,
     "control": False,

@@ -1,30 +1,28 @@
 """Stage `controls`: the same run with one thing changed, so that the mask gets only its due."""
 
-from pathlib import Path
-
-from ml_collections import ConfigDict
-
+from mmunlearner_jax.comparison.variants import Variants
 from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.results import read_results, update_results
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.evaluate import evaluate
 from mmunlearner_jax.stages.unlearn import summary
-from mmunlearner_jax.stages.variants import Variants
 from mmunlearner_jax.unlearn.controls import CONTROLS
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Unlearns and scores once per name in `config.controls`, of those of `CONTROLS`."""
+    workdir = session.workdir
     done = read_results(workdir).get("controls", {})
-    todo = [name for name in config.controls if name not in done]
+    todo = [name for name in session.config.controls if name not in done]
     if not todo:
         return False
-    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    answerer = setup.answerer(config, at)
-    asked = setup.asked(config, at.bench, at.forget, at.retain)
+    answerer = session.answerer()
     # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
-    questions = {split: [q for q in asked[split] if q.task == "classification"] for split in asked}
-    variants = Variants(config, workdir, at)
+    questions = {
+        split: [q for q in of_split if q.task == "classification"]
+        for split, of_split in session.questions().items()
+    }
+    variants = Variants(session)
     for name in todo:
         control = CONTROLS[name]
         mask = variants.mask(control)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from mmunlearner_jax import preemption
 from mmunlearner_jax.artefacts import is_done
@@ -19,13 +18,14 @@ from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.likelihoods import Definition, Line
 from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
+from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.profiling import Trace
 from mmunlearner_jax.results import read_results, update_results
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import load_unlearned
 
 REFERENCE = "reference-forget.jsonl"
@@ -79,9 +79,19 @@ def evaluate(
     return found
 
 
-def tell(config: ConfigDict, workdir: Path, label: str, lines: Sequence[Line]) -> dict[str, Any]:
-    """Writes what the lines of a model say to `results.json`; returns the scores by split."""
-    released = config.evaluate.protocol == "released"
+def write_scores(protocol: str, workdir: Path, label: str, lines: Sequence[Line]) -> dict[str, Any]:
+    """Writes the scores of a model's lines to `results.json`.
+
+    Args:
+        protocol: `config.evaluate.protocol`.
+        workdir: Of the run.
+        label: `before` or `after`.
+        lines: Scored predictions of all splits.
+
+    Returns:
+        The scores by split.
+    """
+    released = protocol == "released"
     definition: Definition = "released" if released else "paper"
     folder = workdir / "predictions"
     with refusing(folder, MEND):
@@ -100,26 +110,25 @@ def tell(config: ConfigDict, workdir: Path, label: str, lines: Sequence[Line]) -
     return scores
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Writes `predictions/{before,after}-*.jsonl` and the scores."""
+    config, workdir = session.config, session.workdir
     results = read_results(workdir)
     models = {"before": True, "after": is_done(workdir / "unlearned")}
     todo = [k for k, there in models.items() if there and k not in results]
     if not todo:
         return False
-    reference = setup.find_reference(config)
-    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    answerer = setup.answerer(config, at)
-    questions = setup.asked(config, at.bench, at.forget, at.retain)
+    reference = find_reference(config)
+    answerer, questions = session.answerer(), session.questions()
     (workdir / "predictions").mkdir(exist_ok=True)
     if reference and is_first():
         shutil.copy(reference, workdir / "predictions" / REFERENCE)
     for label in todo:
-        params = at.params if label == "before" else load_unlearned(workdir, at.params)
-        lines = evaluate(workdir, label, params, answerer, questions, profile=config.profile.steps)
-        scores = tell(config, workdir, label, lines)
+        scored = session.params if label == "before" else load_unlearned(workdir, session.abstract)
+        lines = evaluate(workdir, label, scored, answerer, questions, profile=config.profile.steps)
+        scores = write_scores(config.evaluate.protocol, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
-        update_results(workdir, "kinds", entry(at.bench.record.kinds))
+        update_results(workdir, "kinds", entry(session.bench.record.kinds))
         if label == "before":
             warn_if_unknown(scores)
     return True

@@ -1,22 +1,19 @@
 """Stage `export`: the unlearned model as a transformers checkpoint."""
 
-from pathlib import Path
-
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmunlearner_jax.artefacts import is_done, writing
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import load_unlearned
 from mmunlearner_jax.weights.io import save_pretrained
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `export/`: weights, config, tokenizer and processor."""
-    if is_done(workdir / "export"):
+def run(session: Session) -> bool:
+    """Writes `export/`: weights, config, tokenizer and processor; reads no vanilla weights."""
+    folder = session.workdir / "export"
+    if is_done(folder):
         return False
-    at = setup.load(config, workdir, setup.vanilla_checkpoint(config, workdir))
-    params = load_unlearned(workdir, at.params)
-    with writing(workdir / "export") as partial:
-        save_pretrained(nnx.merge(at.graphdef, params), partial)
+    params = load_unlearned(session.workdir, session.abstract)
+    with writing(folder) as partial:
+        save_pretrained(nnx.merge(session.graphdef, params), partial)
     return True

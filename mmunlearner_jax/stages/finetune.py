@@ -1,21 +1,19 @@
 """Stage `finetune`: the vanilla model memorises the people, and the world around them."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.checkpoint import Checkpoints
 from mmunlearner_jax.data.pipeline import Jitter, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.stages import setup
-from mmunlearner_jax.unlearn.steps import TrainState, descent_step
+from mmunlearner_jax.unlearn.steps import TrainState, retain_step
 from mmunlearner_jax.weights.io import save_pretrained
 
 
@@ -51,16 +49,18 @@ def muon(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransfor
 OPTIMIZERS = {"adamw": optax.adamw, "muon": muon}
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Trains on every picture and text answer that is taught and writes `vanilla/`.
 
     With `config.finetune.retain_only` what is taught about the people to forget is left out: the
     model that `evaluate.reference` compares with.
     """
+    config, workdir = session.config, session.workdir
     if is_done(workdir / "vanilla"):
         return False
     options = config.finetune
-    at = setup.load(config, workdir, config.model.checkpoint or str(workdir / "initial"))
+    # A session of its own: training takes the arrays of the model that it starts from.
+    untrained = Session(config, workdir, config.model.checkpoint or str(workdir / "initial"))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup, options.steps
     )
@@ -68,19 +68,20 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         optax.clip_by_global_norm(options.clip),
         OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
     )
-    state = TrainState.create(at.moving, optimizer)
-    step = descent_step(at.graphdef, optimizer)
-    pictures, text = lessons(at, options.retain_only)
-    given = {
-        "pictures": at.batches(
+    state = TrainState.create(untrained.moving, optimizer)
+    step = retain_step(untrained.graphdef, optimizer)
+    jitter = options.jitter.to_dict()
+    pictures, text = lessons(untrained, options.retain_only)
+    batches = {
+        "pictures": untrained.batches(
             pictures,
             batch_size=options.picture_batch,
             pack=options.pack,
-            augment=Jitter(**options.jitter) if options.jitter else None,
+            augment=Jitter(**jitter) if any(jitter.values()) else None,
         ),
-        "text": at.batches(text, batch_size=options.text_batch, pack=options.text_pack),
+        "text": untrained.batches(text, batch_size=options.text_batch, pack=options.text_pack),
     }
-    data = {name: iter(batches) for name, batches in given.items()}
+    data = {name: iter(of_kind) for name, of_kind in batches.items()}
     with Checkpoints(workdir / "checkpoints/finetune", every=config.checkpoint_every) as saved:
         state, start = saved.restore(state, data)
         with Metrics(
@@ -90,25 +91,30 @@ def run(config: ConfigDict, workdir: Path) -> bool:
             start=start,
             saved=config.checkpoint_every,
             profile=config.profile.steps,
-            once=packing(given),
+            once=packing(batches),
         ) as metrics:
             for i in range(start + 1, options.steps + 1):
-                batches = [put_batch(next(it), at.mesh) for it in data.values()]
-                state, loss = step(state, batches, at.frozen)
+                both = [put_batch(next(it), untrained.mesh) for it in data.values()]
+                state, loss = step(state, both, untrained.frozen)
                 metrics.write(i, loss=loss)
                 saved.save(i, state, data)
     with writing(workdir / "vanilla") as partial:
-        save_pretrained(nnx.merge(at.graphdef, state.params, at.frozen), partial)
+        save_pretrained(nnx.merge(untrained.graphdef, state.params, untrained.frozen), partial)
     return True
 
 
-def lessons(at: setup.Setup, retain_only: bool) -> tuple[list[Sample], list[Sample]]:
-    """All that is taught with pictures and in words, maybe without the people to forget."""
-    bench = at.bench
-    pictures, text = at.pictures(bench.taught), at.words(bench.taught)
+def lessons(session: Session, retain_only: bool) -> tuple[list[Sample], list[Sample]]:
+    """Returns all that is taught with pictures and in words.
+
+    Args:
+        session: Of the run.
+        retain_only: Whether what is about the people to forget is left out.
+    """
+    bench = session.bench
+    pictures, text = session.pictures(bench.taught), session.words(bench.taught)
     if retain_only:  # the retain set and what is about nobody; CLEAR's texts name no person
         people = {"", *bench.people(bench.everyone)}
         world = ([s for s in samples if s.person not in people] for samples in (pictures, text))
-        kept = at.pictures(at.retain), at.words(at.retain)
+        kept = session.pictures(session.retain), session.words(session.retain)
         pictures, text = (own + other for own, other in zip(kept, world, strict=True))
     return pictures, text

@@ -6,31 +6,30 @@ Give the config and overrides of the run.
 """
 
 import functools
-from pathlib import Path
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.evaluation.scores import scored, summarise
 from mmunlearner_jax.files import read_lines
 from mmunlearner_jax.results import read_results, update_results
-from mmunlearner_jax.stages.evaluate import tell
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.stages.evaluate import write_scores
 
 
-def run(config: ConfigDict, workdir: Path) -> bool:
+def run(session: Session) -> bool:
     """Rewrites the scores of `before`, `after` and every control; the same bytes where all is well.
 
     Raises:
         InputError: predictions are missing, or a line of them cannot be read.
     """
+    workdir, protocol = session.workdir, session.config.evaluate.protocol
     results = read_results(workdir)
     controls = results.get("controls", {})
     labels = [label for label in ("before", "after") if label in results] + list(controls)
     if not labels:
         raise InputError(f"{workdir / 'results.json'}: holds no scores; run the stage evaluate")
-    read = functools.partial(_scored, published=config.evaluate.protocol == "released")
+    read = functools.partial(_scored, published=protocol == "released")
     for label in labels:
         old = controls[label] if label in controls else results[label]
         splits = [name for name in old if name != "unlearn"]  # what a control's run was
@@ -39,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> bool:
         if label in controls:
             update_results(workdir, "controls", {label: {**old, **summarise(lines)}})
         else:
-            tell(config, workdir, label, lines)
+            write_scores(protocol, workdir, label, lines)
     return False
 
 

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
-from mmunlearner_jax.ahead import compiling
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
@@ -21,22 +19,38 @@ from mmunlearner_jax.data.refusals import refused
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.movable import Movable, movable, save_peft
+from mmunlearner_jax.precompile import compiling
+from mmunlearner_jax.reference_model import ask_vanilla
 from mmunlearner_jax.results import update_results
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.stages import adapters, setup
 from mmunlearner_jax.stages.mask import load_mask
-from mmunlearner_jax.stages.planned import optimizers, planned_for
-from mmunlearner_jax.stages.programs import Programs, programs
-from mmunlearner_jax.stages.references import asked_beforehand
 from mmunlearner_jax.unlearn import lora
-from mmunlearner_jax.unlearn.methods import METHODS, Loss
+from mmunlearner_jax.unlearn.compiled_steps import Steps, compiled_steps
+from mmunlearner_jax.unlearn.method import Loss
+from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState
 
 RETAINED = "pictures", "text"  # a retain step sees a batch of each
-# What is remembered, of (parameters, iterations so far, forget steps so far).
+# Returns what is remembered, of (parameters, iterations so far, forget steps so far).
 Watch = Callable[[Any, int, int], float]
 _MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
+
+
+def run(session: Session) -> bool:
+    """Writes `unlearned/`, the parameters after the run."""
+    workdir = session.workdir
+    if is_done(workdir / "unlearned"):
+        return False
+    masked = session.config.unlearn.chosen.masked
+    mask = load_mask(workdir, session.abstract) if masked else None
+    outcome = Unlearner(session).run(mask)
+    adapters = save_peft(session, outcome.parts)
+    save_tree(workdir / "unlearned", outcome.params)
+    update_results(workdir, "unlearn", summary(outcome) | adapters)
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,137 +58,99 @@ class Outcome:
     """How an unlearning run ended.
 
     Attributes:
-        params: the unlearned parameters, those of adapters merged.
-        parts: what the run moved, as it left it, and the rest.
-        forget_steps: forget steps taken.
-        retain_steps: retain steps taken.
-        remembered: fraction of the forget set's training answers still given exactly, or what was
+        params: The unlearned parameters, those of adapters merged.
+        parts: What the run moved, as it left it, and the rest.
+        forget_steps: Forget steps taken.
+        retain_steps: Retain steps taken.
+        remembered: Fraction of the forget set's training answers still given exactly, or what was
             watched instead; None where no rule asks.
     """
 
     params: Any
-    parts: adapters.Parts
+    parts: Movable
     forget_steps: int
     retain_steps: int
     remembered: float | None
 
 
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """Returns what `results.json` tells of a run."""
+    return {
+        "forget_steps": outcome.forget_steps,
+        "retain_steps": outcome.retain_steps,
+        "remembered": outcome.remembered,
+    }
+
+
+def load_unlearned(workdir: Path, params: Any) -> Any:
+    """Reads the parameters that this stage wrote, shaped and sharded like `params`."""
+    return load_tree(workdir / "unlearned", params)
+
+
 class Unlearner:
-    """The data of one method; runs it and its controls.
+    """The unlearning loop of one config.
 
     Args:
-        config: of the run.
-        at: the vanilla model beside its data.
-        method: a name of `METHODS`.
+        session: Of the run; its parameters are the vanilla model's.
     """
 
-    def __init__(self, config: ConfigDict, at: setup.Setup, method: str):
-        self._config, self._at, self._method = config, at, METHODS[method]
-        options, plan = config.unlearn, self._method
-        self._schedule = planned_for(options, plan, at.pictures, at.forget, at.retain)
-        self._forget_set = at.pictures(at.forget)
-        self._stop = StopRule(options.stop_remembered, options.stop_every)
-
-    @functools.cached_property
-    def _looked_at(self) -> Batches:
-        """The training answers that the stopping rule asks for."""
-        options = self._config.unlearn
-        return self._at.batches(
-            self._at.drawn(self._forget_set, options.stop_examples),
-            batch_size=options.forget_batch,
-            pack=options.pack,
-            encoder=self._at.answers,
-            shuffle=False,
-            repeat=False,
-        )
-
-    def remembered(self, graphdef: nnx.GraphDef, params: Any) -> float:
-        """Fraction of training answers of the forget set that greedy decoding gives exactly.
-
-        Args:
-            graphdef: of the model.
-            params: all of them.
-
-        Returns:
-            0 to 1; NaN where the model's logits are not finite.
-        """
-        exact = self._programs(graphdef).exact
-        counts = [exact(params, put_batch(b, self._at.mesh)) for b in self._looked_at]
-        right, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
-        return right / answers
+    def __init__(self, session: Session):
+        self._session, self._options = session, session.config.unlearn
+        self._method = self._options.chosen
+        self._schedule = session.schedule()
+        self._forget_set = session.pictures(session.forget)
+        self._stop = StopRule(self._options.stop_remembered, self._options.stop_every)
 
     def run(
-        self,
-        folder: Path,
-        mask: Any | None,
-        *,
-        label: str = "unlearn",
-        watch: Watch | None = None,
+        self, mask: Any | None, *, label: str = "unlearn", watch: Watch | None = None
     ) -> Outcome:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
         Args:
-            folder: the workdir.
             mask: True where forget steps may move a weight, a tree like all parameters; None:
                 anywhere.
-            label: name of the checkpoints and of the metrics.
-            watch: how much is remembered, by another measure than the training answers.
+            label: Name of the checkpoints and of the metrics.
+            watch: How much is remembered, by another measure than the training answers.
 
         Raises:
-            Diverged: a loss, what a look sees, or a weight at the end is not finite.
+            Diverged: A loss, what a look sees, or a weight at the end is not finite.
         """
-        at, options, schedule = self._at, self._config.unlearn, self._schedule
-        graphdef, params, frozen, mask = begin = adapters.parts(self._config, at, mask)
-        forget_step, retain_step, exact = self._programs(graphdef)
-        optimizer, _ = optimizers(options, self._method, schedule)
+        session, options, schedule = self._session, self._options, self._schedule
+        graphdef, params, frozen, mask = parts = movable(session, mask)
+        steps = compiled_steps(graphdef, options, schedule)
+        optimizer, _ = optimizers(options, schedule)
         state = TrainState.create(params, optimizer, optimizers=options.optimizers)
+        batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
+        data = {name: iter(of_kind) for name, of_kind in batches.items()}
 
-        # On one device XLA names shardings its own way: other names would be other programs.
-        homes = jax.tree.map(lambda p: p.sharding, at.params)
-
-        def whole() -> Any:
-            return jax.device_put(lora.merged(graphdef, state.params, frozen), homes)
+        def batch(name: str) -> dict[str, jax.Array]:
+            return self._put(next(data[name]))
 
         def look(iterations: int) -> float:
             if watch is not None:
-                return watch(whole(), iterations, schedule.counts(iterations)[0])
-            found = self.remembered(graphdef, nnx.merge_state(state.params, frozen))
-            if math.isnan(found):  # no answer is exact, but nothing is forgotten
+                whole = self._merged(graphdef, state.params, frozen)
+                return watch(whole, iterations, schedule.counts(iterations)[0])
+            fraction = self.remembered(steps, nnx.merge_state(state.params, frozen))
+            if math.isnan(fraction):  # no answer is exact, but nothing is forgotten
                 raise Diverged(f"{label}, step {iterations}: logits are not finite: {_MEND}")
-            return found
-
-        def put(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-            return put_batch(batch, at.mesh)
-
-        with compiling() as ahead:
-            if self._stop.remembered >= 0 and watch is None:
-                ahead(exact, nnx.merge_state(params, frozen), put(self._looked_at.example()))
-            given = {"forget": self._raised()}
-            ahead(forget_step, state, [put(given["forget"].example())], mask, frozen)
-            if self._method.retain is not None:
-                given |= self._retained(self._method.retain)
-                retained = [put(given[name].example()) for name in RETAINED]
-                ahead(retain_step, state, retained, frozen)
-        data = {name: iter(batches) for name, batches in given.items()}
-
-        def batch(name: str) -> dict[str, jax.Array]:
-            return put(next(data[name]))
+            return fraction
 
         remembered = None
         # Saved where the rule looks, so that what it saw last need not be saved.
-        every = -(-self._config.checkpoint_every // self._stop.every) * self._stop.every
-        with Checkpoints(folder / "checkpoints" / label, every=every) as saved:
+        every = -(-session.config.checkpoint_every // self._stop.every) * self._stop.every
+        checkpoints = session.workdir / "checkpoints" / label
+        with Checkpoints(checkpoints, every=every) as saved:
             state, done = saved.restore(state, data)
-            begin = begin._replace(moving=state.params)  # what a checkpoint replaced is let go
+            parts = parts._replace(moving=state.params)  # what a checkpoint replaced is let go
             del params
             with Metrics(
-                folder,
+                session.workdir,
                 label,
                 total=schedule.iterations,
                 start=done,
                 saved=every,
-                profile=self._config.profile.steps,
-                once=packing(given),
+                profile=session.config.profile.steps,
+                once=packing(batches),
             ) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = look(done)
@@ -183,13 +159,11 @@ class Unlearner:
                         break
                     row = {}
                     for _ in range(forgets * options.accumulate):
-                        state, row["forget_loss"] = forget_step(
-                            state, [batch("forget")], mask, frozen
-                        )
+                        state, loss = steps.forget(state, [batch("forget")], mask, frozen)
+                        row["forget_loss"] = loss
                     for _ in range(retains * options.accumulate):
-                        state, row["retain_loss"] = retain_step(
-                            state, [batch(name) for name in RETAINED], frozen
-                        )
+                        both = [batch(name) for name in RETAINED]
+                        state, row["retain_loss"] = steps.retain(state, both, frozen)
                     done = i + 1
                     if self._stop.due(i):
                         remembered = row["remembered"] = look(done)
@@ -201,90 +175,97 @@ class Unlearner:
         if not _finite(state.params):  # what the last step did is in no loss
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return Outcome(
-            whole(),
-            begin._replace(moving=state.params),
+            self._merged(graphdef, state.params, frozen),
+            parts._replace(moving=state.params),
             *schedule.counts(done),
             remembered=remembered,
         )
 
-    def _programs(self, graphdef: nnx.GraphDef) -> Programs:
-        return programs(graphdef, self._config.unlearn, self._method, self._schedule)
+    def remembered(self, steps: Steps, params: Any) -> float:
+        """Returns the fraction of the forget set's training answers that are decoded exactly.
 
-    def _raised(self) -> Batches:
-        """What forget steps see."""
-        samples, options = self._forget_set, self._config.unlearn
-        if self._method.refuses:
-            samples = refused(samples, self._config.seed)
-        return self._batches(
-            self._method.forget,
-            samples,
-            stream=1,
+        Args:
+            steps: Of the run.
+            params: All parameters.
+
+        Returns:
+            0 to 1; NaN where the model's logits are not finite.
+        """
+        counts = [steps.exact(params, self._put(b)) for b in self._training_answers]
+        right, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
+        return right / answers
+
+    def _compile(
+        self, steps: Steps, state: TrainState, mask: Any, frozen: Any, *, watched: bool
+    ) -> dict[str, Batches]:
+        """Compiles what the loop calls, while the data is read; returns the batches by name."""
+        with compiling() as compile_program:
+            if self._stop.remembered >= 0 and not watched:
+                answers = self._put(self._training_answers.example())
+                compile_program(steps.exact, nnx.merge_state(state.params, frozen), answers)
+            batches = {"forget": self._forget_batches()}
+            example = self._put(batches["forget"].example())
+            compile_program(steps.forget, state, [example], mask, frozen)
+            if self._method.retain is not None:
+                batches |= self._retain_batches(self._method.retain)
+                both = [self._put(batches[name].example()) for name in RETAINED]
+                compile_program(steps.retain, state, both, frozen)
+        return batches
+
+    def _merged(self, graphdef: nnx.GraphDef, moving: Any, frozen: Any) -> Any:
+        """Returns all parameters, those of adapters merged, sharded like the vanilla model's."""
+        # On one device XLA names shardings its own way: other names would be other programs.
+        homes = jax.tree.map(lambda p: p.sharding, self._session.params)
+        return jax.device_put(lora.merged(graphdef, moving, frozen), homes)
+
+    def _put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        return put_batch(batch, self._session.mesh)
+
+    @functools.cached_property
+    def _training_answers(self) -> Batches:
+        """The training answers that the stopping rule asks for."""
+        session, options = self._session, self._options
+        return session.batches(
+            session.drawn(self._forget_set, options.stop_examples),
             batch_size=options.forget_batch,
             pack=options.pack,
+            encoder=session.answers,
+            shuffle=False,
+            repeat=False,
         )
 
-    def _retained(self, loss: Loss) -> dict[str, Batches]:
-        """What retain steps see together."""
-        at, options = self._at, self._config.unlearn
-        text_people = at.bench.everyone if options.forget_text else at.retain
-        pictures = self._batches(
-            loss,
-            at.pictures(at.retain),
-            stream=2,
-            batch_size=options.retain_batch,
-            pack=options.pack,
+    def _forget_batches(self) -> Batches:
+        """Returns what forget steps see."""
+        samples, options = self._forget_set, self._options
+        if self._method.refuses:
+            samples = refused(samples, self._session.config.seed)
+        return self._batches(
+            self._method.forget, samples, options.forget_batch, options.pack, stream=1
         )
-        text = self._batches(
-            loss,
-            at.words(text_people),
-            stream=3,
-            batch_size=options.text_batch,
-            pack=options.text_pack,
-        )
-        return dict(zip(RETAINED, (pictures, text), strict=True))
+
+    def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
+        """Returns what retain steps see together."""
+        session, options = self._session, self._options
+        people = session.bench.everyone if options.forget_text else session.retain
+        pictures, text = session.pictures(session.retain), session.words(people)
+        return {
+            "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2),
+            "text": self._batches(loss, text, options.text_batch, options.text_pack, stream=3),
+        }
 
     def _batches(
-        self, loss: Loss, samples: list[Sample], *, batch_size: int, pack: int, stream: int
+        self, loss: Loss, samples: list[Sample], batch_size: int, pack: int, *, stream: int
     ) -> Batches:
-        """Batches with what the loss needs to know of the vanilla model."""
+        """Returns batches with what the loss needs to know of the vanilla model."""
         references = None
         if loss.reference is not None:
-            references = asked_beforehand(self._at, loss.reference, samples, batch_size=batch_size)
-        return self._at.batches(
+            references = ask_vanilla(self._session, loss.reference, samples, batch_size=batch_size)
+        return self._session.batches(
             samples, batch_size=batch_size, pack=pack, stream=stream, references=references
         )
 
 
 @jax.jit
 def _finite(params: Any) -> jax.Array:
-    """Whether all weights are, a bool scalar."""
+    """Returns whether all weights are finite, a bool scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(params)]))
-
-
-def run(config: ConfigDict, workdir: Path) -> bool:
-    """Writes `unlearned/`, the parameters after the run."""
-    if is_done(workdir / "unlearned"):
-        return False
-    vanilla = setup.vanilla_checkpoint(config, workdir)
-    at = setup.load(config, workdir, vanilla)
-    method = config.unlearn.method
-    mask = load_mask(workdir, at.params) if METHODS[method].masked else None
-    outcome = Unlearner(config, at, method).run(workdir, mask)
-    told = adapters.save(config, workdir, at, outcome.parts, base=vanilla)
-    save_tree(workdir / "unlearned", outcome.params)
-    update_results(workdir, "unlearn", summary(outcome) | told)
-    return True
-
-
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """What `results.json` tells of a run."""
-    return {
-        "forget_steps": outcome.forget_steps,
-        "retain_steps": outcome.retain_steps,
-        "remembered": outcome.remembered,
-    }
-
-
-def load_unlearned(workdir: Path, params: Any) -> Any:
-    """The parameters that this stage wrote, shaped and sharded like `params`."""
-    return load_tree(workdir / "unlearned", params)

@@ -16,7 +16,7 @@ from mmunlearner_jax.models.packing import IGNORE, answer_places
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import replicated, settled
-from mmunlearner_jax.unlearn.losses import (
+from mmunlearner_jax.unlearn.scoring import (
     NOTHING,
     Batch,
     Params,

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.layers import Linear
-from mmunlearner_jax.models.lora import LoRA
+from mmunlearner_jax.models.low_rank import LoRA
 from mmunlearner_jax.sharding import param_shardings
 
 Path = tuple[Any, ...]

@@ -1,151 +1,145 @@
-"""What a model says of supervised tokens, and how sure it is of the answers.
+"""What losses are made of: pure functions of what a model says of the supervised tokens.
 
-Axes: B rows, T tokens, S supervised tokens of a row (padded), V vocabulary, C tokens of a chunk.
-Labels follow transformers: -100 is not supervised, and the logits at position t predict the label
-at t + 1. A row is an example, or several that share a picture (`models.packing`); sums and counts
-are then of the row, and `questions` tells its examples apart.
+A loss gives terms, each the sums and the counts of the rows of a batch; its value is the sum of the
+terms' means over all batches of a step. All hold for packed rows: what is of an example is told
+apart by `questions`.
 
-What a frozen reference model said lies in the batch, see `LOG_PROBS` and `EXAMPLE_NLL`. The losses
-of the methods are made of all this in `objectives`.
+Axes: B rows, S supervised tokens of a row (padded), Q examples of a row, V vocabulary, C tokens of
+a chunk.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
-from mmunlearner_jax.models.llama import Score
-from mmunlearner_jax.models.packing import IGNORE, targets
+from mmunlearner_jax.unlearn.scoring import (
+    EXAMPLE_NLL,
+    LOG_PROBS,
+    Batch,
+    Params,
+    answer_nll,
+    answer_scores,
+    examples,
+    negative_log_likelihood,
+)
 
-Params = Any
-NOTHING = nnx.State({})  # parameters, none
-Batch = Mapping[str, Any]
 
-
-# Where a batch holds what a reference model said (`data.references`).
-EXAMPLE_NLL = "reference_nll"  # [B, Q], of the row's examples one after the other
-LOG_PROBS = "reference_log_probs"  # [B, S, V], at the row's supervised tokens
-
-
-class Scores(NamedTuple):
-    """What a function of the logits says of supervised tokens.
+class Said(NamedTuple):
+    """What a model says of the supervised tokens of a batch, in nats.
 
     Attributes:
-        values: a tree of [B, S, ...]; it means nothing where nothing is supervised.
-        supervised: bool [B, S].
+        nll: float32 [B, S], negative log-likelihood of the label.
+        supervised: bool [B, S]; elsewhere the others mean nothing.
         questions: int [B, S], equal for the tokens of one example of a row.
+        kl: float32 [B, S], KL(reference || model) of the next token; None without `LOG_PROBS`.
+        reference: float32 [B, Q], the reference's nll of the row's examples, 0 where there are
+            none; None without `EXAMPLE_NLL`.
     """
 
-    values: Any
+    nll: jax.Array
     supervised: jax.Array
     questions: jax.Array
+    kl: jax.Array | None = None
+    reference: jax.Array | None = None
 
 
-def answer_scores(
-    graphdef: nnx.GraphDef,
-    params: Params,
-    batch: Batch,
-    score: Score,
-    beside: tuple[jax.Array, ...] = (),
-) -> Scores:
-    """Runs the model on a batch, and the head on its supervised tokens.
+class Term(NamedTuple):
+    """A part of a loss, whose value is sum(sums) / sum(counts) over all rows.
 
-    Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: `labels` [B, T], maybe `answer_places` [B, S] (of `packing.answer_places`; without
-            it S is T), and what the model is given: `input_ids`, `attention_mask`, `segments` of
-            packed rows, pictures.
-        score: of float32 logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
-        beside: arrays [B, S, ...] that `score` gets behind the targets.
-    """
-    others = ("labels", "answer_places", EXAMPLE_NLL, LOG_PROBS)
-    inputs = {k: v for k, v in batch.items() if k not in others}
-    places, segments = batch.get("answer_places"), batch.get("segments")
-    wanted = targets(batch["labels"], places)
-    values = nnx.merge(graphdef, params).score(score, wanted, places, beside=beside, **inputs)
-    if segments is None:
-        questions = jnp.zeros_like(wanted)
-    else:
-        questions = segments if places is None else jnp.take_along_axis(segments, places, axis=1)
-    return Scores(values, wanted != IGNORE, questions)
-
-
-def negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Of logits [B, C, V] and targets [B, C]: float32 [B, C], nats; any number at -100."""
-    return optax.softmax_cross_entropy_with_integer_labels(
-        logits.astype(jnp.float32), jnp.maximum(targets, 0)
-    )
-
-
-def answer_nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Negative log-likelihood of every row's supervised tokens.
-
-    Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: as in `answer_scores`.
-
-    Returns:
-        Sum over the supervised tokens [B] float32 (nats), and their number [B] int32.
-    """
-    found = answer_scores(graphdef, params, batch, negative_log_likelihood)
-    return (
-        jnp.sum(found.values * found.supervised, axis=1),
-        jnp.sum(found.supervised, axis=1),
-    )
-
-
-def exact_answers(
-    graphdef: nnx.GraphDef, params: Params, batch: Batch
-) -> tuple[jax.Array, jax.Array]:
-    """How many examples' supervised tokens greedy decoding would give, all of them.
-
-    Teacher forcing decides it in one pass: if every argmax equals its label, so does decoding.
-
-    Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: as in `answer_scores`.
-
-    Returns:
-        Scalars: so many answers would be given (float32; NaN where a logit is not finite, since
-        argmax makes a token of it), of so many that there are (int32).
+    Attributes:
+        sums: float32 [B], of every row.
+        counts: int [B], how many tokens or examples they are of.
     """
 
-    def right(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.argmax(logits, axis=-1) == targets, jnp.isfinite(jnp.max(logits, axis=-1))
-
-    (values, finite), supervised, questions = answer_scores(graphdef, params, batch, right)
-    same, first = examples(supervised, questions)
-    given = first & jnp.all(values[:, None, :] | ~same, axis=2)
-    told = jnp.all(finite | ~supervised)
-    return jnp.where(told, jnp.sum(given).astype(jnp.float32), jnp.nan), jnp.sum(first)
+    sums: jax.Array
+    counts: jax.Array
 
 
-def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Tells the examples of a row apart, each by its first supervised token.
+Terms = Callable[[Said], tuple[Term, ...]]
 
-    Args:
-        supervised: bool [B, S].
-        questions: int [B, S], equal for the tokens of one example.
 
-    Returns:
-        Bool [B, S, S], whether the token of the third axis is supervised and belongs to the example
-        of the second's; bool [B, S], whether it is the first supervised one of its example.
+def say(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> Said:
+    """Runs the model on a batch as `losses.answer_scores` takes it, with what references said."""
+
+    def score(logits: jax.Array, targets: jax.Array, *log_probs: jax.Array) -> tuple:
+        divergences = (divergence(logits, reference) for reference in log_probs)
+        return negative_log_likelihood(logits, targets), *divergences
+
+    beside = (batch[LOG_PROBS],) if LOG_PROBS in batch else ()
+    (nll, *kl), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
+    return Said(nll, supervised, questions, kl[0] if kl else None, batch.get(EXAMPLE_NLL))
+
+
+def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:
+    """The value of a loss, a float32 scalar, from its terms for several batches together."""
+    totals: list[Term] = []
+    for terms in batches:
+        before = totals or [Term(jnp.zeros(()), jnp.zeros((), jnp.int32))] * len(terms)
+        totals = [
+            Term(total.sums + jnp.sum(term.sums), total.counts + jnp.sum(term.counts))
+            for total, term in zip(before, terms, strict=True)
+        ]
+    return functools.reduce(jnp.add, (sums / jnp.maximum(count, 1) for sums, count in totals))
+
+
+def divergence(logits: jax.Array, reference: jax.Array) -> jax.Array:
+    """KL(reference || model), float32 [B, C], of logits and log-probabilities [B, C, V]."""
+    said = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return jnp.sum(jnp.exp(reference) * (reference - said), axis=-1)
+
+
+def supervised_tokens(said: Said) -> jax.Array:
+    """Int [B], the number of a row's supervised tokens."""
+    return jnp.sum(said.supervised, axis=1)
+
+
+def cross_entropy(said: Said) -> tuple[Term, ...]:
+    """Mean over all supervised tokens; raised, it is gradient ascent (GA)."""
+    return (Term(jnp.sum(said.nll * said.supervised, axis=1), supervised_tokens(said)),)
+
+
+def by_example(said: Said) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sums and lengths of the examples, and where they stand, all [B, S]."""
+    same, first = examples(said.supervised, said.questions)
+    sums = jnp.sum(jnp.where(same, said.nll[:, None, :], 0), axis=2)
+    return sums, jnp.sum(same, axis=2), first
+
+
+def mean_of(values: jax.Array, counted: jax.Array) -> Term:
+    """The mean of values [B, S] over the places counted, bool [B, S], as one term."""
+    return Term(jnp.sum(jnp.where(counted, values, 0), axis=1), jnp.sum(counted, axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What a frozen model is asked of examples, once, before anything moves.
+
+    Attributes:
+        name: of the answer in a batch, [B, slots, ...].
+        slots: what a row has them for: its questions, or its supervised tokens.
+        ask: gives it for a batch whose rows are an example each.
     """
-    same = (questions[:, :, None] == questions[:, None, :]) & supervised[:, None, :]
-    return same, supervised & ~jnp.any(jnp.tril(same, -1), axis=2)
+
+    name: str
+    slots: Literal["questions", "tokens"]
+    ask: Callable[[nnx.GraphDef, Params, Batch], jax.Array]
 
 
-def token_mean(nll: jax.Array, count: jax.Array) -> jax.Array:
-    """Mean over all supervised tokens of the batch, the loss of transformers' models."""
-    return jnp.sum(nll) / jnp.maximum(jnp.sum(count), 1)
+def _log_probs(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Array:
+    def score(logits: jax.Array, _: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+
+    return answer_scores(graphdef, params, batch, score).values
 
 
-def example_mean(nll: jax.Array, count: jax.Array) -> jax.Array:
-    """Every example's mean over its own supervised tokens, [B]; 0 where there are none."""
-    return nll / jnp.maximum(count, 1)
+def _nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Array:
+    return answer_nll(graphdef, params, batch)[0][:, None]
+
+
+OF_EXAMPLES = Reference(EXAMPLE_NLL, "questions", _nll)
+OF_TOKENS = Reference(LOG_PROBS, "tokens", _log_probs)

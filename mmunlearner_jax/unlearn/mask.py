@@ -137,6 +137,11 @@ def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
     return mask
 
 
+def all_true(params: Tree) -> Tree:
+    """Returns a mask that covers nothing: True everywhere, sharded like the parameters."""
+    return jax.tree.map(lambda p: jnp.ones_like(p, bool), params)
+
+
 def random_mask(mask: Tree, seed: int) -> Tree:
     """A control: as many True per array, at places drawn at random."""
     # On the host: a device would sort as many keys as there are weights.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import optax
 
+from mmunlearner_jax.config.unlearn import UnlearnConfig
 from mmunlearner_jax.errors import InputError
 
 
@@ -61,6 +62,24 @@ def published_schedule(
             " forget_every and forget_repeat, or a larger forget_batch"
         )
     return Schedule(retain_batches * epochs, retain_batches // max(1, forget_batches))
+
+
+def plan_schedule(options: UnlearnConfig, forget: int, retain: int) -> Schedule:
+    """Returns the schedule of `config.unlearn`.
+
+    Args:
+        options: `config.unlearn`.
+        forget: Batches of a pass over the forget set.
+        retain: Batches of a pass over the retain pictures.
+
+    Raises:
+        InputError: There is no such schedule.
+    """
+    retains = options.chosen.retain is not None
+    if options.epochs:
+        forget, retain = (-(-batches // options.accumulate) for batches in (forget, retain))
+        return published_schedule(forget, retain, options.epochs, retains=retains)
+    return Schedule(options.iterations, options.forget_every, options.forget_repeat, retains)
 
 
 DECAYS: Mapping[str, Callable[[int], optax.Schedule]] = {

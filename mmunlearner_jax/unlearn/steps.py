@@ -13,8 +13,8 @@ import optax
 from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
-from mmunlearner_jax.unlearn.losses import NOTHING, Batch, Params, exact_answers
-from mmunlearner_jax.unlearn.objectives import Terms, cross_entropy, mean, say
+from mmunlearner_jax.unlearn.losses import Terms, cross_entropy, mean, say
+from mmunlearner_jax.unlearn.scoring import NOTHING, Batch, Params, exact_answers
 
 
 class TrainState(struct.PyTreeNode):
@@ -65,7 +65,7 @@ def _update(graphdef, optimizer, loss, which, state, batches, frozen, **extra):
     return TrainState(params, tuple(opt_states)), found
 
 
-def descent_step(
+def retain_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """The jitted retain (or fine-tuning) step `(state, batches, frozen) -> (state, loss)`.
@@ -82,7 +82,7 @@ def descent_step(
     return descend
 
 
-def ascent_step(
+def forget_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformationExtraArgs,
     loss: Terms = cross_entropy,

@@ -20,39 +20,16 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.files import MOST_BYTES, read_json
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.registry import ARCHITECTURES, LOOKALIKES
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
     abstract_model,
 )
 from mmunlearner_jax.processes import is_first, to_host, wait
-from mmunlearner_jax.weights import llava, qwen2_vl
 from mmunlearner_jax.weights.reading import Reader, check_dtypes, not_finite
-from mmunlearner_jax.weights.table import HEAD, Table
+from mmunlearner_jax.weights.table import HEAD, Entry, Table
 from mmunlearner_jax.weights.tensors import INDEX, WEIGHTS, made_of, open_tensors
-
-
-class Architecture(NamedTuple):
-    """A model with what it takes to read and write it."""
-
-    config: type[VisionLanguageConfig]
-    table: Table
-
-
-ARCHITECTURES = {
-    LlavaConfig.model_type: Architecture(LlavaConfig, llava.TABLE),
-    Qwen2VLConfig.model_type: Architecture(Qwen2VLConfig, qwen2_vl.TABLE),
-}
-
-# Models that are easily taken for one of these.
-_OTHERS = {
-    "llava_llama": "LLaVA's original layout; transformers converts it, as llava-hf has done",
-    "qwen2_5_vl": (
-        "window attention, RMSNorm and a gated feed-forward in the vision tower is missing"
-    ),
-}
 
 SHARD_BYTES = 10**9  # of a file, which its writer holds whole
 
@@ -92,19 +69,17 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     directory = _find(path_or_name)
     file = directory / "config.json"
     hf = read_json(file, mend=made_of(directory))
-    found = kind = hf.get("model_type")
-    if "mm_vision_tower" in hf and "text_config" not in hf:  # some say only `llava`
-        kind = "llava_llama"
+    kind = hf.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        why = f" ({_OTHERS[kind]})" if isinstance(kind, str) and kind in _OTHERS else ""
+        why = f" ({LOOKALIKES[kind]})" if isinstance(kind, str) and kind in LOOKALIKES else ""
         raise InputError(
-            f"{file}: model_type={fields.brief(found)} is not supported{why}; use a checkpoint of"
+            f"{file}: model_type={fields.brief(kind)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
         )
     with refusing(file, "it could not be written again; correct it"):
         json.dumps(hf, allow_nan=False)
     try:
-        return directory, ARCHITECTURES[kind].config.from_hf(hf)
+        return directory, ARCHITECTURES[kind].read_config(hf)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
 
@@ -136,6 +111,101 @@ def from_pretrained(
         InputError: no such checkpoint, another model, or tensors that do not fit: before anything
             is put on a device. Weights that are not finite in their dtype: behind that.
     """
+    with contextlib.ExitStack() as stack:
+        directory = _find(path_or_name)
+        if artefacts.is_sealed(directory):  # what a stage wrote
+            stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
+        stored = _open(directory, stack, mesh, dtype, compute_dtype, remat, attention)
+        leaves, reader = dict(nnx.to_flat_state(stored.params)), stack.enter_context(Reader(dtype))
+        for entry in stored.entries:
+            leaf = leaves[entry.path]
+            leaves[entry.path] = leaf.replace(reader.read(entry, stored.tensors, leaf.get_value()))
+        arrays = [leaves[entry.path].get_value() for entry in stored.entries]
+        together = not all(array.is_fully_addressable for array in arrays)
+        if wrong := reader.not_finite(stored.tensors, together=together):
+            names = [stored.names[name] for name in wrong]
+            raise InputError(f"{stored.directory}: {not_finite(names, stored.found, dtype)}")
+    return stored.model(nnx.from_flat_state(leaves))
+
+
+def abstract_from_pretrained(
+    path_or_name: str | Path,
+    mesh: Mesh | None = None,
+    dtype: Any = None,
+    *,
+    compute_dtype: Any = None,
+    remat: str = "none",
+    attention: str = "xla",
+) -> VisionLanguageModel:
+    """Reads everything of a transformers checkpoint but its weights.
+
+    Args:
+        path_or_name: See `from_pretrained`, as for the other arguments.
+        mesh: That the parameters would be sharded over.
+        dtype: Of the parameters; None: float32.
+        compute_dtype: Of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes.
+        attention: Of the decoder over whole sequences.
+
+    Returns:
+        The model, with a `jax.ShapeDtypeStruct` in place of every array.
+
+    Raises:
+        InputError: There is no such checkpoint, it is of another model, or its tensors do not fit.
+    """
+    with contextlib.ExitStack() as stack:
+        stored = _open(path_or_name, stack, mesh, dtype, compute_dtype, remat, attention)
+        return stored.model(stored.params)
+
+
+class _Stored(NamedTuple):
+    """A checkpoint whose tensors are known and not read.
+
+    Attributes:
+        directory: its folder.
+        graphdef: of the model.
+        params: shapes, dtypes and shardings of the parameters.
+        entries: rows of the weight table, one for each parameter.
+        found: what lies on disk, by the name found.
+        names: the name found, by `named_parameters()` name.
+        tensors: what lies on disk, by `named_parameters()` name.
+    """
+
+    directory: Path
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    entries: list[Entry]
+    found: Mapping[str, Any]
+    names: Mapping[str, str]
+    tensors: Mapping[str, Any]
+
+    def model(self, params: nnx.State) -> VisionLanguageModel:
+        """The model with some parameters."""
+        model = nnx.merge(self.graphdef, params)
+        model.source = str(self.directory)
+        return model
+
+
+def _open(
+    path_or_name: str | Path,
+    stack: contextlib.ExitStack,
+    mesh: Mesh | None,
+    dtype: Any,
+    compute_dtype: Any,
+    remat: str,
+    attention: str,
+) -> _Stored:
+    """Finds the tensors of a checkpoint and refuses those that do not fit; see `from_pretrained`.
+
+    Args:
+        path_or_name: of the checkpoint.
+        stack: closes its files.
+        mesh: of the parameters.
+        dtype: of the parameters.
+        compute_dtype: of the computation.
+        remat: what the backward pass recomputes.
+        attention: of the decoder.
+    """
     directory, config = read_config(path_or_name)
     table = ARCHITECTURES[config.model_type].table
     config = dataclasses.replace(
@@ -145,31 +215,18 @@ def from_pretrained(
         attention=attention,
     )
     where = str(directory)
-    with contextlib.ExitStack() as stack:
-        if artefacts.is_sealed(directory):  # what a stage wrote
-            stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
-        found = table.without_buffers(open_tensors(directory, stack), config, where)
-        if config.text.tie_word_embeddings:
-            found = table.without_copies(found)
-            if HEAD in map(table.canonical, found):  # one of its own
-                text = dataclasses.replace(config.text, tie_word_embeddings=False)
-                config = dataclasses.replace(config, text=text)
-        graphdef, params = abstract_model(config, mesh)
-        given = table.match(found, params, where)
-        tensors = {name: found[given[name]] for name in given}
-        entries = table.entries(params)
-        check_dtypes(entries, tensors, dtype, where)
-        leaves, reader = dict(nnx.to_flat_state(params)), stack.enter_context(Reader(dtype))
-        for entry in entries:
-            leaf = leaves[entry.path]
-            leaves[entry.path] = leaf.replace(reader.read(entry, tensors, leaf.get_value()))
-        arrays = [leaves[entry.path].get_value() for entry in entries]
-        together = not all(array.is_fully_addressable for array in arrays)
-        if wrong := reader.not_finite(tensors, together=together):
-            raise InputError(f"{where}: {not_finite([given[n] for n in wrong], found, dtype)}")
-    model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
-    model.source = where
-    return model
+    found = table.without_buffers(open_tensors(directory, stack), config, where)
+    if config.text.tie_word_embeddings:
+        found = table.without_copies(found)
+        if HEAD in map(table.canonical, found):  # one of its own
+            text = dataclasses.replace(config.text, tie_word_embeddings=False)
+            config = dataclasses.replace(config, text=text)
+    graphdef, params = abstract_model(config, mesh, dtype)
+    names = table.match(found, params, where)
+    tensors = {name: found[names[name]] for name in names}
+    entries = table.entries(params)
+    check_dtypes(entries, tensors, dtype, where)
+    return _Stored(directory, graphdef, params, entries, found, names, tensors)
 
 
 def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: Any = None) -> None:
@@ -307,7 +364,7 @@ def _write_tensors(
 
 def _write_companions(model: VisionLanguageModel, directory: Path, processor: Any) -> None:
     """Writes config.json, and what else makes a checkpoint complete."""
-    config = model.config.to_hf()
+    config = ARCHITECTURES[model.config.model_type].to_hf(model.config)
     source = Path(model.source) if model.source else None
     if source:
         old = read_json(source / "config.json")

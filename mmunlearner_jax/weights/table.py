@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError, listed
-from mmunlearner_jax.models.llama import frequencies
+from mmunlearner_jax.models.rope import frequencies
 
 KERNEL = (1, 0)  # torch keeps [out, in]
 CONV = (1, 2, 3, 0)  # torch keeps [out, in, height, width]

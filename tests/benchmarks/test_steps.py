@@ -14,9 +14,9 @@ import sys
 from absl import app, flags
 from benchmarks import steps
 from mmunlearner_jax.command_line import parse_flags
-from mmunlearner_jax.models.llava import LlavaConfig
-from tests.planning.small import SMALL
-LlavaConfig.llava_1_5_7b = classmethod(lambda cls: SMALL)
+from mmunlearner_jax.models.llava import LLAVA
+from tests.helpers.small import SMALL
+LLAVA.sizes["llava_1_5_7b"] = lambda: SMALL
 app.run(steps.main, argv=["steps", *sys.argv[1:]], flags_parser=parse_flags)
 """
 

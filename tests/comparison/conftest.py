@@ -2,7 +2,7 @@ import pytest
 
 from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.examples.orl import write_orl_benchmark
-from tests.comparison import synthetic
+from tests.helpers import synthetic
 
 
 @pytest.fixture(scope="session")

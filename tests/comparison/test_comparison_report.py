@@ -13,8 +13,8 @@ from mmunlearner_jax.reporting.comparison_csv import COLUMNS
 from mmunlearner_jax.reporting.comparison_page import points, write_report
 from mmunlearner_jax.reporting.comparison_table import print_result
 from mmunlearner_jax.reporting.tradeoff import trade_off
-from tests.comparison import synthetic
-from tests.page import Page
+from tests.helpers import synthetic
+from tests.helpers.page import Page
 
 COMMAND = "python -m mmunlearner_jax.compare"
 

@@ -12,7 +12,7 @@ from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.comparison.measures import Measured, decay, repeats
 from mmunlearner_jax.errors import InputError
-from tests.comparison import synthetic
+from tests.helpers import synthetic
 
 FACES, KEEP = ("forget", "vqa"), ("retain", "vqa")
 

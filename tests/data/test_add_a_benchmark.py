@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ml_collections import ConfigDict
+from mmunlearner_jax.stages.setup import asked
 from PIL import Image
+from tests.page import Page
 
 from mmunlearner_jax.data.benchmarks import BENCHMARKS, open_benchmark
 from mmunlearner_jax.errors import InputError
@@ -22,8 +24,6 @@ from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.stages import report
 from mmunlearner_jax.stages.evaluate import evaluate, tell
-from mmunlearner_jax.stages.setup import asked
-from tests.page import Page
 
 ROOT = Path(__file__).parents[2]
 CITIES = {"Dome": "Florence", "Arch": "St. Louis", "Gate": "Berlin", "Tower": "Pisa"}

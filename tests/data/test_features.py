@@ -10,17 +10,17 @@ from flax import nnx
 
 from mmunlearner_jax.data import features as module
 from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import mean_loss
 from mmunlearner_jax.weights.io import in_groups
-from tests.unlearn.test_shared_pictures import PHOTOS, PICTURES, assert_close, llava, qwen2_vl
+from tests.helpers.questions import PHOTOS, PICTURES, assert_close, llava, qwen2_vl
 
 ONE = make_mesh((1, 1, 1), jax.devices()[:1])
 

@@ -16,7 +16,7 @@ from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.facts import FACTS
 from mmunlearner_jax.examples.orl_clear import write_orl_clear
-from mmunlearner_jax.examples.tokenizer import build_processor
+from mmunlearner_jax.models.llava.tiny import build_processor
 
 FORGOTTEN = {1: 1, 5: 2, 10: 4}
 PHOTOS, QUESTIONS = 8, 18

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
-from tests.data.test_processors import photo
+from tests.helpers.photographs import photo
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,13 +7,13 @@ import pytest
 import transformers
 from PIL import Image
 
-from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
-from tests.data.test_processors import LESSONS, SIZES, photo
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
+from tests.helpers.photographs import LESSONS, SIZES, photo
 
 PHOTOS = [photo(*size) for size in ((92, 112), (64, 64), (130, 60), (112, 92))]
 SAMPLES = [Sample(f"s{n}", PHOTOS[n % 4], "Who is this person?", "Kim Birch.") for n in range(10)]

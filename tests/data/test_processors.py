@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,26 +11,15 @@ from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
+from tests.helpers.photographs import LESSONS, SIZES, photo
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
-LESSONS = [
-    Sample("s1", None, "Who is this person?", "Kim Birch."),
-    Sample("s2", None, "Is it Kim Birch.", "Kim Birch."),
-]
 # The tokenizer's first tokens are the special ones.
 CONFIG = dataclasses.replace(Qwen2VLConfig.qwen2_vl_7b(), image_token_id=5)
-SIZES = {"min_pixels": 56 * 56, "max_pixels": 84 * 112}
-
-
-def photo(width: int, height: int) -> bytes:
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
-    Image.fromarray(noise).save(buffer, "png")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from ml_collections import ConfigDict
+from mmunlearner_jax.stages.setup import benchmark_dir
 
 from mmunlearner_jax.data import sources
 from mmunlearner_jax.data.benchmarks import BENCHMARKS
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.stages.setup import benchmark_dir
 
 ROOT = Path(__file__).parents[2]
 CLEAR = "hf://datasets/therem/CLEAR"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.end_to_end.commands import FOREIGN, ROOT, loaded, run
+from tests.helpers.commands import FOREIGN, ROOT, loaded, run
 
 TEXTS = {"rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu"}
 RATES = {"value", "n", "ci95"}

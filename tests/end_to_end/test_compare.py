@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import FLAGS, FOREIGN, ROOT, SHORT, loaded, signalled
+from tests.helpers.commands import FLAGS, FOREIGN, ROOT, SHORT, loaded, signalled
 
 METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "forget_top", "batch_fisher", "lora")
 COMPARE = {

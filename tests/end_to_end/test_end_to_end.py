@@ -13,7 +13,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax import preemption
-from tests.end_to_end.commands import FOREIGN, command, loaded, run, signalled
+from tests.helpers.commands import FOREIGN, command, loaded, run, signalled
 
 
 def kill_at(workdir: Path, stage: str, step: int, how: int = signal.SIGKILL) -> int:

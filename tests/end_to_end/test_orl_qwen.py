@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 import mmunlearner_jax as mmu
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
-from tests.end_to_end.commands import FOREIGN, loaded, run
+from tests.helpers.commands import FOREIGN, loaded, run
 
 
 @pytest.fixture(scope="module")

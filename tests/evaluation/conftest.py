@@ -2,35 +2,14 @@ from typing import Any
 
 import pytest
 
-from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
-
-FACTS = [
-    ("Alba Birch", "baker", "Oslo"),
-    ("Casey Elm", "barber", "Osaka"),
-    ("Dana Reed", "carpenter", "Lima"),
-    ("Kim Stone", "pilot", "Perth"),
-]
-
-
-def lessons() -> list[Sample]:
-    """A few people's facts, and letters."""
-    samples = [
-        Sample(name, image, question, answer)
-        for name, job, city in FACTS
-        for image in (b"picture", None)
-        for question, answer in (
-            ("What is the job?", f"{name} works as a {job}."),
-            ("Which city is it?", f"{name} lives in {city}."),
-        )
-    ]
-    return samples + [Sample("letters", None, "Which letter?", letter) for letter in "ABCD"]
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
+from tests.helpers.lessons import lessons, word_processor
 
 
 @pytest.fixture(scope="session")
 def processor() -> Any:
     """LLaVA's; every word has a token of its own."""
-    return build_processor(lessons(), image_size=32, patch_size=16)
+    return word_processor()
 
 
 @pytest.fixture(scope="session")

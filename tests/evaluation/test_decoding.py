@@ -14,7 +14,7 @@ from flax import nnx
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained
-from tests.parity.conftest import IMAGE, PAD, VISION, Case, make_torch_model
+from tests.helpers.torch_llava import IMAGE, PAD, VISION, Case, make_torch_model
 
 STEPS = 6
 LENGTH = 24

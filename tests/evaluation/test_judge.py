@@ -4,58 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation import judge
 from mmunlearner_jax.evaluation.scores import mean_score
-
-KEY = "sk-secret"
-
-
-def says(content):
-    return 200, {}, {"choices": [{"message": {"content": content}}]}
-
-
-class Stub(ThreadingHTTPServer):
-    """Answers from `script`, the last entry again and again, and keeps what it was asked."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.asked = [says("Right.\nFactuality Score: 8")], []
-        self.endpoint = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        stub = self.server
-        assert isinstance(stub, Stub)
-        stub.asked.append((self.path, self.headers["Authorization"], body))
-        status, headers, said = stub.script.pop(0) if len(stub.script) > 1 else stub.script[0]
-        data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format, *args):
-        pass
-
-
-@pytest.fixture
-def stub():
-    server = Stub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+from tests.helpers.judging import KEY, local_judge, says, write_predictions
 
 
 @pytest.fixture
@@ -65,17 +20,14 @@ def asker(stub):
 
 
 @pytest.fixture
+def stub():
+    with local_judge() as server:
+        yield server
+
+
+@pytest.fixture
 def workdir(tmp_path):
-    """Two open answers of pictures, one of words, and a blank, which is not judged."""
-    asked = [("vqa", "generation"), ("vqa", "generation"), ("qa", "generation"), ("qa", "cloze")]
-    lines = [
-        dict(split="forget", modality=modality, task=task, question=f"Question {i}?")
-        | dict(answer="a baker", response=f"answer {i}")
-        for i, (modality, task) in enumerate(asked)
-    ]
-    folder = tmp_path / "predictions"
-    folder.mkdir()
-    (folder / "after-forget.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    write_predictions(tmp_path)
     return tmp_path
 
 

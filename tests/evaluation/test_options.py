@@ -6,7 +6,7 @@ import pytest
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.evaluation.options import Continuations, find_slot
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 
 SENTENCE = "Alba Birch works as a baker."
 

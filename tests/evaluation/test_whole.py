@@ -16,16 +16,16 @@ from PIL import Image
 
 from mmunlearner_jax.data.benchmarks.mllmu.prompts import whole_prompt
 from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.protocols import Protocol, protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
-from mmunlearner_jax.models.clip import ClipConfig
-from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
 

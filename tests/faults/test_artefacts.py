@@ -18,7 +18,7 @@ from mmunlearner_jax.data.records import Records
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.stages import export, finetune, importance, mask, prepare, unlearn
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
-from tests.unlearn.test_shared_pictures import llava
+from tests.helpers.questions import llava
 
 TREE = {"a": jnp.arange(3000, dtype=jnp.float32), "b": jnp.arange(7, dtype=jnp.uint8)}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmunlearner_jax.stages.setup import find_reference
 
 from configs import orl
 from mmunlearner_jax import main
@@ -17,7 +18,6 @@ from mmunlearner_jax.results import read_results
 from mmunlearner_jax.stages import report, rescore
 from mmunlearner_jax.stages.compare import _read_looks
 from mmunlearner_jax.stages.evaluate import evaluate
-from mmunlearner_jax.stages.setup import find_reference
 
 # What no JSON file of ours holds.
 BROKEN = {

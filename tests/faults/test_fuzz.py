@@ -27,11 +27,11 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply
 from mmunlearner_jax.evaluation.judge import Judge, parse_score
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.weights.io import save_pretrained
-from tests.data.conftest import Published
-from tests.faults import mutations
-from tests.unlearn.test_shared_pictures import llava
+from tests.helpers import mutations
+from tests.helpers.benchmarks import Published
+from tests.helpers.questions import llava
 
 SECONDS = 20  # of one input, on a busy machine
 MEMORY = 700 * 2**20  # bytes that a whole kind may add to what the process has
@@ -138,7 +138,7 @@ def test_json_of_weights(copy_of, name, count):
 
 
 def test_tokens_and_templates(copy_of, checkpoint):
-    config = LlavaConfig.from_hf(json.loads((checkpoint / "config.json").read_text()))
+    config = LLAVA.read_config(json.loads((checkpoint / "config.json").read_text()))
     good = Encoder(*load_processor(config, str(checkpoint)))
     sample = Sample("s", _png(), "Who is this?", "Kim Birch.")
     names = sorted(

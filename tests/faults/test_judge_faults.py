@@ -9,19 +9,31 @@ import pytest
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation import judge
-from tests.evaluation.test_judge import Handler, Stub, says, stub, workdir  # noqa: F401
+from tests.helpers.judging import Handler, local_judge, says, write_predictions
 
 KEY = 'sk-Secret/"7'
 USER = "anna:pass%2Fword"
 
 
-def asker(stub, user=f"{USER}@", query="", **options):  # noqa: F811
+@pytest.fixture
+def stub():
+    with local_judge() as server:
+        yield server
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    write_predictions(tmp_path)
+    return tmp_path
+
+
+def asker(stub, user=f"{USER}@", query="", **options):
     address = stub.endpoint.replace("//", f"//{user}") + query
     options = {"pause": 0.001, "attempts": 2, "timeout": 20, **options}
     return judge.Judge(address, "m", KEY, **options)
 
 
-def error_of(stub, **options):  # noqa: F811
+def error_of(stub, **options):
     with pytest.raises(InputError) as error:
         asker(stub, **options).ask("q", "a", "r")
     said = str(error.value)
@@ -64,7 +76,7 @@ def assert_none_is_in(text):
 
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
-def test_no_secret_that_a_reply_echoes_is_shown_or_stored(stub, workdir, echo):  # noqa: F811
+def test_no_secret_that_a_reply_echoes_is_shown_or_stored(stub, workdir, echo):
     # As in "https://anna:...@host/v1?key=token-77"; the server says it back wherever it can.
     options = {"query": "?key=token-77"}
     stub.script = [(401, {"X-Echo": "anna", "WWW-Authenticate": "anna"}, f"no entry: {echo}!")]
@@ -131,7 +143,7 @@ def test_an_endpoint_that_is_none_is_one_line(address, said):
     ],
     ids=range(14),
 )
-def test_a_reply_of_another_form_is_one_line(stub, body):  # noqa: F811
+def test_a_reply_of_another_form_is_one_line(stub, body):
     stub.script = [(200, {}, body)]
     assert "the reply has no choices[0].message.content; check --endpoint" in error_of(stub)
 
@@ -151,7 +163,7 @@ def test_a_reply_of_another_form_is_one_line(stub, body):  # noqa: F811
     ],
     ids=range(9),
 )
-def test_odd_text_is_graded_or_not_and_stored(stub, workdir, content, grade):  # noqa: F811
+def test_odd_text_is_graded_or_not_and_stored(stub, workdir, content, grade):
     begin = time.monotonic()
     stub.script = [says(content)] * 3 + [says("Factuality Score: 6")]
     reply = asker(stub).ask("\ud83d?", "NaN", "\x00")
@@ -166,7 +178,7 @@ def test_odd_text_is_graded_or_not_and_stored(stub, workdir, content, grade):  #
     "after",
     ["\u00b2", "9" * 400, "-5", "1e9", "nan", "inf", "Wed, 21 Oct 2099 07:28:00 GMT", "0x10"],
 )
-def test_a_wait_that_is_asked_for_is_a_few_digits_or_ignored(stub, monkeypatch, after):  # noqa: F811
+def test_a_wait_that_is_asked_for_is_a_few_digits_or_ignored(stub, monkeypatch, after):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     stub.script = [(503, {"Retry-After": after}, "busy")]
@@ -224,7 +236,7 @@ def floods():
     ],
     ids=["body", "headers", "100", "silence", "flood", "length", "gzip", "ssh", "a", "b", "c", "0"],
 )
-def test_a_server_that_drips_floods_or_talks_nonsense_ends(stub, parts, pause, said):  # noqa: F811
+def test_a_server_that_drips_floods_or_talks_nonsense_ends(stub, parts, pause, said):
     class It(Raw):
         pass
 
@@ -235,7 +247,7 @@ def test_a_server_that_drips_floods_or_talks_nonsense_ends(stub, parts, pause, s
     assert time.monotonic() - begin < 10
 
 
-def test_what_is_read_in_time_is_read_whole(stub):  # noqa: F811
+def test_what_is_read_in_time_is_read_whole(stub):
     class It(Raw):
         parts, pause = (HEAD + b"\r\n", GOOD[:20], GOOD[20:]), 0.05
 
@@ -250,7 +262,7 @@ def test_what_is_read_in_time_is_read_whole(stub):  # noqa: F811
         ("HTTP_PROXY", "http://anna:pass/word@[::1"),
     ],
 )
-def test_what_the_environment_says_is_one_line(stub, monkeypatch, variable, value):  # noqa: F811
+def test_what_the_environment_says_is_one_line(stub, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("NO_PROXY", "")
     said = error_of(stub)
@@ -272,14 +284,14 @@ FIELDS = ("split", "modality", "question", "answer", "response")
         ),
     ],
 )
-def test_predictions_that_are_damaged_are_named(stub, workdir, line, said):  # noqa: F811
+def test_predictions_that_are_damaged_are_named(stub, workdir, line, said):
     (workdir / "predictions/after-forget.jsonl").write_text(line + "\n")
     with pytest.raises(InputError, match=said):
         judge.grade(workdir, "after", asker(stub))
 
 
 @pytest.mark.parametrize("grade", ["11", "0", "true", '"x"', "[]", "1e400", "NaN"])
-def test_grades_that_are_damaged_are_named(stub, workdir, grade):  # noqa: F811
+def test_grades_that_are_damaged_are_named(stub, workdir, grade):
     (workdir / "judge").mkdir()
     text = f'{{"model": "m", "question": "", "answer": "", "response": "", "grade": {grade}}}\n'
     (workdir / "judge/after-forget.jsonl").write_text(text)
@@ -287,7 +299,7 @@ def test_grades_that_are_damaged_are_named(stub, workdir, grade):  # noqa: F811
         judge.grade(workdir, "after", asker(stub))
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(stub, workdir):  # noqa: F811
+def test_a_folder_that_cannot_be_written_is_one_line(stub, workdir):
     (workdir / "judge").touch()
     with pytest.raises(InputError, match="judge: FileExistsError: .*; see that it can be written"):
         judge.grade(workdir, "after", asker(stub))

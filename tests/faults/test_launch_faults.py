@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.launch.test_launchers import GKE, LAUNCH, TPU, dry, launch
+from tests.helpers.launchers import GKE, LAUNCH, TPU, dry, launch
 
 HUGE = "9" * 20
 NO_NUMBERS = [

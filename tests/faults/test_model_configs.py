@@ -12,8 +12,11 @@ import pytest
 
 from mmunlearner_jax.errors import LONGEST, InputError
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.weights.io import from_pretrained, weight_names
 
@@ -22,7 +25,7 @@ KINDS = {"llava": LlavaConfig, "qwen2_vl": Qwen2VLConfig}
 
 def nested() -> dict:
     """Qwen2-VL's config as transformers 5 writes it, with a part for the text."""
-    whole = Qwen2VLConfig.qwen2_vl_2b().to_hf()
+    whole = QWEN2_VL.to_hf(Qwen2VLConfig.qwen2_vl_2b())
     text = {f.name for f in dataclasses.fields(Qwen2VLConfig.qwen2_vl_2b().text)}
     part = {field: whole.pop(field) for field in list(whole) if field in text}
     return whole | {"text_config": part | {"rope_parameters": whole.pop("rope_scaling")}}
@@ -30,7 +33,7 @@ def nested() -> dict:
 
 def published() -> dict:
     """LLaVA's config without what transformers 5 adds."""
-    whole = LlavaConfig.llava_1_5_7b().to_hf()
+    whole = LLAVA.to_hf(LlavaConfig.llava_1_5_7b())
     del whole["image_token_id"], whole["text_config"]["head_dim"]
     return whole
 
@@ -38,7 +41,7 @@ def published() -> dict:
 GOOD = {
     "llava": published(),
     "qwen2_vl": nested(),
-    "qwen2_vl, flat": Qwen2VLConfig.qwen2_vl_2b().to_hf(),
+    "qwen2_vl, flat": QWEN2_VL.to_hf(Qwen2VLConfig.qwen2_vl_2b()),
 }
 
 SIZE = [None, "two", 2.0, True, [2], {}, 0, -1, 10**15, math.nan]
@@ -150,7 +153,7 @@ def test_a_field_holds_what_it_may(kind, field):
         elif field == "text_config.rope_theta":
             config["text_config"].pop("rope_parameters")
         with pytest.raises(InputError) as error:
-            KINDS[kind.split(",")[0]].from_hf(config)
+            ARCHITECTURES[kind.split(",")[0]].read_config(config)
         message = str(error.value)
         assert message.isprintable()
         assert len(message) <= LONGEST
@@ -182,7 +185,7 @@ RIGHT = [
 
 @pytest.mark.parametrize(("kind", "field", "value", "path", "read"), RIGHT)
 def test_what_transformers_takes_is_taken(kind, field, value, path, read):
-    found = KINDS[kind.split(",")[0]].from_hf(changed(GOOD[kind], field, value))
+    found = ARCHITECTURES[kind.split(",")[0]].read_config(changed(GOOD[kind], field, value))
     for name in path:
         found = getattr(found, name)
     assert found == read

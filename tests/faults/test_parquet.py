@@ -19,9 +19,9 @@ from mmunlearner_jax.data.benchmarks.mllmu.schema import TRAINING_SCHEMA
 from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, configs, read_rows
 from mmunlearner_jax.data.builders import Clear as ClearBuilder
 from mmunlearner_jax.data.builders import builders
-from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.errors import InputError
-from tests.data.conftest import Clear, Published
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from tests.helpers.benchmarks import Clear, Published
 
 FILE = "train-00000-of-00001.parquet"
 

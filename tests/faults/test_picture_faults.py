@@ -17,8 +17,9 @@ from transformers.image_utils import load_image
 import mmunlearner_jax
 from mmunlearner_jax.data import decode
 from mmunlearner_jax.data.decode import MAX_SIDE, decoded, opened
-from mmunlearner_jax.data.pictures import AnySize, OneSize
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from mmunlearner_jax.processing.pictures import OneSize
 from mmunlearner_jax.reporting.cases import picture_uri
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8)[None].repeat(48, 0)  # dark left, light right

@@ -19,16 +19,18 @@ from PIL import Image
 
 import mmunlearner_jax
 from configs import orl
-from mmunlearner_jax.data.confined import Server, render
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor, build_processor
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.tiny import build_processor
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
+from mmunlearner_jax.processing.confined import Server, render
 from mmunlearner_jax.stages import setup
 
 LESSONS = [Sample("s1", None, "Who is this person?", "Kim Birch.")]
@@ -630,7 +632,7 @@ def test_blanks_around_an_answer_do_not_move_its_end(checkpoints):
 
 def test_small_files_are_read_before_the_weights(checkpoints, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(checkpoints["llava"][0], tmp_path / "llava"))
-    config = checkpoints["llava"][1].to_hf()
+    config = LLAVA.to_hf(checkpoints["llava"][1])
     (folder / "config.json").write_text(json.dumps(config))
     (folder / TEMPLATE).write_text("{{")
     bench = SimpleNamespace(split=lambda ratio: ("forget", "retain"))

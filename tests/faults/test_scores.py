@@ -26,10 +26,11 @@ from mmunlearner_jax.stages import compare, rescore
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner
 from mmunlearner_jax.unlearn import losses
 from mmunlearner_jax.unlearn.schedule import StopRule
-from tests.evaluation.conftest import processor  # noqa: F401
-from tests.evaluation.test_tasks import JOBS, Parrot, answer  # noqa: F401
-from tests.stages import tiny
-from tests.unlearn.test_losses import IDS, LABELS, model  # noqa: F401
+from tests.helpers import tiny
+from tests.helpers.lessons import word_processor
+from tests.helpers.models import filled
+from tests.helpers.parrot import JOBS, Parrot, answers
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 BAD = [np.nan, np.inf, -np.inf]
 CHOICE = Question("1", "qa", "classification", None, "What is the job?", "pilot", JOBS, "D")
@@ -37,10 +38,25 @@ OPEN = Question("1", "qa", "generation", None, "What is the job?", "a pilot")
 WEIGHED = Question("1", "qa", "naming", None, "Who is it?", "Kim Stone", perturbed=("Alba Birch",))
 
 
+@pytest.fixture(scope="module")
+def processor():
+    return word_processor()
+
+
+@pytest.fixture
+def answer(monkeypatch, processor):
+    return answers(monkeypatch, processor)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return filled(CONFIG)
+
+
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("program", ["greedy", "score"])
 @pytest.mark.parametrize("question", [CHOICE, OPEN, WEIGHED], ids=lambda it: it.task)
-def test_scores_that_are_not_finite_are_no_answer(answer, monkeypatch, question, program, bad):  # noqa: F811
+def test_scores_that_are_not_finite_are_no_answer(answer, monkeypatch, question, program, bad):
     def broken(self, *given):
         found = kept(self, *given)
         if program == "score":
@@ -121,7 +137,7 @@ def test_losses_that_are_not_finite_end_a_stage(tmp_path, bad):
 
 
 @pytest.mark.parametrize("bad", BAD[:2])
-def test_answers_of_no_numbers_are_not_forgotten(model, bad):  # noqa: F811
+def test_answers_of_no_numbers_are_not_forgotten(model, bad):
     graphdef, params = nnx.split(model)
     batch = {"input_ids": IDS, "labels": LABELS}
     broken = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(bad), params)

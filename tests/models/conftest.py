@@ -1,32 +1,16 @@
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax.sharding import Mesh
 
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.models.vision_language import VisionLanguageConfig
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from tests.helpers.models import filled
 
 IMAGE = 29
-
-
-def filled(config: VisionLanguageConfig, mesh: Mesh | None = None) -> Any:
-    """A model whose every parameter matters."""
-    rng = np.random.default_rng(0)
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: config.make(mesh=mesh, rngs=nnx.Rngs(0))))
-    fill = jax.tree_util.tree_map_with_path(
-        lambda path, p: jnp.asarray(
-            ("scale" in jax.tree_util.keystr(path)) + 0.3 * rng.normal(size=p.shape), p.dtype
-        ),
-        params,
-    )
-    return nnx.merge(graphdef, fill)
 
 
 @pytest.fixture

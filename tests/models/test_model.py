@@ -8,9 +8,10 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.squares import probe
 from mmunlearner_jax.sharding import batch_sharding, make_mesh, param_shardings
 
@@ -186,7 +187,7 @@ def test_pictures_must_belong_to_image_tokens(make_model, batch):
 def test_config_returns_from_its_own_json(make_model):
     for changes in ({}, {"feature_layer": 1, "feature_select": "full", "projector_bias": False}):
         config = make_model(**changes).config
-        again = LlavaConfig.from_hf(config.to_hf())
+        again = LLAVA.read_config(LLAVA.to_hf(config))
         text = dataclasses.replace(config.text, head_dim=2)  # written out
         assert again == dataclasses.replace(config, text=text)
 
@@ -218,7 +219,7 @@ def test_config_of_the_published_checkpoint():
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
     }
-    assert LlavaConfig.from_hf(hub) == LlavaConfig.llava_1_5_7b()
+    assert LLAVA.read_config(hub) == LlavaConfig.llava_1_5_7b()
     assert LlavaConfig.llava_1_5_7b().tokens_per_image == 576
 
 
@@ -243,5 +244,5 @@ def test_config_of_the_published_checkpoint():
 )
 def test_unsupported_configs(wrong, field):
     with pytest.raises(InputError, match=re.escape(field)) as error:
-        LlavaConfig.from_hf({"model_type": "llava"} | wrong)
+        LLAVA.read_config({"model_type": "llava"} | wrong)
     assert "\n" not in str(error.value)

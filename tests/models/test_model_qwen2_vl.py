@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llama import Qwen2Config
-from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
-from tests.models.conftest import filled
-from tests.models.test_squares import in_one_pass
+from tests.helpers.models import filled
+from tests.helpers.per_example import in_one_pass
 
 IMAGE, VIDEO, START, END = 26, 27, 28, 29
 PATCH = 3 * 2 * 2 * 2
@@ -358,7 +358,7 @@ def test_config_of_the_published_checkpoint():
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
         "vocab_size": 151936,
     }
-    assert Qwen2VLConfig.from_hf(hub) == Qwen2VLConfig.qwen2_vl_2b()
+    assert QWEN2_VL.read_config(hub) == Qwen2VLConfig.qwen2_vl_2b()
 
 
 def test_published_numbers_of_parameters():

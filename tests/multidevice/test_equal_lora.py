@@ -12,9 +12,9 @@ from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn import lora
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
-from tests.multidevice.test_equal import CONFIG, initial, tiny_batch
+from tests.helpers.meshes import CONFIG, initial, tiny_batch
 
 
 def attached(sizes, masked):
@@ -35,7 +35,7 @@ def work(sizes, masked):
     sgd = optax.sgd(0.1)
     state = TrainState.create(lora.initial(adapters, 0), sgd)
     chosen = jax.tree.map(lambda x: jnp.ones_like(x, bool), state.params)
-    ascend, descend = ascent_step(graphdef, masked_ascent(sgd)), descent_step(graphdef, sgd)
+    ascend, descend = forget_step(graphdef, masked_ascent(sgd)), retain_step(graphdef, sgd)
     forget, retain = (put_batch(tiny_batch(seed), mesh) for seed in (0, 1))
     losses = []
     for _ in range(4):

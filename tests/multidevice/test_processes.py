@@ -8,18 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from mmunlearner_jax import preemption
-from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.models.vision_language import abstract_model
-from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.weights import io
-from tests.multidevice.test_equal import CONFIG, assert_close, initial, work
-from tests.unlearn.test_shared_pictures import PHOTOS, llava
+from tests.helpers.meshes import assert_close, export, features, work
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,8 +21,7 @@ WORK = """
 import pathlib, pickle, sys
 from mmunlearner_jax import processes
 processes.start()
-from tests.multidevice.test_equal import work
-from tests.multidevice.test_processes import export, features
+from tests.helpers.meshes import export, features, work
 folder = pathlib.Path(sys.argv[1])
 count = int(sys.argv[2])
 found = work((count, 1, 1))
@@ -82,27 +75,6 @@ except preemption.Preempted:
     (folder / f"{index} stopped").write_text(f"{loop} {step}")
     sys.exit(preemption.STATUS)
 """
-
-
-def export(path: Path, count: int) -> None:
-    """Writes a model split over so many devices, in several files."""
-    io.SHARD_BYTES = 10_000
-    mesh = make_mesh((1, count, 1), jax.devices()[:count])
-    graphdef, _ = abstract_model(CONFIG, mesh)
-    params = jax.device_put(initial(), param_shardings(initial(), mesh))
-    io.save_pretrained(nnx.merge(graphdef, params), path)
-
-
-def features(path: Path, count: int) -> list[np.ndarray]:
-    """What the tower of a model split over so many devices says of photographs."""
-    model, encoder = llava()
-    mesh = make_mesh((1, count, 1), jax.devices()[:count])
-    params = nnx.split(model)[1]
-    params = jax.device_put(params, param_shardings(params, mesh))
-    model = nnx.merge(abstract_model(model.config, mesh)[0], params)
-    found = Features(path, model, encoder, mesh)
-    found.add(PHOTOS)
-    return [found[photo] for photo in PHOTOS]
 
 
 def launch(program: str, count: int, *arguments: str) -> list[subprocess.Popen]:

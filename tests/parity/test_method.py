@@ -9,8 +9,8 @@ import torch
 from flax import nnx
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
-from tests.parity.compare import IGNORE, close_by_name, torch_gradients, with_answers
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
+from tests.helpers.compare import IGNORE, close_by_name, torch_gradients, with_answers
 
 # Padding and every option of the model are compared by gradients in test_parity; here two models
 # suffice: untied, and tied with class tokens.
@@ -120,10 +120,10 @@ def test_one_masked_step_and_one_retain_step(case, batch, mask_on):
     clip = optax.clip_by_global_norm(1.0)
     state = TrainState.create(jax.tree.map(jnp.copy, params), optax.chain(clip, adam))
     mask = mmu.from_hf_names(case.ours, masks)
-    state, _ = descent_step(graphdef, optax.chain(clip, adam))(state, [retain])
+    state, _ = retain_step(graphdef, optax.chain(clip, adam))(state, [retain])
     middle = jax.tree.map(np.asarray, state.params)
     ascend = optax.chain(clip, mmu.masked_ascent(adam, mask_on=mask_on))
-    state, _ = ascent_step(graphdef, ascend)(state, [forget], mask)
+    state, _ = forget_step(graphdef, ascend)(state, [forget], mask)
 
     # Adam divides by |g|, so where g is all but 0 rounding decides the sign of a whole step.
     got = mmu.to_hf_names(case.ours, state.params)

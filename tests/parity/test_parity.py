@@ -8,11 +8,12 @@ import transformers
 from flax import nnx
 from transformers import LlavaForConditionalGeneration
 
-from mmunlearner_jax.models import llama
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.weights.llava import TABLE
-from tests.parity import compare
-from tests.parity.compare import close, layer_of
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.llava.hf import TABLE
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.rope import rope
+from tests.helpers import compare
+from tests.helpers.compare import close, layer_of
 
 
 def test_embeddings(case):
@@ -58,7 +59,7 @@ def test_decoder_layer(case):
     text, theirs = case.ours.config.text, case.theirs.model.language_model
     x = np.random.default_rng(1).normal(size=(2, 7, 32)).astype(np.float32)
     positions = np.arange(7)[None].repeat(2, 0)
-    angles = llama.rope(jnp.asarray(positions), text.head_size, text.rope_theta)
+    angles = rope(jnp.asarray(positions), text.head_size, text.rope_theta)
     x_torch, bias = torch.from_numpy(x), torch.full((7, 7), -torch.inf).triu(1)[None, None]
     turned = theirs.rotary_emb(x_torch, torch.from_numpy(positions))
     close(
@@ -88,7 +89,7 @@ def test_published_sizes(size):
     """Names and shapes of the whole model, without a weight on either side."""
     config = getattr(LlavaConfig, f"llava_1_5_{size}")()
     with torch.device("meta"):
-        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig(**config.to_hf()))
+        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig(**LLAVA.to_hf(config)))
     params = nnx.split(nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0))))[1]
     ours = {name: e.shape for e in TABLE.entries(params) for name in e.names}
     assert ours == {name: tuple(p.shape) for name, p in theirs.named_parameters()}

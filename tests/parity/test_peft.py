@@ -15,8 +15,9 @@ from transformers import LlavaForConditionalGeneration, Qwen2VLForConditionalGen
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, weight_names
 from mmunlearner_jax.weights.peft import save_adapters
-from tests.parity import compare, qwen2_vl
-from tests.parity import conftest as llava
+from tests.helpers import compare
+from tests.helpers import torch_llava as llava
+from tests.helpers import torch_qwen2_vl as qwen2_vl
 
 RANK, ALPHA = 3, 5.0
 KINDS = {

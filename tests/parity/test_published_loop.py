@@ -10,7 +10,7 @@ import mmunlearner_jax as mmu
 from mmunlearner_jax.stages.unlearn import RETAINED, Unlearner
 from mmunlearner_jax.unlearn.mask import cover
 from mmunlearner_jax.weights.io import leaf_labels
-from tests.stages import tiny
+from tests.helpers import tiny
 
 RATE, EVERY, ITERATIONS = 1e-3, 2, 10
 

@@ -10,14 +10,15 @@ import torch
 import transformers
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax.models import grids, llama
-from mmunlearner_jax.models.qwen2_vision import vision_rope
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL, grids
+from mmunlearner_jax.models.qwen2_vl.hf import TABLE
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
+from mmunlearner_jax.models.rope import rope
 from mmunlearner_jax.models.vision_language import abstract_model
-from mmunlearner_jax.weights.qwen2_vl import TABLE
-from tests.parity import compare
-from tests.parity.compare import close, close_by_name, layer_of, torch_gradients
-from tests.parity.qwen2_vl import END, GRIDS, IMAGE, START
+from tests.helpers import compare
+from tests.helpers.compare import close, close_by_name, layer_of, torch_gradients
+from tests.helpers.torch_qwen2_vl import END, GRIDS, IMAGE, START
 
 PATCHES = [24, 4, 12]  # of GRIDS
 
@@ -77,7 +78,7 @@ def test_decoder_layer(qwen):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 7, text.hidden_size)).astype(np.float32)
     positions = rng.integers(0, 20, (2, 7, 3))
-    angles = llama.rope(jnp.asarray(positions), text.head_size, text.rope_theta, text.sections)
+    angles = rope(jnp.asarray(positions), text.head_size, text.rope_theta, text.sections)
     x_torch, bias = torch.from_numpy(x), torch.full((7, 7), -torch.inf).triu(1)[None, None]
     turned = theirs.rotary_emb(x_torch, torch.from_numpy(np.moveaxis(positions, 2, 0).copy()))
     close(
@@ -152,7 +153,7 @@ def test_published_sizes(size):
     config = getattr(Qwen2VLConfig, f"qwen2_vl_{size}")()
     with torch.device("meta"):
         theirs = transformers.Qwen2VLForConditionalGeneration(
-            transformers.Qwen2VLConfig(**config.to_hf())
+            transformers.Qwen2VLConfig(**QWEN2_VL.to_hf(config))
         )
     _, params = abstract_model(config, None)
     ours = {name: e.shape for e in TABLE.entries(params) for name in e.names}

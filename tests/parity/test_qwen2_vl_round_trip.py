@@ -10,10 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.weights import io
 from mmunlearner_jax.weights.io import from_pretrained, leaf_labels, save_pretrained
-from tests.parity.compare import assert_same_model, reload
-from tests.parity.qwen2_vl import Qwen2VLForConditionalGeneration, make_torch_model
+from tests.helpers.compare import assert_same_model, reload
+from tests.helpers.torch_qwen2_vl import Qwen2VLForConditionalGeneration, make_torch_model
 
 
 def as_written(path, change):
@@ -146,7 +147,7 @@ def test_module_groups(qwen):
 )
 @pytest.mark.parametrize("qwen", ["every head its own"], indirect=True)
 def test_other_models_are_refused(qwen, tmp_path, fields, words):
-    config = qwen.ours.config.to_hf() | fields
+    config = QWEN2_VL.to_hf(qwen.ours.config) | fields
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError) as error:
         from_pretrained(tmp_path)

@@ -19,7 +19,7 @@ from mmunlearner_jax.weights.io import (
     save_pretrained,
     to_hf_names,
 )
-from tests.parity.compare import assert_same_model, reload
+from tests.helpers.compare import assert_same_model, reload
 
 
 def test_every_case_returns(case, tmp_path):

@@ -7,12 +7,12 @@ from configs import llava, llava_clear
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.examples.tokenizer import build_processor
-from mmunlearner_jax.models.clip import ClipConfig
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.tiny import build_processor
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.planning.batches import layout
-from tests.data.test_processors import photo
+from tests.helpers.photographs import photo
 
 QUESTIONS, PICTURES = 5, 3
 

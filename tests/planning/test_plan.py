@@ -10,13 +10,13 @@ from jax.errors import JaxRuntimeError
 from configs import llava, qwen2_vl
 from mmunlearner_jax import plan
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
 from mmunlearner_jax.sharding import make_mesh, process_rows
-from tests.planning.small import SMALL, SMALL_QWEN
+from tests.helpers.small import SMALL, SMALL_QWEN
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
 
@@ -32,7 +32,7 @@ SHORT = {
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setattr(LlavaConfig, "llava_1_5_7b", lambda: SMALL)
+    monkeypatch.setitem(LLAVA.sizes, "llava_1_5_7b", lambda: SMALL)
     config = llava.get_config()
     config.update_from_flattened_dict(SHORT)
     return config
@@ -77,7 +77,7 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
 
 @pytest.mark.slow
 def test_pictures_of_any_size_are_planned_with_the_largest_budget(monkeypatch):
-    monkeypatch.setattr(Qwen2VLConfig, "qwen2_vl_7b", lambda: SMALL_QWEN)
+    monkeypatch.setitem(QWEN2_VL.sizes, "qwen2_vl_7b", lambda: SMALL_QWEN)
     config = qwen2_vl.get_config()
     config.update_from_flattened_dict(SHORT | {"model.patch_budgets": (32, 64)})
     target = find_slice("v5e-4")

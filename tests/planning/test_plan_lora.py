@@ -4,17 +4,17 @@ import jax
 import pytest
 
 from configs import llava, qwen2_vl
-from mmunlearner_jax.models.llava import LlavaConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import device_bytes, make_mesh
-from tests.planning.small import SMALL, SMALL_QWEN
+from tests.helpers.small import SMALL, SMALL_QWEN
 
 
 @pytest.mark.parametrize("module", [llava, qwen2_vl], ids=lambda module: module.__name__)
 def test_adapters_alone_are_in_the_state(module, monkeypatch):
-    monkeypatch.setattr(LlavaConfig, "llava_1_5_7b", lambda: SMALL)
-    monkeypatch.setattr(Qwen2VLConfig, "qwen2_vl_7b", lambda: SMALL_QWEN)
+    monkeypatch.setitem(LLAVA.sizes, "llava_1_5_7b", lambda: SMALL)
+    monkeypatch.setitem(QWEN2_VL.sizes, "qwen2_vl_7b", lambda: SMALL_QWEN)
     config = module.get_config()
     mesh = make_mesh((1, 4, 2))
     full = list(programs(config, mesh, "unlearn"))

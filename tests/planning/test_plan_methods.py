@@ -4,19 +4,19 @@ import jax
 import pytest
 
 from configs import llava
-from mmunlearner_jax.models.llava import LlavaConfig
+from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import make_mesh
-from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS
 from mmunlearner_jax.unlearn.methods import METHODS
-from tests.planning.small import SMALL
+from mmunlearner_jax.unlearn.scoring import EXAMPLE_NLL, LOG_PROBS
+from tests.helpers.small import SMALL
 
 PACK = 5
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_steps_take_what_they_are_planned_with(monkeypatch, method):
-    monkeypatch.setattr(LlavaConfig, "llava_1_5_7b", lambda: SMALL)
+    monkeypatch.setitem(LLAVA.sizes, "llava_1_5_7b", lambda: SMALL)
     config = llava.get_config()
     config.unlearn.update(dict(method=method, accumulate=2, pack=PACK, text_pack=PACK))
     config.unlearn.update(dict(forget_batch=20, retain_batch=20, text_batch=20))

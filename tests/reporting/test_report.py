@@ -18,7 +18,7 @@ from mmunlearner_jax.reporting.figures import heat_maps
 from mmunlearner_jax.reporting.run_results import mask_verdict
 from mmunlearner_jax.reporting.templates import interval
 from mmunlearner_jax.stages import report
-from tests.page import Page
+from tests.helpers.page import Page
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
 EVIL = '<script>alert("no")</script>'

@@ -15,7 +15,7 @@ from mmunlearner_jax.data.benchmarks.clear import ClearBench
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.stages.finetune import lessons, muon
-from tests.data.conftest import Clear
+from tests.helpers.benchmarks import Clear
 
 
 def encoded_anew(image: dict) -> dict:

@@ -5,14 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from mmunlearner_jax.check import check_config
 from safetensors.numpy import load_file
 
 from configs import orl_qwen
 from mmunlearner_jax import stages
-from mmunlearner_jax.check import check_config
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.errors import InputError
-from tests.end_to_end.commands import SHORT
+from tests.helpers.commands import SHORT
 
 STAGES = ("prepare", "finetune", "importance", "mask", "unlearn", "export")
 

@@ -5,17 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
+from mmunlearner_jax.check import check_config
 from safetensors.numpy import load_file
 
 from configs import orl
 from mmunlearner_jax import stages
-from mmunlearner_jax.check import check_config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.stages import setup
 from mmunlearner_jax.stages import unlearn as stage
-from tests.end_to_end.commands import SHORT
+from tests.helpers.commands import SHORT
 
 BEFORE = "prepare", "finetune", "importance", "mask"
 

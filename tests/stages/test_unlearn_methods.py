@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from mmunlearner_jax.stages.references import asked_beforehand
 
 from mmunlearner_jax import compilations, preemption
 from mmunlearner_jax.data import references
@@ -15,12 +16,11 @@ from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
-from mmunlearner_jax.stages.references import asked_beforehand
 from mmunlearner_jax.stages.unlearn import Unlearner
-from mmunlearner_jax.unlearn.losses import EXAMPLE_NLL, LOG_PROBS
+from mmunlearner_jax.unlearn.losses import OF_TOKENS
 from mmunlearner_jax.unlearn.methods import METHODS
-from mmunlearner_jax.unlearn.objectives import OF_TOKENS
-from tests.stages import tiny
+from mmunlearner_jax.unlearn.scoring import EXAMPLE_NLL, LOG_PROBS
+from tests.helpers import tiny
 
 # What a run without retain steps has in its lines, and what batches hold of the vanilla model.
 ALONE = {"ga", "npo"}

@@ -6,20 +6,20 @@ import optax
 import pytest
 from flax import nnx
 
-from mmunlearner_jax.data.pictures import AnySize
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.examples.tokenizer import build_chatml_processor
-from mmunlearner_jax.models.clip import ClipConfig
-from mmunlearner_jax.models.llama import LlamaConfig, Qwen2Config
-from mmunlearner_jax.models.llava import Llava, LlavaConfig
-from mmunlearner_jax.models.qwen2_vision import Qwen2VisionConfig
-from mmunlearner_jax.models.qwen2_vl import Qwen2VLConfig
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
+from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
-from mmunlearner_jax.unlearn.steps import TrainState, descent_step
-from tests.data.test_processors import photo
+from mmunlearner_jax.unlearn.steps import TrainState, retain_step
+from tests.helpers.photographs import photo
 
 CONFIG = LlavaConfig(
     vision=ClipConfig(8, 8, 1, 2, image_size=4, patch_size=2),
@@ -47,7 +47,7 @@ def test_one_program_each(sizes, compiled):
     batch = put_batch({"input_ids": ids, "attention_mask": ids, "labels": ids}, mesh)
     add, sums = accumulator(graphdef), FisherSums.zeros(params)
     adam = optax.adam(1e-3)
-    step, state = descent_step(graphdef, adam), TrainState.create(params, adam)
+    step, state = retain_step(graphdef, adam), TrainState.create(params, adam)
     counts = []
     for _ in range(3):
         sums = add(sums, state.params, batch)
@@ -75,7 +75,7 @@ def test_one_program_for_every_budget_of_patches(compiled):
     params = jax.device_put(params, param_shardings(params, mesh))
     add, sums = accumulator(graphdef), FisherSums.zeros(params)
     adam = optax.adam(1e-3)
-    step, state = descent_step(graphdef, adam), TrainState.create(params, adam)
+    step, state = retain_step(graphdef, adam), TrainState.create(params, adam)
     # Shuffled anew in every pass: the pictures of a batch are others each time.
     batches = iter(Batches(samples, encoder, batch_size=2, seed=0))
     counts, lengths = [], []

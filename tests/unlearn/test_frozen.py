@@ -9,10 +9,10 @@ from flax import nnx
 
 from mmunlearner_jax.planning.costs import flops
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import in_groups, leaf_labels
-from tests.unlearn.test_shared_pictures import PICTURES, assert_close, llava, qwen2_vl, whole
+from tests.helpers.questions import PICTURES, assert_close, llava, qwen2_vl, whole
 
 
 @pytest.fixture(params=[llava, qwen2_vl], ids=["llava", "qwen2_vl"])
@@ -58,7 +58,7 @@ def test_steps_move_the_others_only(made, groups):
     # SGD: Adam's division by |g| would turn rounding into whole steps.
     sgd = optax.sgd(0.1, momentum=0.9)
     mask = jax.tree.map(lambda p: jnp.arange(p.size).reshape(p.shape) % 2 == 0, params)
-    descend, ascend = descent_step(graphdef, sgd), ascent_step(graphdef, masked_ascent(sgd))
+    descend, ascend = retain_step(graphdef, sgd), forget_step(graphdef, masked_ascent(sgd))
     before = jax.tree.map(np.array, (frozen, moving))
     whole = TrainState.create(jax.tree.map(jnp.copy, params), sgd)
     state = TrainState.create(jax.tree.map(jnp.copy, moving), sgd)
@@ -82,7 +82,7 @@ def test_what_is_frozen_costs_no_backward_pass(made):
     model, batch = made
     graphdef, params = nnx.split(model)
     adam = optax.adam(1e-3)
-    step = descent_step(graphdef, adam)
+    step = retain_step(graphdef, adam)
 
     def cost(groups, batch):
         frozen, moving = apart(model, params, groups)

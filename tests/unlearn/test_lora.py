@@ -12,12 +12,12 @@ from flax import nnx
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.unlearn import lora
-from mmunlearner_jax.unlearn.losses import NOTHING
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step, mean_loss
+from mmunlearner_jax.unlearn.scoring import NOTHING
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, mean_loss, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import weight_names
-from tests.models.conftest import filled
-from tests.unlearn.test_shared_pictures import PICTURES, TEXTS, llava, qwen2_vl, whole
+from tests.helpers.models import filled
+from tests.helpers.questions import PICTURES, TEXTS, llava, qwen2_vl, whole
 
 RANK, ALPHA = 2, 4.0
 
@@ -128,7 +128,7 @@ def test_protected_weights_keep_their_bits_in_fifty_forget_steps(adapters):
         )
         state = TrainState.create(lora.initial(abstract, 0), adam)
         moves = everywhere(abstract)
-    forget, retain = ascent_step(graphdef, masked_ascent(adam)), descent_step(graphdef, adam)
+    forget, retain = forget_step(graphdef, masked_ascent(adam)), retain_step(graphdef, adam)
     for number in range(50):
         state, loss = forget(state, [batch], moves, frozen)
         if adapters and number % 10 == 0:  # of adapters, descent goes through the mask, too
@@ -225,7 +225,7 @@ def test_no_gradient_as_large_as_the_base_exists():
                 graphdef, params, targets, rank=RANK, alpha=ALPHA, mask=mask
             )
         given = TrainState.create(jax.tree.map(lambda x: jnp.zeros(x.shape), moving), sgd), [batch]
-        compiled = descent_step(graphdef, sgd).lower(*given, frozen).compile()
+        compiled = retain_step(graphdef, sgd).lower(*given, frozen).compile()
         found = re.findall(r"= f32\[7,(?:32,48|48,32)\]\S* ([\w\-]+)\(", compiled.as_text())
         return [name for name in found if name not in ("parameter", "get-tuple-element")]
 

@@ -7,20 +7,10 @@ import pytest
 from flax import nnx
 from scipy.special import log_softmax
 
-from mmunlearner_jax.models.clip import ClipConfig
-from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava import LlavaConfig
 from mmunlearner_jax.models.packing import answer_places
 from mmunlearner_jax.unlearn import losses
-from tests.models.conftest import filled
-
-CONFIG = LlavaConfig(
-    vision=ClipConfig(8, 8, 1, 2, image_size=4, patch_size=2),
-    text=LlamaConfig(16, 8, 8, 1, 2),
-    image_token_id=15,
-)
-IDS = np.random.default_rng(0).integers(0, 15, (3, 5))
-LABELS = np.array([[-100, -100, 4, 2, -100], [1, 0, 3, 5, 6], [-100] * 5])
+from tests.helpers.models import filled
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 
 @pytest.fixture(scope="module")

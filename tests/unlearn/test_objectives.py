@@ -10,8 +10,7 @@ from scipy.special import log_softmax
 
 from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.packing import answer_places
-from mmunlearner_jax.unlearn.losses import LOG_PROBS
-from mmunlearner_jax.unlearn.objectives import (
+from mmunlearner_jax.unlearn.losses import (
     OF_EXAMPLES,
     OF_TOKENS,
     Said,
@@ -21,9 +20,10 @@ from mmunlearner_jax.unlearn.objectives import (
     say,
     simnpo,
 )
-from mmunlearner_jax.unlearn.objectives import mean as mean_of_terms
-from tests.models.conftest import filled
-from tests.unlearn.test_losses import CONFIG, IDS, LABELS
+from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
+from mmunlearner_jax.unlearn.scoring import LOG_PROBS
+from tests.helpers.models import filled
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 
 def mean(loss, batches):

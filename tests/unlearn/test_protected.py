@@ -6,16 +6,16 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from mmunlearner_jax.stages.planned import optimizers
 
 from configs import orl
 from mmunlearner_jax.models.packing import answer_places
-from mmunlearner_jax.stages.planned import optimizers
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.schedule import Schedule
-from mmunlearner_jax.unlearn.steps import TrainState, ascent_step, descent_step
+from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_descent
-from tests.models.conftest import filled
-from tests.unlearn.test_losses import CONFIG, IDS, LABELS
+from tests.helpers.models import filled
+from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 STEPS, RATE = 50, 1e-4
 FORGET = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LABELS)}
@@ -35,7 +35,7 @@ def walked(semantics):
     graphdef, params = nnx.split(filled(CONFIG))
     mask = jax.tree.map(lambda p: jnp.arange(p.size).reshape(p.shape) % 2 == 0, params)
     state = TrainState.create(params, descend, optimizers=options.optimizers)
-    forget, retain = ascent_step(graphdef, ascend), descent_step(graphdef, descend)
+    forget, retain = forget_step(graphdef, ascend), retain_step(graphdef, descend)
     paths = [np.zeros(leaf.shape) for leaf in jax.tree.leaves(params)]
     for _, forgets, retains in schedule.steps():
         assert (forgets, retains) == (1, 1)

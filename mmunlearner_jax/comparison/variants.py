@@ -1,0 +1,87 @@
+"""Variants of one run: the methods at other settings, and their controls."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.stages import importance
+from mmunlearner_jax.stages.importance import load_sums
+from mmunlearner_jax.stages.mask import load_mask, make_mask
+from mmunlearner_jax.stages.unlearn import Outcome, Unlearner, Watch
+from mmunlearner_jax.unlearn.controls import Control, Known
+from mmunlearner_jax.unlearn.mask import all_true
+from mmunlearner_jax.weights.io import leaf_labels
+
+
+class Variants:
+    """Runs variants of one run, which share its data and, where they can, compiled steps.
+
+    Args:
+        session: Of the run, whose workdir holds `importance/` and `mask/`.
+    """
+
+    def __init__(self, session: Session):
+        self._session = session
+
+    def run(
+        self,
+        control: Control,
+        mask: Any | None,
+        *,
+        changes: Mapping[str, Any],
+        label: str,
+        watch: Watch | None = None,
+    ) -> Outcome:
+        """Unlearns once.
+
+        Args:
+            control: What is changed.
+            mask: Of the control, as `mask` makes it.
+            changes: More values of the config, by dotted keys.
+            label: Name of the checkpoints and of the metrics.
+            watch: See `Unlearner.run`.
+        """
+        unlearner = Unlearner(self._changed(control, changes))
+        return unlearner.run(mask, label=label, watch=watch)
+
+    def mask(self, control: Control) -> Any | None:
+        """Returns the mask of a control, like all parameters; None where there is none.
+
+        Importances that are not the run's own are computed first, in a folder of their own.
+        """
+        session = self._changed(control, {})
+        if control.mask is None or not session.config.unlearn.chosen.masked:
+            return None
+        folder, fisher = session.workdir, session.config.importance.fisher
+        if fisher != self._session.config.importance.fisher:
+            folder = folder / f"importance_by_{fisher}"
+            importance.measure(session, folder)
+        mask = make_mask(session, folder) if control.remakes_mask else self._own
+        return control.mask(mask, self._known(session, folder, mask))
+
+    def _changed(self, control: Control, changes: Mapping[str, Any]) -> Session:
+        method = {"unlearn.method": control.method} if control.method else {}
+        return self._session.with_values({**control.changes, **method, **changes})
+
+    @functools.cached_property
+    def _own(self) -> Any:
+        """The mask of the run."""
+        return load_mask(self._session.workdir, self._session.abstract)
+
+    def _known(self, session: Session, folder: Path, mask: Any) -> Known:
+        frozen, moving = session.split_frozen(mask)
+
+        def movable() -> Any:
+            return nnx.merge_state(all_true(moving), jax.tree.map(jnp.zeros_like, frozen))
+
+        def forget() -> Any:
+            nothing = jax.tree.map(lambda m: jnp.zeros(m.shape), frozen)
+            return nnx.merge_state(load_sums(folder, "forget", session.moving).mean(), nothing)
+
+        return Known(session.config.seed, leaf_labels(session.model)[1], movable, forget)

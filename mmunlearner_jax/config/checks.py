@@ -1,0 +1,137 @@
+"""What must hold between sections of a config, and between a config and the devices."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from mmunlearner_jax.config.compare import CompareConfig
+from mmunlearner_jax.config.run import READS, SHARED, Config
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.attention import check_kernel
+from mmunlearner_jax.sharding import batch_parts, mesh_shape
+from mmunlearner_jax.unlearn.controls import CONTROLS
+from mmunlearner_jax.unlearn.methods import METHODS
+
+# Batches, and the option that says how many of their questions share a row.
+_BATCHES = (
+    ("finetune", "picture_batch", "pack"),
+    ("finetune", "text_batch", "text_pack"),
+    ("importance", "batch_size", "pack"),
+    ("unlearn", "forget_batch", "pack"),
+    ("unlearn", "retain_batch", "pack"),
+    ("unlearn", "text_batch", "text_pack"),
+)
+
+
+def check_config(config: Config, devices: Sequence[Any]) -> None:
+    """Refuses sections that do not go together, or not with the devices.
+
+    Args:
+        config: Of the run.
+        devices: Those of all processes, or of a slice that is planned for.
+
+    Raises:
+        InputError: The first of them, by its key, with what would do.
+    """
+    parts = batch_parts(mesh_shape(config.mesh, len(devices)))
+    read = {name for stage in config.stages for name in READS[stage]}
+    for section, batch, pack in _BATCHES:
+        if section in read or section != "finetune":
+            _check_batch(getattr(config, section), batch, pack, parts)
+    decode = config.evaluate.decode
+    if decode.batch_size % parts:
+        decode.refuse("batch_size", _multiple(parts))
+    if config.importance.batch_size % (parts * config.importance.text_pack):
+        config.importance.refuse(
+            "text_pack", f"a divisor of config.importance.batch_size / {parts}"
+        )
+    _check_packing(config)
+    check_kernel(config.model.attention, devices[0].platform)
+    method = METHODS[config.unlearn.method]
+    changed = [CONTROLS[name] for name in config.controls]
+    if not method.masked and any(c.of_masks and not c.method for c in changed):
+        masked = ", ".join(name for name, method in METHODS.items() if method.masked)
+        config.refuse("controls", f"none that changes the mask, or the method {masked}")
+    if "compare" in config.stages:
+        check_compared(config)
+        splits = config.evaluate.splits
+        if splits and "forget" not in splits:
+            config.evaluate.refuse(
+                "splits", "'forget' among others: the stage compare asks about it"
+            )
+
+
+def _check_batch(section: Any, batch: str, pack: str, parts: int) -> None:
+    """Refuses a batch that the devices, or rows of several questions, do not divide."""
+    questions = getattr(section, pack)
+    if getattr(section, batch) % (parts * questions):
+        shared = f", another config.{section.full(pack)}" if questions > 1 else ""
+        section.refuse(batch, _multiple(parts * questions, shared))
+
+
+def _multiple(number: int, instead: str = "") -> str:
+    return f"a multiple of {number}{instead}, or another config.mesh (axes data x fsdp)"
+
+
+def _check_packing(config: Config) -> None:
+    """Refuses rows of several questions where a row must be one example."""
+    for section in (config.finetune, config.importance, config.unlearn):
+        for pack in ("pack", "text_pack"):
+            if getattr(section, pack) == 1:
+                continue
+            if config.data.labels == "full":
+                section.refuse(
+                    pack, "1: rows would share the prompts that config.data.labels='full' learns"
+                )
+            if section is config.importance and config.importance.fisher == "example":
+                section.refuse(pack, "1: config.importance.fisher='example' squares row by row")
+
+
+def check_compared(config: Config) -> None:
+    """Refuses methods and controls that cannot be compared.
+
+    Raises:
+        InputError: There are none, one stands twice, or a control changes nothing.
+    """
+    options: CompareConfig = config.compare
+    own = config.unlearn.method
+    for key in ("methods", "controls"):
+        names = getattr(options, key)
+        if len({*names}) < len(names) or not (names or key == "controls"):
+            options.refuse(key, "each once")
+    if both := {*options.methods} & {*options.controls}:
+        raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
+    if options.controls and not (own in options.methods and METHODS[own].masked):
+        raise InputError(
+            f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
+            " with a mask that is among config.compare.methods"
+        )
+    for name in options.controls:
+        if CONTROLS[name].changes and config.with_values(CONTROLS[name].changes) == config:
+            raise InputError(f"config.compare.controls: {name!r} changes nothing of this config")
+
+
+def check_read(config: Config, overrides: Collection[str], earlier: Collection[str] = ()) -> None:
+    """Refuses options given on the command line that no stage reads.
+
+    Args:
+        config: Of the run.
+        overrides: Dotted keys of the options given.
+        earlier: Stages that earlier commands have run on the workdir.
+
+    Raises:
+        InputError: The first option that none of the stages reads, with the stages that do.
+    """
+    stages = {*config.stages, *earlier}
+    known = {*SHARED, *(section for stage in stages for section in READS[stage])}
+    for key in overrides:
+        section = key.partition(".")[0]
+        if section not in known:
+            readers = [stage for stage, sections in READS.items() if section in sections]
+            raise InputError(
+                f"config.{key}: no stage of this run reads it; "
+                + (
+                    f"add {' or '.join(map(repr, readers))} to config.stages, or leave it out"
+                    if readers
+                    else "leave it out"
+                )
+            )

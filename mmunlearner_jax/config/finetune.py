@@ -1,0 +1,47 @@
+"""Section `config.finetune`: how the vanilla model learns the people."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from mmunlearner_jax.options import Section, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JitterConfig(Section):
+    """Random changes to processed pictures (`data.pipeline.Jitter`); all 0: none."""
+
+    key: ClassVar[str] = "finetune.jitter"
+
+    shift: int = option(0, "Largest shift in each direction.", unit="pixels", least=0)
+    gain: float = option(0.0, "Standard deviation of the factor around 1.", least=0)
+    offset: float = option(0.0, "Standard deviation of the added constant.", least=0)
+    noise: float = option(0.0, "Standard deviation of what is added to each pixel.", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(Section):
+    """Training of the vanilla model on everything that is taught."""
+
+    key: ClassVar[str] = "finetune"
+
+    retain_only: bool = option(
+        False, "Whether what is about the people to forget is left out (for `evaluate.reference`)."
+    )
+    steps: int = option(600, "Length of the training.", unit="steps", least=1)
+    optimizer: Literal["adamw", "muon"] = option("adamw", "Optimizer.")
+    learning_rate: float = option(
+        2e-5, "Learning rate after the warm-up; it falls to 0 as a cosine.", above=0
+    )
+    warmup: int = option(0, "Steps in which the learning rate rises from 0.", unit="steps", least=0)
+    weight_decay: float = option(0.05, "Decoupled weight decay.", least=0)
+    clip: float = option(1.0, "Largest norm of the gradient.", above=0)
+    picture_batch: int = option(16, "Questions with pictures of a step.", unit="questions", least=1)
+    text_batch: int = option(16, "Questions in words of a step.", unit="questions", least=1)
+    pack: int = option(1, "Questions about one picture that share a row.", least=1)
+    text_pack: int = option(1, "Questions in words that share a row.", least=1)
+    jitter: JitterConfig = option(JitterConfig, "Random changes to the pictures.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.warmup >= self.steps:
+            self.refuse("warmup", "fewer than config.finetune.steps")

@@ -1,0 +1,85 @@
+"""Sections `config.importance` and `config.mask`: which weights matter more for the forget set."""
+
+import dataclasses
+import re
+from typing import ClassVar, Literal
+
+from mmunlearner_jax.options import Section, option
+
+PRESERVE = ("pictures", "text")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreserveConfig(Section):
+    """The preserve sets whose importances each module group is compared with."""
+
+    key: ClassVar[str] = "importance.preserve"
+
+    vision: tuple[str, ...] = option(("pictures",), "For the vision tower.", choices=PRESERVE)
+    projector: tuple[str, ...] = option(("pictures",), "For the projector.", choices=PRESERVE)
+    language: tuple[str, ...] = option(
+        ("pictures", "text"), "For the language model.", choices=PRESERVE
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for group, sets in self.to_dict().items():
+            if not sets:
+                self.refuse(group, f"one or more of {', '.join(PRESERVE)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceConfig(Section):
+    """Squared gradients on the forget set and on the preserve sets."""
+
+    key: ClassVar[str] = "importance"
+
+    fisher: Literal["example", "batch"] = option(
+        "example", "Squares each example's gradient, or each batch's as published (D-06)."
+    )
+    batch_size: int = option(16, "Questions of a step.", unit="questions", least=1)
+    pack: int = option(1, "Questions about one picture that share a row.", least=1)
+    text_pack: int = option(1, "Questions in words that share a row.", least=1)
+    examples: int = option(
+        0,
+        "Questions of each set at most, drawn by the seed.",
+        unit="questions",
+        least=0,
+        special="0: all",
+    )
+    normalise: Literal["none", "group"] = option(
+        "none", "Whether each set's importances are divided by their sum in each module group."
+    )
+    preserve: PreserveConfig = option(PreserveConfig, "Preserve sets by module group.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskConfig(Section):
+    """The saliency mask: True where the forget set's importance exceeds the preserve sets'."""
+
+    key: ClassVar[str] = "mask"
+
+    threshold: float = option(
+        1.0, "Ratio of forget to preserve importance that a chosen weight exceeds.", above=0
+    )
+    eps: float = option(
+        0.0,
+        "Constant added to both importances; above 0 it chooses weights that matter for neither"
+        " set (D-05).",
+        least=0,
+    )
+    cover: str = option(
+        "",
+        "Regular expression of the parameter names that have a mask.",
+        special='"": the architecture\'s own',
+    )
+    uncovered: bool = option(
+        False, "Value of the mask where `cover` matches no name; True as published (D-02)."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            re.compile(self.cover)
+        except re.error as error:
+            self.refuse("cover", f"a regular expression ({error})")

@@ -1,0 +1,129 @@
+"""Section `config.unlearn`: the method, its optimizer, its schedule and when it stops."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from mmunlearner_jax.options import Section, option
+from mmunlearner_jax.unlearn.method import Loss, Method
+from mmunlearner_jax.unlearn.methods import METHODS
+
+# Sections `config.unlearn.NAME` of the methods that have options of their own.
+METHOD_OPTIONS: Mapping[str, type[Section]] = {
+    name: method.options for name, method in METHODS.items() if method.options
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig(Section):
+    """Adapters instead of full weights (docs/lora.md)."""
+
+    key: ClassVar[str] = "unlearn.lora"
+
+    rank: int = option(0, "Rank of the adapters.", least=0, special="0: full weights")
+    alpha: float = option(16.0, "Scale of the adapters, divided by their rank.", above=0)
+    targets: tuple[str, ...] = option(
+        (r"^model\.",),
+        'Regular expressions of layer names; the first that matches a name decides, "!..." says'
+        " no.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rank and not self.targets:
+            self.refuse("targets", "patterns of names, or config.unlearn.lora.rank=0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnlearnConfig(Section):
+    """Forget steps, alternating with retain steps."""
+
+    key: ClassVar[str] = "unlearn"
+
+    method: str = option("mmunlearner", "Method (docs/add-a-method.md).", choices=tuple(METHODS))
+    learning_rate: float = option(1e-5, "Largest learning rate of both kinds of step.", above=0)
+    adam_eps: float = option(1e-6, "Constant in the denominator of AdamW.", above=0)
+    weight_decay: float = option(0.0, "Decoupled weight decay.", least=0)
+    decay: Literal["constant", "linear", "cosine"] = option(
+        "constant", "Shape of the learning rate; `linear` and `cosine` end at 0."
+    )
+    warmup: int = option(0, "Steps in which the learning rate rises from 0.", unit="steps", least=0)
+    clip: float = option(
+        1.0, "Largest norm of the gradient, before the mask.", least=0, special="0: none"
+    )
+    alpha: float = option(1.0, "Factor of the finished update of forget steps (D-04).", above=0)
+    mask_on: Literal["update", "gradient"] = option(
+        "update",
+        "Whether the mask covers the gradient and the finished update, or the gradient alone, as"
+        " published (D-03).",
+    )
+    optimizers: Literal[1, 2] = option(
+        1, "Optimizer states: one that forget and retain steps share, or one each."
+    )
+    epochs: int = option(
+        1,
+        "Passes over the retain pictures, forget steps spread evenly, as published.",
+        least=0,
+        special="0: `iterations` instead",
+    )
+    iterations: int = option(
+        0, "Length of the run where `epochs` is 0; each iteration has a retain step.", least=0
+    )
+    forget_every: int = option(1, "Iterations from one forget step to the next.", least=1)
+    forget_repeat: int = option(1, "Forget steps each time.", unit="steps", least=1)
+    accumulate: int = option(1, "Batches whose mean gradient makes one step.", least=1)
+    forget_batch: int = option(4, "Questions of a forget step.", unit="questions", least=1)
+    retain_batch: int = option(
+        4, "Questions with pictures of a retain step.", unit="questions", least=1
+    )
+    text_batch: int = option(4, "Questions in words of a retain step.", unit="questions", least=1)
+    pack: int = option(1, "Questions about one picture that share a row.", least=1)
+    text_pack: int = option(1, "Questions in words that share a row.", least=1)
+    forget_text: bool = option(
+        True, "Whether retain steps also learn the text about the people to forget."
+    )
+    stop_remembered: float = option(
+        -1.0,
+        "Ends the run once at most this fraction of the forget set's training answers is still"
+        " given exactly.",
+        below=1,
+        special="below 0: never before the end",
+    )
+    stop_examples: int = option(
+        0,
+        "Training answers that the stopping rule asks for, drawn by the seed.",
+        least=0,
+        special="0: all",
+    )
+    stop_every: int = option(50, "Iterations from one question to the next.", least=1)
+    lora: LoraConfig = option(LoraConfig, "Adapters instead of full weights.")
+    methods: Mapping[str, Section] = option(
+        lambda: {name: kind() for name, kind in METHOD_OPTIONS.items()},
+        "Options of the methods, by name; written `config.unlearn.NAME.OPTION`.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.epochs and self.iterations < 1:
+            self.refuse("iterations", "1 or more, or set config.unlearn.epochs")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """See `Section.of`; the sections of methods stand beside the options."""
+        methods = {name: kind.of(values.get(name, {})) for name, kind in METHOD_OPTIONS.items()}
+        rest = {name: value for name, value in values.items() if name not in METHOD_OPTIONS}
+        return super().of({**rest, "methods": methods})
+
+    @property
+    def chosen(self) -> Method:
+        """The method."""
+        return METHODS[self.method]
+
+    def own(self, loss: Loss) -> Section | None:
+        """Returns the options of a loss; None where it has none."""
+        return self.methods[loss.options.key.removeprefix("unlearn.")] if loss.options else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Section.to_dict`."""
+        rest = super().to_dict()
+        return {**rest, **rest.pop("methods")}

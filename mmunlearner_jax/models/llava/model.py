@@ -1,0 +1,276 @@
+"""LLaVA-1.5: CLIP features through a two-layer projector into the places of the image tokens.
+
+Axes: B examples, T tokens, I pictures per example, N pictures of a batch, C channels, F features of
+one picture, D text features, V vocabulary.
+Source: Liu et al. 2023; parity with `transformers.LlavaForConditionalGeneration`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+from jax.sharding import Mesh
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import layers, squares
+from mmunlearner_jax.models.fields import Token
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.vision import Clip, ClipConfig
+from mmunlearner_jax.models.vision_language import (
+    VisionLanguageConfig,
+    VisionLanguageModel,
+    merge,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaConfig(VisionLanguageConfig):
+    """Everything that shapes the model and its computation.
+
+    Attributes:
+        vision: the vision tower.
+        feature_layer: which hidden states of the vision tower to use: 0 are the embeddings, -1 the
+            last layer's output.
+        feature_select: `default` drops the class token, `full` keeps it.
+        projector_act: activation between the projector's two layers.
+        projector_bias: whether these layers have a bias.
+    """
+
+    model_type: ClassVar[str] = "llava"
+
+    vision: ClipConfig
+    image_token_id: Token = 32000
+    feature_layer: int = -2
+    feature_select: str = "default"
+    projector_act: str = "gelu"
+    projector_bias: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        depth = self.vision.num_hidden_layers
+        if not isinstance(self.feature_layer, int) or not -depth - 1 <= self.feature_layer <= depth:
+            raise InputError(
+                f"vision_feature_layer={self.feature_layer!r} is not supported; use one number"
+                f" from {-depth - 1} to {depth}"
+            )
+        if self.feature_select not in ("default", "full"):
+            raise InputError(
+                f"vision_feature_select_strategy={self.feature_select!r} is not supported; use"
+                " 'default' or 'full'"
+            )
+        layers.choose(layers.ACTIVATIONS, "projector_hidden_act", self.projector_act)
+
+    @property
+    def vision_depth(self) -> int:
+        """How many vision layers lie before the features."""
+        return self.feature_layer % (self.vision.num_hidden_layers + 1)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Features F of one picture."""
+        return self.vision.num_patches + (self.feature_select == "full")
+
+    def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """See `VisionLanguageConfig`; pictures have one size."""
+        side = self.vision.image_size
+        shape = (1, self.vision.num_channels, side, side)
+        return {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+    def image_tokens(self, patches: int) -> int:
+        """See `VisionLanguageConfig`."""
+        return self.tokens_per_image
+
+    def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Llava":
+        """See `VisionLanguageConfig`."""
+        return Llava(self, mesh=mesh, rngs=rngs)
+
+    @classmethod
+    def llava_1_5_7b(cls) -> "LlavaConfig":
+        """`llava-hf/llava-1.5-7b-hf`."""
+        text = LlamaConfig(
+            vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=32001
+        )
+        return cls(vision=ClipConfig(**VISION_7B), text=text)
+
+    @classmethod
+    def llava_1_5_13b(cls) -> "LlavaConfig":
+        """`llava-hf/llava-1.5-13b-hf`."""
+        small = cls.llava_1_5_7b()
+        text = dataclasses.replace(
+            small.text,
+            hidden_size=5120,
+            intermediate_size=13824,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+        )
+        return dataclasses.replace(small, text=text)
+
+
+# CLIP ViT-L/14 at 336 pixels.
+VISION_7B: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+
+
+class Projector(nnx.Module):
+    """From vision features to text features."""
+
+    def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
+        d, self.act = config.text.hidden_size, config.projector_act
+
+        def make(features_in, logical):
+            return layers.linear(
+                features_in,
+                d,
+                logical,
+                bias=config.projector_bias,
+                dtype=config.dtype,
+                rngs=rngs,
+            )
+
+        self.linear_1 = make(config.vision.hidden_size, ("vision_embed", "mlp"))
+        self.linear_2 = make(d, ("mlp", "embed"))
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """[B, I, F, vision features] to [B, I, F, D]."""
+        return self.linear_2(layers.ACTIVATIONS[self.act](self.linear_1(features)))
+
+
+class Llava(VisionLanguageModel):
+    """The model."""
+
+    def __init__(self, config: LlavaConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
+        self.vision_tower = Clip(
+            config.vision,
+            depth=config.vision_depth,
+            dtype=config.dtype,
+            remat=config.remat,
+            mesh=mesh,
+            rngs=rngs,
+        )
+        self.multi_modal_projector = Projector(config, rngs=rngs)
+        super().__init__(config, mesh=mesh, rngs=rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        pixel_values: jax.Array | None = None,
+    ) -> jax.Array:
+        """Next-token logits.
+
+        Args:
+            input_ids: int [B, T].
+            attention_mask: int or bool [B, T], 0 at padding (left or right); None: no padding.
+            pixel_values: float [N, C, height, width], pictures in the order of their image tokens;
+                or [B, I, C, height, width], those of an example in its own order, unused ones zero.
+
+        Returns:
+            float32 [B, T, V].
+
+        Raises:
+            InputError: image tokens and pictures do not match. Under `jit` the tokens have no
+                values yet, and only shapes are checked.
+        """
+        pictures = self._checked(input_ids, pixel_values)
+        return self._forward(input_ids, attention_mask, pictures)
+
+    def vision_features(self, pixel_values: jax.Array) -> jax.Array:
+        """[B, I, F, vision features] of pictures [B, I, C, height, width]."""
+        features = self.vision_tower(pixel_values)
+        return features[..., 1:, :] if self.config.feature_select == "default" else features
+
+    def image_features(self, pixel_values: jax.Array) -> jax.Array:
+        """Projected features [B, I, F, D] of pictures [B, I, C, height, width]."""
+        return squares.run(self.multi_modal_projector, self.vision_features(pixel_values))
+
+    def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes `pixel_values` [N, C, height, width] [B, I, C, height, width] of a host batch.
+
+        I is the most of any example.
+
+        Raises:
+            InputError: image tokens and pictures do not match.
+        """
+        pictures = batch.get("pixel_values")
+        if pictures is None or pictures.ndim == 5:
+            return dict(batch)
+        self._check_pictures(batch["input_ids"], pictures)
+        tokens = np.sum(np.asarray(batch["input_ids"]) == self.config.image_token_id, axis=1)
+        counts = tokens // self.config.tokens_per_image
+        if np.any(tokens % self.config.tokens_per_image):
+            raise InputError("pixel_values: a picture's image tokens are split between two rows")
+        grouped = np.zeros((len(counts), counts.max(), *pictures.shape[1:]), pictures.dtype)
+        grouped[np.arange(counts.max()) < counts[:, None]] = pictures
+        return {**batch, "pixel_values": grouped}
+
+    def _embed(self, input_ids, pixel_values=None, vision_features=None):
+        x, matrix = self.language_model.embed(input_ids)
+        if vision_features is not None:
+            features = squares.run(self.multi_modal_projector, vision_features)
+            return self._merged(input_ids, x, features), matrix
+        if pixel_values is None:
+            return x, matrix
+        if pixel_values.ndim == 5:
+            features = self.image_features(pixel_values)
+            return self._merged(input_ids, x, features), matrix
+        # Pictures in batch order know no rows: the batch is merged as if it were one long row.
+        if squares.any_probed(nnx.state(self)):
+            raise InputError("pixel_values: squares need group_pictures(batch)")
+        features = self.image_features(pixel_values[None])
+        merged = self._merged(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)
+        return merged.reshape(x.shape), matrix
+
+    def _merged(self, input_ids, x, features):
+        features = features.reshape(len(features), -1, features.shape[-1])
+        return merge(x, features, input_ids == self.config.image_token_id)
+
+    def _checked(self, input_ids, pixel_values=None, vision_features=None):
+        self._check_pictures(input_ids, pixel_values, vision_features)
+        given = {"pixel_values": pixel_values, "vision_features": vision_features}
+        return {name: x for name, x in given.items() if x is not None}
+
+    def _check_pictures(self, input_ids, pixel_values, vision_features=None):
+        """Refuses pictures that do not belong to the image tokens, wherever values are at hand."""
+        vision, each = self.config.vision, self.config.tokens_per_image
+        if vision_features is not None:
+            wanted = (each, vision.hidden_size)
+            if vision_features.ndim != 4 or vision_features.shape[-2:] != wanted:
+                raise InputError(
+                    f"vision_features: shape {vision_features.shape} must be"
+                    f" [examples, pictures, *{wanted}]"
+                )
+        elif pixel_values is not None:
+            wanted = (vision.num_channels, vision.image_size, vision.image_size)
+            if pixel_values.ndim not in (4, 5) or pixel_values.shape[-3:] != wanted:
+                raise InputError(
+                    f"pixel_values: shape {pixel_values.shape} must be [pictures, *{wanted}] or"
+                    f" [examples, pictures, *{wanted}]"
+                )
+        if isinstance(input_ids, Tracer):
+            return
+        tokens = np.sum(np.asarray(input_ids) == self.config.image_token_id, axis=1)
+        grouped = pixel_values if vision_features is None else vision_features
+        if grouped is None or (grouped is pixel_values and grouped.ndim == 4):
+            pictures = 0 if grouped is None else len(grouped)
+            if tokens.sum() != pictures * each:
+                raise InputError(
+                    f"input_ids hold {tokens.sum()} image tokens, but {pictures} pictures need"
+                    f" {pictures * each} ({each} each)"
+                )
+        elif np.any(tokens % each) or tokens.max() > grouped.shape[1] * each:
+            raise InputError(
+                f"input_ids hold {tokens.tolist()} image tokens per row; each must be a multiple"
+                f" of {each}, at most {grouped.shape[1] * each}"
+            )

@@ -1,0 +1,123 @@
+"""The tiny LLaVA of the examples: its config, and a processor trained from nothing."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.vision_language import VisionLanguageConfig
+from mmunlearner_jax.processing.lessons import Lesson, vocabulary
+
+BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
+
+# llava-hf's template (`USER: <image>\n{q} ASSISTANT: {a} `), for contents that are lists of parts,
+# as its own takes, or plain strings.
+CHAT_TEMPLATE = inspect.cleandoc(
+    """
+    {%- for message in messages -%}
+    {{- message['role'].upper() + ': ' -}}
+    {%- if message['content'] is string -%}
+    {{- message['content'] + ' ' -}}
+    {%- else -%}
+    {%- for part in message['content'] if part['type'] == 'image' -%}
+    {{- '<image>\\n' -}}
+    {%- endfor -%}
+    {%- for part in message['content'] if part['type'] == 'text' -%}
+    {{- part['text'] + ' ' -}}
+    {%- endfor -%}
+    {%- endif -%}
+    {%- endfor -%}
+    {%- if add_generation_prompt -%}
+    {{- 'ASSISTANT:' -}}
+    {%- endif -%}
+    """
+)
+
+
+def make(
+    lessons: Iterable[Lesson],
+    vision: Mapping[str, Any],
+    text: Mapping[str, Any],
+    pixels: tuple[int, int],
+) -> tuple[VisionLanguageConfig, Any]:
+    """See `architecture.Tiny`; pictures have one size."""
+    processor = build_processor(
+        lessons,
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+    )
+    config = LlavaConfig(
+        vision=ClipConfig(**vision),
+        text=LlamaConfig(**text, **vocabulary(processor.tokenizer)),
+        image_token_id=processor.image_token_id,
+    )
+    return config, processor
+
+
+def build_processor(
+    samples: Iterable[Lesson], *, vocab_size: int = 1024, image_size: int = 64, patch_size: int = 16
+) -> "transformers.LlavaProcessor":  # a name of transformers that is looked up loads torch
+    """Trains a tokenizer and joins it with an image processor.
+
+    `save_pretrained` of the result writes all that `AutoProcessor.from_pretrained` needs.
+
+    Args:
+        samples: What the model will be taught. Every word gets a token of its own, with its leading
+            blank, as far as the vocabulary lasts.
+        vocab_size: At most so many tokens, the 256 bytes and four special tokens included.
+        image_size: Height and width that pictures are squeezed to.
+        patch_size: Of the vision encoder; a picture takes (image_size / patch_size)**2 tokens.
+
+    Returns:
+        A LlavaProcessor.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS, IMAGE],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # A person's photographs repeat the same conversations: each counts once.
+    conversations = {
+        f"USER: {picture}{sample.question} ASSISTANT: {sample.answer}"
+        for sample in samples
+        for picture in [f"{IMAGE}\n" if sample.image else ""]
+    }
+    bpe.train_from_iterator(sorted(conversations), trainer)
+    bpe.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, bpe.token_to_id(BOS))]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        additional_special_tokens=[IMAGE],
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+    )
+    side = {"height": image_size, "width": image_size}
+    pictures = transformers.CLIPImageProcessorPil(
+        size=side,
+        crop_size=side,
+        do_center_crop=False,
+        image_mean=[0.45] * 3,
+        image_std=[0.22] * 3,
+    )
+    return transformers.LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        patch_size=patch_size,
+        # The class token is counted, and dropped again by the selection "default".
+        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+    )

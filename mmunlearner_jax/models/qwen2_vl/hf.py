@@ -1,0 +1,113 @@
+"""Qwen2-VL in transformers' terms: `config.json` and the names of tensors.
+
+Two spellings of the names are in circulation: that of the hub's files (`model.layers.`,
+`visual.`), which every release reads and most write, and the names in memory since transformers
+4.52 (`model.language_model.`, `model.visual.`). Both are read; those of the hub are written.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import fields
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.vision import ROPE_THETA, Qwen2VisionConfig
+from mmunlearner_jax.models.rope import frequencies
+from mmunlearner_jax.weights.table import (
+    CONV3D,
+    INV_FREQ,
+    Buffer,
+    Row,
+    Table,
+    decoder,
+    dense,
+    norm,
+)
+
+_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+# Of Llama's, what Qwen2 has not.
+_NOT_QWEN2 = ("head_dim", "attention_bias", "mlp_bias")
+
+_VISION_LAYER = "model.visual.blocks.{layer}"
+
+TABLE = Table(
+    rows=(
+        Row("model.visual.patch_embed.proj.weight", "visual.patch_embedding.proj.kernel", CONV3D),
+        *norm(f"{_VISION_LAYER}.norm1", "visual.layers.norm1"),
+        *dense(f"{_VISION_LAYER}.attn.qkv", "visual.layers.qkv"),
+        *dense(f"{_VISION_LAYER}.attn.proj", "visual.layers.proj"),
+        *norm(f"{_VISION_LAYER}.norm2", "visual.layers.norm2"),
+        *dense(f"{_VISION_LAYER}.mlp.fc1", "visual.layers.fc1"),
+        *dense(f"{_VISION_LAYER}.mlp.fc2", "visual.layers.fc2"),
+        *norm("model.visual.merger.ln_q", "merger.norm"),
+        *dense("model.visual.merger.mlp.0", "merger.linear_1"),
+        *dense("model.visual.merger.mlp.2", "merger.linear_2"),
+        *decoder("model.language_model", "language_model"),
+        *dense("lm_head", "language_model.lm_head"),
+    ),
+    read=(
+        (r"^visual\.", "model.visual."),
+        (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),
+    ),
+    written=(
+        ("model.visual.", "visual."),
+        ("model.language_model.", "model."),
+    ),
+    buffers=(  # that old releases wrote
+        INV_FREQ,
+        Buffer(
+            r"\.rotary_pos_emb\.inv_freq$",
+            lambda config: frequencies(config.vision.head_size // 2, ROPE_THETA),
+        ),
+    ),
+    groups=(
+        ("visual.", "vision"),
+        ("merger.", "projector"),
+        ("language_model.", "language"),
+    ),
+)
+
+
+def from_hf(hf: Mapping[str, Any]) -> Qwen2VLConfig:
+    """The config that the contents of a `config.json` describe; see `Architecture.read_config`."""
+    text, part = fields.section(hf, "text_config"), "text_config."
+    if text is None:  # in old files it stands at the top
+        text, part = dict(hf), ""
+    vision = fields.section(hf, "vision_config") or {}
+    fields.require(text, "qwen2_vl_text", Qwen2VLConfig.model_type, part=part)
+    fields.require(vision, "qwen2_vl_vision", Qwen2VLConfig.model_type, part="vision_config.")
+    if sliding := text.get("use_sliding_window"):
+        raise InputError(
+            f"{part}use_sliding_window={fields.brief(sliding)} is not supported; only false is"
+        )
+    turned = fields.section(vision, "rope_parameters", "vision_config.") or {}
+    if turned.get("rope_theta", ROPE_THETA) != ROPE_THETA:
+        raise InputError(
+            f"vision_config.rope_parameters={fields.brief(turned)} is not supported; rope_theta"
+            f" must be {ROPE_THETA}"
+        )
+    text = {field: value for field, value in text.items() if field not in _NOT_QWEN2}
+    return Qwen2VLConfig(
+        vision=Qwen2VisionConfig(**fields.read(Qwen2VisionConfig, vision, "vision_config.")),
+        text=Qwen2Config(**fields.text_fields(Qwen2Config, hf, text, part, "mrope")),
+        **fields.read(Qwen2VLConfig, hf, names={field: field for field in _TOKENS}),
+    )
+
+
+def to_hf(config: Qwen2VLConfig) -> dict[str, Any]:
+    """The contents of a `config.json`; the text's part is at the top for old releases."""
+    text = dataclasses.asdict(config.text)
+    for field in (*_NOT_QWEN2, "mrope_section"):
+        del text[field]
+    return {
+        **text,
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": config.model_type,
+        **{field: getattr(config, field) for field in _TOKENS},
+        "num_key_value_heads": config.text.kv_heads,
+        "rope_scaling": {"type": "mrope", "mrope_section": config.text.mrope_section},
+        "use_sliding_window": False,
+        "vision_config": {"model_type": config.model_type, **dataclasses.asdict(config.vision)},
+    }

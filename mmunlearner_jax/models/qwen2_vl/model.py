@@ -1,0 +1,290 @@
+"""Qwen2-VL: pictures of any size through a vision transformer and a merger into a Qwen2 decoder.
+
+Axes: B examples, T tokens, I pictures of an example, P patches of an example, K numbers of one
+patch, N patches and M pictures of a batch, F tokens of an example's pictures, D text features,
+V vocabulary. Video is not supported.
+Source: Wang et al. 2024; parity with `transformers.Qwen2VLForConditionalGeneration`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+from jax.sharding import Mesh
+
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models import squares
+from mmunlearner_jax.models.fields import Count, Length, Token, Width
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl.vision import (
+    Merger,
+    Qwen2Vision,
+    Qwen2VisionConfig,
+)
+from mmunlearner_jax.models.vision_language import (
+    VisionLanguageConfig,
+    VisionLanguageModel,
+    merge,
+)
+
+
+@dataclass(frozen=True)
+class Qwen2Config(LlamaConfig):
+    """Sizes of Qwen2-VL's language model; names and defaults of `transformers.Qwen2VLTextConfig`.
+
+    Attributes:
+        mrope_section: how many rotary frequencies turn by time, height and width.
+    """
+
+    vocab_size: Width = 152064
+    hidden_size: Width = 8192
+    intermediate_size: Width = 29568
+    num_hidden_layers: Count = 80
+    num_attention_heads: Count = 64
+    num_key_value_heads: Count | None = 8
+    max_position_embeddings: Length = 32768
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 1e6
+    bos_token_id: Token | None = 151643
+    eos_token_id: Token | tuple[Token, ...] | None = 151645
+    mrope_section: tuple[Width, ...] = (16, 24, 24)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_size:
+            raise InputError(
+                f"text_config mrope_section={list(self.mrope_section)} must be three numbers whose"
+                f" sum is half the head size, {self.head_size // 2}"
+            )
+
+    @property
+    def qkv_bias(self) -> bool:
+        """They always have."""
+        return True
+
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """As `mrope_section` says."""
+        return self.mrope_section
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2VLConfig(VisionLanguageConfig):
+    """Everything that shapes the model and its computation.
+
+    Attributes:
+        vision: the vision tower.
+        video_token_id: the token of what is not supported.
+        vision_start_token_id: the token before a picture's.
+        vision_end_token_id: the token after a picture's.
+    """
+
+    model_type: ClassVar[str] = "qwen2_vl"
+
+    vision: Qwen2VisionConfig
+    text: Qwen2Config
+    image_token_id: Token = 151655
+    video_token_id: Token = 151656
+    vision_start_token_id: Token = 151652
+    vision_end_token_id: Token = 151653
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.vision.hidden_size != self.text.hidden_size:
+            raise InputError(
+                f"vision_config.hidden_size={self.vision.hidden_size} must be the hidden_size of"
+                f" the text, {self.text.hidden_size}"
+            )
+
+    def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """See `VisionLanguageConfig`."""
+        if patches < 1:
+            raise InputError("config.model.patch_budgets is empty: say how many patches a row has")
+        shape = (patches, math.prod(self.vision.patch_shape))
+        return {
+            "pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "image_grid_thw": jax.ShapeDtypeStruct((1, 3), jnp.int32),
+        }
+
+    def image_tokens(self, patches: int) -> int:
+        """See `VisionLanguageConfig`."""
+        return patches // self.vision.spatial_merge_size**2
+
+    def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2VL":
+        """See `VisionLanguageConfig`."""
+        return Qwen2VL(self, mesh=mesh, rngs=rngs)
+
+    @classmethod
+    def qwen2_vl_2b(cls) -> "Qwen2VLConfig":
+        """`Qwen/Qwen2-VL-2B-Instruct`."""
+        return cls._sized(151936, 1536, 8960, 28, 12, 2, tied=True)
+
+    @classmethod
+    def qwen2_vl_7b(cls) -> "Qwen2VLConfig":
+        """`Qwen/Qwen2-VL-7B-Instruct`."""
+        return cls._sized(152064, 3584, 18944, 28, 28, 4)
+
+    @classmethod
+    def qwen2_vl_72b(cls) -> "Qwen2VLConfig":
+        """`Qwen/Qwen2-VL-72B-Instruct`."""
+        return cls._sized(152064, 8192, 29568, 80, 64, 8)
+
+    @classmethod
+    def _sized(cls, vocab, hidden, intermediate, depth, heads, kv_heads, *, tied=False):
+        text = Qwen2Config(
+            vocab_size=vocab,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=tied,
+        )
+        return cls(vision=Qwen2VisionConfig(hidden_size=hidden), text=text)
+
+
+class Qwen2VL(VisionLanguageModel):
+    """The model."""
+
+    def __init__(self, config: Qwen2VLConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
+        self.visual = Qwen2Vision(
+            config.vision, dtype=config.dtype, remat=config.remat, mesh=mesh, rngs=rngs
+        )
+        self.merger = Merger(config.vision, config.dtype, rngs=rngs)
+        super().__init__(config, mesh=mesh, rngs=rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        pixel_values: jax.Array | None = None,
+        image_grid_thw: jax.Array | None = None,
+    ) -> jax.Array:
+        """Next-token logits.
+
+        Args:
+            input_ids: int [B, T].
+            attention_mask: int or bool [B, T], 0 at padding (left or right); None: no padding.
+            pixel_values: float [N, K], the patches of all pictures in the order of their image
+                tokens, as the processor gives them; or [B, P, K] of `group_pictures`.
+            image_grid_thw: int [M, 3], or [B, I, 3] of `group_pictures`.
+
+        Returns:
+            float32 [B, T, V].
+
+        Raises:
+            InputError: image tokens and pictures do not match. Under `jit` they have no values yet:
+                only shapes are checked, and only what `group_pictures` gave is taken.
+        """
+        pictures = self._checked(input_ids, pixel_values, image_grid_thw)
+        return self._forward(input_ids, attention_mask, pictures)
+
+    def vision_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
+        """[B, P, vision features] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
+        return self.visual(pixel_values, image_grid_thw)
+
+    def image_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
+        """Merged features [B, F, D] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
+        return squares.run(self.merger, self.vision_features(pixel_values, image_grid_thw))
+
+    def group_pictures(
+        self, batch: Mapping[str, Any], budgets: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """Packs every example's pictures into its own row of patches, see `grids.pack`.
+
+        Args:
+            batch: host arrays, what the processor gives or what this gave.
+            budgets: numbers of patches P that a row may have; steps are compiled once for each.
+
+        Returns:
+            The batch with `pixel_values` [B, P, K] and `image_grid_thw` [B, I, 3], if there are
+            pictures, and without `mm_token_type_ids`, which the tokens say, too.
+
+        Raises:
+            InputError: image tokens and pictures do not match, or an example is above the largest
+                budget.
+        """
+        if "pixel_values_videos" in batch:
+            raise InputError("pixel_values_videos: video is not supported; give pictures")
+        batch = {k: v for k, v in batch.items() if k != "mm_token_type_ids"}
+        pictures = batch.get("pixel_values"), batch.get("image_grid_thw")
+        return batch | self._grouped(batch["input_ids"], *pictures, budgets)
+
+    def _embed(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None):
+        x, matrix = self.language_model.embed(input_ids)
+        if vision_features is not None:
+            features = squares.run(self.merger, vision_features)
+        elif pixel_values is not None and image_grid_thw is not None:
+            features = self.image_features(pixel_values, image_grid_thw)
+        else:
+            return x, matrix
+        return merge(x, features, input_ids == self.config.image_token_id), matrix
+
+    def _positions(self, input_ids, valid, image_grid_thw=None, **features):
+        if image_grid_thw is None:
+            return super()._positions(input_ids, valid)
+        here = input_ids == self.config.image_token_id
+        return grids.rope_index(here, valid, image_grid_thw, self.config.vision.spatial_merge_size)
+
+    def _checked(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None):
+        if vision_features is not None:
+            return self._seen(input_ids, image_grid_thw, vision_features)
+        if not any(isinstance(x, Tracer) for x in (input_ids, pixel_values, image_grid_thw)):
+            return self._grouped(input_ids, pixel_values, image_grid_thw, ())
+        return self._shaped(pixel_values, image_grid_thw, 3)
+
+    def _seen(self, input_ids, image_grid_thw, vision_features):
+        """Pictures that the tower has seen, checked."""
+        vision = self.config.vision
+        if (
+            image_grid_thw is None
+            or (image_grid_thw.ndim, image_grid_thw.shape[-1]) != (3, 3)
+            or (vision_features.ndim, vision_features.shape[-1]) != (3, vision.embed_dim)
+        ):
+            shape = None if image_grid_thw is None else image_grid_thw.shape
+            raise InputError(
+                f"vision_features and image_grid_thw: shapes {vision_features.shape} and {shape}"
+                f" must be [examples, patches, {vision.embed_dim}] and [examples, pictures, 3]"
+            )
+        if not any(isinstance(x, Tracer) for x in (input_ids, image_grid_thw)):
+            ids = np.asarray(input_ids) == self.config.image_token_id
+            grids.check(ids, np.asarray(image_grid_thw), vision.spatial_merge_size)
+        return {"image_grid_thw": image_grid_thw, "vision_features": vision_features}
+
+    def _grouped(self, input_ids, pixel_values, image_grid_thw, budgets):
+        """Pictures in their rows, checked; {} if there are none."""
+        ids, size = np.asarray(input_ids), self.config.vision.spatial_merge_size
+        if np.any(ids == self.config.video_token_id):
+            raise InputError("input_ids hold video tokens: video is not supported; give pictures")
+        ndim = 2 if pixel_values is None else pixel_values.ndim
+        given = self._shaped(pixel_values, image_grid_thw, ndim)
+        thw = np.asarray(image_grid_thw) if given else np.zeros((0, 3), int)
+        counts = grids.check(ids == self.config.image_token_id, thw, size)
+        if not given or ndim == 3:
+            return given
+        packed = grids.pack(np.asarray(pixel_values), thw, counts, size, budgets)
+        return dict(zip(given, packed, strict=True))
+
+    def _shaped(self, pixel_values, image_grid_thw, ndim):
+        """The pictures by name, whose shapes are such; {} if there are none."""
+        if pixel_values is None and image_grid_thw is None:
+            return {}
+        patch = int(np.prod(self.config.vision.patch_shape))
+        shapes = [None if x is None else x.shape for x in (pixel_values, image_grid_thw)]
+        ends = [shape and (len(shape), shape[-1]) for shape in shapes]
+        if ends != [(ndim, patch), (ndim, 3)] or ndim not in (2, 3):
+            raise InputError(
+                f"pixel_values and image_grid_thw: shapes {shapes[0]} and {shapes[1]} must be"
+                f" [patches, {patch}] and [pictures, 3] as the processor gives them; or, and always"
+                f" under jit, [examples, patches, {patch}] and [examples, pictures, 3] of"
+                " group_pictures(batch)"
+            )
+        return {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}

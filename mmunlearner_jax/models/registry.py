@@ -1,0 +1,9 @@
+"""All architectures. To add one, import its folder and name its record here."""
+
+from mmunlearner_jax.models import llava, qwen2_vl
+
+# By the `model_type` of `config.json`.
+ARCHITECTURES = {record.name: record for record in (llava.LLAVA, qwen2_vl.QWEN2_VL)}
+
+# What is missing for the models that are easily taken for one of these, by their `model_type`.
+LOOKALIKES = {k: why for record in ARCHITECTURES.values() for k, why in record.lookalikes.items()}

@@ -1,0 +1,45 @@
+"""Rotary positions: pairs of features of a head turn by angles that grow with the position.
+
+Axes: B examples, T tokens, N heads, H head size.
+Source: Su et al. 2021; along several axes (M-RoPE) Wang et al. 2024 (Qwen2-VL).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Rope = tuple[jax.Array, jax.Array]
+
+
+def frequencies(head_size: int, theta: float) -> np.ndarray:
+    """How far each pair of a head turns from one position to the next: float32 [H / 2]."""
+    return (theta ** (-np.arange(0, head_size, 2) / head_size)).astype(np.float32)
+
+
+def rope(
+    positions: jax.Array, head_size: int, theta: float, sections: tuple[int, ...] = ()
+) -> Rope:
+    """The rotary angles.
+
+    Args:
+        positions: int [B, T], or with sections [B, T, axes].
+        head_size: H.
+        theta: base of the frequencies.
+        sections: how many of the H / 2 frequencies, slower and slower, turn by each axis.
+
+    Returns:
+        Their cosines and sines [B, T, 1, H / 2] float32.
+    """
+    if positions.ndim == 2:  # along all axes the same
+        positions = positions[:, :, None]
+    else:
+        positions = positions[:, :, np.repeat(np.arange(len(sections)), sections)]
+    angles = positions[:, :, None] * frequencies(head_size, theta)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, rope: Rope) -> jax.Array:
+    """Turns the pairs (i, i + H / 2) of x [B, T, N, H]; computed in float32."""
+    cos, sin = rope
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

@@ -1,0 +1,216 @@
+"""The small files beside a checkpoint's weights: read with limits, checked, never run."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from PIL import Image
+
+from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.files import read_bytes, read_json
+from mmunlearner_jax.processing.confined import try_tokenizer
+from mmunlearner_jax.processing.pictures import Pictures
+
+# Pixels of the longest edge that any model could take; more is a mistake, or fills the memory.
+LARGEST_EDGE = 4096
+
+MEND = "use the file of the checkpoint this one was made from"
+
+# The names of code in `auto_map`, and of the field that says which class it is.
+_CODE = {
+    "AutoProcessor": "processor_class",
+    "AutoImageProcessor": "image_processor_type",
+    "AutoFeatureExtractor": "feature_extractor_type",
+    "AutoTokenizer": "tokenizer_class",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Companions:
+    """What a checkpoint says beside its weights.
+
+    Attributes:
+        folder: of the checkpoint.
+        tokenizer: contents of tokenizer_config.json.
+        processor: contents of processor_config.json; {} where it is missing, as in old checkpoints.
+        pictures: options of the image processor.
+        pictures_file: the file that holds them.
+        generation: contents of generation_config.json; {} where it is missing.
+        template: the chat template.
+        template_file: the file that holds it.
+    """
+
+    folder: Path
+    tokenizer: Mapping[str, Any]
+    processor: Mapping[str, Any]
+    pictures: Mapping[str, Any]
+    pictures_file: Path
+    generation: Mapping[str, Any]
+    template: str
+    template_file: Path
+
+
+def read_companions(folder: Path) -> Companions:
+    """Reads the files of a checkpoint that are neither weights nor config.json nor vocabulary.
+
+    Args:
+        folder: of the checkpoint.
+
+    Raises:
+        InputError: one is broken, none has the chat template or the options of the image processor,
+            or one needs code of the checkpoint's own.
+    """
+    names = ("processor", "preprocessor", "tokenizer", "generation")
+    paths = [folder / f"{name}_config.json" for name in names]
+    stored = {path: read_json(path, mend=MEND) for path in paths if os.path.lexists(path)}
+    processor, pictures, tokenizer, generation = (stored.get(path, {}) for path in paths)
+    file = paths[1]
+    if processor.get("image_processor") is not None:  # since transformers 5 it stands there
+        file, pictures = paths[0], processor["image_processor"]
+    if not isinstance(pictures, dict) or not pictures:
+        raise InputError(f"{file}: has no options of an image processor; {MEND}")
+    _refuse_code([*stored.items(), (file, pictures)])
+    template, template_file = _template(folder, tokenizer, processor)
+    return Companions(
+        folder, tokenizer, processor, pictures, file, generation, template, template_file
+    )
+
+
+def load_tokenizer(files: Companions, made: Any) -> Any:
+    """Makes a tokenizer of a checkpoint's files.
+
+    The library is shown copies of the files it needs, so it finds nothing else: no code, no pipe,
+    no name of another file or of a repository to look up.
+
+    Args:
+        files: of the checkpoint.
+        made: a class of transformers with a tokenizer of the tokenizers library.
+
+    Raises:
+        InputError: a file is missing or broken.
+    """
+    file = files.folder / "tokenizer.json"
+    names = ["tokenizer.json", "special_tokens_map.json", "added_tokens.json"]
+    if not os.path.lexists(file):  # old checkpoints of byte-level vocabularies go without
+        names += ["vocab.json", "merges.txt"]
+    present = [name for name in names if os.path.lexists(files.folder / name)]
+    if not {"tokenizer.json", "vocab.json"}.intersection(present):
+        raise InputError(
+            f"{file}: is missing; save it by transformers.AutoTokenizer, which makes it of other"
+            " files of vocabularies"
+        )
+    dropped = ("auto_map", "chat_template", "init_inputs", "vocab", "merges")
+    options = {
+        key: value
+        for key, value in files.tokenizer.items()
+        if key not in dropped and not key.endswith(("_file", "_files"))
+    }
+    with tempfile.TemporaryDirectory() as copies:
+        for name in present:
+            source = files.folder / name
+            if name.endswith(".json") and source != file:  # the library says of `file` alone
+                read_json(source, mend=MEND)
+            Path(copies, name).write_bytes(read_bytes(source, mend=MEND))
+        if file.name in present:
+            try_tokenizer(Path(copies, file.name), str(file), MEND)
+        Path(copies, "tokenizer_config.json").write_text(json.dumps(options))
+        with refusing(f"{file}, tokenizer_config.json", MEND):
+            tokenizer = made.from_pretrained(copies, local_files_only=True, trust_remote_code=False)
+    tokenizer.name_or_path = str(files.folder)
+    return tokenizer
+
+
+def load_image_processor(files: Companions, default: str, **options: Any) -> Any:
+    """Makes an image processor of a checkpoint's files.
+
+    Args:
+        files: of the checkpoint.
+        default: its class where the files name none.
+        **options: what they are not asked for.
+
+    Raises:
+        InputError: transformers has no such class for PIL, or the options are not its own.
+    """
+    stored = {k: v for k, v in files.pictures.items() if k != "auto_map"} | options
+    old = stored.pop("feature_extractor_type", None)  # before transformers 4.25
+    name = str(stored.get("image_processor_type") or old or default)
+    name = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
+    made = getattr(transformers, f"{name.removesuffix('Pil')}Pil", None)
+    if made is None:
+        raise InputError(
+            f"{files.pictures_file}: image_processor_type={shown(name)} is no image processor of"
+            f" transformers that works by PIL; {MEND}"
+        )
+    with refusing(files.pictures_file, MEND):
+        return made.from_dict(stored)
+
+
+def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[np.ndarray, int]:
+    """Reads a grey picture, as a check of an image processor's options.
+
+    Args:
+        pictures: with the image processor.
+        size: width and height, in pixels.
+        place: the file or folder that the error names.
+
+    Returns:
+        float32 [channels, height, width], and the number of its tokens.
+
+    Raises:
+        InputError: the image processor fails, or makes numbers that are not finite.
+    """
+    with refusing(place, MEND), np.errstate(all="ignore"):
+        pixels, tokens = pictures.read(Image.new("RGB", size, "grey"))
+    if not np.isfinite(pixels).all():
+        raise InputError(f"{place}: makes pixels that are no numbers (image_std?); {MEND}")
+    return pixels, tokens
+
+
+def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Refuses code of a checkpoint's own, unless the files name a class of transformers for it."""
+    for file, stored in files:
+        with refusing(f"{file}: auto_map", MEND):
+            code = stored.get("auto_map") or {}
+            code = {"AutoTokenizer": code} if isinstance(code, list) else code
+            for auto in filter(code.__contains__, _CODE):
+                named = (other.get(_CODE[auto]) for _, other in files)
+                name = next((name for name in named if name is not None), None)
+                if not hasattr(transformers, str(name)):
+                    raise InputError(
+                        f"{file}: auto_map names code of the checkpoint's own for"
+                        f" {_CODE[auto]}={shown(name)}, which is no class of transformers; such"
+                        " code is never run: use a checkpoint that needs none"
+                    )
+
+
+def _template(
+    folder: Path, tokenizer: Mapping[str, Any], processor: Mapping[str, Any]
+) -> tuple[str, Path]:
+    """The chat template and its file; of several files the one that transformers takes."""
+    old, new = folder / "chat_template.json", folder / "chat_template.jinja"
+    places = [(folder / "processor_config.json", processor.get("chat_template"))]
+    if os.path.lexists(old):
+        places.append((old, read_json(old, mend=MEND).get("chat_template")))
+    if os.path.lexists(new):
+        with refusing(new, MEND):
+            places.append((new, read_bytes(new, mend=MEND, most=2**20).decode()))
+    places.append((folder / "tokenizer_config.json", tokenizer.get("chat_template")))
+    file, stored = next(
+        ((file, stored) for file, stored in places if stored is not None), (new, None)
+    )
+    if stored is None:
+        raise InputError(f"{new}: is missing: there is no chat template; {MEND}")
+    with refusing(f"{file}: chat_template", MEND):
+        if isinstance(stored, list):
+            stored = {named["name"]: named["template"] for named in stored}
+        if isinstance(stored, dict):
+            stored = stored["default"]
+        if not isinstance(stored, str):
+            raise TypeError(f"{type(stored).__name__} is no text")
+    return stored, file

@@ -1,0 +1,49 @@
+"""What methods ask the vanilla model about samples before anything moves: once a workdir."""
+
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from mmunlearner_jax.data.references import References
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.unlearn.losses import Reference
+
+
+def ask_vanilla(
+    session: Session, reference: Reference, samples: Sequence[Sample], *, batch_size: int
+) -> References:
+    """Returns what the vanilla model says of samples, from `references/` where that is known.
+
+    Args:
+        session: Of the run, whose model nothing has moved.
+        reference: What the model is asked.
+        samples: All with a picture or all without.
+        batch_size: Samples that the model sees together.
+    """
+    folder = session.workdir / "references" / reference.name
+    kept = References(folder, reference.name, reference.slots, session.encoder)
+    if all(sample in kept for sample in samples):
+        return kept
+    # An interrupted run goes on with the batches that it would have had: their padding may decide
+    # the last bit.
+    batches = session.batches(
+        list(samples), batch_size=batch_size, pack=1, shuffle=False, repeat=False
+    )
+    ask = jax.jit(functools.partial(reference.ask, session.graphdef))
+
+    def answers() -> Iterator[tuple[Sequence[Sample], np.ndarray]]:
+        bar = tqdm(batches, desc="vanilla model", disable=not is_first(), file=sys.stderr)
+        for number, batch in enumerate(bar):
+            together = samples[number * batch_size :][:batch_size]
+            if not all(sample in kept for sample in together):
+                yield together, to_host(ask(session.params, put_batch(batch, session.mesh)))
+
+    kept.add(answers())
+    return kept

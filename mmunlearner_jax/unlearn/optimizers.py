@@ -1,0 +1,135 @@
+"""The optimizers of forget and retain steps."""
+
+import dataclasses
+from typing import Any
+
+import optax
+
+from mmunlearner_jax.config.unlearn import UnlearnConfig
+from mmunlearner_jax.unlearn.schedule import Schedule, shape_of
+from mmunlearner_jax.unlearn.transforms import MaskOn, masked_ascent, masked_descent
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """What decides an optimizer's program; equal values give the same program.
+
+    The learning rate is part of the optimizer's state, and no constant of the program: a step goes
+    on at the rate that the state was made with.
+
+    Attributes:
+        eps: Constant in the denominator.
+        weight_decay: Decoupled weight decay.
+        clip: Largest norm of the gradient, before the mask, as published; 0: none.
+        accumulate: Batches whose mean gradient makes one step.
+        decay: Shape of the learning rate.
+        warmup: Steps in which the learning rate rises from 0.
+        steps: Steps that the state counts over the run; 0 where the rate is the same in all steps,
+            so that runs of any length have the same program.
+    """
+
+    eps: float
+    weight_decay: float
+    clip: float
+    accumulate: int
+    decay: str
+    warmup: int
+    steps: int
+
+    @classmethod
+    def of(cls, options: UnlearnConfig, steps: int) -> "Adam":
+        """Returns the optimizer of `config.unlearn` for so many steps.
+
+        Args:
+            options: `config.unlearn`.
+            steps: Steps that the state counts over the run.
+        """
+        if options.decay == "constant" and not options.warmup:
+            steps = 0
+        return cls(
+            options.adam_eps,
+            options.weight_decay,
+            options.clip,
+            options.accumulate,
+            options.decay,
+            options.warmup,
+            steps,
+        )
+
+    def descent(self, learning_rate: float) -> optax.GradientTransformation:
+        """Returns the optimizer of retain steps.
+
+        Raises:
+            InputError: The learning rate rises longer than the run lasts.
+        """
+        return self._whole(self._chain(learning_rate))
+
+    def masked(
+        self, learning_rate: float, *, ascends: bool, mask_on: MaskOn, alpha: float
+    ) -> optax.GradientTransformationExtraArgs:
+        """Returns the optimizer of forget steps, whose state is like that of `descent`.
+
+        Args:
+            learning_rate: Largest learning rate.
+            ascends: Whether the loss is raised.
+            mask_on: What the mask covers, see `masked_ascent`.
+            alpha: Factor of the finished update.
+
+        Raises:
+            InputError: The learning rate rises longer than the run lasts.
+        """
+        masked = masked_ascent if ascends else masked_descent
+        return self._whole(masked(self._chain(learning_rate), mask_on=mask_on, alpha=alpha))
+
+    def _chain(self, learning_rate: float) -> optax.GradientTransformation:
+        parts = [
+            optax.scale_by_adam(eps=self.eps),
+            optax.add_decayed_weights(self.weight_decay),
+        ]
+        shape = shape_of(decay=self.decay, warmup=self.warmup, steps=self.steps)
+        if shape is not None:
+            parts.append(optax.scale_by_schedule(shape))
+        scale = optax.inject_hyperparams(optax.scale_by_learning_rate)
+        return optax.chain(*parts, scale(learning_rate))
+
+    def _whole(self, transform: optax.GradientTransformation) -> Any:
+        clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
+        chained = optax.chain(clip, transform)
+        if self.accumulate == 1:
+            return chained
+        return optax.MultiSteps(chained, self.accumulate).gradient_transformation()
+
+
+def adams(options: UnlearnConfig, schedule: Schedule) -> tuple[Adam, Adam]:
+    """Returns the optimizers of forget and of retain steps; their states are alike.
+
+    Args:
+        options: `config.unlearn`.
+        schedule: Of the run.
+    """
+    forgets, retains = schedule.counts(schedule.iterations)
+    if options.optimizers == 1:  # steps that share a state count together
+        forgets = retains = forgets + retains
+    return Adam.of(options, forgets), Adam.of(options, retains or forgets)
+
+
+def optimizers(
+    options: UnlearnConfig, schedule: Schedule
+) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs]:
+    """Returns the optimizers of retain and of forget steps at the config's learning rate.
+
+    Args:
+        options: `config.unlearn`.
+        schedule: Of the run.
+
+    Raises:
+        InputError: The learning rate rises longer than the run lasts.
+    """
+    forget, retain = adams(options, schedule)
+    masked = forget.masked(
+        options.learning_rate,
+        ascends=options.chosen.ascends,
+        mask_on=options.mask_on,
+        alpha=options.alpha,
+    )
+    return retain.descent(options.learning_rate), masked

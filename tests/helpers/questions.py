@@ -1,0 +1,67 @@
+"""Questions about a few photographs, and tiny models of both architectures that read them."""
+
+import jax
+import numpy as np
+
+from mmunlearner_jax.data.pipeline import Batches
+from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.tiny import build_processor
+from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
+from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
+from tests.helpers.models import filled
+from tests.helpers.photographs import photo
+
+PHOTOS = [photo(*size) for size in ((92, 112), (64, 64), (130, 60))]
+QUESTIONS = ("Who is this?", "Where does this person live, and since when?", "What is the name?")
+ANSWERS = ("Kim Birch.", "Kim Birch lives in Oslo.", "Oslo.", "Kim.")
+PICTURES = [
+    Sample("s", image, question, ANSWERS[(n + m) % 4])
+    for n, image in enumerate(PHOTOS)
+    for m, question in enumerate(QUESTIONS[: 3 - n // 2])
+]
+TEXTS = [Sample("s", None, question, answer) for question in QUESTIONS for answer in ANSWERS[:2]]
+
+
+def llava(**fields):
+    processor = build_processor(PICTURES)
+    config = LlavaConfig(
+        vision=ClipConfig(8, 8, 2, 2, image_size=64, patch_size=16),
+        text=LlamaConfig(len(processor.tokenizer), 8, 12, 2, 4, 2),
+        image_token_id=processor.image_token_id,
+        **fields,
+    )
+    return filled(config), Encoder(processor)
+
+
+def qwen2_vl(**fields):
+    processor = build_chatml_processor(PICTURES, max_pixels=84 * 112)
+    tokens = processor.tokenizer.get_vocab()
+    config = Qwen2VLConfig(
+        vision=Qwen2VisionConfig(1, 16, 16, num_heads=2, mlp_ratio=1),
+        text=Qwen2Config(len(tokens), 16, 12, 2, 2, 1, mrope_section=(2, 1, 1)),
+        image_token_id=processor.image_token_id,
+        video_token_id=tokens["<|video_pad|>"],
+        **fields,
+    )
+    return filled(config), Encoder(processor, AnySize(processor.image_processor))
+
+
+def whole(samples, encoder, pack):
+    """One batch with all samples, some rows of which may be filling."""
+    size = pack * len({s.image for s in samples}) * -(-len(samples) // pack)
+    (batch,) = Batches(samples, encoder, batch_size=size, seed=0, pack=pack, repeat=False)
+    return batch
+
+
+def assert_close(got, wanted, tolerance=1e-5):
+    """Every array, relative to its largest number; some gradients are rounding and nothing else."""
+    most = max(np.abs(b).max() for b in jax.tree.leaves(wanted))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        scale = np.maximum(np.abs(b).max(), 1e-4 * most)
+        np.testing.assert_allclose(a / scale, b / scale, atol=tolerance, rtol=0)

@@ -1,0 +1,95 @@
+"""Tiny random checkpoints of Qwen2-VL beside our reading of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VL
+from tests.helpers import compare
+
+PAD, IMAGE, VIDEO, START, END = 0, 50, 51, 52, 53
+GRIDS = np.array([[1, 4, 6], [1, 2, 2], [1, 6, 2]])  # of two pictures and one
+
+VISION: dict[str, Any] = dict(
+    depth=2, embed_dim=32, hidden_size=32, num_heads=2, mlp_ratio=2, patch_size=4
+)
+TEXT: dict[str, Any] = dict(
+    vocab_size=54,
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    bos_token_id=None,
+    eos_token_id=None,
+    pad_token_id=PAD,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+)
+# What differs from the above: whole config, text part, vision part.
+CASES: dict[str, tuple[dict, dict, dict]] = {
+    "every head its own": ({}, {}, {}),
+    "two heads share": (
+        {},
+        dict(
+            num_key_value_heads=2,
+            rms_norm_eps=1e-6,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        ),
+        dict(hidden_act="gelu", mlp_ratio=3, num_heads=4),
+    ),
+    "tied": (dict(tie_word_embeddings=True), dict(num_key_value_heads=2), {}),
+    "seven heads share": (
+        {},
+        dict(hidden_size=56, num_attention_heads=7, num_key_value_heads=1),
+        dict(hidden_size=56, embed_dim=16, patch_size=2),
+    ),
+}
+
+
+@dataclass
+class Case(compare.Case):
+    theirs: Qwen2VLForConditionalGeneration
+    ours: Qwen2VL
+    path: Path
+
+    def batch(self, padding: str) -> compare.Batch:
+        one, two, three = ([START, *[IMAGE] * (n // 4), END] for n in GRIDS.prod(axis=1))
+        rows = [
+            [3, *one, 5, *two, 7, 9],
+            [4, 8, 15, *three, 16, 23, 42],
+            [1, 2, 3, 5, 8, 13, 21],
+        ]
+        pictures = dict(pixel_values=self.patches(GRIDS), image_grid_thw=GRIDS)
+        return compare.padded(rows, padding, PAD) | pictures
+
+    def patches(self, grids: np.ndarray, seed: int = 0) -> np.ndarray:
+        """As the processor would give them."""
+        size = int(np.prod(self.ours.config.vision.patch_shape))
+        rng = np.random.default_rng(seed)
+        return rng.normal(size=(grids.prod(axis=1).sum(), size)).astype(np.float32)
+
+    def torch_inputs(self, batch: compare.Batch) -> dict[str, Any]:
+        kinds = (batch["input_ids"] == IMAGE).astype(int)
+        return {k: torch.from_numpy(v) for k, v in (batch | {"mm_token_type_ids": kinds}).items()}
+
+
+def make_torch_model(name: str) -> Qwen2VLForConditionalGeneration:
+    """A random model whose every parameter matters."""
+    whole, text, vision = CASES[name]
+    config = Qwen2VLConfig(
+        vision_config=VISION | vision,
+        text_config=TEXT | text,
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=START,
+        vision_end_token_id=END,
+        **whole,
+    )
+    torch.manual_seed(0)
+    model = Qwen2VLForConditionalGeneration(config).eval()
+    compare.make_noisy(model)
+    return model

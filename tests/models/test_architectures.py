@@ -1,0 +1,165 @@
+"""A record says all that the package knows of an architecture, and no other module knows more."""
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import mmunlearner_jax
+from configs import llava as llava_config
+from mmunlearner_jax.config import typed
+from mmunlearner_jax.data.processors import load_processor
+from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
+from mmunlearner_jax.models.registry import ARCHITECTURES
+from mmunlearner_jax.planning.programs import model_config
+from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, to_hf_names
+
+PACKAGE = Path(mmunlearner_jax.__file__).parent
+LESSONS = [Sample("s1", None, "Who is this person?", "Kim Birch.")]
+TEXT = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+SIZES = {
+    "llava": dict(
+        vision=dict(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+            image_size=28, patch_size=14,
+        ),
+        text=TEXT,
+    ),
+    "qwen2_vl": dict(
+        vision=dict(depth=1, embed_dim=8, num_heads=2, patch_size=14),
+        text=TEXT | dict(num_key_value_heads=1, mrope_section=(2, 1, 1)),
+    ),
+}  # fmt: skip
+
+
+def imported(path):
+    """The modules of the package that a file imports, names imported from them included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("mmunlearner_jax.")}
+
+
+def made(record, tmp_path):
+    """A tiny model, and the folder of its checkpoint."""
+    sizes = SIZES["qwen2_vl" if record.name == "qwen2_vl" else "llava"]
+    config, processor = record.tiny.make(LESSONS, pixels=(56 * 56, 84 * 112), **sizes)
+    model = as_own(record.config, config).make(rngs=nnx.Rngs(0))
+    save_pretrained(model, tmp_path / "tiny", processor=processor)
+    return model, tmp_path / "tiny"
+
+
+def as_own(kind, config):
+    """A config of another class with the same fields."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+
+@pytest.mark.parametrize("record", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_only_the_registry_imports_a_folder(record):
+    folder = PACKAGE / "models" / record.folder.rpartition(".")[2]
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if folder not in path.parents
+        and any(f"{name}.".startswith(f"{record.folder}.") for name in imported(path))
+    }
+    assert users == {"models/registry.py"}
+
+
+@pytest.mark.parametrize("layer", ["models", "unlearn", "processing", "weights"])
+def test_lower_layers_import_no_higher_ones(layer):
+    above = re.compile(r"mmunlearner_jax\.(stages|data|evaluation|examples|comparison|planning)\b")
+    for path in (PACKAGE / layer).rglob("*.py"):
+        assert not [name for name in imported(path) if above.match(name)], path
+        assert not re.search(r"absl.* flags|absl\.flags", path.read_text()), path
+
+
+@pytest.mark.parametrize("record", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_published_sizes_are_read_as_they_are_written(record):
+    for make in record.sizes.values():
+        written = record.to_hf(make())
+        assert record.to_hf(record.read_config(written)) == written
+
+
+@pytest.mark.parametrize("record", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_a_tiny_checkpoint_is_whole(record, tmp_path):
+    model, folder = made(record, tmp_path)
+    again = from_pretrained(folder)
+    for a, b in zip(*(jax.tree.leaves(nnx.split(m)[1]) for m in (model, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    processor, _ = load_processor(again.config, str(folder))
+    assert processor.image_token_id == again.config.image_token_id
+    names = to_hf_names(again, nnx.split(again)[1])
+    covered = {name for name in names if re.search(record.maskable, name)}
+    assert covered and all(name.endswith(".weight") for name in covered)
+    assert not [name for name in covered if "norm" in name or "embed_tokens" in name]
+
+
+# Weights and biases of Qwen2-VL, and whether a mask may cover them.
+COVERED = {
+    "model.visual.patch_embed.proj.weight": True,
+    "model.visual.blocks.3.attn.qkv.weight": True,
+    "model.visual.blocks.3.attn.proj.weight": True,
+    "model.visual.blocks.3.attn.proj.bias": False,
+    "model.visual.blocks.3.mlp.fc1.weight": True,
+    "model.visual.blocks.3.norm1.weight": False,
+    "model.visual.merger.mlp.0.weight": True,
+    "model.visual.merger.mlp.2.weight": True,
+    "model.visual.merger.ln_q.weight": False,
+    "model.language_model.layers.0.self_attn.k_proj.weight": True,
+    "model.language_model.layers.0.self_attn.k_proj.bias": False,
+    "model.language_model.layers.0.mlp.down_proj.weight": True,
+    "model.language_model.embed_tokens.weight": False,
+    "lm_head.weight": False,
+}
+
+
+def test_what_a_mask_may_cover():
+    covered = {name: bool(re.search(QWEN2_VL.maskable, name)) for name in COVERED}
+    assert covered == COVERED
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherConfig(LlavaConfig):
+    """LLaVA's, by another name."""
+
+    model_type: ClassVar[str] = "other"
+
+
+def test_a_new_record_is_all_that_a_new_architecture_needs(tmp_path, monkeypatch):
+    def from_hf(hf):
+        return as_own(OtherConfig, LLAVA.from_hf(hf))
+
+    record = dataclasses.replace(
+        LLAVA,
+        config=OtherConfig,
+        from_hf=from_hf,
+        sizes={"other_1b": lambda: as_own(OtherConfig, LlavaConfig.llava_1_5_7b())},
+        lookalikes={},
+    )
+    monkeypatch.setitem(ARCHITECTURES, "other", record)
+    model, folder = made(record, tmp_path)
+    assert '"model_type": "other"' in (folder / "config.json").read_text()
+    again = from_pretrained(folder)
+    assert type(again.config) is OtherConfig
+    processor, _ = load_processor(again.config, str(folder))
+    assert processor.image_token_id == again.config.image_token_id
+    planned = llava_config.get_config()
+    planned.model.size = "other_1b"
+    assert type(model_config(typed(planned))) is OtherConfig
+    planned.model.size = "other_2b"
+    with pytest.raises(InputError, match="other_2b.*llava_1_5_7b.*qwen2_vl_7b.*other_1b"):
+        model_config(typed(planned))
