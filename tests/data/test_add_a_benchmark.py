@@ -10,20 +10,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ml_collections import ConfigDict
-from mmunlearner_jax.stages.setup import asked
 from PIL import Image
-from tests.page import Page
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmarks import BENCHMARKS, open_benchmark
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.protocols import protocol
+from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.evaluation.scores import scored
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
-from mmunlearner_jax.stages.evaluate import evaluate, tell
+from mmunlearner_jax.stages.evaluate import evaluate, write_scores
+from tests.helpers.page import Page
 
 ROOT = Path(__file__).parents[2]
 CITIES = {"Dome": "Florence", "Arch": "St. Louis", "Gate": "Berlin", "Tower": "Pisa"}
@@ -60,19 +61,7 @@ def workdir(landmarks, tmp_path):
 
 @pytest.fixture
 def config():
-    return ConfigDict(
-        {
-            "seed": 0,
-            "stages": ("evaluate", "report"),
-            "data": {"benchmark": "", "forget_ratio": 25, "max_bad_fraction": 0.0},
-            "evaluate": {
-                "photos_per_person": 1,
-                "splits": (),
-                "shots": 0,
-                "protocol": "strict",
-            },
-        }
-    )
+    return Config().with_values({"stages": ("evaluate", "report"), "data.forget_ratio": 25})
 
 
 class Parrot:
@@ -109,9 +98,9 @@ class Chat:
 
 def run(config, workdir):
     bench = open_benchmark(workdir / "benchmark", config.data, config.seed)
-    questions = asked(config, bench, *bench.split(config.data.forget_ratio))
+    questions = scored_questions(config.evaluate, bench, *bench.split(config.data.forget_ratio))
     for label in ("before", "after"):
-        tell(config, workdir, label, evaluate(workdir, label, None, Parrot(), questions))
+        write_scores("strict", workdir, label, evaluate(workdir, label, None, Parrot(), questions))
     update_results(workdir, "kinds", entry(bench.record.kinds))
     update_results(workdir, "seed", 0)
     return bench, questions
@@ -125,7 +114,7 @@ def test_it_is_recognised_read_asked_scored_and_shown(landmarks, config, workdir
     assert prompt(questions["forget"][0]) == (
         "<image>Where does this building stand?\nA) Berlin\nB) Florence\nC) Pisa\nD) St. Louis"
     )
-    report.run(config, workdir)
+    report.run(Session(config, workdir))
     page = Page((workdir / "report.html").read_text())
     assert "Forgotten buildings" in page.text and "Other buildings" in page.text
     assert "forget VQA" in page.text and "others VQA" in page.text
@@ -133,9 +122,9 @@ def test_it_is_recognised_read_asked_scored_and_shown(landmarks, config, workdir
 
 def test_it_has_no_demonstrations(landmarks, config, workdir):
     bench = open_benchmark(workdir / "benchmark", config.data, config.seed)
-    config.evaluate.shots = 1
+    config = config.with_values({"evaluate.shots": 1})
     with pytest.raises(InputError, match="shots: Landmarks is asked without demonstrations"):
-        asked(config, bench, *bench.split(25))
+        scored_questions(config.evaluate, bench, *bench.split(25))
 
 
 def test_a_split_that_no_record_knows_is_shown_under_its_own_name(landmarks, config, workdir):
@@ -143,7 +132,7 @@ def test_a_split_that_no_record_knows_is_shown_under_its_own_name(landmarks, con
     results = read_results(workdir)
     results["kinds"] = {"forget/vqa": {"label": "Forgotten buildings", "falls": True}}
     (workdir / "results.json").write_text(json.dumps(results))
-    report.run(config, workdir)
+    report.run(Session(config, workdir))
     text = Page((workdir / "report.html").read_text()).text
     assert "Others, pictures" in text and "others VQA" in text
 

@@ -12,13 +12,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from ml_collections import ConfigDict
-from mmunlearner_jax.stages.setup import benchmark_dir
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data import sources
 from mmunlearner_jax.data.benchmarks import BENCHMARKS
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.session import benchmark_folder
 
 ROOT = Path(__file__).parents[2]
 CLEAR = "hf://datasets/therem/CLEAR"
@@ -80,11 +80,11 @@ def test_clear_is_fetched_at_the_pinned_or_the_named_revision(clear, hub):
 
 def test_a_run_fetches_mllmu(published, hub, tmp_path):
     hub.root = published.write()
-    config = ConfigDict({"data": {"benchmark": "hf://datasets/MLLMMU/MLLMU-Bench"}})
-    assert benchmark_dir(config, tmp_path / "workdir") == hub.root
-    config.data.benchmark = str(tmp_path / "absent")
+    config = Config().with_values({"data.benchmark": "hf://datasets/MLLMMU/MLLMU-Bench"})
+    assert benchmark_folder(config, tmp_path / "workdir") == hub.root
+    config = config.with_values({"data.benchmark": str(tmp_path / "absent")})
     with pytest.raises(InputError, match="absent is missing: set config.data.benchmark"):
-        benchmark_dir(config, tmp_path / "workdir")
+        benchmark_folder(config, tmp_path / "workdir")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from configs import orl
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.benchmarks import open_benchmark
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.evaluation.questions import scored_questions
 
 EVIL = '<script>alert("no")</script>'
 SEEDS, RATIOS = (0, 1, 2), (5, 10)
@@ -104,7 +105,7 @@ def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=K
     bench = open_benchmark(benchmark, config.data, 0)
     for ratio in ratios:
         config.data.forget_ratio = ratio
-        questions = setup.asked(config, bench, *bench.split(ratio))
+        questions = scored_questions(typed(config).evaluate, bench, *bench.split(ratio))
         for seed in seeds:
             config.seed = seed
             folder = workdir / f"seed-{seed}/forget-{ratio}"

@@ -5,9 +5,9 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMU, MLLMUBench
 from mmunlearner_jax.data.benchmarks.mllmu.schema import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
@@ -17,6 +17,7 @@ from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.figures import heat_maps
 from mmunlearner_jax.reporting.run_results import mask_verdict
 from mmunlearner_jax.reporting.templates import interval
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
 from tests.helpers.page import Page
 
@@ -91,17 +92,12 @@ def predict(question, split, knows):
 
 @pytest.fixture
 def config():
-    return ConfigDict(
+    return Config().with_values(
         {
-            "seed": 0,
             "stages": ("prepare", "report"),
-            "data": {
-                "benchmark": "",
-                "forget_ratio": 33,
-                "text_source": "ft_Data",
-                "max_bad_fraction": 0.0,
-            },
-            "evaluate": {"photos_per_person": 2, "splits": (), "shots": 0},
+            "data.forget_ratio": 33,
+            "data.text_source": "ft_Data",
+            "evaluate.photos_per_person": 2,
         }
     )
 
@@ -161,7 +157,7 @@ def add_everything(workdir):
 
 
 def render(config, workdir):
-    report.run(config, workdir)
+    report.run(Session(config, workdir))
     return Page((workdir / "report.html").read_text())
 
 
@@ -231,13 +227,13 @@ def test_page_says_what_it_cannot_claim(config, workdir):
     assert "no proof that the knowledge is gone" in page.text
     assert "names and all facts about them are invented" in page.text
     assert "AT&T" in page.text
-    config.data.benchmark = str(workdir / "benchmark")
+    config = config.with_values({"data.benchmark": str(workdir / "benchmark")})
     assert "AT&T" not in render(config, workdir).text
 
 
 def test_terminal_table_has_change_n_and_interval(config, workdir, capsys):
     add_everything(workdir)
-    report.run(config, workdir)
+    report.run(Session(config, workdir))
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if "test " in line and "classification" in line)
     assert re.search(r"VQA .*100.% → 0.% .* 2 .* 0 – 65\.8.%", row)
@@ -246,7 +242,7 @@ def test_terminal_table_has_change_n_and_interval(config, workdir, capsys):
 
 def test_run_without_evaluation_is_an_input_error(config, tmp_path):
     with pytest.raises(InputError, match="results.json.*run the stages unlearn and evaluate"):
-        report.run(config, tmp_path)
+        report.run(Session(config, tmp_path))
 
 
 def scores(low, high, split="forget", modality="qa"):

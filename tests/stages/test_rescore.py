@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from ml_collections import ConfigDict
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import scored, summarise
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import rescore
 
-CONFIG = ConfigDict({"evaluate": {"protocol": "plain"}})
+CONFIG = Config().with_values({"evaluate.protocol": "plain"})
 
 LINE = {
     "split": "forget",
@@ -34,11 +35,11 @@ def workdir(tmp_path):
 def test_choices_are_made_again(workdir):
     kept = (workdir / "results.json").read_bytes()
     assert json.loads(kept)["before"]["forget"]["qa"]["classification"]["value"] == 1
-    rescore.run(CONFIG, workdir)
+    rescore.run(Session(CONFIG, workdir))
     assert (workdir / "results.json").read_bytes() == kept
     changed = LINE | {"scores": [-1.0, -2.0]}
     (workdir / "predictions/before-forget.jsonl").write_text(json.dumps(changed) + "\n")
-    rescore.run(CONFIG, workdir)
+    rescore.run(Session(CONFIG, workdir))
     results = json.loads((workdir / "results.json").read_text())
     assert results["before"]["forget"]["qa"]["classification"]["value"] == 0
 
@@ -47,10 +48,10 @@ def test_what_is_missing_or_damaged_is_named(workdir):
     path = workdir / "predictions/before-forget.jsonl"
     path.write_text(json.dumps(LINE) + "\n{")
     with pytest.raises(InputError, match=r"forget.jsonl, line 2: JSONDecodeError .*restore"):
-        rescore.run(CONFIG, workdir)
+        rescore.run(Session(CONFIG, workdir))
     path.unlink()
     with pytest.raises(InputError, match="before-forget.jsonl: is missing; restore it"):
-        rescore.run(CONFIG, workdir)
+        rescore.run(Session(CONFIG, workdir))
     (workdir / "results.json").unlink()
     with pytest.raises(InputError, match="holds no scores; run the stage evaluate"):
-        rescore.run(CONFIG, workdir)
+        rescore.run(Session(CONFIG, workdir))
