@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmunlearner_jax.stages.setup import find_reference
 
 from configs import orl
 from mmunlearner_jax import main
 from mmunlearner_jax.comparison.cells import read_cells
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.predictions import read_predictions
+from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.metrics import Metrics, read_metrics
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.stages import report, rescore

@@ -1,16 +1,18 @@
 """A tiny LLaVA and a benchmark of a few questions, as the stages have them."""
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 from flax import nnx
-from mmunlearner_jax.stages.setup import Setup
 
 from configs import orl
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
 from tests.helpers.questions import PHOTOS, PICTURES, QUESTIONS, TEXTS, llava
@@ -32,7 +34,7 @@ def config(semantics: str = "paper", **unlearn: Any) -> Any:
     return made
 
 
-def at(workdir: Path, **labels: Any) -> Setup:
+def session(workdir: Path, **labels: Any) -> Session:
     """The vanilla model in `workdir/vanilla`, on one device.
 
     Args:
@@ -43,25 +45,23 @@ def at(workdir: Path, **labels: Any) -> Setup:
     if not folder.exists():
         model, encoder = llava()
         save_pretrained(model, folder, processor=encoder.processor)
-    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-    model = from_pretrained(folder, mesh=mesh)
-    graphdef, params = nnx.split(model)
+    made = Session(typed(config()), workdir, str(folder))
+    made.mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    model = from_pretrained(folder, mesh=made.mesh)
+    made.graphdef, made.params = nnx.split(model)
+    made.model, made.abstract = model, made.params
     bench: Any = SimpleNamespace(
         everyone="everyone",
         training={"forget": FORGET, "retain": RETAIN}.__getitem__,
         text_training={"everyone": [*TEXTS, *OTHERS], "retain": OTHERS}.__getitem__,
     )
-    return Setup(
-        mesh=mesh,
-        model=model,
-        graphdef=graphdef,
-        params=params,
-        encoder=Encoder(llava()[1].processor, **labels),
-        bench=bench,
-        forget="forget",
-        retain="retain",
-        seed=0,
-        frozen_groups=(),
-        targets=(),
-        workdir=workdir,
-    )
+    made.encoder, made.bench = Encoder(llava()[1].processor, **labels), bench
+    made.forget, made.retain = "forget", "retain"
+    return made
+
+
+def varied(session: Session, folder: Path | None = None, **unlearn: Any) -> Session:
+    """The same model beside the same data, in another folder and with other options."""
+    other = copy.copy(session)
+    other.workdir, other.config = folder or session.workdir, typed(config(**unlearn))
+    return other

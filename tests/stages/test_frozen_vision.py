@@ -5,13 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
-from mmunlearner_jax.check import check_config
 from safetensors.numpy import load_file
 
 from configs import orl_qwen
-from mmunlearner_jax import stages
+from mmunlearner_jax.config import typed
+from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.stages import find_stage
 from tests.helpers.commands import SHORT
 
 STAGES = ("prepare", "finetune", "importance", "mask", "unlearn", "export")
@@ -38,7 +40,7 @@ def test_unknown_and_too_many_groups(config):
     ):
         config.model.frozen = groups
         with pytest.raises(InputError, match=f"config.model.frozen is .*{said}"):
-            check_config(config, jax.devices())
+            typed(config)
 
 
 def test_every_stage(config, tmp_path, monkeypatch):
@@ -50,10 +52,11 @@ def test_every_stage(config, tmp_path, monkeypatch):
         return compute(self, together, bar)
 
     monkeypatch.setattr(Features, "_seen", counted)
+    config = typed(config)
     check_config(config, jax.devices())
     counts = {}
     for name in STAGES:
-        assert stages.ALL[name](config, tmp_path)
+        assert find_stage(name)(Session(config, tmp_path))
         counts[name] = len(seen)
     # Fine-tuning changes every photograph each time, so none is kept.
     assert counts["prepare"] == counts["finetune"] == 0 < counts["importance"]

@@ -5,15 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
-from mmunlearner_jax.check import check_config
 from safetensors.numpy import load_file
 
 from configs import orl
-from mmunlearner_jax import stages
+from mmunlearner_jax import session as session_module
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.movable import movable, save_peft
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import make_mesh
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.stages import find_stage
 from mmunlearner_jax.stages import unlearn as stage
 from tests.helpers.commands import SHORT
 
@@ -33,10 +35,14 @@ def config_of(**more):
     return config
 
 
+def session_of(workdir):
+    return Session(typed(config_of()), workdir)
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     one = make_mesh((1, 1, 1), jax.devices()[:1])
-    monkeypatch.setattr(setup, "make_mesh", lambda sizes: one)
+    monkeypatch.setattr(session_module, "make_mesh", lambda sizes: one)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +51,9 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         one = make_mesh((1, 1, 1), jax.devices()[:1])
-        patch.setattr(setup, "make_mesh", lambda sizes: one)
+        patch.setattr(session_module, "make_mesh", lambda sizes: one)
         for name in BEFORE:
-            assert stages.ALL[name](config_of(), workdir)
+            assert find_stage(name)(session_of(workdir))
     return workdir
 
 
@@ -63,7 +69,7 @@ def test_values_that_are_refused(values, said):
     config = config_of()
     config.update_from_flattened_dict(values)
     with pytest.raises(InputError, match=said):
-        check_config(config, jax.devices())
+        typed(config)
 
 
 def test_targets_are_checked_where_the_model_is_loaded(workdir):
@@ -71,7 +77,7 @@ def test_targets_are_checked_where_the_model_is_loaded(workdir):
         config = config_of()
         config.model.frozen, config.unlearn.lora.targets = frozen, targets
         with pytest.raises(InputError, match="targets holds .* decides nothing"):
-            setup.load(config, workdir, str(workdir / "initial"))
+            movable(Session(typed(config), workdir, str(workdir / "initial")), None)
 
 
 @pytest.mark.slow
@@ -85,10 +91,10 @@ def test_masked_adapters_killed_and_started_again(workdir, monkeypatch):
 
     monkeypatch.setattr(Metrics, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        stage.run(config_of(), workdir)
+        stage.run(session_of(workdir))
     monkeypatch.setattr(Metrics, "write", write)
     assert (workdir / "checkpoints/unlearn/2").exists()
-    assert stage.run(config_of(), workdir) and stages.ALL["export"](config_of(), workdir)
+    assert stage.run(session_of(workdir)) and find_stage("export")(session_of(workdir))
     (workdir / "export").rename(workdir / "resumed")
     results = json.loads((workdir / "results.json").read_text())["unlearn"]
     assert 0 < results["lora"]["coverage"] < 1
@@ -97,7 +103,7 @@ def test_masked_adapters_killed_and_started_again(workdir, monkeypatch):
 
     (workdir / "unlearned").rename(workdir / "unlearned.old")
     (workdir / "checkpoints").rename(workdir / "checkpoints.old")
-    assert stage.run(config_of(), workdir) and stages.ALL["export"](config_of(), workdir)
+    assert stage.run(session_of(workdir)) and find_stage("export")(session_of(workdir))
     resumed, straight, vanilla = (
         load_file(workdir / name / "model.safetensors") for name in ("resumed", "export", "vanilla")
     )
@@ -116,11 +122,9 @@ def test_masked_adapters_killed_and_started_again(workdir, monkeypatch):
 
 @pytest.mark.slow
 def test_adapters_without_a_mask_are_written_for_peft(workdir):
-    config = config_of()
-    vanilla = str(workdir / "vanilla")
-    at = setup.load(config, workdir, vanilla)
-    outcome = stage.Unlearner(config, at, "ga").run(workdir, None, label="plain")
-    told = stage.adapters.save(config, workdir, at, outcome.parts, base=vanilla)["lora"]
+    session = session_of(workdir).with_values({"unlearn.method": "ga"})
+    outcome = stage.Unlearner(session).run(None, label="plain")
+    told = save_peft(session, outcome.parts)["lora"]
     saved = load_file(workdir / "adapters/adapter_model.safetensors")
     assert told["peft"] == "adapters"
     assert told["parameters"] == sum(x.size for x in saved.values())

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from configs import orl
-from mmunlearner_jax import compilations, main
+from mmunlearner_jax import compilations, main, session
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.profiling import Trace
 from mmunlearner_jax.sharding import make_mesh
-from mmunlearner_jax.stages import setup
 from mmunlearner_jax.unlearn.schedule import StopRule
 
 STAGES = "finetune", "evaluate", "importance", "mask", "unlearn", "controls"
@@ -50,8 +50,8 @@ def counts(workdir):
         patch.setattr(Trace, "step", counted)
         patch.setattr(StopRule, "reached", lambda *_: False)  # it has nothing to forget
         one = make_mesh((1, 1, 1), jax.devices()[:1])
-        patch.setattr(setup, "make_mesh", lambda sizes: one)
-        main.run(config, workdir)
+        patch.setattr(session, "make_mesh", lambda sizes: one)
+        main.run(typed(config), workdir)
     jax.config.update("jax_compilation_cache_dir", folder)
     return {k.removeprefix(f"{workdir}/tensorboard/"): v for k, v in found.items()}
 

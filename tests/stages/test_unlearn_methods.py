@@ -1,6 +1,5 @@
 """A short run of the loop by every method: what moves, by what losses, and the same bits again."""
 
-import dataclasses
 import itertools
 import json
 
@@ -8,7 +7,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from mmunlearner_jax.stages.references import asked_beforehand
 
 from mmunlearner_jax import compilations, preemption
 from mmunlearner_jax.data import references
@@ -16,6 +14,7 @@ from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
+from mmunlearner_jax.reference_model import ask_vanilla
 from mmunlearner_jax.stages.unlearn import Unlearner
 from mmunlearner_jax.unlearn.losses import OF_TOKENS
 from mmunlearner_jax.unlearn.methods import METHODS
@@ -34,7 +33,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def at(workdir):
-    return tiny.at(workdir)
+    return tiny.session(workdir)
 
 
 def half(at):
@@ -52,7 +51,7 @@ def lines(folder, label="unlearn"):
 def run(at, folder, method, **unlearn):
     folder.mkdir(exist_ok=True)
     mask = half(at) if METHODS[method].masked else None
-    return Unlearner(tiny.config(**unlearn), at, method).run(folder, mask)
+    return Unlearner(tiny.varied(at, folder, method=method, **unlearn)).run(mask)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,8 +84,8 @@ def test_forget_steps_raise_or_lower_their_loss(at, tmp_path, method, direction)
 
 def test_another_rate_is_no_other_program(at, tmp_path):
     def moved(label, **unlearn):
-        config = tiny.config(mask_on="gradient", **unlearn)
-        end = Unlearner(config, at, "mmunlearner").run(tmp_path, half(at), label=label)
+        session = tiny.varied(at, tmp_path, mask_on="gradient", **unlearn)
+        end = Unlearner(session).run(half(at), label=label)
         old, new = (jax.tree.leaves(tree) for tree in (at.params, end.params))
         return max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True))
 
@@ -106,7 +105,7 @@ def test_what_is_remembered_is_of_the_end_wherever_a_run_was_stopped(
 ):
     rule = {"iterations": 5, "stop_every": 2, "stop_remembered": 0.0}
 
-    def measured(self, graphdef, params):  # what no two models share
+    def measured(self, steps, params):  # what no two models share
         return float(optax.tree.norm(params))
 
     monkeypatch.setattr(Unlearner, "remembered", measured)
@@ -123,11 +122,14 @@ def test_what_is_remembered_is_of_the_end_wherever_a_run_was_stopped(
 
 @pytest.mark.parametrize("labels", ["answer", "full"])
 def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, labels):
-    at = tiny.at(tmp_path, labels=labels)
-    unlearner = Unlearner(tiny.config(), at, "ga")
+    at = tiny.session(tmp_path, labels=labels)
+    unlearner = Unlearner(tiny.varied(at, method="ga"))
     supervised, learned = (
         sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
-        for batches in (unlearner._looked_at, [unlearner._raised().example()] * 2)
+        for batches in (
+            unlearner._training_answers,
+            [unlearner._forget_batches().example()] * 2,
+        )
     )
     answers = [at.answers.labelled(sample).labels for sample in tiny.FORGET]
     assert supervised == sum(int((labels != IGNORE).sum()) for labels in answers)
@@ -135,7 +137,7 @@ def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, label
 
 
 def test_refusals_take_the_answers_place(at):
-    batches = Unlearner(tiny.config(), at, "idk_nll")._raised()
+    batches = Unlearner(tiny.varied(at, method="idk_nll"))._forget_batches()
     assert {sample.answer for sample in batches.samples} <= set(REFUSALS)
     assert [s.question for s in batches.samples] == [s.question for s in tiny.FORGET]
 
@@ -163,13 +165,13 @@ def test_packed_rows_give_the_same_losses(at, tmp_path):
 @pytest.mark.parametrize("method", ["npo", "kl_min"])
 def test_stopped_and_run_again_it_gives_the_same_bits(at, tmp_path, method, monkeypatch):
     whole = run(at, tmp_path / "whole", method)
-    asked = []
-    monkeypatch.setattr("mmunlearner_jax.stages.references.to_host", asked.append)
     steps = itertools.count(1)
     with monkeypatch.context() as patch:
         patch.setattr(preemption, "due", lambda: next(steps) == 2)
         with pytest.raises(preemption.Preempted):
             run(at, tmp_path / "stopped", method)
+    asked = []
+    monkeypatch.setattr("mmunlearner_jax.reference_model.to_host", asked.append)
     again = run(at, tmp_path / "stopped", method)
     assert not asked  # the vanilla model was asked once a workdir
     for one, other in zip(*map(jax.tree.leaves, (whole.params, again.params)), strict=True):
@@ -182,28 +184,31 @@ def test_stopped_and_run_again_it_gives_the_same_bits(at, tmp_path, method, monk
 
 @pytest.mark.parametrize("method", HELD)
 def test_batches_hold_what_the_vanilla_model_said(at, method):
-    unlearner = Unlearner(tiny.config(), at, method)
+    unlearner = Unlearner(tiny.varied(at, method=method))
     name, array = HELD[method]
     plan = METHODS[method]
-    given = {"forget": unlearner._raised()}
+    given = {"forget": unlearner._forget_batches()}
     if plan.retain is not None:
-        given |= unlearner._retained(plan.retain)
+        given |= unlearner._retain_batches(plan.retain)
     for key, batches in given.items():
         assert (array in batches.example()) == (key == name or (name, key) == ("pictures", "text"))
 
 
 def test_a_smaller_retain_set_is_refused_before_anything_runs(at):
     with pytest.raises(InputError, match="fewer than the"):
-        Unlearner(tiny.config(epochs=1, forget_batch=1, retain_batch=5), at, "ga_diff")
-    schedule = Unlearner(tiny.config(epochs=2, forget_batch=1, retain_batch=5), at, "ga")._schedule
+        Unlearner(tiny.varied(at, method="ga_diff", epochs=1, forget_batch=1, retain_batch=5))
+    session = tiny.varied(at, method="ga", epochs=2, forget_batch=1, retain_batch=5)
+    schedule = Unlearner(session)._schedule
     assert schedule.counts(schedule.iterations) == (2 * len(tiny.FORGET), 0)
 
 
 def test_what_a_stage_counts_is_what_batches_have(at):
-    config = tiny.config(epochs=1, pack=2, forget_batch=2, retain_batch=2)
-    unlearner = Unlearner(config, at, "ga_diff")
-    pictures = unlearner._retained(METHODS["ga_diff"].retain)["pictures"]
-    steps = len(pictures), len(pictures) // len(unlearner._raised())
+    session = tiny.varied(
+        at, method="ga_diff", epochs=1, pack=2, forget_batch=2, retain_batch=2
+    )
+    unlearner = Unlearner(session)
+    pictures = unlearner._retain_batches(METHODS["ga_diff"].retain)["pictures"]
+    steps = len(pictures), len(pictures) // len(unlearner._forget_batches())
     assert (unlearner._schedule.iterations, unlearner._schedule.forget_every) == steps
 
 
@@ -213,8 +218,8 @@ def test_asking_that_was_interrupted_gives_the_same_answers(at, tmp_path, monkey
     pack = {"questions": 1, "tokens": 16}
 
     def ask(folder):
-        one = dataclasses.replace(at, workdir=tmp_path / folder)
-        return asked_beforehand(one, OF_TOKENS, samples, batch_size=3)
+        one = tiny.varied(at, tmp_path / folder)
+        return ask_vanilla(one, OF_TOKENS, samples, batch_size=3)
 
     whole = ask("whole").pack([[s] for s in samples], **pack)[LOG_PROBS]
     calls = []
@@ -226,7 +231,7 @@ def test_asking_that_was_interrupted_gives_the_same_answers(at, tmp_path, monkey
         return to_host(array)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmunlearner_jax.stages.references.to_host", stopped)
+        patch.setattr("mmunlearner_jax.reference_model.to_host", stopped)
         with pytest.raises(KeyboardInterrupt):
             ask("stopped")
     assert len(list((tmp_path / "stopped").rglob("*.array_record"))) == 1
