@@ -55,7 +55,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     questions = setup.asked(config, at.bench, at.forget, at.retain)
     everything = [question for asked in questions.values() for question in asked]
     model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint)
-    render = protocol(config.evaluate.protocol, at.bench, at.encoder, at.model.config.model_type)
+    render = protocol(
+        config.evaluate.protocol, at.bench.record, at.encoder, at.model.config.model_type
+    )
     theirs = OneByOne(transformers.AutoProcessor.from_pretrained(checkpoint), model, render.prompt)
     new = config.evaluate.decode.max_new_tokens
     rng = np.random.default_rng(config.seed)

@@ -268,7 +268,7 @@ class Session:
             self.graphdef,
             self.encoder,
             self.mesh,
-            protocol(options.protocol, self.bench, self.encoder, model.model_type),
+            protocol(options.protocol, self.bench.record, self.encoder, model.model_type),
             positions=model.text.max_position_embeddings,
             features=self.features,
             batch_size=options.decode.batch_size,

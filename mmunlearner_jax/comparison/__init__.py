@@ -1,1 +1,1 @@
-"""What a comparison of unlearning methods found: its statistics, its figures and its report."""
+"""What a comparison of unlearning methods found: its cells, measures, estimates and verdicts."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from mmunlearner_jax.data.benchmarks.base import Benchmark
+from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.models.registry import ARCHITECTURES
@@ -31,7 +31,7 @@ class Protocol(NamedTuple):
 
 def protocol(
     name: Literal["plain", "strict", "released"],
-    bench: Benchmark,
+    record: BenchmarkRecord,
     encoder: Encoder,
     model_type: str,
 ) -> Protocol:
@@ -42,7 +42,7 @@ def protocol(
             "strict": the benchmark's published prompts; the letters' likelihood decides, and the
             published parser's reading stands beside it. "released": the same prompts, and the
             parser alone decides.
-        bench: whose prompts.
+        record: of the benchmark, whose prompts.
         encoder: renders the chat template.
         model_type: of the model, whose published prompts.
     """
@@ -52,10 +52,10 @@ def protocol(
 
     def turn(question: Question) -> str:
         images = sum(x.image is not None for x in (*question.shots, question))
-        return encoder.prompt(bench.record.turn(question), images)
+        return encoder.prompt(record.turn(question), images)
 
     if name == "plain":
         return Protocol(plain, letters=False, likelihood=True)
     in_template = ARCHITECTURES[model_type].published_in_template
-    prompt = turn if in_template else bench.record.whole_prompt or turn
+    prompt = turn if in_template else record.whole_prompt or turn
     return Protocol(prompt, letters=True, likelihood=name == "strict")

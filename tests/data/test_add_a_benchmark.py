@@ -110,7 +110,7 @@ def test_it_is_recognised_read_asked_scored_and_shown(landmarks, config, workdir
     bench, questions = run(config, workdir)
     assert isinstance(bench, landmarks.LandmarkBench)
     assert [lesson.answer for lesson in bench.training("gone_25")] == ["It stands in Florence."]
-    prompt = protocol("strict", bench, Chat(), "llava").prompt  # pyright: ignore[reportArgumentType]
+    prompt = protocol("strict", bench.record, Chat(), "llava").prompt  # pyright: ignore[reportArgumentType]
     assert prompt(questions["forget"][0]) == (
         "<image>Where does this building stand?\nA) Berlin\nB) Florence\nC) Pisa\nD) St. Louis"
     )

@@ -14,6 +14,7 @@ import transformers
 from flax import nnx
 from PIL import Image
 
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
 from mmunlearner_jax.data.benchmarks.mllmu.prompts import whole_prompt
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.prompts import Encoder
@@ -125,7 +126,7 @@ def qwen2_vl(processor):
     )
     encoder = Encoder(processor, AnySize(processor.image_processor))
 
-    prompt = protocol("strict", object(), encoder, config.model_type).prompt
+    prompt = protocol("strict", MLLMU, encoder, config.model_type).prompt
 
     def torch_inputs(question):
         images = [x.image for x in (*question.shots, question) if x.image]

@@ -2,7 +2,7 @@
 
 import html.parser
 
-EMPTY = {"meta", "img", "br", "line", "polyline"}  # nothing stands in them
+EMPTY = {"meta", "img", "br"}  # nothing stands in them
 
 
 class Page(html.parser.HTMLParser):
