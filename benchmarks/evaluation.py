@@ -10,7 +10,7 @@ read questions and pictures anew in every round. Our first round, which compiles
 The answers must be the same. Measure on an idle machine: torch's threads suffer most from company.
 """
 
-import dataclasses
+import copy
 import json
 import os
 import platform
@@ -26,14 +26,14 @@ import numpy as np
 import torch
 import transformers
 from absl import app, flags
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
 from mmunlearner_jax.command_line import parse_flags, read_config
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.evaluation.protocols import protocol
-from mmunlearner_jax.stages import setup
+from mmunlearner_jax.session import Session
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Of a run that has a vanilla model.", required=True)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds of each side.", lower_bound=1)
@@ -45,18 +45,20 @@ _OUT = flags.DEFINE_string("out", None, "File for everything measured.")
 TRIED = 20  # questions with each number of torch's threads
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: Config, workdir: Path) -> dict[str, Any]:
     """Everything that was measured, ready for JSON."""
     transformers.logging.set_verbosity_error()
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
-    checkpoint = Path(setup.vanilla_checkpoint(config, workdir))
-    at = setup.load(config, workdir, str(checkpoint))
-    questions = setup.asked(config, at.bench, at.forget, at.retain)
+    session = Session(config, workdir)
+    checkpoint, params, questions = session.checkpoint, session.params, session.questions()
     everything = [question for asked in questions.values() for question in asked]
     model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint)
     render = protocol(
-        config.evaluate.protocol, at.bench.record, at.encoder, at.model.config.model_type
+        config.evaluate.protocol,
+        session.bench.record,
+        session.encoder,
+        session.model.config.model_type,
     )
     theirs = OneByOne(transformers.AutoProcessor.from_pretrained(checkpoint), model, render.prompt)
     new = config.evaluate.decode.max_new_tokens
@@ -65,12 +67,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     def ours(label: str) -> tuple[float, list[str]]:
         begin = time.perf_counter()
         # Pictures and questions are read anew, as by the other side; programs are kept.
-        encoder = Encoder(at.encoder.processor, at.encoder.pictures)
-        answerer = setup.answerer(config, dataclasses.replace(at, encoder=encoder))
+        anew = copy.copy(session)
+        anew.encoder = Encoder(session.encoder.processor, session.encoder.pictures)
+        answerer = anew.answerer()
         lines = [
             line
             for split, asked in questions.items()
-            for line in answerer.answer(at.params, asked, split=split, label=label)
+            for line in answerer.answer(params, asked, split=split, label=label)
         ]
         return time.perf_counter() - begin, [line["response"] for line in lines]
 
@@ -92,7 +95,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return {
         "config": config.to_dict()["evaluate"],
         "torch_threads": torch.get_num_threads(),
-        "parameters": sum(x.size for x in jax.tree.leaves(at.params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "questions": {"ours": len(everything), "theirs": len(drawn)},
         "pictures": len({q.image for q in everything if q.image}),
         "rounds": _ROUNDS.value,

@@ -20,13 +20,13 @@ import matplotlib
 from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from configs import llava
+from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.planning.costs import flops, traffic
 from mmunlearner_jax.planning.programs import Program, programs
@@ -64,9 +64,9 @@ class Point:
     devices: int = 8
 
 
-def configured(point: Point, people: int = 500) -> tuple[ConfigDict, dict[str, Any]]:
+def configured(point: Point, people: int = 500) -> tuple[Config, dict[str, Any]]:
     """The config of a point, and the fields of the model in place of the published one's."""
-    config, pack = llava.get_config(), point.questions if point.packed else 1
+    pack = point.questions if point.packed else 1
     given = {"mesh": (1, point.devices, 1), "importance.fisher": "batch"}
     packs = (f"{stage}.{key}" for stage in COMPILED for key in ("pack", "text_pack"))
     given |= dict.fromkeys(packs, pack)
@@ -80,7 +80,7 @@ def configured(point: Point, people: int = 500) -> tuple[ConfigDict, dict[str, A
         "plan.pictures": point.questions * (people - forget),
         "plan.text": 5 * people,
     }
-    config.update_from_flattened_dict(given)
+    config = typed(llava.get_config()).with_values(given)
     whole, width = LlavaConfig.llava_1_5_7b(), point.width
     towers = {
         "text": dataclasses.replace(

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from absl import app, flags
 from jax.errors import JaxRuntimeError
-from ml_collections import ConfigDict
-from mmunlearner_jax.check import check_config
 
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.planning.batches import layout
 from mmunlearner_jax.planning.costs import flops
 from mmunlearner_jax.planning.programs import Program, model_config, programs
@@ -34,10 +34,10 @@ _PEAK = flags.DEFINE_float("peak", 0.0, "Peak of one device, bfloat16 TFLOP/s; 0
 _OUT = flags.DEFINE_string("out", None, "File for the figures.")
 
 
-def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: ConfigDict) -> dict[str, jax.Array]:
+def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: Config) -> dict[str, jax.Array]:
     """Random tokens, behind a picture's where there is one, and random pixels."""
     model, pictured = model_config(config), "pixel_values" in inputs
-    pack = config[_STAGE.value]["pack" if pictured else "text_pack"]
+    pack = getattr(getattr(config, _STAGE.value), "pack" if pictured else "text_pack")
     arrays = layout(config, model, pack=pack, pictured=pictured).arrays(
         len(inputs["input_ids"]), model
     )
@@ -47,7 +47,7 @@ def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: ConfigDict) -> dict[s
     return {k: jax.device_put(arrays[k], inputs[k].sharding) for k in inputs}
 
 
-def arguments(program: Program, config: ConfigDict) -> tuple[Any, ...]:
+def arguments(program: Program, config: Config) -> tuple[Any, ...]:
     """Arrays for a program: small random weights, zeros for sums and moments, a full mask."""
     weights = {id(leaf) for leaf in jax.tree.leaves(program.parameters)}
 
@@ -67,7 +67,7 @@ def arguments(program: Program, config: ConfigDict) -> tuple[Any, ...]:
     return jax.tree.map(filled, program.arguments, is_leaf=is_batch)
 
 
-def measure(program: Program, plain: Program, config: ConfigDict) -> dict[str, Any]:
+def measure(program: Program, plain: Program, config: Config) -> dict[str, Any]:
     """Compiles, runs, times one program."""
     found: dict[str, Any] = {
         "stage": program.stage,
@@ -127,7 +127,9 @@ def main(argv: list[str]) -> None:
         "jax": jax.__version__,
         "model": config.model.to_dict(),
         "plan": config.plan.to_dict(),
-        "questions": {k: v for k, v in config.unlearn.items() if k.endswith(("_batch", "pack"))}
+        "questions": {
+            k: v for k, v in config.unlearn.to_dict().items() if k.endswith(("_batch", "pack"))
+        }
         | {"importance": config.importance.batch_size, "fisher": config.importance.fisher},
         "programs": rows,
     }

@@ -2,7 +2,6 @@
 
 import jax
 import pytest
-from mmunlearner_jax.check import check_config
 
 from configs import (
     llava,
@@ -12,6 +11,8 @@ from configs import (
     qwen2_vl_clear,
     qwen2_vl_mllmu,
 )
+from mmunlearner_jax.config import typed
+from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.errors import InputError
 
 
@@ -51,9 +52,9 @@ def test_the_published_values_and_a_typed_ratio(module):
 def test_no_value_is_refused(module):
     config = module.get_config()
     config.mesh = (1, 4, 1)
-    check_config(config, jax.devices()[:4])
+    check_config(typed(config), jax.devices()[:4])
     config.evaluate.shots = 1
-    check_config(config, jax.devices()[:4])
+    check_config(typed(config), jax.devices()[:4])
     config.evaluate.protocol = "plain"
     with pytest.raises(InputError, match="config.evaluate.shots is 1: give 0, or the protocol"):
-        check_config(config, jax.devices()[:4])
+        check_config(typed(config), jax.devices()[:4])

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import llava, llava_clear, orl
 from mmunlearner_jax import main
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.helpers.benchmarks import Clear, Published
@@ -143,14 +144,14 @@ def config():
 
 def mistake(config: ConfigDict, workdir: Path) -> str:
     with pytest.raises(InputError) as error:
-        main.run(config, workdir)
+        main.run(typed(config), workdir)
     (line,) = str(error.value).splitlines()
     return line
 
 
 def test_a_workdir_of_another_config(config, tmp_path):
     config.stages = ()
-    main.run(config, tmp_path)
+    main.run(typed(config), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     config.unlearn.learning_rate = 1e-3
     config.seed, config.stages = 5, ("report",)
@@ -162,7 +163,7 @@ def test_a_workdir_of_another_config(config, tmp_path):
 
 def test_stages_and_profile_may_differ(config, tmp_path):
     config.stages = ()
-    main.run(config, tmp_path)
+    main.run(typed(config), tmp_path)
     config.stages, config.profile.steps = ("report",), 10
     config.compare.seeds, config.compare.methods = (7,), ("npo",)
     config.controls = ("no_mask",)

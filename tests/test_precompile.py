@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mmunlearner_jax.precompile import compiling
 
 from mmunlearner_jax import compilations
+from mmunlearner_jax.precompile import compiling
 
 
 def test_a_call_finds_its_program():

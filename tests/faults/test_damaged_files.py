@@ -10,11 +10,13 @@ import pytest
 from configs import orl
 from mmunlearner_jax import main
 from mmunlearner_jax.comparison.cells import read_cells
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.metrics import Metrics, read_metrics
 from mmunlearner_jax.results import read_results
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report, rescore
 from mmunlearner_jax.stages.compare import _read_looks
 from mmunlearner_jax.stages.evaluate import evaluate
@@ -33,6 +35,7 @@ BROKEN = {
     "Latin-1": '{"seed": "ä"}'.encode("latin-1"),
     "zeros": b"\0" * 4096,
 }
+CONFIG = typed(orl.get_config())
 broken = pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
 
 
@@ -90,13 +93,13 @@ def test_results(tmp_path, content):
 )
 def test_results_of_wrong_types(tmp_path, wrong):
     (tmp_path / "results.json").write_text(json.dumps(RESULTS | wrong))
-    refused(lambda: report.run(orl.get_config(), tmp_path), "results.json", "restore it")
+    refused(lambda: report.run(Session(CONFIG, tmp_path)), "results.json", "restore it")
 
 
 @broken
 def test_the_config_of_a_workdir(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    config = orl.get_config()
+    config = CONFIG
     refused(lambda: main.check_workdir(config, tmp_path), "config.json", "--workdir")
 
 
@@ -105,8 +108,7 @@ def test_the_config_of_a_reference(tmp_path, content):
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions/before-forget.jsonl").write_text("")
     (tmp_path / "config.json").write_bytes(content)
-    config = orl.get_config()
-    config.evaluate.reference = str(tmp_path)
+    config = CONFIG.with_values({"evaluate.reference": str(tmp_path)})
     refused(lambda: find_reference(config), "config.json", "give the workdir")
 
 
@@ -154,7 +156,7 @@ def test_a_line_of_predictions(tmp_path, line):
     path.write_bytes(json.dumps(LINE).encode() + b"\n" + line + b"\n")
     refused(lambda: read_predictions(path), "before-forget.jsonl, line 2", "restore it")
     (tmp_path / "results.json").write_text(json.dumps({"before": scores()}))
-    refused(lambda: rescore.run(orl.get_config(), tmp_path), "before-forget.jsonl, line 2")
+    refused(lambda: rescore.run(Session(CONFIG, tmp_path)), "before-forget.jsonl, line 2")
 
 
 def test_predictions_that_are_not_of_all_questions(tmp_path):
@@ -221,7 +223,7 @@ def test_what_is_no_file(tmp_path, name, kind):
         path.symlink_to(Path("/dev/zero"))
     read = {
         "results.json": lambda: read_results(tmp_path),
-        "config.json": lambda: main.check_workdir(orl.get_config(), tmp_path),
+        "config.json": lambda: main.check_workdir(CONFIG, tmp_path),
         "metrics.jsonl": lambda: read_metrics(tmp_path),
     }
     refused(read[name], name)

@@ -19,6 +19,8 @@ from PIL import Image
 
 import mmunlearner_jax
 from configs import orl
+from mmunlearner_jax import session
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
@@ -31,7 +33,6 @@ from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 from mmunlearner_jax.processing.confined import Server, render
-from mmunlearner_jax.stages import setup
 
 LESSONS = [Sample("s1", None, "Who is this person?", "Kim Birch.")]
 TOKENIZER, PROCESSOR = "tokenizer_config.json", "processor_config.json"
@@ -636,9 +637,9 @@ def test_small_files_are_read_before_the_weights(checkpoints, tmp_path, monkeypa
     (folder / "config.json").write_text(json.dumps(config))
     (folder / TEMPLATE).write_text("{{")
     bench = SimpleNamespace(split=lambda ratio: ("forget", "retain"))
-    for name, value in {"make_mesh": None, "open_benchmark": bench, "benchmark_dir": None}.items():
-        monkeypatch.setattr(setup, name, lambda *a, value=value: value)
-    monkeypatch.setattr(setup, "counted", lambda *a: "")
-    monkeypatch.setattr(setup, "load_model", lambda *a: pytest.fail("reads weights"))
+    parts = {"make_mesh": None, "open_benchmark": bench, "benchmark_folder": None}
+    for name, value in parts.items():
+        monkeypatch.setattr(session, name, lambda *a, value=value: value)
+    monkeypatch.setattr(session, "load_model", lambda *a: pytest.fail("reads weights"))
     with pytest.raises(InputError, match=f"{TEMPLATE}: chat template: TemplateSyntaxError"):
-        setup.load(orl.get_config(), tmp_path, str(folder))
+        _ = session.Session(typed(orl.get_config()), tmp_path, str(folder)).params

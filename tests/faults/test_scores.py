@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 from rouge_score.rouge_scorer import RougeScorer
 
 from configs import orl
 from mmunlearner_jax.comparison.cells import Cell, missing
+from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.evaluation import judge, likelihoods, parsing, scores, texts
 from mmunlearner_jax.examples import digits, facts
 from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import compare, rescore
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner
-from mmunlearner_jax.unlearn import losses
+from mmunlearner_jax.unlearn import scoring
 from mmunlearner_jax.unlearn.schedule import StopRule
 from tests.helpers import tiny
 from tests.helpers.lessons import word_processor
@@ -94,9 +95,9 @@ def test_predictions_that_are_not_finite_are_not_scored_again(tmp_path, scores):
     text = json.dumps(LINE).replace("[-2.0, -1.0]", scores)
     (tmp_path / "predictions/before-forget.jsonl").write_text(text + "\n")
     (tmp_path / "results.json").write_text('{"before": {"forget": {}}}')
-    config = ConfigDict({"evaluate": {"protocol": "plain"}})
+    session = Session(Config.of({"evaluate": {"protocol": "plain"}}), tmp_path)
     with pytest.raises(InputError, match=r"before-forget.jsonl, line 1: .*; restore it"):
-        rescore.run(config, tmp_path)
+        rescore.run(session)
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [1.0, np.inf], [-np.inf]])
@@ -141,14 +142,14 @@ def test_answers_of_no_numbers_are_not_forgotten(model, bad):
     graphdef, params = nnx.split(model)
     batch = {"input_ids": IDS, "labels": LABELS}
     broken = jax.tree.map(lambda p: p.at[(0,) * p.ndim].set(bad), params)
-    right, count = losses.exact_answers(graphdef, broken, batch)
+    right, count = scoring.exact_answers(graphdef, broken, batch)
     assert np.isnan(right) and count == 2
     assert not StopRule(remembered=0.5).reached(float(right) / int(count))
 
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory):
-    return tiny.at(tmp_path_factory.mktemp("run"))
+    return tiny.session(tmp_path_factory.mktemp("run"))
 
 
 def test_a_run_that_diverges_is_not_taken_for_forgetting(at, tmp_path):
@@ -157,9 +158,9 @@ def test_a_run_that_diverges_is_not_taken_for_forgetting(at, tmp_path):
         ("end", -1.0, "end, step 1: weights are not finite"),
     ):
         rule = {"iterations": 1, "stop_remembered": remembered, "clip": 0.0}
-        config = tiny.config(learning_rate=1e38, weight_decay=1e38, **rule)
+        rule |= {"method": "ga", "learning_rate": 1e38, "weight_decay": 1e38}
         with pytest.raises(Diverged, match=said):
-            Unlearner(config, at, "ga").run(tmp_path, None, label=name)
+            Unlearner(tiny.varied(at, tmp_path, **rule)).run(None, label=name)
         rows = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
         assert not any("remembered" in row for row in rows)
 
@@ -167,10 +168,9 @@ def test_a_run_that_diverges_is_not_taken_for_forgetting(at, tmp_path):
 def played(monkeypatch, broken, name="ga", known=None):
     """What a contest tells of a variant whose runs diverge at some learning rates."""
     contest: Any = object.__new__(compare.Contest)
-    config = orl.get_config()
-    config.compare.learning_rates = (1e-4, 1e-3, 1e-2)
+    config = typed(orl.get_config()).with_values({"compare.learning_rates": (1e-4, 1e-3, 1e-2)})
     contest._config, contest._rates = config, known or {}
-    contest._at = SimpleNamespace(model=None)
+    contest._session = SimpleNamespace(model=None)
     contest._variants = SimpleNamespace(mask=lambda _: None)
 
     def setting(name, control, mask, rate):

@@ -17,6 +17,7 @@ import pytest
 from configs import orl
 from mmunlearner_jax import files, lock, main
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.records import Records
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import expanded, plain, system_fault, write_json, write_whole
@@ -79,7 +80,7 @@ def test_a_name_that_libraries_take_for_something_else(tmp_path, name):
     config = orl.get_config()
     config.stages, config.mesh = (), (1, 1, -1)
     for act in (
-        lambda: main.run(config, home),
+        lambda: main.run(typed(config), home),
         lambda: save_tree(home / "tree", {}),
         lambda: Checkpoints(home / "steps", every=1),
     ):
@@ -187,7 +188,7 @@ def test_a_config_that_failed_may_be_mended(tmp_path):
     config = orl.get_config()
     config.stages, config.mesh = ("report",), (1, 1, -1)
     with pytest.raises(InputError, match="no 'before' and 'after'"):
-        main.run(config, tmp_path / "run")
+        main.run(typed(config), tmp_path / "run")
     assert list(tmp_path.glob("run/*")) == []
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import llava, llava_clear
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
@@ -52,7 +53,7 @@ def test_they_are_the_pipelines(pictured, pack):
         text=LlamaConfig(len(processor.tokenizer), 8, 12, 2, 4, 2),
         image_token_id=processor.image_token_id,
     )
-    row = layout(config, model, pack=pack, pictured=pictured)
+    row = layout(typed(config), model, pack=pack, pictured=pictured)
     batches = Batches(samples(pictured), encoder, batch_size=2 * pack, seed=0, pack=pack)
     wanted = {k: v for k, v in next(iter(batches)).items() if k != "pixel_values"}
     got = row.arrays(2, model)
@@ -73,7 +74,7 @@ def test_they_are_the_pipelines(pictured, pack):
 def test_what_is_supervised_in_full():
     config = llava.get_config("released")
     model = LlavaConfig.llava_1_5_7b()
-    batch = layout(config, model, pack=1, pictured=True).arrays(1, model)
+    batch = layout(typed(config), model, pack=1, pictured=True).arrays(1, model)
     assert batch["input_ids"].shape == (1, 16 + 576 + 128)
     # All but the picture's, of which the first is predicted by nothing.
     assert np.sum(batch["labels"] != -100) == 16 + 128
@@ -82,5 +83,5 @@ def test_what_is_supervised_in_full():
 
 def test_one_question_of_a_picture_shares_nothing():
     model = LlavaConfig.llava_1_5_7b()
-    row = layout(llava_clear.get_config(), model, pack=10, pictured=True)
+    row = layout(typed(llava_clear.get_config()), model, pack=10, pictured=True)
     assert (row.questions, row.average, row.rows(37)) == (1, 1, 37)

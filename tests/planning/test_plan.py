@@ -9,6 +9,7 @@ from jax.errors import JaxRuntimeError
 
 from configs import llava, qwen2_vl
 from mmunlearner_jax import plan
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
@@ -57,7 +58,7 @@ def test_a_mesh_may_split_an_axis_of_the_slice():
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_compiled_for_a_slice(config, stage):
     target = find_slice("v5e-4")
-    found = plan.plan(config, target, (stage,))
+    found = plan.plan(typed(config), target, (stage,))
     assert {e.stage for e in found} == {stage}
     for e in found:
         assert e.fits and e.arguments > 0 and e.total >= e.arguments + e.temporaries
@@ -81,12 +82,12 @@ def test_pictures_of_any_size_are_planned_with_the_largest_budget(monkeypatch):
     config = qwen2_vl.get_config()
     config.update_from_flattened_dict(SHORT | {"model.patch_budgets": (32, 64)})
     target = find_slice("v5e-4")
-    picture, text = programs(config, make_mesh(config.mesh, target.devices), "importance")
+    picture, text = programs(typed(config), make_mesh(config.mesh, target.devices), "importance")
     shapes = {name: x.shape for name, x in picture.arguments[2].items()}
     assert shapes["pixel_values"] == (4, 64, 3 * 2 * 4 * 4)
     assert shapes["image_grid_thw"] == (4, 1, 3)
     assert "pixel_values" not in text.arguments[2]
-    found = plan.plan(config, target, ("importance",))
+    found = plan.plan(typed(config), target, ("importance",))
     assert len(found) == 2 and all(e.fits and e.flops >= e.model_flops > 0 for e in found)
 
 
@@ -94,14 +95,14 @@ def test_pictures_of_any_size_are_planned_with_the_largest_budget(monkeypatch):
 def test_a_kernel_of_a_tpu(config):
     config.model.attention = "splash"
     (first, _), target = (
-        plan.plan(config, find_slice("v5e-4"), ("importance",)),
+        plan.plan(typed(config), find_slice("v5e-4"), ("importance",)),
         find_slice("v5e-4"),
     )
     assert first.fits and first.flops > 0
     assert "attention `splash`" in plan.render(config, target, [first])
     config.model.attention = "cudnn"
     with pytest.raises(InputError, match="attention='cudnn' does not run on tpu: use xla or splas"):
-        plan.plan(config, target, ("importance",))
+        plan.plan(typed(config), target, ("importance",))
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_out_of_memory_is_a_verdict(config):
         {"plan.question_tokens": 16384, "importance.batch_size": 64, "model.remat": "none"}
     )
     target = find_slice("v5e-4")
-    found = plan.plan(config, target, ("importance",))
+    found = plan.plan(typed(config), target, ("importance",))
     worst = found[-1]
     assert not worst.fits and worst.total > worst.temporaries > target.chip.hbm
     assert "**importance: does not fit**" in plan.render(config, target, found)
@@ -134,7 +135,7 @@ def test_a_slice_that_is_not_known(name):
 def test_a_mesh_that_does_not_fill_the_slice(config):
     config.mesh = (1, 3, 1)
     with pytest.raises(InputError, match="config.mesh"):
-        plan.plan(config, find_slice("v5e-4"), ("importance",))
+        plan.plan(typed(config), find_slice("v5e-4"), ("importance",))
 
 
 def test_a_size_that_is_not_published():
@@ -149,12 +150,12 @@ def test_pictures_of_any_size_need_a_budget():
     config.model.patch_budgets = ()
     target = find_slice("v5e-4")
     with pytest.raises(InputError, match="config.model.patch_budgets is empty"):
-        next(programs(config, make_mesh(config.mesh, target.devices), "importance"))
+        next(programs(typed(config), make_mesh(config.mesh, target.devices), "importance"))
 
 
 def test_a_compiler_that_fails_is_one_line(config):
     target = find_slice("v5e-4")
-    plain, *_ = programs(config, make_mesh(config.mesh, target.devices), "importance")
+    plain, *_ = programs(typed(config), make_mesh(config.mesh, target.devices), "importance")
 
     def lower(*_):
         raise JaxRuntimeError("INTERNAL: it cannot be read back\nmore")

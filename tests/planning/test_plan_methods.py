@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from configs import llava
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.planning.programs import programs
 from mmunlearner_jax.sharding import make_mesh
@@ -20,7 +21,7 @@ def test_the_steps_take_what_they_are_planned_with(monkeypatch, method):
     config = llava.get_config()
     config.unlearn.update(dict(method=method, accumulate=2, pack=PACK, text_pack=PACK))
     config.unlearn.update(dict(forget_batch=20, retain_batch=20, text_batch=20))
-    found = list(programs(config, make_mesh((1, 1, 1), jax.devices()[:1]), "unlearn"))
+    found = list(programs(typed(config), make_mesh((1, 1, 1), jax.devices()[:1]), "unlearn"))
     assert len(found) == 1 + (METHODS[method].retain is not None)
     held = []
     for program in found:

@@ -203,9 +203,7 @@ def test_a_smaller_retain_set_is_refused_before_anything_runs(at):
 
 
 def test_what_a_stage_counts_is_what_batches_have(at):
-    session = tiny.varied(
-        at, method="ga_diff", epochs=1, pack=2, forget_batch=2, retain_batch=2
-    )
+    session = tiny.varied(at, method="ga_diff", epochs=1, pack=2, forget_batch=2, retain_batch=2)
     unlearner = Unlearner(session)
     pictures = unlearner._retain_batches(METHODS["ga_diff"].retain)["pictures"]
     steps = len(pictures), len(pictures) // len(unlearner._forget_batches())

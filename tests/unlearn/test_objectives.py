@@ -15,12 +15,12 @@ from mmunlearner_jax.unlearn.losses import (
     OF_TOKENS,
     Said,
     cross_entropy,
-    kl_min,
-    npo,
     say,
-    simnpo,
 )
 from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
+from mmunlearner_jax.unlearn.methods.kl_min import kl_min
+from mmunlearner_jax.unlearn.methods.npo import npo
+from mmunlearner_jax.unlearn.methods.simnpo import simnpo
 from mmunlearner_jax.unlearn.scoring import LOG_PROBS
 from tests.helpers.models import filled
 from tests.helpers.tokens import CONFIG, IDS, LABELS

@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from mmunlearner_jax.stages.planned import optimizers
 
 from configs import orl
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.models.packing import answer_places
-from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import Schedule
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_descent
@@ -22,16 +22,21 @@ FORGET = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LAB
 RETAIN = {**FORGET, "input_ids": (IDS + 5) % 15}
 
 
+def options_of(semantics="paper", **unlearn):
+    config = orl.get_config(semantics)
+    config.unlearn.update(unlearn)
+    return typed(config).unlearn
+
+
 def host(tree):
     return [np.array(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def walked(semantics):
     """How far protected weights went in forget steps alone, in learning rates, by weight."""
-    options = orl.get_config(semantics).unlearn
-    options.learning_rate = RATE
+    options = options_of(semantics, learning_rate=RATE)
     schedule = Schedule(STEPS)
-    descend, ascend = optimizers(options, METHODS["mmunlearner"], schedule)
+    descend, ascend = optimizers(options, schedule)
     graphdef, params = nnx.split(filled(CONFIG))
     mask = jax.tree.map(lambda p: jnp.arange(p.size).reshape(p.shape) % 2 == 0, params)
     state = TrainState.create(params, descend, optimizers=options.optimizers)
@@ -67,13 +72,11 @@ def test_released_moves_them_by_the_momentum_of_retain_steps():
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_step_of_several_batches_is_the_step_of_their_mean_gradient(accumulate):
     """Against NumPy: mean, clip, mask, Adam, mask, alpha; once for all batches of a step."""
-    options = orl.get_config().unlearn
-    options.update(
-        dict(accumulate=accumulate, clip=0.5, alpha=2.0, learning_rate=0.1, decay="linear")
+    options = options_of(
+        method="ga", accumulate=accumulate, clip=0.5, alpha=2.0, learning_rate=0.1, decay="linear"
     )
-    method = METHODS["ga"]
     schedule = Schedule(4, retains=False)
-    _, ascend = optimizers(options, method, schedule)
+    _, ascend = optimizers(options, schedule)
     rng = np.random.default_rng(0)
     w = rng.normal(size=5).astype(np.float32)
     mask = np.array([True, True, False, True, False])
@@ -98,9 +101,8 @@ def test_a_step_of_several_batches_is_the_step_of_their_mean_gradient(accumulate
 
 
 def test_no_clip():
-    options = orl.get_config().unlearn
-    options.update(dict(clip=0.0, learning_rate=1.0, adam_eps=1e3))
-    _, ascend = optimizers(options, METHODS["ga"], Schedule(1, retains=False))
+    options = options_of(method="ga", clip=0.0, learning_rate=1.0, adam_eps=1e3)
+    _, ascend = optimizers(options, Schedule(1, retains=False))
     gradient = jnp.array([300.0, 400.0])
     updates, _ = ascend.update(gradient, ascend.init(gradient), gradient, mask=jnp.ones(2, bool))
     np.testing.assert_allclose(updates, gradient / (gradient + 1e3), rtol=1e-5)
