@@ -120,16 +120,14 @@ def main(argv: list[str]) -> None:
     for program, plain in kinds:
         rows.append(measure(program, plain, config))
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "seconds"}), flush=True)
-    device = jax.devices()[0].device_kind
+    device, unlearn = jax.devices()[0].device_kind, config.unlearn.to_dict()
     result = {
         "device": device,
         "devices": len(jax.devices()),
         "jax": jax.__version__,
         "model": config.model.to_dict(),
         "plan": config.plan.to_dict(),
-        "questions": {
-            k: v for k, v in config.unlearn.to_dict().items() if k.endswith(("_batch", "pack"))
-        }
+        "questions": {k: v for k, v in unlearn.items() if k.endswith(("_batch", "pack"))}
         | {"importance": config.importance.batch_size, "fisher": config.importance.fisher},
         "programs": rows,
     }

@@ -19,7 +19,7 @@ def config_files() -> list[Path]:
 
 
 def show_help() -> None:
-    """Prints the help of the program that runs, and of every config."""
+    """Prints the help of the program that runs; of one that takes a config, that of configs too."""
     print("".join(f"{line}\n" for line in _lines()), end="")
 
 
@@ -28,7 +28,9 @@ def _lines() -> Iterator[str]:
     yield program.strip()
     yield ""
     yield "Flags:"
-    yield flags.FLAGS.main_module_help()
+    yield flags.FLAGS.main_module_help().partition(":\n")[2]
+    if "--config=" not in program:
+        return
     yield "  --config: Config file, as FILE.py or FILE.py:NAME=VALUE,NAME=VALUE."
     yield "  --config.SECTION.OPTION: Value in place of the config file's."
     yield ""

@@ -162,7 +162,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     prints the help and ends the program with status 0.
     """
     if {"--help", "-help", "-h", "--helpshort", "--helpfull"} & {*argv[1:]}:
-        flags.FLAGS(argv[:1], known_only=True)
+        flags.FLAGS.mark_as_parsed()
         show_help()
         sys.exit(0)
     last: dict[Any, str] = {}
