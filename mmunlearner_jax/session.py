@@ -84,6 +84,7 @@ class Session:
     @functools.cached_property
     def _opened(self) -> tuple[Benchmark, str, str]:
         """The benchmark and the names of its forget and retain split."""
+        _ = self.checkpoint  # where none is given, that is said first
         folder = benchmark_folder(self.config, self.workdir)
         bench = open_benchmark(folder, self.config.data, self.config.seed)
         return bench, *bench.split(self.config.data.forget_ratio)

@@ -150,8 +150,8 @@ def mistake(config: ConfigDict, workdir: Path) -> str:
 
 
 def test_a_workdir_of_another_config(config, tmp_path):
-    config.stages = ()
-    main.run(typed(config), tmp_path)
+    config.stages = ("unlearn",)
+    assert main.check_workdir(typed(config), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     config.unlearn.learning_rate = 1e-3
     config.seed, config.stages = 5, ("report",)
@@ -159,6 +159,44 @@ def test_a_workdir_of_another_config(config, tmp_path):
     assert "seed was 0 and is now 5 (2 fields differ)" in line
     assert str(tmp_path / "config.json") in line
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_options_that_no_stage_has_read_may_differ(config, tmp_path):
+    config.stages = ("mask",)
+    main.check_workdir(typed(config), tmp_path)
+    config.stages, config.unlearn.learning_rate = ("unlearn",), 1e-3
+    assert not main.check_workdir(typed(config), tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["stages"] == ["mask", "unlearn"]
+    assert written["unlearn"]["learning_rate"] == 1e-3
+    config.unlearn.learning_rate = 1e-4
+    with pytest.raises(InputError, match="unlearn.learning_rate was 0.001 and is now 0.0001"):
+        main.check_workdir(typed(config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stages", "key", "said"),
+    [
+        (("mask",), "unlearn.alpha", "add 'unlearn' or 'controls' or 'compare' to config.stages"),
+        (("mask",), "controls", "add 'controls' to config.stages, or leave it out"),
+        (("mask",), "plan.text", "no stage of this run reads it; leave it out"),
+        (("unlearn",), "unlearn.alpha", ""),
+        (("mask",), "model.remat", ""),
+    ],
+)
+def test_an_option_that_no_stage_reads_is_refused(config, tmp_path, stages, key, said):
+    config.stages = stages
+    if not said:
+        assert main.check_workdir(typed(config), tmp_path, [key])
+        return
+    with pytest.raises(InputError, match=said):
+        main.check_workdir(typed(config), tmp_path, [key])
+    # A stage that an earlier command has run reads it, too.
+    config.stages = ("unlearn", "controls")
+    main.check_workdir(typed(config), tmp_path)
+    config.stages = stages
+    if key != "plan.text":
+        main.check_workdir(typed(config), tmp_path, [key])
 
 
 def test_stages_and_profile_may_differ(config, tmp_path):
@@ -319,12 +357,11 @@ def test_values_are_refused_before_anything_is_written(config, tmp_path, key, va
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", ["prepare", "finetune", "compare"])
-def test_a_stage_whose_part_the_config_lacks(tmp_path, config, stage):
+def test_a_config_that_prepares_no_model(config, tmp_path):
     config = llava.get_config()
-    config.mesh, config.stages = (1, 4, -1), ("evaluate", stage)
+    config.mesh, config.stages = (1, 4, -1), ("prepare",)
     said = mistake(config, tmp_path / "run")
-    assert said.startswith("config.stages is ") and f"config.{stage}" in said
+    assert said.startswith("config.prepare.vision is {}: give the sizes of the model")
 
 
 def test_controls_to_compare_need_the_method_that_they_change(config, tmp_path):

@@ -160,7 +160,7 @@ def test_cells_are_read_and_what_is_missing_is_told(workdir):
     assert [(cell.ratio, cell.seed) for cell in cells] == [
         (r, s) for r in (5, 10) for s in (0, 1, 2)
     ]
-    assert names(cells)[:5] == ["vanilla", "retain_only", "mmunlearner", "ga", "npo"]
+    assert names(cells)[:5] == ["vanilla", "retain_only", "mmunlearner", "ga", "idk_nll"]
     assert missing(cells) == ["seed 2, 10 % forgotten: Without the forgotten people's text"]
     assert not is_control(cells, "npo") and is_control(cells, "no_mask")
     assert missing(cells[1:])[0] == "seed 0, 5 % forgotten: everything"

@@ -1,6 +1,7 @@
 """Flags and config files that cannot be read: one plain line that names what to give."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from absl import flags
@@ -82,11 +83,11 @@ def test_an_override_that_is_none(said, override):
 
 
 @pytest.mark.parametrize("text", FILES, ids=range(len(FILES)))
-def test_a_config_file_that_is_none(said, tmp_path, text):
-    file = tmp_path / "mine.py"
-    file.write_text(text)
-    line = said(f"--config={file}")
-    assert FILES[text] in line and line.endswith("; mend the file") and str(file) in line
+def test_a_config_file_that_is_none(said, tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a long path is shortened
+    Path("mine.py").write_text(text)
+    line = said("--config=mine.py")
+    assert FILES[text] in line and line.endswith("; mend the file") and "--config=mine.py" in line
 
 
 @pytest.mark.parametrize(
@@ -122,10 +123,10 @@ def test_of_what_is_given_twice_the_last_counts(said):
     config = said(
         "--config=configs/llava_mllmu.py:ratio=10",
         *("--config.seed=1", "--config.controls=('no_mask',)", "--config.stages=report"),
-        *("--config.seed=2", "--config.controls=('ga', 'npo')"),
+        *("--config.seed=2", "--config.controls=('ga', 'lora')"),
     )
     assert (config.seed, config.data.forget_ratio) == (2, 10)
-    assert (config.controls, config.stages) == (("ga", "npo"), ("report",))
+    assert (config.controls, config.stages) == (("ga", "lora"), ("report",))
 
 
 def test_words_and_unknown_flags(said):

@@ -15,6 +15,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.metrics import Metrics, read_metrics
+from mmunlearner_jax.reporting.run_page import charts
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report, rescore
@@ -190,7 +191,7 @@ def test_a_line_of_metrics(tmp_path, line):
     for act in (
         lambda: read_metrics(tmp_path),
         lambda: Metrics(tmp_path, "unlearn", total=1),
-        lambda: report.charts(tmp_path),
+        lambda: charts(tmp_path),
     ):
         refused(act, "metrics.jsonl, line 2", "remove the line")
 
@@ -199,7 +200,7 @@ def test_curves_leave_out_a_line_that_was_being_written(tmp_path):
     lines = [{"stage": "unlearn", "step": n, "forget_loss": v} for n, v in enumerate((1, 2))]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '{"stage": "unl')
-    assert len(report.charts(tmp_path)) == 1
+    assert len(charts(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
