@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks.vs_torch.generate import OneByOne, use_fastest_threads
 from mmunlearner_jax.command_line import parse_flags, read_config
 from mmunlearner_jax.config import Config
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.session import Session
 

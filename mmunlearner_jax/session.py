@@ -16,10 +16,10 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
 from mmunlearner_jax.data.benchmarks.base import Benchmark
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.rows import count_rows
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched

@@ -113,3 +113,29 @@ def test_make_refuses_an_old_python(tmp_path):
 def test_ci_can_be_run():
     assert os.access(ROOT / ".ci/run", os.X_OK)
     assert EXTRAS["dev"][0] == "mmunlearner_jax[test,tpu]"
+
+
+def test_files_and_functions_of_the_package_are_short():
+    """At most 400 lines a file, 60 a function; ruff counts branches (PLR0912)."""
+    long = {}
+    for path in (ROOT / "mmunlearner_jax").rglob("*.py"):
+        text = path.read_text()
+        sizes = {"": (len(text.splitlines()), 400)}
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                sizes[node.name] = node.end_lineno - node.lineno + 1, 60
+        long |= {f"{path}:{k}": size for k, (size, most) in sizes.items() if size > most}
+    assert long == {}
+
+
+def test_no_two_modules_have_one_name_and_two_meanings():
+    """Beside a program, its config and its stage, or the same part of several architectures."""
+    names = {}
+    for path in (ROOT / "mmunlearner_jax").rglob("*.py"):
+        names.setdefault(path.stem, []).append(path.relative_to(ROOT / "mmunlearner_jax"))
+    meant = {
+        *("compare", "controls", "evaluate", "finetune", "importance", "mask", "plan", "unlearn"),
+        *("hf", "inputs", "model", "tiny", "vision", "__init__", "__main__"),
+    }
+    assert {name for name, paths in names.items() if len(paths) > 1} <= meant

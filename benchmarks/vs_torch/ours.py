@@ -15,7 +15,7 @@ from jax.sharding import SingleDeviceSharding
 import mmunlearner_jax as mmu
 from benchmarks.vs_torch.side import SIZE, Bench, Work, peak_flops
 from benchmarks.vs_torch.workload import CLIP, EPSILON, LEARNING_RATE, Preset, Workload, chosen
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.evaluation.batching import batches, cut, padded, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.protocols import Protocol

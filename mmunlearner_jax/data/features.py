@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.data.records import IN_MEMORY, Records
+from mmunlearner_jax.data.encoder import Encoder
+from mmunlearner_jax.data.store import IN_MEMORY, Records
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch

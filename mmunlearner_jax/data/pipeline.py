@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grain
 import numpy as np
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.references import References
 from mmunlearner_jax.data.rows import PackedRow, share
 from mmunlearner_jax.data.samples import Sample
@@ -114,22 +114,13 @@ class Batches:
         features: Features | None = None,
         references: References | None = None,
     ):
-        if not samples:
-            raise InputError("samples: none to make batches of; give at least one")
-        if len({sample.image is None for sample in samples}) > 1:
-            raise InputError("samples: some have a picture, some not; make batches of each kind")
-        if batch_size < 1:
-            raise InputError(f"batch_size: {batch_size} samples; give 1 or more")
-        if pack < 1 or batch_size % pack:
-            raise InputError(f"pack: {pack} samples a row; give a divisor of {batch_size}")
-        if pack > 1 and encoder.labels != "answer":
-            raise InputError("pack: rows share what labels='full' supervises; give pack=1")
+        _check(samples, encoder, batch_size, pack)
+        if augment is not None and features is not None:
+            raise InputError("features: of pictures that augment changes each time; give one")
         self.samples = samples
         self.encoder = encoder
         self.pack = pack
         self.batch_rows = batch_size // pack
-        if augment is not None and features is not None:
-            raise InputError("features: of pictures that augment changes each time; give one")
         self.augment, self.features, self.references = augment, features, references
         self._own = np.arange(self.batch_rows) if rows is None else np.asarray(rows)
         # Everything is encoded once beforehand, so a bad sample shows before the first step.
@@ -239,6 +230,20 @@ class Batches:
             if "segments" in arrays:
                 arrays["segments"][begin + (self._prefixes[sample] - skipped) : end] = number
         arrays["attention_mask"][:end] = 1
+
+
+def _check(samples: Sequence[Sample], encoder: Encoder, batch_size: int, pack: int) -> None:
+    """Refuses samples that make no batches; see `Batches`."""
+    if not samples:
+        raise InputError("samples: none to make batches of; give at least one")
+    if len({sample.image is None for sample in samples}) > 1:
+        raise InputError("samples: some have a picture, some not; make batches of each kind")
+    if batch_size < 1:
+        raise InputError(f"batch_size: {batch_size} samples; give 1 or more")
+    if pack < 1 or batch_size % pack:
+        raise InputError(f"pack: {pack} samples a row; give a divisor of {batch_size}")
+    if pack > 1 and encoder.labels != "answer":
+        raise InputError("pack: rows share what labels='full' supervises; give pack=1")
 
 
 def packing(given: Mapping[str, Batches]) -> dict[str, float]:

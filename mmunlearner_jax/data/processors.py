@@ -4,7 +4,7 @@ import operator
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.errors import InputError, listed
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from mmunlearner_jax.data.prompts import Encoder
-from mmunlearner_jax.data.records import IN_MEMORY, Records
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.data.store import IN_MEMORY, Records
 from mmunlearner_jax.models.packing import IGNORE
 
 FILE = 16  # batches of a file: so many are asked again after an interruption, at most

@@ -4,6 +4,7 @@ Axes: B examples, P beginnings that they share, T prompt tokens (left padded), N
 K candidates, S their tokens.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,63 +31,11 @@ class Decoder:
             max_new_tokens: N, how many tokens to decode at most.
             end_id: the token that ends an answer; what follows it is filled with it.
         """
-
-        def prefill(
-            params: Any, batch: Batch, shared: Batch | None, room: int
-        ) -> tuple[jax.Array, Cache]:
-            model, before = nnx.merge(graphdef, params), None
-            if shared is not None:
-                empty = model.init_cache(*shared["input_ids"].shape)
-                _, before = model.decode(**shared, cache=empty, last=True)
-            count, length = batch["input_ids"].shape
-            cache = model.init_cache(count, length + room, before)
-            logits, cache = model.decode(**batch, cache=cache, last=True)
-            return logits[:, 0], cache
-
-        def greedy(params: Any, logits: jax.Array, cache: Cache, candidates: jax.Array):
-            model = nnx.merge(graphdef, params)
-
-            def unfinished(carry: tuple) -> jax.Array:
-                step, done = carry[0], carry[3]
-                return (step < max_new_tokens) & ~jnp.all(done)
-
-            def body(carry: tuple) -> tuple:
-                step, logits, cache, done, tokens, seen = carry
-                log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), candidates, axis=1)
-                token = jnp.where(done, end_id, jnp.argmax(logits, axis=-1).astype(jnp.int32))
-                tokens = tokens.at[:, step].set(token)
-                seen = seen.at[:, step].set(log_probs)
-                ones = jnp.ones_like(token)[:, None]
-                logits, cache = model.decode(token[:, None], ones, cache=cache)
-                return step + 1, logits[:, 0], cache, done | (token == end_id), tokens, seen
-
-            rows = logits.shape[0]
-            done = jnp.zeros(rows, bool)
-            tokens = jnp.full((rows, max_new_tokens), end_id, jnp.int32)
-            seen = jnp.zeros((rows, max_new_tokens, candidates.shape[1]), logits.dtype)
-            carry = (jnp.zeros((), jnp.int32), logits, cache, done, tokens, seen)
-            return jax.lax.while_loop(unfinished, body, carry)[-2:]
-
-        def score(
-            params: Any, logits: jax.Array, cache: Cache, tokens: jax.Array, scored: jax.Array
-        ) -> jax.Array:
-            model = nnx.merge(graphdef, params)
-
-            def candidate(tokens: jax.Array, scored: jax.Array) -> jax.Array:
-                mask = jnp.ones_like(tokens)
-                following, _ = model.decode(tokens, mask, cache=cache)
-                before = jnp.concatenate([logits[:, None], following[:, :-1]], axis=1)
-                log_probs = jnp.take_along_axis(
-                    jax.nn.log_softmax(before), tokens[:, :, None], axis=2
-                )
-                return jnp.sum(log_probs[:, :, 0] * scored, axis=1)
-
-            return jax.lax.map(lambda args: candidate(*args), (tokens, scored))
-
         self.max_new_tokens = max_new_tokens
         self.end_id = end_id
-        self._prefill = jax.jit(prefill, static_argnums=3)
-        self._greedy, self._score = map(jax.jit, (greedy, score))
+        self._prefill = jax.jit(functools.partial(_prefill, graphdef), static_argnums=3)
+        greedy = functools.partial(_greedy, graphdef, max_new_tokens, end_id)
+        self._greedy, self._score = map(jax.jit, (greedy, functools.partial(_score, graphdef)))
 
     def prefill(
         self,
@@ -144,3 +93,69 @@ class Decoder:
             float32 [K, B], nats.
         """
         return self._score(params, logits, cache, tokens, scored)
+
+
+def _prefill(
+    graphdef: nnx.GraphDef, params: Any, batch: Batch, shared: Batch | None, room: int
+) -> tuple[jax.Array, Cache]:
+    model, before = nnx.merge(graphdef, params), None
+    if shared is not None:
+        empty = model.init_cache(*shared["input_ids"].shape)
+        _, before = model.decode(**shared, cache=empty, last=True)
+    count, length = batch["input_ids"].shape
+    cache = model.init_cache(count, length + room, before)
+    logits, cache = model.decode(**batch, cache=cache, last=True)
+    return logits[:, 0], cache
+
+
+def _greedy(
+    graphdef: nnx.GraphDef,
+    max_new_tokens: int,
+    end_id: int,
+    params: Any,
+    logits: jax.Array,
+    cache: Cache,
+    candidates: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    model = nnx.merge(graphdef, params)
+
+    def unfinished(carry: tuple) -> jax.Array:
+        step, done = carry[0], carry[3]
+        return (step < max_new_tokens) & ~jnp.all(done)
+
+    def body(carry: tuple) -> tuple:
+        step, logits, cache, done, tokens, seen = carry
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), candidates, axis=1)
+        token = jnp.where(done, end_id, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        tokens = tokens.at[:, step].set(token)
+        seen = seen.at[:, step].set(log_probs)
+        ones = jnp.ones_like(token)[:, None]
+        logits, cache = model.decode(token[:, None], ones, cache=cache)
+        return step + 1, logits[:, 0], cache, done | (token == end_id), tokens, seen
+
+    rows = logits.shape[0]
+    done = jnp.zeros(rows, bool)
+    tokens = jnp.full((rows, max_new_tokens), end_id, jnp.int32)
+    seen = jnp.zeros((rows, max_new_tokens, candidates.shape[1]), logits.dtype)
+    carry = (jnp.zeros((), jnp.int32), logits, cache, done, tokens, seen)
+    return jax.lax.while_loop(unfinished, body, carry)[-2:]
+
+
+def _score(
+    graphdef: nnx.GraphDef,
+    params: Any,
+    logits: jax.Array,
+    cache: Cache,
+    tokens: jax.Array,
+    scored: jax.Array,
+) -> jax.Array:
+    model = nnx.merge(graphdef, params)
+
+    def candidate(tokens: jax.Array, scored: jax.Array) -> jax.Array:
+        mask = jnp.ones_like(tokens)
+        following, _ = model.decode(tokens, mask, cache=cache)
+        before = jnp.concatenate([logits[:, None], following[:, :-1]], axis=1)
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(before), tokens[:, :, None], axis=2)
+        return jnp.sum(log_probs[:, :, 0] * scored, axis=1)
+
+    return jax.lax.map(lambda args: candidate(*args), (tokens, scored))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.models.registry import ARCHITECTURES
 

@@ -14,13 +14,13 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question, option_letters
 from mmunlearner_jax.errors import Diverged, InputError, shown
 from mmunlearner_jax.evaluation.batching import Batch, Prompt, batches, cut, kinds, padded, rounded
+from mmunlearner_jax.evaluation.choices import Continuations, find_slot
 from mmunlearner_jax.evaluation.decoding import Decoder
-from mmunlearner_jax.evaluation.options import Continuations, find_slot
 from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.evaluation.scores import scored
 from mmunlearner_jax.processes import is_first, to_host

@@ -100,6 +100,9 @@ class Unlearner:
         self._schedule = session.schedule()
         self._forget_set = session.pictures(session.forget)
         self._stop = StopRule(self._options.stop_remembered, self._options.stop_every)
+        # Saved where the rule looks, so that what it saw last need not be saved.
+        looks = -(-session.config.checkpoint_every // self._stop.every)
+        self._every = looks * self._stop.every
 
     def run(
         self, mask: Any | None, *, label: str = "unlearn", watch: Watch | None = None
@@ -107,24 +110,21 @@ class Unlearner:
         """Unlearns, from the vanilla parameters or from the latest checkpoint.
 
         Args:
-            mask: True where forget steps may move a weight, a tree like all parameters; None:
-                anywhere.
+            mask: Bool like all parameters, True where forget steps may move; None: everywhere.
             label: Name of the checkpoints and of the metrics.
             watch: How much is remembered, by another measure than the training answers.
 
         Raises:
             Diverged: A loss, what a look sees, or a weight at the end is not finite.
         """
-        session, options, schedule = self._session, self._options, self._schedule
+        session, schedule = self._session, self._schedule
         graphdef, params, frozen, mask = parts = movable(session, mask)
-        steps = compiled_steps(graphdef, options, schedule)
-        optimizer, _ = optimizers(options, schedule)
-        state = TrainState.create(params, optimizer, optimizers=options.optimizers)
+        steps = compiled_steps(graphdef, self._options, schedule)
+        optimizer, _ = optimizers(self._options, schedule)
+        state = TrainState.create(params, optimizer, optimizers=self._options.optimizers)
         batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
-
-        def batch(name: str) -> dict[str, jax.Array]:
-            return self._put(next(data[name]))
+        remembered = None
 
         def look(iterations: int) -> float:
             if watch is not None:
@@ -135,34 +135,23 @@ class Unlearner:
                 raise Diverged(f"{label}, step {iterations}: logits are not finite: {_MEND}")
             return fraction
 
-        remembered = None
-        # Saved where the rule looks, so that what it saw last need not be saved.
-        every = -(-session.config.checkpoint_every // self._stop.every) * self._stop.every
         checkpoints = session.workdir / "checkpoints" / label
-        with Checkpoints(checkpoints, every=every) as saved:
+        with Checkpoints(checkpoints, every=self._every) as saved:
             state, done = saved.restore(state, data)
             parts = parts._replace(moving=state.params)  # what a checkpoint replaced is let go
             del params
-            with Metrics(
-                session.workdir,
-                label,
-                total=schedule.iterations,
-                start=done,
-                saved=every,
-                profile=session.config.profile.steps,
-                once=packing(batches),
-            ) as metrics:
+            with self._metrics(label, start=done, saved=self._every, batches=batches) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = look(done)
                 for i, forgets, retains in schedule.steps(done):
                     if remembered is not None and self._stop.reached(remembered):
                         break
                     row = {}
-                    for _ in range(forgets * options.accumulate):
-                        state, loss = steps.forget(state, [batch("forget")], mask, frozen)
-                        row["forget_loss"] = loss
-                    for _ in range(retains * options.accumulate):
-                        both = [batch(name) for name in RETAINED]
+                    for _ in range(forgets * self._options.accumulate):
+                        forget = [self._put(next(data["forget"]))]
+                        state, row["forget_loss"] = steps.forget(state, forget, mask, frozen)
+                    for _ in range(retains * self._options.accumulate):
+                        both = [self._put(next(data[name])) for name in RETAINED]
                         state, row["retain_loss"] = steps.retain(state, both, frozen)
                     done = i + 1
                     if self._stop.due(i):
@@ -174,12 +163,12 @@ class Unlearner:
                 remembered = look(done)
         if not _finite(state.params):  # what the last step did is in no loss
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
-        return Outcome(
-            self._merged(graphdef, state.params, frozen),
-            parts._replace(moving=state.params),
-            *schedule.counts(done),
-            remembered=remembered,
-        )
+        return self._outcome(parts._replace(moving=state.params), done, remembered)
+
+    def _outcome(self, parts: Movable, done: int, remembered: float | None) -> Outcome:
+        """Returns how a run of so many iterations ended."""
+        params = self._merged(parts.graphdef, parts.moving, parts.frozen)
+        return Outcome(params, parts, *self._schedule.counts(done), remembered=remembered)
 
     def remembered(self, steps: Steps, params: Any) -> float:
         """Returns the fraction of the forget set's training answers that are decoded exactly.
@@ -211,6 +200,20 @@ class Unlearner:
                 both = [self._put(batches[name].example()) for name in RETAINED]
                 compile_program(steps.retain, state, both, frozen)
         return batches
+
+    def _metrics(
+        self, label: str, *, start: int, saved: int, batches: Mapping[str, Batches]
+    ) -> Metrics:
+        """Returns what writes the lines of `metrics.jsonl`."""
+        return Metrics(
+            self._session.workdir,
+            label,
+            total=self._schedule.iterations,
+            start=start,
+            saved=saved,
+            profile=self._session.config.profile.steps,
+            once=packing(batches),
+        )
 
     def _merged(self, graphdef: nnx.GraphDef, moving: Any, frozen: Any) -> Any:
         """Returns all parameters, those of adapters merged, sharded like the vanilla model's."""

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.data import features as module
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor

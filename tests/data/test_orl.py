@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples import orl as orl_module
 from mmunlearner_jax.examples.facts import FACTS

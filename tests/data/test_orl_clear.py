@@ -12,7 +12,7 @@ import pytest
 
 from mmunlearner_jax.data.benchmarks.clear import CLEAR_CONFIGS, WORLD, ClearBench, clear_schema
 from mmunlearner_jax.data.benchmarks.columns import FILE
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.facts import FACTS
 from mmunlearner_jax.examples.orl_clear import write_orl_clear

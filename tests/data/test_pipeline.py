@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches, Jitter
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.errors import InputError
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from PIL import Image
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava.model import LlavaConfig

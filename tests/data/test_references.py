@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmunlearner_jax.data import references
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.references import References
 from mmunlearner_jax.data.refusals import REFUSALS, refused
 from mmunlearner_jax.data.rows import count_rows

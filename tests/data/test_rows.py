@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches, Jitter
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.rows import share
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForImageTextToText
 
 import mmunlearner_jax as mmu
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.prompts import Encoder
 from tests.helpers.commands import FOREIGN, loaded, run
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
 from mmunlearner_jax.data.benchmarks.mllmu.prompts import whole_prompt
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.protocols import Protocol, protocol
 from mmunlearner_jax.evaluation.tasks import Answerer

@@ -14,7 +14,7 @@ import pytest
 from mmunlearner_jax import artefacts
 from mmunlearner_jax.artefacts import LIST, is_done, reading, writing
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
-from mmunlearner_jax.data.records import Records
+from mmunlearner_jax.data.store import Records
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.stages import export, finetune, importance, mask, prepare, unlearn
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained

@@ -21,8 +21,8 @@ from PIL import Image
 import mmunlearner_jax as mmu
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.data.benchmarks.parquet import ParquetRow
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.endpoint import Endpoint, Reply

@@ -21,8 +21,8 @@ import mmunlearner_jax
 from configs import orl
 from mmunlearner_jax import session
 from mmunlearner_jax.config import typed
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llama import LlamaConfig

@@ -18,7 +18,7 @@ from configs import orl
 from mmunlearner_jax import files, lock, main
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.config import typed
-from mmunlearner_jax.data.records import Records
+from mmunlearner_jax.data.store import Records
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import expanded, plain, system_fault, write_json, write_whole
 from mmunlearner_jax.lock import LOCK, locked

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.evaluation import tasks
 from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.sharding import make_mesh

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig

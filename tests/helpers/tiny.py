@@ -10,7 +10,7 @@ from flax import nnx
 
 from configs import orl
 from mmunlearner_jax.config import typed
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import make_mesh

@@ -5,8 +5,8 @@ import pytest
 
 from configs import llava, llava_clear
 from mmunlearner_jax.config import typed
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig

@@ -6,8 +6,8 @@ import optax
 import pytest
 from flax import nnx
 
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
-from mmunlearner_jax.data.prompts import Encoder
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig

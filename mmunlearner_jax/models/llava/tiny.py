@@ -76,6 +76,27 @@ def build_processor(
     Returns:
         A LlavaProcessor.
     """
+    side = {"height": image_size, "width": image_size}
+    pictures = transformers.CLIPImageProcessorPil(
+        size=side,
+        crop_size=side,
+        do_center_crop=False,
+        image_mean=[0.45] * 3,
+        image_std=[0.22] * 3,
+    )
+    return transformers.LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=_trained(samples, vocab_size),
+        patch_size=patch_size,
+        # The class token is counted, and dropped again by the selection "default".
+        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _trained(samples: Iterable[Lesson], vocab_size: int) -> Any:
+    """Trains a tokenizer; see `build_processor`."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -95,7 +116,7 @@ def build_processor(
     bpe.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, bpe.token_to_id(BOS))]
     )
-    tokenizer = transformers.PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=BOS,
         eos_token=EOS,
@@ -103,21 +124,4 @@ def build_processor(
         additional_special_tokens=[IMAGE],
         padding_side="right",
         clean_up_tokenization_spaces=False,
-    )
-    side = {"height": image_size, "width": image_size}
-    pictures = transformers.CLIPImageProcessorPil(
-        size=side,
-        crop_size=side,
-        do_center_crop=False,
-        image_mean=[0.45] * 3,
-        image_std=[0.22] * 3,
-    )
-    return transformers.LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=tokenizer,
-        patch_size=patch_size,
-        # The class token is counted, and dropped again by the selection "default".
-        num_additional_image_tokens=1,
-        vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmunlearner_jax.data import records
-from mmunlearner_jax.data.records import Records
+from mmunlearner_jax.data.store import Records
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

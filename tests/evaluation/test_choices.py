@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mmunlearner_jax.data.prompts import Encoder
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.evaluation.options import Continuations, find_slot
+from mmunlearner_jax.evaluation.choices import Continuations, find_slot
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 
 SENTENCE = "Alba Birch works as a baker."
