@@ -185,12 +185,15 @@ def test_options_that_no_stage_has_read_may_differ(config, tmp_path):
     ],
 )
 def test_an_option_that_no_stage_reads_is_refused(config, tmp_path, stages, key, said):
-    config.stages = stages
+    config.stages, config.controls = stages, ("no_mask",) if key == "controls" else ()
+    if key not in ("controls", "model.remat"):
+        config.update_from_flattened_dict({key: 3})
     if not said:
         assert main.check_workdir(typed(config), tmp_path, [key])
         return
     with pytest.raises(InputError, match=said):
         main.check_workdir(typed(config), tmp_path, [key])
+    assert main.check_workdir(typed(orl.get_config()), tmp_path / "default", [key])
     # A stage that an earlier command has run reads it, too.
     config.stages = ("unlearn", "controls")
     main.check_workdir(typed(config), tmp_path)

@@ -7,6 +7,7 @@ from mmunlearner_jax.config.compare import CompareConfig
 from mmunlearner_jax.config.run import READS, SHARED, Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import check_kernel
+from mmunlearner_jax.options import flatten
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
@@ -111,27 +112,27 @@ def check_compared(config: Config) -> None:
 
 
 def check_read(config: Config, overrides: Collection[str], earlier: Collection[str] = ()) -> None:
-    """Refuses options given on the command line that no stage reads.
+    """Refuses options that no stage reads: those given on the command line, and `controls`.
+
+    An option that has its default is let pass. So are `controls` of a config file where the command
+    line chooses the stages.
 
     Args:
         config: Of the run.
-        overrides: Dotted keys of the options given.
+        overrides: Dotted keys of the options given on the command line.
         earlier: Stages that earlier commands have run on the workdir.
 
     Raises:
         InputError: The first option that none of the stages reads, with the stages that do.
     """
     stages = {*config.stages, *earlier}
-    known = {*SHARED, *(section for stage in stages for section in READS[stage])}
-    for key in overrides:
+    read = {*SHARED, *(section for stage in stages for section in READS[stage])}
+    given, default = flatten(config.to_dict()), flatten(Config().to_dict())
+    keys = [*overrides] if "stages" in overrides else [*overrides, "controls"]
+    for key in keys:
         section = key.partition(".")[0]
-        if section not in known:
-            readers = [stage for stage, sections in READS.items() if section in sections]
-            raise InputError(
-                f"config.{key}: no stage of this run reads it; "
-                + (
-                    f"add {' or '.join(map(repr, readers))} to config.stages, or leave it out"
-                    if readers
-                    else "leave it out"
-                )
-            )
+        if section in read or given.get(key) == default.get(key):
+            continue
+        readers = [repr(stage) for stage, sections in READS.items() if section in sections]
+        mend = f"add {' or '.join(readers)} to config.stages, or " if readers else ""
+        raise InputError(f"config.{key}: no stage of this run reads it; {mend}leave it out")
