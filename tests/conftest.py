@@ -10,11 +10,11 @@ import os
 
 import pytest
 
+pytest.register_assert_rewrite("tests.helpers")  # before anything of it is imported
+
+from tests.helpers.flags import COMPILED_FAST  # noqa: E402
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("TEST_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false"
+    os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count=8 {COMPILED_FAST}"
 )
-
-pytest.register_assert_rewrite("tests.helpers")

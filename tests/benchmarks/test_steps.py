@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.flags import COMPILED_FAST
+
 # In a process of its own: scripts define flags of the same names.
 PROGRAM = """
 import sys
@@ -32,7 +34,7 @@ def test_steps_are_measured(tmp_path, stage):
     command += ["--config=configs/llava.py", f"--out={out}"]
     command += [f"--config.{key}={value}" for key, value in given.items()]
     root = Path(__file__).parents[2]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"XLA_FLAGS": COMPILED_FAST}
     subprocess.run(command, check=True, cwd=root, env=environment, stdout=subprocess.PIPE)
     found = json.loads(out.read_text())["programs"]
     assert len(found) == 2 and all(row["fits"] for row in found)

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks.vs_torch import compare
 from benchmarks.vs_torch.report import lines, show, spread
 from benchmarks.vs_torch.workload import PRESETS, Workload
+from tests.helpers.flags import COMPILED_FAST
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def report(tmp_path_factory):
     """Of a process of its own, and its sides' two, which are not told of eight devices."""
     out = tmp_path_factory.mktemp("vs_torch") / "tiny.json"
     command = [sys.executable, "-m", "benchmarks.vs_torch", "--preset=tiny", "--rounds=2"]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"XLA_FLAGS": COMPILED_FAST}
     subprocess.run(
         [*command, f"--out={out}"], check=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mmunlearner_jax.config.run import READS, SHARED
+from tests.helpers.flags import COMPILED_FAST
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = {"torch", "tensorflow"}
-# One device, and nothing runs long enough for LLVM.
-FLAGS = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+FLAGS = {"XLA_FLAGS": COMPILED_FAST}  # one device
 SHORT = {
     "checkpoint_every": 2,
     "finetune.steps": 6,

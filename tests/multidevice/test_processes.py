@@ -13,6 +13,7 @@ import pytest
 
 from mmunlearner_jax import preemption
 from mmunlearner_jax.weights import io
+from tests.helpers.flags import COMPILED_FAST
 from tests.helpers.meshes import assert_close, export, features, work
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def launch(program: str, count: int, *arguments: str) -> list[subprocess.Popen]:
         port = free.getsockname()[1]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": COMPILED_FAST,
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": str(count),
         "PYTHONPATH": str(ROOT),
