@@ -6,7 +6,7 @@ at t + 1. A row is an example, or several that share a picture (`models.packing`
 are then of the row, and `questions` tells its examples apart.
 
 What a frozen reference model said lies in the batch, see `LOG_PROBS` and `EXAMPLE_NLL`. The losses
-of the methods are made of all this in `objectives`.
+of the methods are in `losses` and `methods`.
 """
 
 from collections.abc import Mapping
@@ -112,8 +112,9 @@ def exact_answers(
         batch: as in `answer_scores`.
 
     Returns:
-        Scalars: so many answers would be given (float32; NaN where a logit is not finite, since
-        argmax makes a token of it), of so many that there are (int32).
+        The number of examples whose supervised tokens are all decoded (float32 scalar; NaN where a
+        logit is not finite, since argmax makes a token of it), and the number of examples (int32
+        scalar).
     """
 
     def right(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -45,7 +45,7 @@ def mean_loss(
     Args:
         graphdef: of the model.
         params: of the model.
-        batches: dicts as `objectives.say` takes them.
+        batches: dicts as `losses.say` takes them.
         loss: by default nats per supervised token.
 
     Returns:

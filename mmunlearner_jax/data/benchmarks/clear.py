@@ -2,8 +2,8 @@
 
 CLEAR (https://huggingface.co/datasets/therem/CLEAR) gives TOFU's invented authors faces. A config
 ("forget05") holds captioned photographs; the config of the same name and "+tofu" holds these once
-more, without names, and TOFU's questions in words. Which row is which tells the presence of a
-picture (defect D-25).
+more, without names, and TOFU's questions in words. A row with a picture is a caption, a row without
+one is a question (defect D-25).
 """
 
 from collections.abc import Iterator
