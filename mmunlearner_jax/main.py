@@ -34,7 +34,7 @@ from mmunlearner_jax.command_line import (
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config, check_read
 from mmunlearner_jax.config.run import READS, SHARED
-from mmunlearner_jax.errors import InputError, in_words, refusing
+from mmunlearner_jax.errors import Diverged, InputError, in_words, refusing
 from mmunlearner_jax.files import expanded, plain, read_json, system_fault, write_whole
 from mmunlearner_jax.lock import LOCK, locked
 from mmunlearner_jax.options import flatten
@@ -146,10 +146,14 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
     from mmunlearner_jax import stages
     from mmunlearner_jax.session import Session
 
-    fresh = is_first() and check_workdir(config, workdir, overrides)
+    file = workdir / "config.json"
+    earlier = file.read_bytes() if is_first() and file.is_file() else None
+    if is_first():
+        check_workdir(config, workdir, overrides)
     wait("workdir")
     if not is_first():
         check_workdir(config, workdir)
+    idle = True  # no stage of this command has written anything
     session = Session(config, workdir)
     # Stages share programs, and so does a run that goes on after an interruption; where
     # JAX_COMPILATION_CACHE_DIR is set, runs do.
@@ -168,16 +172,25 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
         except preemption.Preempted:
             tell_time(workdir, name, time.monotonic() - begin, compiled())
             raise
+        except Diverged:
+            raise
         except InputError:
-            # Where nothing was made yet, the config may be mended.
-            made = {p.name for p in workdir.iterdir() if not p.name.startswith(LOCK)}
-            if fresh and made == {"config.json"}:
-                (workdir / "config.json").unlink()
+            if is_first() and idle:
+                _restore(file, earlier)
             raise
         wait(name)
         if worked:
-            fresh = False
+            idle = False
             tell_time(workdir, name, time.monotonic() - begin, compiled())
+
+
+def _restore(file: Path, earlier: bytes | None) -> None:
+    """Puts back the `config.json` of before this command, so that an option may be mended."""
+    made = {p.name for p in file.parent.iterdir() if not p.name.startswith(LOCK)}
+    if earlier is not None:
+        write_whole(file, earlier.decode())
+    elif made == {"config.json"}:
+        file.unlink()
 
 
 def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, float]) -> None:

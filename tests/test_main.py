@@ -174,6 +174,15 @@ def test_options_that_no_stage_has_read_may_differ(config, tmp_path):
         main.check_workdir(typed(config), tmp_path)
 
 
+def test_an_option_that_a_stage_refused_may_be_mended(config, tmp_path):
+    config.stages = ("mask",)
+    main.check_workdir(typed(config), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    config.stages, config.unlearn.learning_rate = ("unlearn",), 1e-3
+    assert "config.model.checkpoint is empty" in mistake(config, tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("stages", "key", "said"),
     [
