@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmunlearner_jax.data import records
+from mmunlearner_jax.data import store as module
 from mmunlearner_jax.data.store import Records
 
 ARRAYS = {
@@ -32,7 +32,7 @@ def test_what_is_written_is_found_again(tmp_path, monkeypatch, room):
     assert_holds(again, ARRAYS | MORE)
     assert "d" not in again
     # Where there is room, nothing is read any more.
-    monkeypatch.setattr(records, "_array", lambda *record: "read")
+    monkeypatch.setattr(module, "_array", lambda *record: "read")
     assert isinstance(again["a"], str) == (room < 2**20)
 
 
@@ -43,7 +43,7 @@ def test_as_many_files_as_fit_are_held(tmp_path, monkeypatch):
     first, _ = sorted(tmp_path.glob("*.array_record"))
     size = first.stat().st_size
     again = Records(tmp_path, in_memory=size)
-    monkeypatch.setattr(records, "_array", lambda *record: "read")
+    monkeypatch.setattr(module, "_array", lambda *record: "read")
     assert not isinstance(again["a"], str)
     assert isinstance(again["c"], str)
 
