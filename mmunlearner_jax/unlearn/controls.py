@@ -14,10 +14,10 @@ class Known:
     """What a control's mask may be made of, beside the mask of the run itself.
 
     Attributes:
-        seed: of the run.
-        groups: module group of every array, a tree like the mask.
-        movable: makes a mask that is True but where weights are frozen.
-        forget: reads the importance for the forget set, 0 where weights are frozen.
+        seed: Of the run.
+        groups: Module group of every array, a tree like the mask.
+        movable: Makes a mask that is True but where weights are frozen.
+        forget: Reads the importance for the forget set, 0 where weights are frozen.
     """
 
     seed: int
@@ -46,10 +46,10 @@ class Control:
     """One change.
 
     Attributes:
-        label: for tables.
-        changes: values of the config by dotted keys.
-        mask: makes the mask of the run's own; None: there is none.
-        method: the method; empty: the run's own.
+        label: For tables.
+        changes: Values of the config by dotted keys.
+        mask: Makes the mask of the run's own; None: there is none.
+        method: The method; empty: the run's own.
     """
 
     label: str

@@ -32,8 +32,8 @@ class FisherSums(struct.PyTreeNode):
     """What has been summed so far; saved as it is, the pass can be resumed.
 
     Attributes:
-        squares: float32 tree like the parameters that are measured, the sum of squared gradients.
-        count: float32 scalar, how many examples (or batches) were summed.
+        squares: Float32 tree like the parameters that are measured, the sum of squared gradients.
+        count: Float32 scalar, how many examples (or batches) were summed.
     """
 
     squares: Params
@@ -59,7 +59,7 @@ class FisherSums(struct.PyTreeNode):
         """The importance of every weight.
 
         Raises:
-            ValueError: nothing was summed.
+            ValueError: Nothing was summed.
         """
         if float(self.count) == 0:
             raise ValueError("importance of nothing: no batch held a supervised answer token")
@@ -114,8 +114,8 @@ def importance(
     """Mean squared gradient of the mean answer loss, for every parameter.
 
     Args:
-        model: a model of `from_pretrained`.
-        batches: dicts in transformers' conventions: `input_ids`, `attention_mask`, `labels`
+        model: A model of `from_pretrained`.
+        batches: Dicts in transformers' conventions: `input_ids`, `attention_mask`, `labels`
             [B, T] (-100: not supervised) and, with pictures, what the model's processor makes of
             them, in the order of the image tokens. Every new shape compiles once.
         fisher: `"example"`: mean over examples of the squared gradient of the example's mean
@@ -126,7 +126,7 @@ def importance(
         A float32 tree with the structure of `nnx.state(model, nnx.Param)`.
 
     Raises:
-        ValueError: a row has no supervised token, or there is no batch.
+        ValueError: A row has no supervised token, or there is no batch.
     """
     graphdef, params = nnx.split(model)
     add = accumulator(graphdef, fisher=fisher)

@@ -39,13 +39,13 @@ def choose(patterns: Sequence[str], names: Mapping[Path, Sequence[str]]) -> tupl
     """The linear layers that get adapters: of each name the first pattern that matches decides.
 
     Args:
-        patterns: regular expressions, searched in the names; one that begins with `!` says no.
+        patterns: Regular expressions, searched in the names; one that begins with `!` says no.
             A name that none matches gets no adapter.
         names: Hugging Face names of the weights that may be chosen, by the path of their layer;
             stacked layers have several.
 
     Raises:
-        InputError: a pattern is no regular expression, decides nothing, or tells layers apart that
+        InputError: A pattern is no regular expression, decides nothing, or tells layers apart that
             are stacked; or nothing is chosen.
     """
     decided = set()
@@ -97,12 +97,12 @@ def attach(
     """Gives linear layers adapters.
 
     Args:
-        graphdef: of the model.
-        params: of the model, real or abstract; they are not copied.
-        targets: paths of the layers, of `choose`.
-        rank: of the adapters.
-        alpha: the update is scaled by alpha / rank.
-        mask: bool, like `params`: what of the update there is; None: all.
+        graphdef: Of the model.
+        params: Of the model, real or abstract; they are not copied.
+        targets: Paths of the layers, of `choose`.
+        rank: Of the adapters.
+        alpha: The update is scaled by alpha / rank.
+        mask: Bool, like `params`: what of the update there is; None: all.
 
     Returns:
         The adapted model's graph definition; the adapters, abstract, sharded like the sides of
@@ -143,8 +143,8 @@ def initial(adapters: nnx.State, seed: int) -> nnx.State:
     """Adapters that change nothing yet: A is normal, of deviation 1 / rank as PEFT's, and B is 0.
 
     Args:
-        adapters: abstract, of `attach`.
-        seed: of A.
+        adapters: Abstract, of `attach`.
+        seed: Of A.
     """
 
     def make() -> nnx.State:
@@ -167,9 +167,9 @@ def merged(graphdef: nnx.GraphDef, adapters: nnx.State, frozen: nnx.State) -> nn
     """The parameters of the model without adapters that computes the same.
 
     Args:
-        graphdef: of the adapted model; of one without adapters nothing changes.
-        adapters: what moved.
-        frozen: the others.
+        graphdef: Of the adapted model; of one without adapters nothing changes.
+        adapters: What moved.
+        frozen: The others.
     """
     model = nnx.merge(graphdef, adapters, frozen)
     kernels = {}
@@ -187,10 +187,10 @@ def coverage(frozen: nnx.State) -> float:
     """The fraction of the adapted weights that the mask lets move.
 
     Args:
-        frozen: of `attach`, with a mask.
+        frozen: Of `attach`, with a mask.
 
     Raises:
-        InputError: it is 0.
+        InputError: It is 0.
     """
     masks = [
         x.get_value() for path, x in nnx.to_flat_state(frozen) if path[-2:] == ("lora", "mask")

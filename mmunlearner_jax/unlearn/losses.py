@@ -33,11 +33,11 @@ class Said(NamedTuple):
     """What a model says of the supervised tokens of a batch, in nats.
 
     Attributes:
-        nll: float32 [B, S], negative log-likelihood of the label.
-        supervised: bool [B, S]; elsewhere the others mean nothing.
-        questions: int [B, S], equal for the tokens of one example of a row.
-        kl: float32 [B, S], KL(reference || model) of the next token; None without `LOG_PROBS`.
-        reference: float32 [B, Q], the reference's nll of the row's examples, 0 where there are
+        nll: Float32 [B, S], negative log-likelihood of the label.
+        supervised: Bool [B, S]; elsewhere the others mean nothing.
+        questions: Int [B, S], equal for the tokens of one example of a row.
+        kl: Float32 [B, S], KL(reference || model) of the next token; None without `LOG_PROBS`.
+        reference: Float32 [B, Q], the reference's nll of the row's examples, 0 where there are
             none; None without `EXAMPLE_NLL`.
     """
 
@@ -52,8 +52,8 @@ class Term(NamedTuple):
     """A part of a loss, whose value is sum(sums) / sum(counts) over all rows.
 
     Attributes:
-        sums: float32 [B], of every row.
-        counts: int [B], how many tokens or examples they are of.
+        sums: Float32 [B], of every row.
+        counts: Int [B], how many tokens or examples they are of.
     """
 
     sums: jax.Array
@@ -120,9 +120,9 @@ class Reference:
     """What a frozen model is asked of examples, once, before anything moves.
 
     Attributes:
-        name: of the answer in a batch, [B, slots, ...].
-        slots: what a row has them for: its questions, or its supervised tokens.
-        ask: gives it for a batch whose rows are an example each.
+        name: Of the answer in a batch, [B, slots, ...].
+        slots: What a row has them for: its questions, or its supervised tokens.
+        ask: Gives it for a batch whose rows are an example each.
     """
 
     name: str

@@ -30,16 +30,16 @@ def saliency_mask(
     1e-15, which in float32 chooses the weights where both are 0 (D-05).
 
     Args:
-        forget: importance for the forget set.
-        preserve: importance for the preserve set, a tree of the same structure and shapes.
-        threshold: positive; 1 is the published value.
-        eps: added to both sides.
+        forget: Importance for the forget set.
+        preserve: Importance for the preserve set, a tree of the same structure and shapes.
+        threshold: Positive; 1 is the published value.
+        eps: Added to both sides.
 
     Returns:
         A tree of bool arrays.
 
     Raises:
-        ValueError: the trees differ, or the threshold is not a positive number.
+        ValueError: The trees differ, or the threshold is not a positive number.
     """
     if not (threshold > 0 and math.isfinite(threshold)):
         raise ValueError(f"threshold is {threshold}: give a positive number")
@@ -67,13 +67,13 @@ def preserve_importance(
     averages, so that a set the model fits better does not count for less (D-07).
 
     Args:
-        sets: name -> (importance tree, number of examples in it).
-        use: module group -> names of its preserve sets.
-        groups: a tree of group names, one per leaf.
-        normalise: see above.
+        sets: Name -> (importance tree, number of examples in it).
+        use: Module group -> names of its preserve sets.
+        groups: A tree of group names, one per leaf.
+        normalise: See above.
 
     Raises:
-        InputError: a group names an unknown set, or none.
+        InputError: A group names an unknown set, or none.
     """
     for group, names in use.items():
         unknown = [n for n in names if n not in sets]
@@ -116,7 +116,7 @@ def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
     published code, which lets gradient ascent move everything it has no mask for.
 
     Raises:
-        InputError: the mask would let no weight move.
+        InputError: The mask would let no weight move.
     """
 
     @jax.jit  # one program instead of one a leaf
@@ -159,8 +159,8 @@ def top_mask(importance: Tree, mask: Tree) -> Tree:
     """A control: as many True per array, where an importance is greatest.
 
     Args:
-        importance: a tree of the structure and shapes of the mask.
-        mask: what tells how many.
+        importance: A tree of the structure and shapes of the mask.
+        mask: What tells how many.
     """
 
     def greatest(x: jax.Array, m: jax.Array) -> jax.Array:

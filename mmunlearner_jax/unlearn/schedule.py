@@ -15,9 +15,9 @@ class Schedule:
     """The alternation: before every n-th retain step there are m forget steps.
 
     Attributes:
-        iterations: how many iterations at most; each has a retain step.
-        forget_every: iterations 0, n, 2n, ... have forget steps.
-        forget_repeat: how many each of them has.
+        iterations: How many iterations at most; each has a retain step.
+        forget_every: Iterations 0, n, 2n, ... have forget steps.
+        forget_repeat: How many each of them has.
         retains: False: no iteration has a retain step.
     """
 
@@ -51,7 +51,7 @@ def published_schedule(
     retain steps the passes are over the forget set.
 
     Raises:
-        InputError: the retain set is the smaller one, where the published code divides by zero.
+        InputError: The retain set is the smaller one, where the published code divides by zero.
     """
     if not retains:
         return Schedule(forget_batches * epochs, retains=False)
@@ -94,11 +94,11 @@ def shape_of(*, decay: str, warmup: int, steps: int) -> optax.Schedule | None:
 
     Args:
         decay: `"constant"`, or `"linear"` or `"cosine"`, which end at 0 after all steps.
-        warmup: steps in which it rises from 0.
-        steps: of the optimizer, over the whole run.
+        warmup: Steps in which it rises from 0.
+        steps: Of the optimizer, over the whole run.
 
     Raises:
-        InputError: it would never reach its height.
+        InputError: It would never reach its height.
     """
     if decay == "constant" and not warmup:
         return None
@@ -117,8 +117,8 @@ class StopRule:
     Scored questions are never looked at: they have other wordings.
 
     Attributes:
-        remembered: stop at or below this fraction of exactly right answers; negative: never.
-        every: iterations between two looks.
+        remembered: Stop at or below this fraction of exactly right answers; negative: never.
+        every: Iterations between two looks.
     """
 
     remembered: float = -1.0

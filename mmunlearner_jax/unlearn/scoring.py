@@ -34,9 +34,9 @@ class Scores(NamedTuple):
     """What a function of the logits says of supervised tokens.
 
     Attributes:
-        values: a tree of [B, S, ...]; it means nothing where nothing is supervised.
-        supervised: bool [B, S].
-        questions: int [B, S], equal for the tokens of one example of a row.
+        values: A tree of [B, S, ...]; it means nothing where nothing is supervised.
+        supervised: Bool [B, S].
+        questions: Int [B, S], equal for the tokens of one example of a row.
     """
 
     values: Any
@@ -54,13 +54,13 @@ def answer_scores(
     """Runs the model on a batch, and the head on its supervised tokens.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
+        graphdef: Of the model.
+        params: Of the model.
         batch: `labels` [B, T], maybe `answer_places` [B, S] (of `packing.answer_places`; without
             it S is T), and what the model is given: `input_ids`, `attention_mask`, `segments` of
             packed rows, pictures.
-        score: of float32 logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
-        beside: arrays [B, S, ...] that `score` gets behind the targets.
+        score: Of float32 logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
+        beside: Arrays [B, S, ...] that `score` gets behind the targets.
     """
     others = ("labels", "answer_places", EXAMPLE_NLL, LOG_PROBS)
     inputs = {k: v for k, v in batch.items() if k not in others}
@@ -85,9 +85,9 @@ def answer_nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[ja
     """Negative log-likelihood of every row's supervised tokens.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: as in `answer_scores`.
+        graphdef: Of the model.
+        params: Of the model.
+        batch: As in `answer_scores`.
 
     Returns:
         Sum over the supervised tokens [B] float32 (nats), and their number [B] int32.
@@ -107,9 +107,9 @@ def exact_answers(
     Teacher forcing decides it in one pass: if every argmax equals its label, so does decoding.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: as in `answer_scores`.
+        graphdef: Of the model.
+        params: Of the model.
+        batch: As in `answer_scores`.
 
     Returns:
         Scalars: so many answers would be given (float32; NaN where a logit is not finite, since
@@ -130,8 +130,8 @@ def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, ja
     """Tells the examples of a row apart, each by its first supervised token.
 
     Args:
-        supervised: bool [B, S].
-        questions: int [B, S], equal for the tokens of one example.
+        supervised: Bool [B, S].
+        questions: Int [B, S], equal for the tokens of one example.
 
     Returns:
         Bool [B, S, S], whether the token of the third axis is supervised and belongs to the example

@@ -21,7 +21,7 @@ class TrainState(struct.PyTreeNode):
     """Everything a step reads and writes.
 
     Attributes:
-        params: the model's parameters, but for the frozen ones.
+        params: The model's parameters, but for the frozen ones.
         opt_states: (shared,) or (forget's, retain's).
     """
 
@@ -43,13 +43,13 @@ def mean_loss(
     """A loss over several batches together (pictures and text have their own shapes).
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batches: dicts as `objectives.say` takes them.
-        loss: by default nats per supervised token.
+        graphdef: Of the model.
+        params: Of the model.
+        batches: Dicts as `objectives.say` takes them.
+        loss: By default nats per supervised token.
 
     Returns:
-        float32 scalar.
+        Float32 scalar.
     """
     return mean(loss(say(graphdef, params, batch)) for batch in batches)
 

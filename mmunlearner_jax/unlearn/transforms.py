@@ -47,11 +47,11 @@ def masked_ascent(
     keep one each.
 
     Args:
-        inner: what descends, for instance `optax.adam(1e-4)`.
+        inner: What descends, for instance `optax.adam(1e-4)`.
         mask_on: `"update"` masks the gradient and the finished update, so protected weights stay
             bit-identical whatever momentum or decay `inner` carries (D-03). `"gradient"` masks the
             gradient alone, as the published code does: momentum of earlier steps still moves them.
-        alpha: scale of the finished update; on the loss it would cancel in Adam (D-04).
+        alpha: Scale of the finished update; on the loss it would cancel in Adam (D-04).
 
     Returns:
         A transform whose `update(grads, state, params, mask=mask)` takes the gradient of the loss
