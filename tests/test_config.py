@@ -1,6 +1,10 @@
 """The typed configuration: what it refuses, what it says, and its reference."""
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from mmunlearner_jax.options import flatten
 from mmunlearner_jax.unlearn.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
+METHOD = "mmunlearner_jax/unlearn/methods/simnpo.py"
 
 
 def test_the_reference_is_that_of_the_options():
@@ -73,3 +78,31 @@ def test_every_method_with_options_has_a_section():
 def test_values_that_are_refused(values, said):
     with pytest.raises(InputError, match=said.replace("?", r"\?")):
         Config.of(values)
+
+
+def test_the_page_on_methods_shows_a_real_file():
+    text = (ROOT / "docs/add-a-method.md").read_text()
+    assert f"```python\n{(ROOT / METHOD).read_text()}```" in text
+    for name in METHODS:
+        assert f"| `{name}` |" in text
+
+
+def test_a_file_in_the_folder_is_a_method(tmp_path):
+    """Nothing else is changed: the copy of a file, under another name, is a method with options."""
+    shutil.copytree(ROOT / "mmunlearner_jax", tmp_path / "mmunlearner_jax")
+    text = (ROOT / METHOD).read_text()
+    for old, new in (('"simnpo"', '"mine"'), ('"SimNPO"', '"Mine"'), ("n.simnpo", "n.mine")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "mmunlearner_jax/unlearn/methods/mine.py").write_text(text)
+    program = """
+from mmunlearner_jax.comparison.cells import label
+from mmunlearner_jax.config import Config
+config = Config.of({"unlearn": {"method": "mine", "mine": {"gamma": 2}}})
+print(config.unlearn.own(config.unlearn.chosen.forget), config.compare.methods[-3:], label("mine"))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    options = "SimNPOConfig(beta=2.5, gamma=2.0)"
+    assert said.stdout == f"{options} ('mine', 'npo', 'simnpo') Mine\n", said.stderr

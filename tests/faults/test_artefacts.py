@@ -3,7 +3,6 @@
 import random
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import orl
 from mmunlearner_jax import artefacts
 from mmunlearner_jax.artefacts import LIST, is_done, reading, writing
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.store import Records
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import export, finetune, importance, mask, prepare, unlearn
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
 from tests.helpers.questions import llava
@@ -158,8 +160,8 @@ STAGES = {
 @pytest.mark.parametrize("name", STAGES)
 def test_what_is_there_is_not_thereby_complete(tmp_path, name, make):
     make(tmp_path / name)
-    config: Any = SimpleNamespace()
-    refused(lambda: STAGES[name].run(config, tmp_path), name, "remove it and run the same command")
+    session = Session(typed(orl.get_config()), tmp_path)
+    refused(lambda: STAGES[name].run(session), name, "remove it and run the same command")
 
 
 def test_a_missing_artefact_is_yet_to_be_made(tmp_path):

@@ -1,5 +1,7 @@
 """Runs the program as its users do, with a few steps of everything."""
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -7,6 +9,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from mmunlearner_jax.config.run import READS, SHARED
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = {"torch", "tensorflow"}
@@ -39,11 +44,21 @@ PACKED = dict.fromkeys(
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
     given = {**SHORT, **(PACKED if config == "orl" else {}), **overrides}
+    given = {key: value for key, value in given.items() if _is_read(key, given["stages"], workdir)}
     return [
         sys.executable,
         *("-m", "mmunlearner_jax.main", f"--config=configs/{config}.py", f"--workdir={workdir}"),
         *(f"--config.{k}={v}" for k, v in given.items()),
     ]
+
+
+def _is_read(key: str, stages: Any, workdir: Path) -> bool:
+    """Whether a stage of a command, or of an earlier one on the workdir, reads an option."""
+    file = workdir / "config.json"
+    earlier = json.loads(file.read_text())["stages"] if file.exists() else []
+    now = ast.literal_eval(stages) if isinstance(stages, str) else stages
+    read = {section for stage in (*earlier, *now) for section in READS[stage]}
+    return key.partition(".")[0] in {*SHARED, *read}
 
 
 def signalled(line: list[str], there: Path, how: int) -> tuple[int, str]:

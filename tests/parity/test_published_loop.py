@@ -53,15 +53,16 @@ def published_loop(model, data, masks, clip):
 
 @pytest.mark.parametrize(("method", "clip"), [("ga_diff", 0.0), ("mmunlearner", 1.0)])
 def test_released_semantics_are_the_published_loop(tmp_path, method, clip):
-    config = tiny.config(
-        "released",
+    at = tiny.varied(
+        tiny.session(tmp_path, labels="full", supervise_end=False),
+        semantics="released",
+        method=method,
         learning_rate=RATE,
         clip=clip,
         iterations=ITERATIONS,
         forget_every=EVERY,
         adam_eps=1e-6,
     )
-    at = tiny.at(tmp_path, labels="full", supervise_end=False)
     theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "vanilla").eval()
     start = {k: p.detach().numpy().copy() for k, p in theirs.named_parameters()}
     rng = np.random.default_rng(0)
@@ -73,18 +74,19 @@ def test_released_semantics_are_the_published_loop(tmp_path, method, clip):
     parts = ("proj", "fc", "linear", "mlp", "qkv")
     masks = {k: m for k, m in masks.items() if any(part in k for part in parts)}
     assert 0 < len(masks) < len(start)
-    mask = cover(mask, leaf_labels(at.model)[0], config.mask.cover, uncovered=config.mask.uncovered)
+    options = at.config.mask
+    mask = cover(mask, leaf_labels(at.model)[0], options.cover, uncovered=options.uncovered)
 
-    unlearner = Unlearner(config, at, method)
-    retained = unlearner._retained(unlearner._method.retain)
+    unlearner = Unlearner(at)
+    retained = unlearner._retain_batches(unlearner._method.retain)
     published_loop(
         theirs,
-        {k: iter(b) for k, b in {"forget": unlearner._raised(), **retained}.items()},
+        {k: iter(b) for k, b in {"forget": unlearner._forget_batches(), **retained}.items()},
         masks,
         clip,
     )
     with jax.default_matmul_precision("highest"):
-        outcome = unlearner.run(tmp_path, mask)
+        outcome = unlearner.run(mask)
     assert (outcome.forget_steps, outcome.retain_steps) == (ITERATIONS // EVERY, ITERATIONS)
     ours = mmu.to_hf_names(at.model, outcome.params)
     moved = 0.0

@@ -1,59 +1,165 @@
-"""Losses against NumPy, on the logits that the model itself gives."""
+"""The losses of the methods against plain loops over examples, in NumPy and torch."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from scipy.special import log_softmax
 
+from mmunlearner_jax.models import llama
 from mmunlearner_jax.models.packing import answer_places
-from mmunlearner_jax.unlearn import losses
+from mmunlearner_jax.unlearn.losses import (
+    OF_EXAMPLES,
+    OF_TOKENS,
+    Said,
+    cross_entropy,
+    say,
+)
+from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
+from mmunlearner_jax.unlearn.methods.kl_min import kl_min
+from mmunlearner_jax.unlearn.methods.npo import npo
+from mmunlearner_jax.unlearn.methods.simnpo import simnpo
+from mmunlearner_jax.unlearn.scoring import LOG_PROBS
 from tests.helpers.models import filled
 from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 
-@pytest.fixture(scope="module")
-def model():
-    return filled(CONFIG)
+def mean(loss, batches):
+    return mean_of_terms(loss(said) for said in batches)
 
 
-@pytest.fixture(params=["at all tokens", "at answers"])
-def places(request):
-    """What a batch has besides its tokens and labels."""
-    return {"answer_places": answer_places(LABELS)} if request.param == "at answers" else {}
+TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
+# Two batches of rows; each row lists the lengths of its examples, behind one another.
+PACKED = [[(3, 2, 4), (5, 1)], [(2,), (1, 1, 1), (9,)]]
+ALONE = [[(3,), (2,), (4,), (5,)], [(1,), (6,)]]
 
 
-def test_answer_nll_shifts_and_ignores(model, places):
-    log_probs = log_softmax(np.asarray(model(IDS), np.float64), axis=-1)
-    batch = {"input_ids": IDS, "labels": LABELS, **places}
-    nll, count = losses.answer_nll(*nnx.split(model), batch)
-    expected = [
-        -sum(log_probs[b, t - 1, y] for t, y in enumerate(row) if t and y != -100)
-        for b, row in enumerate(LABELS)
+def made(rows, packed, seed):
+    """What a model says of rows of examples, and the examples one by one."""
+    rng = np.random.default_rng(seed)
+    room, most = 12, max(map(len, rows))
+    shape = (len(rows), room)
+    said = {
+        "nll": rng.gamma(1.0, 2.0, shape).astype(np.float32),
+        "kl": rng.gamma(1.0, 1.0, shape).astype(np.float32),
+        "supervised": np.zeros(shape, bool),
+        "questions": np.zeros(shape, int),
+        "reference": np.zeros((len(rows), most), np.float32),
+    }
+    examples = []
+    for row, lengths in enumerate(rows):
+        end = 0
+        for number, length in enumerate(lengths):
+            here = slice(end, end + length)
+            said["supervised"][row, here] = True
+            said["questions"][row, here] = number + 1 if packed else 0
+            nll, kl = (said[name][row, here].astype(np.float64) for name in ("nll", "kl"))
+            reference = said["reference"][row, number] = rng.gamma(length, 2.0)
+            examples.append((nll, kl, np.float64(reference)))
+            end += length
+    return Said(**{k: jnp.asarray(v) for k, v in said.items()}), examples
+
+
+@pytest.fixture(params=[PACKED, ALONE], ids=["packed", "alone"])
+def batches(request):
+    both = [made(rows, request.param is PACKED, seed) for seed, rows in enumerate(request.param)]
+    return [said for said, _ in both], [examples for _, examples in both]
+
+
+def test_cross_entropy(batches):
+    said, examples = batches
+    nll = np.concatenate([nll for batch in examples for nll, _, _ in batch])
+    np.testing.assert_allclose(mean(cross_entropy, said), nll.mean(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("over", ["token", "example"])
+def test_kl_min(batches, over):
+    said, examples = batches
+    nll, kl = (np.concatenate([e[n] for batch in examples for e in batch]) for n in (0, 1))
+    count = sum(map(len, examples)) if over == "example" else len(kl)
+    got = mean(lambda said: kl_min(said, weight=0.7, over=over), said)
+    np.testing.assert_allclose(got, nll.mean() + 0.7 * kl.sum() / count, **TOLERANCE)
+
+
+def test_npo_is_the_mean_over_examples(batches):
+    said, examples = batches
+    beta, values = 0.1, []
+    for nll, _, reference in (example for batch in examples for example in batch):
+        ratio = torch.tensor(-nll.sum() + reference)
+        values.append(-2 / beta * torch.nn.functional.logsigmoid(-beta * ratio).item())
+    got = mean(lambda said: npo(said, beta=beta, over="example"), said)
+    np.testing.assert_allclose(got, np.mean(values), **TOLERANCE)
+
+
+def test_published_npo_has_one_ratio_of_the_batch(batches):
+    said, examples = batches
+    nll = np.concatenate([nll for nll, _, _ in examples[0]])
+    reference = sum(reference for _, _, reference in examples[0]) / len(nll)
+    log = torch.nn.functional.logsigmoid(torch.tensor(0.4 * (nll.mean() - reference)))
+    got = mean(lambda said: npo(said, beta=0.4, over="batch"), said[:1])
+    np.testing.assert_allclose(got, -log.item() * 2 / 0.4, **TOLERANCE)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_simnpo(batches, gamma):
+    said, examples = batches
+    beta = 2.5
+    margins = [beta * nll.mean() - gamma for batch in examples for nll, _, _ in batch]
+    values = -2 / beta * torch.nn.functional.logsigmoid(torch.tensor(margins))
+    got = mean(lambda said: simnpo(said, beta=beta, gamma=gamma), said)
+    np.testing.assert_allclose(got, values.mean().item(), **TOLERANCE)
+
+
+def test_npo_near_beta_0_is_gradient_ascent(batches):
+    said, _ = batches
+    both = [
+        jax.grad(lambda nll, loss=loss: mean(loss, [said[0]._replace(nll=nll)]))(said[0].nll)
+        for loss in (
+            lambda said: npo(said, beta=1e-5, over="example"),
+            lambda said: simnpo(said, beta=1e-5, gamma=0.0),
+        )
     ]
-    np.testing.assert_allclose(nll, expected, rtol=1e-4)
-    assert count.tolist() == [2, 4, 0]
+    examples = batches[1][0]
+    supervised = np.asarray(said[0].supervised)
+    lengths = np.concatenate([np.full(len(nll), len(nll)) for nll, _, _ in examples])
+    wanted = -np.ones(supervised.sum()) / len(examples)
+    np.testing.assert_allclose(both[0][supervised], wanted, rtol=1e-3)
+    np.testing.assert_allclose(both[1][supervised], wanted / lengths, rtol=1e-3)
+    assert not both[0][~supervised].any() and not both[1][~supervised].any()
 
 
-def test_exact_answers_are_what_greedy_decoding_would_give(model, places):
-    said = np.asarray(jnp.argmax(model(IDS), axis=-1))
-    labels = np.where(LABELS == -100, -100, np.roll(said, 1, axis=1))
-    batch = {"input_ids": IDS, "labels": labels, **places}
-    assert [int(n) for n in losses.exact_answers(*nnx.split(model), batch)] == [2, 2]
-    labels[1, 3] = (labels[1, 3] + 1) % 15
-    assert [int(n) for n in losses.exact_answers(*nnx.split(model), batch)] == [1, 2]
-
-
-def test_means():
-    nll, count = jnp.array([6.0, 4.0, 0.0]), jnp.array([2, 4, 0])
-    assert losses.token_mean(nll, count) == 10 / 6
-    assert losses.example_mean(nll, count).tolist() == [3.0, 1.0, 0.0]
-
-
-def test_nothing_is_computed_at_other_tokens(model):
-    """The head's product has as many rows as there are answer tokens."""
-    graphdef, params = nnx.split(model)
-    batch = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LABELS, 4)}
-    text = str(jax.make_jaxpr(lambda p: losses.answer_nll(graphdef, p, batch))(params))
-    assert "f32[3,4,16]" in text and "f32[3,5,16]" not in text
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_a_model_says_beside_a_reference(chunked, monkeypatch):
+    if chunked:
+        monkeypatch.setattr(llama, "_LOGITS", 2 * CONFIG.text.vocab_size)
+    graphdef, params = nnx.split(filled(CONFIG))
+    moved = jax.tree.map(lambda p: 1.1 * p, params)
+    batch = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LABELS)}
+    before, after = (
+        log_softmax(np.asarray(nnx.merge(graphdef, p)(IDS), np.float64), axis=-1)
+        for p in (params, moved)
+    )
+    log_probs = OF_TOKENS.ask(graphdef, params, batch)
+    assert log_probs.shape == (*batch["answer_places"].shape, CONFIG.text.vocab_size)
+    said = say(graphdef, moved, {**batch, LOG_PROBS: log_probs})
+    nll = np.asarray(OF_EXAMPLES.ask(graphdef, params, batch))
+    assert nll.shape == (3, 1) and nll[2] == 0
+    for row, labels in enumerate(LABELS):
+        places = np.flatnonzero(labels[1:] != -100)
+        wanted = labels[places + 1]
+        here = np.asarray(said.supervised[row])
+        assert here.sum() == len(places)
+        p, q = before[row, places], after[row, places]
+        np.testing.assert_allclose(log_probs[row][here], p, **TOLERANCE)
+        kl = (np.exp(p) * (p - q)).sum(axis=-1)
+        np.testing.assert_allclose(said.kl[row][here], kl, **TOLERANCE)
+        np.testing.assert_allclose(
+            said.nll[row][here], -q[np.arange(len(places)), wanted], **TOLERANCE
+        )
+        np.testing.assert_allclose(
+            nll[row, 0], -p[np.arange(len(places)), wanted].sum(), **TOLERANCE
+        )
+    same = say(graphdef, params, {**batch, LOG_PROBS: log_probs})
+    assert np.abs(np.where(same.supervised, same.kl, 0)).max() < 1e-6
