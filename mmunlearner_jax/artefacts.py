@@ -35,8 +35,8 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
     """Makes an artefact: all of it, or nothing.
 
     Args:
-        folder: its name, which it gets when the block ends well; an older one is replaced.
-        alone: this process writes by itself. Else all processes take part, and the first one makes
+        folder: Its name, which it gets when the block ends well; an older one is replaced.
+        alone: This process writes by itself. Else all processes take part, and the first one makes
             the folder and the list.
 
     Yields:
@@ -89,7 +89,7 @@ def is_done(folder: Path) -> bool:
     """Whether an artefact need not be made any more.
 
     Raises:
-        InputError: something of its name is there that is not complete.
+        InputError: Something of its name is there that is not complete.
     """
     if not os.path.lexists(folder):
         return False
@@ -104,11 +104,11 @@ def reading(folder: Path, *, mend: str = AGAIN) -> Iterator[None]:
     Small files are verified before. With several processes each takes a share of the large ones.
 
     Args:
-        folder: to read.
-        mend: what to do where it is damaged, for the error.
+        folder: To read.
+        mend: What to do where it is damaged, for the error.
 
     Raises:
-        InputError: it is missing, not complete or damaged; in place of what the block raises then.
+        InputError: It is missing, not complete or damaged; in place of what the block raises then.
     """
     home = folder if is_sealed(folder) or not is_sealed(folder.parent) else folder.parent
     wanted = _read_list(home, mend)

@@ -27,9 +27,9 @@ class Checkpoints:
         """Opens the directory.
 
         Args:
-            directory: of this stage.
-            every: steps between two checkpoints.
-            keep: how many of the latest are kept.
+            directory: Of this stage.
+            every: Steps between two checkpoints.
+            keep: How many of the latest are kept.
         """
         self._every = every
         self._checkpointer = ocp.training.Checkpointer(
@@ -51,14 +51,14 @@ class Checkpoints:
         """Restores the latest checkpoint, if there is one.
 
         Args:
-            state: the initial state, whose shapes, dtypes and shardings are restored to.
+            state: The initial state, whose shapes, dtypes and shardings are restored to.
             data: Grain iterators by name; set to where they were.
 
         Returns:
             The state and the number of steps it has done; (`state`, 0) without a checkpoint.
 
         Raises:
-            InputError: the latest one is damaged.
+            InputError: The latest one is damaged.
         """
         latest = self._latest()
         if latest is None:
@@ -85,7 +85,7 @@ class Checkpoints:
         """Saves if it is time to, or if the machine goes away.
 
         Raises:
-            Preempted: it does; the step is saved.
+            Preempted: It does; the step is saved.
         """
         last = preemption.due()
         # Not Orbax's rule of when: it asks whether the machine goes away, of steps by its number.
@@ -129,11 +129,11 @@ def load_tree(directory: Path, like: Any) -> Any:
     """Loads what `save_tree` wrote.
 
     Args:
-        directory: of the tree.
-        like: arrays or `jax.ShapeDtypeStruct` with shardings, in the structure that was saved.
+        directory: Of the tree.
+        like: Arrays or `jax.ShapeDtypeStruct` with shardings, in the structure that was saved.
 
     Raises:
-        InputError: there is none, it is damaged, or it was written for another model.
+        InputError: There is none, it is damaged, or it was written for another model.
     """
     leaves, treedef = jax.tree.flatten(like)
     wanted = [(tuple(x.shape), str(x.dtype)) for x in leaves]

@@ -33,7 +33,7 @@ class _ConfigFile(ConfigFileFlagParser):
     """Runs a config file; whatever its Python raises is said in one line.
 
     Attributes:
-        config: the last that was read.
+        config: The last that was read.
     """
 
     config = ConfigDict()
@@ -131,7 +131,7 @@ def one_line(place: Path) -> Iterator[None]:
     """Ends the program with one line where the user, or the system, is to mend something.
 
     Args:
-        place: where the program writes, for errors that name no file.
+        place: Where the program writes, for errors that name no file.
     """
     try:
         yield

@@ -31,8 +31,8 @@ def shown(text: Any, most: int = 120) -> str:
     that turn the writing direction, halves of surrogate pairs) are shown as escapes.
 
     Args:
-        text: what a stranger's file or server says; anything else is turned into a string.
-        most: characters at most; from a longer text the middle is left out.
+        text: What a stranger's file or server says; anything else is turned into a string.
+        most: Characters at most; from a longer text the middle is left out.
     """
     whole = str(text)
     if len(whole) > most:  # escapes make it longer, never shorter: cut before and after
@@ -60,8 +60,8 @@ def refusing(place: Any, mend: str) -> Iterator[None]:
     """Turns whatever a library raises about a stranger's file into an `InputError`.
 
     Args:
-        place: the file, and the field where there is one.
-        mend: what the user can do about it.
+        place: The file, and the field where there is one.
+        mend: What the user can do about it.
 
     Raises:
         InputError: `place`, what the library said, `mend`. One that is raised inside stays as it

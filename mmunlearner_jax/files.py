@@ -23,12 +23,12 @@ def read_bytes(path: Path, *, mend: str, most: int = MOST_BYTES) -> bytes:
     """Reads a regular file that may be a stranger's.
 
     Args:
-        path: of the file; it may be a symbolic link, as in the hub's cache.
-        mend: what to do where it cannot be read, for the error.
-        most: bytes that it may have.
+        path: Of the file; it may be a symbolic link, as in the hub's cache.
+        mend: What to do where it cannot be read, for the error.
+        most: Bytes that it may have.
 
     Raises:
-        InputError: it is missing, no regular file (a pipe would block, a device may never end), too
+        InputError: It is missing, no regular file (a pipe would block, a device may never end), too
             large or unreadable.
     """
     with refusing(path, mend):
@@ -44,7 +44,7 @@ def parse_json(text: str | bytes) -> Any:
     """Parses JSON.
 
     Raises:
-        ValueError: it is no JSON, no UTF-8, holds a number that is not finite (NaN, 1e999), or
+        ValueError: It is no JSON, no UTF-8, holds a number that is not finite (NaN, 1e999), or
             nests deeper than `MOST_DEEP`.
     """
 
@@ -78,11 +78,11 @@ def read_json(path: Path, *, mend: str = "restore it") -> dict[str, Any]:
     """Reads a file that holds one JSON object.
 
     Args:
-        path: of the file.
-        mend: what to do where it cannot be read, for the error.
+        path: Of the file.
+        mend: What to do where it cannot be read, for the error.
 
     Raises:
-        InputError: as `read_bytes`, or it holds no JSON object.
+        InputError: As `read_bytes`, or it holds no JSON object.
     """
     content = read_bytes(path, mend=mend)
     try:
@@ -104,14 +104,14 @@ def read_lines(
     """The lines of a JSONL file.
 
     Args:
-        path: of the file.
-        read: makes a line of its text.
-        mend: what to do where one cannot be read, for the error.
-        growing: a last line without its end was being written when a run was killed: it is left
+        path: Of the file.
+        read: Makes a line of its text.
+        mend: What to do where one cannot be read, for the error.
+        growing: A last line without its end was being written when a run was killed: it is left
             out.
 
     Raises:
-        InputError: the file is missing, or names the first line that cannot be read.
+        InputError: The file is missing, or names the first line that cannot be read.
     """
     if not path.exists():
         raise InputError(f"{path}: is missing; {mend}")
@@ -132,7 +132,7 @@ def expanded(text: str) -> Path:
     """The path that a flag gives, which may begin with `~`.
 
     Raises:
-        InputError: there is no such user.
+        InputError: There is no such user.
     """
     try:
         return Path(text).expanduser()
@@ -144,7 +144,7 @@ def plain(path: Path) -> Path:
     """An absolute path that every library takes for what it is.
 
     Raises:
-        InputError: one reads some of its characters as a pattern (Orbax would find no array, or
+        InputError: One reads some of its characters as a pattern (Orbax would find no array, or
             those of another folder), as an address, or cannot encode them.
     """
     whole = str(path.absolute())
@@ -166,8 +166,8 @@ def system_fault(error: BaseException, place: Path) -> InputError | None:
     """The line for what the operating system refused, wherever a library hides it.
 
     Args:
-        error: what was raised; what it was raised from is looked at, too.
-        place: where the program writes, for what names no file.
+        error: What was raised; what it was raised from is looked at, too.
+        place: Where the program writes, for what names no file.
 
     Returns:
         None where the system is not to blame.
@@ -206,7 +206,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all, where this is the first process.
 
     Raises:
-        ValueError: a number is not finite: JSON cannot say it, and nobody should read it.
+        ValueError: A number is not finite: JSON cannot say it, and nobody should read it.
     """
     if is_first():
         write_whole(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -27,7 +27,7 @@ def locked(workdir: Path) -> Iterator[None]:
     when it is not renewed for a while.
 
     Raises:
-        InputError: another run holds it.
+        InputError: Another run holds it.
     """
     lease = SoftFileLease(workdir / LOCK, lease_duration=LEASE, on_compromise=_leave)
     begun = workdir / f"{LOCK}.since"  # a lease does not say

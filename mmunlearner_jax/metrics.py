@@ -27,7 +27,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`: stage, step, and finite numbers.
 
     Raises:
-        InputError: names the first line that is damaged.
+        InputError: Names the first line that is damaged.
     """
     path = workdir / FILE
     return read_lines(path, _read_line, mend=_MEND, growing=True) if path.exists() else []
@@ -82,13 +82,13 @@ class Metrics:
         """Opens the files and drops what an interrupted run had written beyond `start`.
 
         Args:
-            workdir: holds `metrics.jsonl` and `tensorboard/`.
-            stage: name of the stage (the bar's label, and a field of every line).
-            total: steps of the whole stage.
-            start: steps done before.
-            saved: steps between two checkpoints.
-            profile: steps to trace, beside the events of TensorBoard; 0: none.
-            once: what does not change, written with the stage's first step.
+            workdir: Holds `metrics.jsonl` and `tensorboard/`.
+            stage: Name of the stage (the bar's label, and a field of every line).
+            total: Steps of the whole stage.
+            start: Steps done before.
+            saved: Steps between two checkpoints.
+            profile: Steps to trace, beside the events of TensorBoard; 0: none.
+            once: What does not change, written with the stage's first step.
         """
         self._stage, self._saved, self._rows = stage, saved, []
         self._once = {} if start else dict(once or {})

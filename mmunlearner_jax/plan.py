@@ -47,12 +47,12 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
     """Compiles all programs of some stages.
 
     Args:
-        config: its `mesh` is laid over the slice.
-        target: the slice.
-        stages: of `STAGES`.
+        config: Its `mesh` is laid over the slice.
+        target: The slice.
+        stages: Of `STAGES`.
 
     Raises:
-        InputError: the mesh or the batches do not divide the slice, the attention is no TPU's, or
+        InputError: The mesh or the batches do not divide the slice, the attention is no TPU's, or
             the compiler failed.
     """
     check_config(config, target.devices)
@@ -79,7 +79,7 @@ def search(
         The config with that mesh, the slice, and the estimates.
 
     Raises:
-        InputError: no slice is large enough, or the generation is unknown.
+        InputError: No slice is large enough, or the generation is unknown.
     """
     if generation not in CHIPS:
         raise InputError(f"--topology={generation}: with --search give one of {', '.join(CHIPS)}")

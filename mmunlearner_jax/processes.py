@@ -27,7 +27,7 @@ def start(mode: str = "auto") -> None:
             `"off"`: never.
 
     Raises:
-        InputError: there are none to join, or not all came.
+        InputError: There are none to join, or not all came.
     """
     if mode == "off" or (mode == "auto" and not _told()):
         return

@@ -24,10 +24,10 @@ class Trace:
         """Opens nothing yet.
 
         Args:
-            folder: of the stage; files are written to `plugins/profile/TIME/` in it.
-            steps: how many are traced; 0: none.
-            start: steps done before.
-            total: steps of the whole stage.
+            folder: Of the stage; files are written to `plugins/profile/TIME/` in it.
+            steps: How many are traced; 0: none.
+            start: Steps done before.
+            total: Steps of the whole stage.
         """
         self._folder, self._done = folder, start
         self._first = start + max(0, min(WARM_UP, total - start - steps))

@@ -15,7 +15,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     """The results so far; empty before there are any.
 
     Raises:
-        InputError: the file is damaged, or an entry is of another type than stages write.
+        InputError: The file is damaged, or an entry is of another type than stages write.
     """
     path = workdir / "results.json"
     if not os.path.lexists(path):

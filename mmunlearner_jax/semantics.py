@@ -30,7 +30,7 @@ def with_semantics(config: ConfigDict, semantics: str) -> ConfigDict:
     Statistics stay float32 in both.
 
     Raises:
-        InputError: another word.
+        InputError: Another word.
     """
     if semantics not in ("paper", "released"):
         raise InputError(f"--config=FILE:{semantics}: write FILE, FILE:paper or FILE:released")
@@ -46,12 +46,12 @@ def read_arguments(text: str, **values: Any) -> dict[str, Any]:
     """Reads what stands behind the colon of `--config=FILE:ratio=10,semantics=released`.
 
     Args:
-        text: names and values; "" for none.
-        **values: of all names there are, the default, or a tuple of all values there are, of which
+        text: Names and values; "" for none.
+        **values: Of all names there are, the default, or a tuple of all values there are, of which
             the first is the default; a value gets the type of its default.
 
     Raises:
-        InputError: an unknown name, or a value that is none, or one that there is not.
+        InputError: An unknown name, or a value that is none, or one that there is not.
     """
     choices = {key: value for key, value in values.items() if isinstance(value, tuple)}
     defaults = values | {key: there[0] for key, there in choices.items()}

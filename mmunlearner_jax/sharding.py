@@ -35,11 +35,11 @@ def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None =
     """Makes the (data, fsdp, tensor) mesh.
 
     Args:
-        sizes: one size per axis of `MESH_AXES`; one of them may be -1: all devices that are left.
-        devices: the devices to use, all of them by default.
+        sizes: One size per axis of `MESH_AXES`; one of them may be -1: all devices that are left.
+        devices: The devices to use, all of them by default.
 
     Raises:
-        InputError: the sizes do not multiply to the number of devices.
+        InputError: The sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(sizes, len(devices))
@@ -55,7 +55,7 @@ def mesh_shape(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
     """The sizes of the mesh axes, -1 filled in.
 
     Raises:
-        InputError: the sizes do not multiply to the number of devices.
+        InputError: The sizes do not multiply to the number of devices.
     """
     try:
         shape = np.empty(devices).reshape(tuple(sizes)).shape
@@ -81,7 +81,7 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
 
     Args:
         params: `nnx.State` of `nnx.Param` (arrays or abstract values).
-        mesh: a mesh of `make_mesh`.
+        mesh: A mesh of `make_mesh`.
 
     Returns:
         The same state with a `NamedSharding` in place of every array.
@@ -170,11 +170,11 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """Makes global arrays from this process's rows of a batch.
 
     Args:
-        batch: arrays [examples of this process, ...].
-        mesh: the mesh whose `data` and `fsdp` axes split the examples.
+        batch: Arrays [examples of this process, ...].
+        mesh: The mesh whose `data` and `fsdp` axes split the examples.
 
     Raises:
-        InputError: the examples do not divide among the devices.
+        InputError: The examples do not divide among the devices.
     """
     target = batch_sharding(mesh)
     parts = batch_parts(mesh.axis_sizes)

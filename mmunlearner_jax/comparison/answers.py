@@ -16,10 +16,10 @@ class Asking(NamedTuple):
     """One question and what every model but the controls said.
 
     Attributes:
-        title: how it was asked.
-        question: the question.
-        answer: the true answer.
-        said: the answers, by what a page calls the variants, the model before first.
+        title: How it was asked.
+        question: The question.
+        answer: The true answer.
+        said: The answers, by what a page calls the variants, the model before first.
     """
 
     title: str
@@ -32,10 +32,10 @@ class Person(NamedTuple):
     """A forgotten person.
 
     Attributes:
-        name: the person's.
-        seed: of the cell.
-        picture: data URI of the photograph that the first question is about.
-        questions: with a photograph, and in words.
+        name: The person's.
+        seed: Of the cell.
+        picture: Data URI of the photograph that the first question is about.
+        questions: With a photograph, and in words.
     """
 
     name: str
@@ -48,13 +48,13 @@ def forgotten_person(cells: Sequence[Cell]) -> Person | None:
     """The first forgotten person of the first cell, and the first open questions about them.
 
     Args:
-        cells: of one forget ratio, of which the first with a model that forgot nothing is taken.
+        cells: Of one forget ratio, of which the first with a model that forgot nothing is taken.
 
     Returns:
         None where no model that forgot nothing was asked open questions about unseen photographs.
 
     Raises:
-        InputError: the benchmark is not there, or has not the photograph.
+        InputError: The benchmark is not there, or has not the photograph.
     """
     cell = next((cell for cell in cells if VANILLA in cell.variants), None)
     if cell is None or "test" not in cell.splits(VANILLA):

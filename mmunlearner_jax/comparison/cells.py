@@ -38,13 +38,13 @@ class Cell:
     """One seed at one forget ratio.
 
     Attributes:
-        seed: of everything drawn.
-        ratio: percent of the people who are forgotten.
-        folder: the workdir of the run.
-        config: as the run wrote it.
-        variants: what `results.json` says of every variant, by its name.
-        blocks: density of the mask by Hugging Face parameter name; {} without a mask.
-        kinds: of the scored questions, in the order of tables.
+        seed: Of everything drawn.
+        ratio: Percent of the people who are forgotten.
+        folder: The workdir of the run.
+        config: As the run wrote it.
+        variants: What `results.json` says of every variant, by its name.
+        blocks: Density of the mask by Hugging Face parameter name; {} without a mask.
+        kinds: Of the scored questions, in the order of tables.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Cell:
         """The scored lines of a variant, read anew each time; all variants have the same order.
 
         Raises:
-            InputError: they are missing or cannot be read.
+            InputError: They are missing or cannot be read.
         """
         mend = (
             f"remove {variant!r} from {self.folder / 'results.json'}, and all of {variant}-*.jsonl"
@@ -87,7 +87,7 @@ def read_cells(workdir: Path) -> list[Cell]:
     """The cells of a comparison that have a variant at least, by ratio and seed.
 
     Raises:
-        InputError: there are none, or a file of one is damaged.
+        InputError: There are none, or a file of one is damaged.
     """
     cells = []
     for path in workdir.glob("seed-*/forget-*/results.json"):

@@ -27,12 +27,12 @@ class Estimate:
     """A mean over seeds.
 
     Attributes:
-        value: the mean.
-        seeds: the value of every seed.
-        t: the same as a score with Student's 95 % interval; None with one seed.
-        people: mean over the people of all seeds, each one weighing the same, with a bootstrap
+        value: The mean.
+        seeds: The value of every seed.
+        t: The same as a score with Student's 95 % interval; None with one seed.
+        people: Mean over the people of all seeds, each one weighing the same, with a bootstrap
             interval over them; None where a value belongs to no person.
-        n: questions of all seeds; 0 where they are of several kinds.
+        n: Questions of all seeds; 0 where they are of several kinds.
     """
 
     value: float
@@ -68,9 +68,9 @@ def accuracy(cells: Sequence[Cell], variant: str, kind: Kind) -> Estimate | None
     """Multiple-choice accuracy in 0 to 1; None where nothing was asked.
 
     Args:
-        cells: of one forget ratio.
-        variant: its name.
-        kind: split and modality.
+        cells: Of one forget ratio.
+        variant: Its name.
+        kind: Split and modality.
     """
     seeds, people, n = {}, [], 0
     for cell in cells:
@@ -94,10 +94,10 @@ def advantage(cells: Sequence[Cell], rival: str, kind: Kind, *, falls: bool) -> 
     be asked about in several seeds is left out of account.
 
     Args:
-        cells: of one forget ratio.
-        rival: name of the other variant.
-        kind: split and modality.
-        falls: whether its scores are meant to fall.
+        cells: Of one forget ratio.
+        rival: Name of the other variant.
+        kind: Split and modality.
+        falls: Whether its scores are meant to fall.
 
     Returns:
         Differences of accuracies, -1 to 1, over the cells that have both; None without any.
@@ -132,8 +132,8 @@ def _over_people(pairs: Sequence[Sequence[np.ndarray]], floor: float | None) -> 
     interval is widened.
 
     Args:
-        pairs: by seed, accuracies of the same people, own and the other's.
-        floor: see `_gain`.
+        pairs: By seed, accuracies of the same people, own and the other's.
+        floor: See `_gain`.
     """
     everybody = [np.arange(len(own)) for own, _ in pairs]
     if min(map(len, everybody)) < 2:
@@ -212,9 +212,9 @@ def decayed(cells: Sequence[Cell], variant: str, kinds: Collection[Kind]) -> Dec
     """Signs of decay in a variant's open answers, over seeds; None without open answers.
 
     Args:
-        cells: of one forget ratio.
-        variant: its name.
-        kinds: of the questions whose answers count.
+        cells: Of one forget ratio.
+        variant: Its name.
+        kinds: Of the questions whose answers count.
     """
     found = [
         sign
@@ -236,8 +236,8 @@ def by_person(
     """Accuracy of every forgotten person, by (seed, person) and variant, `vanilla` being before.
 
     Args:
-        cells: of one forget ratio.
-        kind: split and modality.
+        cells: Of one forget ratio.
+        kind: Split and modality.
     """
     people: dict[tuple[int, str], dict[str, float]] = {}
     for cell in cells:

@@ -29,12 +29,12 @@ class Settings(NamedTuple):
     """How a variant was run: a list has an entry per seed, in order.
 
     Attributes:
-        learning_rates: the chosen ones.
-        forget_steps: that were taken.
-        remembered: accuracy about the forget set's pictures that are set apart, at the end.
-        seconds: mean over the seeds, of all learning rates, compiling and scoring.
-        density: of the mask, mean over the seeds; None without one.
-        perplexity: of the retain set's taught text answers, mean over the seeds; None unmeasured.
+        learning_rates: The chosen ones.
+        forget_steps: That were taken.
+        remembered: Accuracy about the forget set's pictures that are set apart, at the end.
+        seconds: Mean over the seeds, of all learning rates, compiling and scoring.
+        density: Of the mask, mean over the seeds; None without one.
+        perplexity: Of the retain set's taught text answers, mean over the seeds; None unmeasured.
     """
 
     learning_rates: list[float]
@@ -49,16 +49,16 @@ class VariantResult(NamedTuple):
     """One variant at one forget ratio.
 
     Attributes:
-        name: of the variant.
-        label: what a page calls it.
-        control: whether it is MMUnlearner with one thing changed.
-        accuracies: by kind of question.
-        kept: mean accuracy of what is to be kept.
-        advantages: what MMUnlearner has over it, by kind; {} where there is nothing to compare.
-        faces: signs of decay in answers about the forgotten people's photographs.
-        others: the same in all other open answers.
-        resisting: how many forgotten people resist, and of how many.
-        settings: how it was run.
+        name: Of the variant.
+        label: What a page calls it.
+        control: Whether it is MMUnlearner with one thing changed.
+        accuracies: By kind of question.
+        kept: Mean accuracy of what is to be kept.
+        advantages: What MMUnlearner has over it, by kind; {} where there is nothing to compare.
+        faces: Signs of decay in answers about the forgotten people's photographs.
+        others: The same in all other open answers.
+        resisting: How many forgotten people resist, and of how many.
+        settings: How it was run.
     """
 
     name: str
@@ -99,21 +99,21 @@ class Comparison:
     """All cells of a workdir, and what follows from them.
 
     Attributes:
-        cells: that were found.
-        ratios: forget ratios, in percent.
-        seeds: of the cells.
-        about: what each kind of scored questions is about, in the order of tables.
-        kinds: kinds of multiple-choice questions that were asked, in that order.
-        to_keep: kinds in the mean of what is to be kept, in that order.
-        chance: what guessing gives on the forgotten faces.
-        rows: by ratio, the variants.
+        cells: That were found.
+        ratios: Forget ratios, in percent.
+        seeds: Of the cells.
+        about: What each kind of scored questions is about, in the order of tables.
+        kinds: Kinds of multiple-choice questions that were asked, in that order.
+        to_keep: Kinds in the mean of what is to be kept, in that order.
+        chance: What guessing gives on the forgotten faces.
+        rows: By ratio, the variants.
     """
 
     def __init__(self, workdir: Path):
         """Reads everything once.
 
         Raises:
-            InputError: there is nothing to read, or a file of a variant is missing.
+            InputError: There is nothing to read, or a file of a variant is missing.
         """
         self.cells = read_cells(workdir)
         self.ratios = sorted({cell.ratio for cell in self.cells})
@@ -146,8 +146,8 @@ class Comparison:
         """Names on the Pareto front of little left of the faces and much kept.
 
         Args:
-            ratio: in percent.
-            kind: what is to be kept; None: the mean of all.
+            ratio: In percent.
+            kind: What is to be kept; None: the mean of all.
         """
         points = {}
         for row in self.rows[ratio]:

@@ -18,8 +18,8 @@ def rows(config: Config, *, retain_only: bool) -> tuple[str, ...]:
     """The models that a cell of the comparison scores, in the order in which they are made.
 
     Args:
-        config: of the comparison.
-        retain_only: whether there is a model that was never taught the people to forget.
+        config: Of the comparison.
+        retain_only: Whether there is a model that was never taught the people to forget.
     """
     known = (VANILLA, RETAIN_ONLY) if retain_only else (VANILLA,)
     return (*known, *config.compare.methods, *config.compare.controls)
@@ -30,10 +30,10 @@ class Job:
     """A run of `mmunlearner_jax.main`.
 
     Attributes:
-        stage: it needs all jobs of the stages before, and none of its own.
-        workdir: of the run.
-        overrides: values of the config by dotted keys.
-        rows: of the comparison, that it makes; none: it fine-tunes a model.
+        stage: It needs all jobs of the stages before, and none of its own.
+        workdir: Of the run.
+        overrides: Values of the config by dotted keys.
+        rows: Of the comparison, that it makes; none: it fine-tunes a model.
     """
 
     stage: int
@@ -61,8 +61,8 @@ class Job:
         """Those of Python.
 
         Args:
-            file: of the config.
-            changes: values for all jobs, by dotted keys; the job's own overrule them, and those
+            file: Of the config.
+            changes: Values for all jobs, by dotted keys; the job's own overrule them, and those
                 that none of its stages reads are left out.
         """
         read = {*SHARED, *(name for stage in self.overrides["stages"] for name in READS[stage])}
@@ -81,7 +81,7 @@ def jobs(config: Config, workdir: Path) -> list[Job]:
     model that is never taught the people to forget.
 
     Raises:
-        InputError: there is nothing to compare, or seeds or ratios are not all different.
+        InputError: There is nothing to compare, or seeds or ratios are not all different.
     """
     options = config.compare
     check_compared(config)

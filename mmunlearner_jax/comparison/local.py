@@ -21,10 +21,10 @@ class Running:
     """A job's process, from its start.
 
     Args:
-        job: to run.
-        arguments: what Python is told.
-        workdir: of the comparison, for the log and for what is compiled.
-        cores: that it is held to; none: it may use all.
+        job: To run.
+        arguments: What Python is told.
+        workdir: Of the comparison, for the log and for what is compiled.
+        cores: That it is held to; none: it may use all.
     """
 
     def __init__(self, job: Job, arguments: Sequence[str], workdir: Path, cores: set[int]):
@@ -48,7 +48,7 @@ class Running:
         """Whether the process is over.
 
         Raises:
-            InputError: it failed, or was asked to end before all was made.
+            InputError: It failed, or was asked to end before all was made.
         """
         if self._child.poll() is None:
             return False
@@ -79,13 +79,13 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
     """Runs all jobs that are not done, in their order as soon as what they need is there.
 
     Args:
-        todo: all jobs of a comparison.
-        workdir: of the comparison.
-        arguments: of a job.
-        at_once: how many run at a time, each with its share of the cores.
+        todo: All jobs of a comparison.
+        workdir: Of the comparison.
+        arguments: Of a job.
+        at_once: How many run at a time, each with its share of the cores.
 
     Raises:
-        InputError: one failed, or was stopped; the others are asked to end and save.
+        InputError: One failed, or was stopped; the others are asked to end and save.
     """
     shares = _shares(at_once)
     made = {job.name: job.done() for job in todo}

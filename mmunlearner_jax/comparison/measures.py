@@ -26,11 +26,11 @@ class Decay(NamedTuple):
     """Open answers that are none; all but `n` are fractions of the answers.
 
     Attributes:
-        empty: nothing but blanks.
-        repeated: a word three times running, or three words in a row that come again.
-        gibberish: not empty, no refusal, and no word of any true answer of its split.
-        refused: one of `data.refusals`.
-        n: number of answers.
+        empty: Nothing but blanks.
+        repeated: A word three times running, or three words in a row that come again.
+        gibberish: Not empty, no refusal, and no word of any true answer of its split.
+        refused: One of `data.refusals`.
+        n: Number of answers.
     """
 
     empty: float
@@ -45,10 +45,10 @@ class Measured:
     """One variant in one cell.
 
     Attributes:
-        means: by kind and metric, mean and number of lines.
-        people: by kind, the multiple-choice accuracy by person.
-        chance: by kind, what guessing gives in multiple choice.
-        decay: by kind, of the open answers.
+        means: By kind and metric, mean and number of lines.
+        people: By kind, the multiple-choice accuracy by person.
+        chance: By kind, what guessing gives in multiple choice.
+        decay: By kind, of the open answers.
     """
 
     means: dict[Kind, dict[str, tuple[float, int]]]
@@ -93,8 +93,8 @@ def decay(answers: Sequence[str], known: set[str]) -> Decay:
     """Signs that a model can no longer speak.
 
     Args:
-        answers: open answers, one at least.
-        known: words of all true answers of the split, in lower case.
+        answers: Open answers, one at least.
+        known: Words of all true answers of the split, in lower case.
     """
     refusals = {tuple(words(refusal)) for refusal in REFUSALS}
     said = [words(answer) for answer in answers]

@@ -74,11 +74,11 @@ class Setting:
     """One point of the grid, where its run ended.
 
     Attributes:
-        rate: learning rate.
-        looks: all looks at the forget set's pictures that are set apart; the run ended at the
+        rate: Learning rate.
+        looks: All looks at the forget set's pictures that are set apart; the run ended at the
             last, which has everything that is set apart.
-        outcome: of the run.
-        preference: of the last look, see `selection.preference`.
+        outcome: Of the run.
+        preference: Of the last look, see `selection.preference`.
     """
 
     rate: float

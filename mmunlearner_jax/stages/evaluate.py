@@ -43,12 +43,12 @@ def evaluate(
     """Answers every split; a split whose predictions lie there is only read.
 
     Args:
-        workdir: holds `predictions/`.
-        label: first part of the files' names: `before`, `after` or a control.
-        params: of the model to score.
-        answerer: decodes and scores.
-        questions: by split.
-        profile: batches to trace; 0: none.
+        workdir: Holds `predictions/`.
+        label: First part of the files' names: `before`, `after` or a control.
+        params: Of the model to score.
+        answerer: Decodes and scores.
+        questions: By split.
+        profile: Batches to trace; 0: none.
 
     Returns:
         The lines of all splits.

@@ -23,8 +23,8 @@ def muon(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransfor
     A model that is trained from nothing learns the same in half the steps of AdamW.
 
     Args:
-        rate: learning rate of both, as an update's root mean square is scaled to Adam's.
-        weight_decay: likewise.
+        rate: Learning rate of both, as an update's root mean square is scaled to Adam's.
+        weight_decay: Likewise.
 
     Source: Jordan et al. 2024; the scale is that of Liu et al. 2025 (arXiv 2502.16982).
     """

@@ -17,7 +17,7 @@ def run(session: Session) -> bool:
     """Prints the results and writes `report.html`; always True, as it is quick.
 
     Raises:
-        InputError: the workdir holds no scores of before and after.
+        InputError: The workdir holds no scores of before and after.
     """
     config, workdir = session.config, session.workdir
     results = read_results(workdir)

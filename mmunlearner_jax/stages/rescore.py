@@ -21,7 +21,7 @@ def run(session: Session) -> bool:
     """Rewrites the scores of `before`, `after` and every control; the same bytes where all is well.
 
     Raises:
-        InputError: predictions are missing, or a line of them cannot be read.
+        InputError: Predictions are missing, or a line of them cannot be read.
     """
     workdir, protocol = session.workdir, session.config.evaluate.protocol
     results = read_results(workdir)

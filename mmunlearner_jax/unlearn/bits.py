@@ -1,4 +1,4 @@
-"""Masks as bits: eight booleans a byte along the last axis."""
+"""Masks packed by bits: each byte holds eight booleans along the last axis."""
 
 from typing import Any
 
@@ -12,24 +12,44 @@ Tree = Any
 
 @jax.jit
 def pack(mask: Tree) -> Tree:
-    """Packs a tree of bool [..., N] into uint8 [..., ceil(N / 8)]."""
+    """Packs a mask into bits.
+
+    Args:
+        mask: Tree of bool [..., N].
+
+    Returns:
+        Tree of uint8 [..., ceil(N / 8)].
+    """
     return jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask)
 
 
 def packed_shapes(params: Tree) -> Tree:
-    """Returns the shapes, dtypes and shardings of a packed mask of parameters, real or abstract."""
+    """Returns the shapes, dtypes and shardings that the packed mask of a model has.
+
+    Args:
+        params: Parameters of the model, arrays or `jax.ShapeDtypeStruct`.
+    """
     return jax.tree.map(_packed_shape, params)
 
 
 def unpack(packed: Tree, params: Tree) -> Tree:
-    """Unpacks what `pack` made, sharded like the parameters, real or abstract."""
+    """Unpacks a mask that `pack` made.
+
+    Args:
+        packed: Tree of uint8 [..., ceil(N / 8)].
+        params: Parameters of the model [..., N], arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+        Tree of bool [..., N], sharded like the parameters.
+    """
     lengths = jax.tree.map(lambda p: p.shape[-1], params)
 
     def booleans(bits: jax.Array, length: int) -> jax.Array:
         return jnp.unpackbits(bits, axis=-1, count=length).astype(bool)
 
-    homes = jax.tree.map(lambda p: p.sharding, params)
-    return jax.jit(lambda bits: jax.tree.map(booleans, bits, lengths), out_shardings=homes)(packed)
+    shardings = jax.tree.map(lambda p: p.sharding, params)
+    unpacked = jax.jit(lambda bits: jax.tree.map(booleans, bits, lengths), out_shardings=shardings)
+    return unpacked(packed)
 
 
 def _packed_shape(param: Any) -> jax.ShapeDtypeStruct:

@@ -1,4 +1,7 @@
-"""The jitted steps of unlearning runs: the same objects where two runs have the same program."""
+"""The jitted steps of unlearning runs.
+
+Two runs that have the same program share the same jitted functions, so JAX compiles them once.
+"""
 
 import functools
 from collections.abc import Callable
@@ -14,11 +17,17 @@ from mmunlearner_jax.unlearn.schedule import Schedule
 from mmunlearner_jax.unlearn.steps import exact_counter, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import MaskOn
 
-_RATE = 1.0  # steps read the learning rate from the optimizer's state
+_RATE = 1.0  # a placeholder: steps read the learning rate from the optimizer's state
 
 
 class Steps(NamedTuple):
-    """Jitted functions, see `unlearn.steps`."""
+    """The jitted functions of a run.
+
+    Attributes:
+        forget: The forget step, see `unlearn.steps.forget_step`.
+        retain: The retain step, see `unlearn.steps.retain_step`.
+        exact: Counts exact answers, see `unlearn.steps.exact_counter`.
+    """
 
     forget: Callable[..., Any]
     retain: Callable[..., Any]
@@ -26,12 +35,13 @@ class Steps(NamedTuple):
 
 
 def compiled_steps(graphdef: nnx.GraphDef, options: UnlearnConfig, schedule: Schedule) -> Steps:
-    """Returns the steps of a run.
+    """Returns the jitted steps of a run.
 
     Args:
-        graphdef: Of the model; adapters with a mask and without are two.
-        options: `config.unlearn`.
-        schedule: Of the run.
+        graphdef: Graph definition of the model, adapters included. An adapted model with a mask
+            has another graph definition than one without.
+        options: Section `config.unlearn`.
+        schedule: Schedule of forget and retain steps.
     """
     method = options.chosen
     forget_adam, retain_adam = adams(options, schedule)

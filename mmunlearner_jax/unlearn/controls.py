@@ -1,4 +1,7 @@
-"""Runs that differ from a method's in one thing each, so that everything gets only its due."""
+"""Controls: unlearning runs that each differ from the method's own run in one thing.
+
+The difference in scores between a control and the method shows what that one thing contributes.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,13 +14,13 @@ from mmunlearner_jax.unlearn.mask import Tree, random_mask, top_mask
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What a control's mask may be made of, beside the mask of the run itself.
+    """What a control's mask may be made from, besides the mask of the run itself.
 
     Attributes:
-        seed: of the run.
-        groups: module group of every array, a tree like the mask.
-        movable: makes a mask that is True but where weights are frozen.
-        forget: reads the importance for the forget set, 0 where weights are frozen.
+        seed: Value of `config.seed`.
+        groups: Module group of every array, a tree of strings with the structure of the mask.
+        movable: Returns a bool mask that is False for frozen weights and True elsewhere.
+        forget: Returns the importance for the forget set, float32, 0 for frozen weights.
     """
 
     seed: int
@@ -27,7 +30,13 @@ class Known:
 
 
 def within(mask: Tree, known: Known, *groups: str) -> Tree:
-    """The mask, False outside some module groups."""
+    """Returns the mask, set to False outside the given module groups.
+
+    Args:
+        mask: Tree of bool arrays.
+        known: Holds the module group of every array.
+        *groups: Names of the module groups in which the mask is kept.
+    """
     return jax.tree.map(lambda m, group: m & (group in groups), mask, known.groups)
 
 
@@ -37,19 +46,19 @@ FACES = "vision", "projector"
 
 
 def own_mask(mask: Tree, _: Known) -> Tree:
-    """The mask of the run."""
+    """Returns the mask of the run itself, unchanged."""
     return mask
 
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """One change.
+    """A run with one change.
 
     Attributes:
-        label: for tables.
-        changes: values of the config by dotted keys.
-        mask: makes the mask of the run's own; None: there is none.
-        method: the method; empty: the run's own.
+        label: Name in tables.
+        changes: Config values that differ, by dotted key.
+        mask: Makes the control's mask from the run's own mask; None: the control has no mask.
+        method: Name of the method; "": the method of the run.
     """
 
     label: str
@@ -59,16 +68,16 @@ class Control:
 
     @property
     def of_masks(self) -> bool:
-        """Whether it is another mask that it changes, which a method without one ignores."""
+        """Whether the control changes the mask. A method without a mask ignores such a control."""
         return self.mask is not own_mask or self.remakes_mask
 
     @property
     def remakes_mask(self) -> bool:
-        """Whether importances or the mask's own values are others."""
+        """Whether the control changes options of `config.importance` or `config.mask`."""
         return any(key.startswith(("importance.", "mask.")) for key in self.changes)
 
 
-# By name in `config.controls` and `config.compare`.
+# The controls, by their name in `config.controls` and `config.compare.controls`.
 CONTROLS: Mapping[str, Control] = {
     "no_mask": Control("No mask", mask=None),
     "random_mask": Control(

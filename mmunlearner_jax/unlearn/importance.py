@@ -1,7 +1,8 @@
 """Importance: mean squared gradients of the answer loss, the diagonal of the empirical Fisher.
 
-`fisher="example"` squares every example's own gradient; `fisher="batch"` squares the gradient
-of a batch, as the published code does (D-06). Both are summed in float32 (D-05).
+`fisher="example"` squares every example's own gradient. `fisher="batch"` squares the gradient of a
+batch, as the published code does (D-06: such squares depend on the batch size). Both are summed in
+float32 (D-05: in float16, as published, squares underflow).
 """
 
 from collections.abc import Callable, Iterable
@@ -29,11 +30,12 @@ Fisher = Literal["example", "batch"]
 
 
 class FisherSums(struct.PyTreeNode):
-    """What has been summed so far; saved as it is, the pass can be resumed.
+    """The sums of a pass so far. A pass that saves them can be resumed.
 
     Attributes:
-        squares: float32 tree like the parameters that are measured, the sum of squared gradients.
-        count: float32 scalar, how many examples (or batches) were summed.
+        squares: Sums of squared gradients, float32, with the structure and shapes of the measured
+            parameters.
+        count: Number of examples (or batches) in the sums, a float32 scalar.
     """
 
     squares: Params
@@ -41,13 +43,17 @@ class FisherSums(struct.PyTreeNode):
 
     @classmethod
     def zeros(cls, params: Params) -> "FisherSums":
-        """Sums of nothing, sharded like `params`."""
+        """Returns the sums before the first example, all 0, sharded like `params`."""
         squares = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
         return settled(cls(squares=squares, count=jnp.zeros((), jnp.float32)), params)
 
     @classmethod
     def abstract(cls, params: Params) -> "FisherSums":
-        """Shapes, dtypes and shardings alone, of `params` that may be abstract, too."""
+        """Returns the shapes, dtypes and shardings of the sums.
+
+        Args:
+            params: The measured parameters, arrays or `jax.ShapeDtypeStruct`.
+        """
         squares = jax.tree.map(
             lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=p.sharding), params
         )
@@ -56,13 +62,15 @@ class FisherSums(struct.PyTreeNode):
         return cls(squares=squares, count=count)
 
     def mean(self) -> Params:
-        """The importance of every weight.
+        """Returns the importance of every weight: `squares / count`, float32.
 
         Raises:
-            ValueError: nothing was summed.
+            ValueError: No example was summed.
         """
         if float(self.count) == 0:
-            raise ValueError("importance of nothing: no batch held a supervised answer token")
+            raise ValueError(
+                "importance of no example: no batch held a supervised token; check the labels"
+            )
         return _divided(self.squares, self.count)
 
 
@@ -72,16 +80,24 @@ def _divided(tree: Params, by: jax.Array) -> Params:
 
 
 def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callable[..., FisherSums]:
-    """The jitted step `(sums, params, batch, frozen) -> sums`; `sums` is donated.
+    """Returns the jitted step `(sums, params, batch, frozen) -> sums`.
 
-    `frozen` are the parameters that are not measured, by default none; `params` are the others,
-    all of a layer or none. A batch is a dict as `losses.answer_scores` takes it, its pictures as
-    `group_pictures` of the model gives them. Rows without a supervised token add nothing and are
-    not counted.
+    The step adds a batch to the sums. Its arguments are:
+
+    * `sums`: The `FisherSums` so far; they are donated.
+    * `params`: The measured parameters: of each layer either all or none.
+    * `batch`: A dict as `scoring.answer_scores` takes it, with pictures as the model's
+      `group_pictures` returns them. Rows without a supervised token add nothing and are not
+      counted.
+    * `frozen`: The parameters that are not measured, by default none.
+
+    Args:
+        graphdef: Graph definition of the model.
+        fisher: `"example"` squares each example's gradient, `"batch"` each batch's.
 
     Raises:
-        ValueError: `fisher` is neither; or, from the step, examples that are squared one by one
-            share rows.
+        ValueError: `fisher` is neither. The step raises it where `fisher` is `"example"` and
+            several examples share a row.
     """
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
@@ -111,13 +127,13 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
 def importance(
     model: VisionLanguageModel, batches: Iterable[Batch], *, fisher: Fisher = "example"
 ) -> Params:
-    """Mean squared gradient of the mean answer loss, for every parameter.
+    """Returns the mean squared gradient of the mean answer loss, for every parameter.
 
     Args:
-        model: a model of `from_pretrained`.
-        batches: dicts in transformers' conventions: `input_ids`, `attention_mask`, `labels`
-            [B, T] (-100: not supervised) and, with pictures, what the model's processor makes of
-            them, in the order of the image tokens. Every new shape compiles once.
+        model: A model that `from_pretrained` returned.
+        batches: Dicts in transformers' conventions: `input_ids`, `attention_mask`, `labels`
+            [B, T] (-100: not supervised) and, with pictures, the processor's output for them, in
+            the order of the image tokens. Every new shape is compiled once.
         fisher: `"example"`: mean over examples of the squared gradient of the example's mean
             answer loss. `"batch"`: mean over batches of the squared gradient of the batch's
             token-mean loss (D-06: the batch size changes the result).
@@ -126,7 +142,7 @@ def importance(
         A float32 tree with the structure of `nnx.state(model, nnx.Param)`.
 
     Raises:
-        ValueError: a row has no supervised token, or there is no batch.
+        ValueError: A row has no supervised token, or `batches` is empty.
     """
     graphdef, params = nnx.split(model)
     add = accumulator(graphdef, fisher=fisher)

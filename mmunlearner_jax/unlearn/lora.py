@@ -1,11 +1,13 @@
-"""Unlearning with low-rank adapters: the base is frozen, the adapters are all that moves.
+"""Unlearning with low-rank adapters (LoRA): the base weights are frozen, and only adapters move.
 
-They are parameters of the adapted model, so that steps, optimizers and checkpoints treat them like
-any others. Where there is a saliency mask it is part of the model, too: the weights computed with
-are `W + mask * (scale * B A)`. Both kinds of steps then go through it. Ascent and descent move the
-same masked update, while with full weights descent moves all weights; and protected weights are
-bit-identical after the whole run, not only after its forget steps.
-Source: Hu et al. 2021; the mask under LoRA is ours, the published one touches nothing (D-01).
+Adapters are parameters of the adapted model, so steps, optimizers and checkpoints treat them like
+any other parameters. A saliency mask is part of the adapted model as well: the model computes with
+the weights `W + mask * (scale * B A)`. Both forget and retain steps therefore move the same masked
+update, whereas with full weights retain steps move all weights. Protected weights are bit-identical
+after the whole run, not only after its forget steps.
+
+Source: Hu et al. 2021. The mask under LoRA is this package's own; the published mask touches no
+adapter (D-01).
 """
 
 import re
@@ -27,7 +29,12 @@ TARGETS = "config.unlearn.lora.targets"
 
 
 def linears(graphdef: nnx.GraphDef, params: nnx.State) -> dict[Path, Linear]:
-    """The linear layers of a model by path, stacked ones once; parameters may be abstract."""
+    """Returns the linear layers of a model by path; stacked layers are one entry.
+
+    Args:
+        graphdef: Graph definition of the model.
+        params: Parameters of the model, arrays or `jax.ShapeDtypeStruct`.
+    """
     return _linears(nnx.merge(graphdef, params))
 
 
@@ -36,21 +43,23 @@ def _linears(model: nnx.Module) -> dict[Path, Linear]:
 
 
 def choose(patterns: Sequence[str], names: Mapping[Path, Sequence[str]]) -> tuple[Path, ...]:
-    """The linear layers that get adapters: of each name the first pattern that matches decides.
+    """Returns the paths of the linear layers that get adapters.
+
+    The first pattern that matches the name of a layer's weight decides for it.
 
     Args:
-        patterns: regular expressions, searched in the names; one that begins with `!` says no.
-            A name that none matches gets no adapter.
-        names: Hugging Face names of the weights that may be chosen, by the path of their layer;
-            stacked layers have several.
+        patterns: Regular expressions, searched in the names. A pattern that begins with `!`
+            excludes the names it matches. A name that no pattern matches gets no adapter.
+        names: Hugging Face names of the weights that may be chosen, by the path of their layer.
+            Stacked layers have several names.
 
     Raises:
-        InputError: a pattern is no regular expression, decides nothing, or tells layers apart that
-            are stacked; or nothing is chosen.
+        InputError: A pattern is not a regular expression, decides for no name, or chooses some of
+            several stacked layers only; or no layer is chosen.
     """
     decided = set()
 
-    def wanted(name: str) -> bool:
+    def is_target(name: str) -> bool:
         for pattern in patterns:
             if re.search(pattern.removeprefix("!"), name):
                 decided.add(pattern)
@@ -59,24 +68,26 @@ def choose(patterns: Sequence[str], names: Mapping[Path, Sequence[str]]) -> tupl
 
     chosen = []
     try:
-        for path, given in names.items():
-            answers = {wanted(name) for name in given}
-            if len(answers) > 1:
+        for path, stacked in names.items():
+            decisions = {is_target(name) for name in stacked}
+            if len(decisions) > 1:
                 raise InputError(
-                    f"{TARGETS} tells {given[0]} from {given[-1]} or layers between them: they are"
-                    " stacked, give patterns that match all or none"
+                    f"{TARGETS} chooses only some of the layers {stacked[0]} to {stacked[-1]}: they"
+                    " are stacked, give patterns that match all of them or none"
                 )
-            if answers == {True}:
+            if decisions == {True}:
                 chosen.append(path)
     except re.error as error:
         raise InputError(
-            f"{TARGETS} holds {error.pattern!r}: no regular expression ({error})"
+            f"{TARGETS} holds {error.pattern!r}, which is not a regular expression ({error}):"
+            " correct the pattern"
         ) from None
     if idle := [pattern for pattern in patterns if pattern not in decided]:
         example = next(iter(names.values()))[0]
         raise InputError(
-            f"{TARGETS} holds {idle[0]!r}, which decides nothing: no weight of a linear layer that"
-            f" moves matches it, or an earlier pattern does; a name is {example}"
+            f"{TARGETS} holds {idle[0]!r}, which decides nothing: it matches no moving weight of a"
+            " linear layer, or an earlier pattern matches first; remove it, or match names like"
+            f" {example}"
         )
     if not chosen:
         raise InputError(
@@ -94,19 +105,21 @@ def attach(
     alpha: float,
     mask: nnx.State | None = None,
 ) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    """Gives linear layers adapters.
+    """Adds adapters to linear layers.
 
     Args:
-        graphdef: of the model.
-        params: of the model, real or abstract; they are not copied.
-        targets: paths of the layers, of `choose`.
-        rank: of the adapters.
-        alpha: the update is scaled by alpha / rank.
-        mask: bool, like `params`: what of the update there is; None: all.
+        graphdef: Graph definition of the model.
+        params: Parameters of the model, arrays or `jax.ShapeDtypeStruct`; they are not copied.
+        targets: Paths of the layers, as `choose` returns them.
+        rank: Rank of the adapters.
+        alpha: Scale of the adapters: their product is multiplied by alpha / rank.
+        mask: Bool, with the structure and shapes of `params`: True where the adapters change a
+            weight; None: everywhere.
 
     Returns:
-        The adapted model's graph definition; the adapters, abstract, sharded like the sides of
-        their kernels (see `initial`); and all that does not move, the masks of the kernels with it.
+        Three things: the adapted model's graph definition; the adapters, abstract, sharded like the
+        input and output axes of their kernels (`initial` makes their values); and the parameters
+        that do not move, which include the masks of the kernels.
     """
     model = nnx.merge(graphdef, params)
     masks = {} if mask is None else dict(nnx.to_flat_state(mask))
@@ -127,24 +140,26 @@ def attach(
             alpha / rank,
         )
     graphdef, adapters, frozen = nnx.split(model, nnx.LoRAParam, ...)
-    home = jax.tree.leaves(params)[0].sharding
-    if isinstance(home, NamedSharding):
-        mesh: Any = home.mesh
-        homes = param_shardings(adapters, mesh)
+    sharding = jax.tree.leaves(params)[0].sharding
+    if isinstance(sharding, NamedSharding):
+        mesh: Any = sharding.mesh
+        shardings = param_shardings(adapters, mesh)
     else:
-        homes = jax.tree.map(lambda _: home, adapters)
+        shardings = jax.tree.map(lambda _: sharding, adapters)
     adapters = jax.tree.map(
-        lambda x, home: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home), adapters, homes
+        lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own), adapters, shardings
     )
     return graphdef, adapters, frozen
 
 
 def initial(adapters: nnx.State, seed: int) -> nnx.State:
-    """Adapters that change nothing yet: A is normal, of deviation 1 / rank as PEFT's, and B is 0.
+    """Returns initial adapters, which do not change the model yet.
+
+    A is drawn from a normal distribution with standard deviation 1 / rank, as in PEFT. B is 0.
 
     Args:
-        adapters: abstract, of `attach`.
-        seed: of A.
+        adapters: The abstract adapters that `attach` returned.
+        seed: Seed of the random values of A.
     """
 
     def make() -> nnx.State:
@@ -159,17 +174,18 @@ def initial(adapters: nnx.State, seed: int) -> nnx.State:
             leaves.append((path, leaf.replace(value)))
         return nnx.from_flat_state(leaves)
 
-    homes = jax.tree.map(lambda x: x.sharding, adapters)
-    return jax.jit(make, out_shardings=homes)()
+    shardings = jax.tree.map(lambda x: x.sharding, adapters)
+    return jax.jit(make, out_shardings=shardings)()
 
 
 def merged(graphdef: nnx.GraphDef, adapters: nnx.State, frozen: nnx.State) -> nnx.State:
-    """The parameters of the model without adapters that computes the same.
+    """Returns the parameters of a model without adapters that computes the same function.
 
     Args:
-        graphdef: of the adapted model; of one without adapters nothing changes.
-        adapters: what moved.
-        frozen: the others.
+        graphdef: Graph definition of the adapted model. The parameters of a model that has no
+            adapters are returned unchanged.
+        adapters: The parameters that moved.
+        frozen: The other parameters.
     """
     model = nnx.merge(graphdef, adapters, frozen)
     kernels = {}
@@ -178,19 +194,19 @@ def merged(graphdef: nnx.GraphDef, adapters: nnx.State, frozen: nnx.State) -> nn
             kernels[*path, "kernel"] = layer.lora.merged(layer.kernel.get_value())
             del layer.lora
     leaves = dict(nnx.to_flat_state(nnx.split(model)[1]))
-    # As new variables: the old ones are those of `frozen`.
+    # New variables: the old ones also belong to `frozen`, which must not change.
     leaves |= {path: leaves[path].replace(kernel) for path, kernel in kernels.items()}
     return nnx.from_flat_state(leaves)
 
 
 def coverage(frozen: nnx.State) -> float:
-    """The fraction of the adapted weights that the mask lets move.
+    """Returns the fraction of the adapted weights that the mask lets move, 0 to 1.
 
     Args:
-        frozen: of `attach`, with a mask.
+        frozen: The frozen parameters that `attach` returned, with masks.
 
     Raises:
-        InputError: it is 0.
+        InputError: The fraction is 0.
     """
     masks = [
         x.get_value() for path, x in nnx.to_flat_state(frozen) if path[-2:] == ("lora", "mask")
@@ -198,7 +214,7 @@ def coverage(frozen: nnx.State) -> float:
     ones = sum(float(jnp.sum(mask, dtype=jnp.float32)) for mask in masks)
     if not ones:
         raise InputError(
-            f"the mask covers none of the weights that {TARGETS} chooses: choose others, lower"
-            " config.mask.threshold or widen config.mask.cover"
+            f"the mask covers none of the weights that {TARGETS} chooses: choose other weights,"
+            " lower config.mask.threshold or widen config.mask.cover"
         )
     return ones / sum(mask.size for mask in masks)

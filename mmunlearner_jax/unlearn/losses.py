@@ -1,8 +1,8 @@
-"""What losses are made of: pure functions of what a model says of the supervised tokens.
+"""The building blocks of losses: pure functions of the scores of supervised tokens.
 
-A loss gives terms, each the sums and the counts of the rows of a batch; its value is the sum of the
-terms' means over all batches of a step. All hold for packed rows: what is of an example is told
-apart by `questions`.
+A loss returns terms. A term holds a sum and a count for every row of a batch. The value of the loss
+is the sum of its terms' means, each taken over all batches of a step. All functions also hold for
+packed rows, which contain several examples: `TokenScores.questions` tells the examples apart.
 
 Axes: B rows, S supervised tokens of a row (padded), Q examples of a row, V vocabulary, C tokens of
 a chunk.
@@ -29,16 +29,18 @@ from mmunlearner_jax.unlearn.scoring import (
 )
 
 
-class Said(NamedTuple):
-    """What a model says of the supervised tokens of a batch, in nats.
+class TokenScores(NamedTuple):
+    """A model's scores of the supervised tokens of a batch, in nats.
 
     Attributes:
-        nll: float32 [B, S], negative log-likelihood of the label.
-        supervised: bool [B, S]; elsewhere the others mean nothing.
-        questions: int [B, S], equal for the tokens of one example of a row.
-        kl: float32 [B, S], KL(reference || model) of the next token; None without `LOG_PROBS`.
-        reference: float32 [B, Q], the reference's nll of the row's examples, 0 where there are
-            none; None without `EXAMPLE_NLL`.
+        nll: Negative log-likelihood of the label, float32 [B, S].
+        supervised: Whether the place holds a supervised token, bool [B, S]. Where it is False, the
+            other arrays hold no meaningful value.
+        questions: Number of the example that a token belongs to within its row, int [B, S].
+        kl: KL(reference || model) of the next token, float32 [B, S]; None where the batch has no
+            `LOG_PROBS`.
+        reference: The reference model's negative log-likelihood of the examples of a row, float32
+            [B, Q], 0 where a row has fewer examples; None where the batch has no `EXAMPLE_NLL`.
     """
 
     nll: jax.Array
@@ -49,22 +51,29 @@ class Said(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A part of a loss, whose value is sum(sums) / sum(counts) over all rows.
+    """A part of a loss. Its value is sum(sums) / sum(counts) over all rows.
 
     Attributes:
-        sums: float32 [B], of every row.
-        counts: int [B], how many tokens or examples they are of.
+        sums: Sum of the values of each row, float32 [B], in nats.
+        counts: Number of tokens or examples in each sum, int [B].
     """
 
     sums: jax.Array
     counts: jax.Array
 
 
-Terms = Callable[[Said], tuple[Term, ...]]
+Terms = Callable[[TokenScores], tuple[Term, ...]]
 
 
-def say(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> Said:
-    """Runs the model on a batch as `losses.answer_scores` takes it, with what references said."""
+def score_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> TokenScores:
+    """Runs the model on a batch and returns the scores of its supervised tokens.
+
+    Args:
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batch: A dict as `scoring.answer_scores` takes it. It may also hold a reference model's
+            scores, see `LOG_PROBS` and `EXAMPLE_NLL`.
+    """
 
     def score(logits: jax.Array, targets: jax.Array, *log_probs: jax.Array) -> tuple:
         divergences = (divergence(logits, reference) for reference in log_probs)
@@ -72,11 +81,15 @@ def say(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> Said:
 
     beside = (batch[LOG_PROBS],) if LOG_PROBS in batch else ()
     (nll, *kl), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
-    return Said(nll, supervised, questions, kl[0] if kl else None, batch.get(EXAMPLE_NLL))
+    return TokenScores(nll, supervised, questions, kl[0] if kl else None, batch.get(EXAMPLE_NLL))
 
 
 def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:
-    """The value of a loss, a float32 scalar, from its terms for several batches together."""
+    """Returns the value of a loss over several batches, a float32 scalar in nats.
+
+    Args:
+        batches: The loss's terms for each batch.
+    """
     totals: list[Term] = []
     for terms in batches:
         before = totals or [Term(jnp.zeros(()), jnp.zeros((), jnp.int32))] * len(terms)
@@ -88,41 +101,61 @@ def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:
 
 
 def divergence(logits: jax.Array, reference: jax.Array) -> jax.Array:
-    """KL(reference || model), float32 [B, C], of logits and log-probabilities [B, C, V]."""
-    said = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return jnp.sum(jnp.exp(reference) * (reference - said), axis=-1)
+    """Returns KL(reference || model) in nats, float32 [B, C].
+
+    Args:
+        logits: Logits of the model, [B, C, V].
+        reference: Log-probabilities of the reference model, float32 [B, C, V].
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return jnp.sum(jnp.exp(reference) * (reference - log_probs), axis=-1)
 
 
-def supervised_tokens(said: Said) -> jax.Array:
-    """Int [B], the number of a row's supervised tokens."""
-    return jnp.sum(said.supervised, axis=1)
+def supervised_tokens(scores: TokenScores) -> jax.Array:
+    """Returns the number of supervised tokens of each row, int [B]."""
+    return jnp.sum(scores.supervised, axis=1)
 
 
-def cross_entropy(said: Said) -> tuple[Term, ...]:
-    """Mean over all supervised tokens; raised, it is gradient ascent (GA)."""
-    return (Term(jnp.sum(said.nll * said.supervised, axis=1), supervised_tokens(said)),)
+def cross_entropy(scores: TokenScores) -> tuple[Term, ...]:
+    """Returns the mean negative log-likelihood of all supervised tokens, as one term.
+
+    Forget steps that raise this loss perform gradient ascent (GA).
+    """
+    return (Term(jnp.sum(scores.nll * scores.supervised, axis=1), supervised_tokens(scores)),)
 
 
-def by_example(said: Said) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sums and lengths of the examples, and where they stand, all [B, S]."""
-    same, first = examples(said.supervised, said.questions)
-    sums = jnp.sum(jnp.where(same, said.nll[:, None, :], 0), axis=2)
+def by_example(scores: TokenScores) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns values of whole examples, each an array [B, S].
+
+    Returns:
+        The negative log-likelihood of the token's example (float32, nats); the number of its
+        supervised tokens (int); and whether the token is the first supervised one of its example
+        (bool), so that each example can be counted once.
+    """
+    same, first = examples(scores.supervised, scores.questions)
+    sums = jnp.sum(jnp.where(same, scores.nll[:, None, :], 0), axis=2)
     return sums, jnp.sum(same, axis=2), first
 
 
 def mean_of(values: jax.Array, counted: jax.Array) -> Term:
-    """The mean of values [B, S] over the places counted, bool [B, S], as one term."""
+    """Returns the mean of some values, as one term.
+
+    Args:
+        values: Float32 [B, S].
+        counted: Bool [B, S], True where a value belongs to the mean.
+    """
     return Term(jnp.sum(jnp.where(counted, values, 0), axis=1), jnp.sum(counted, axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What a frozen model is asked of examples, once, before anything moves.
+    """A score that the frozen vanilla model computes for every example before unlearning begins.
 
     Attributes:
-        name: of the answer in a batch, [B, slots, ...].
-        slots: what a row has them for: its questions, or its supervised tokens.
-        ask: gives it for a batch whose rows are an example each.
+        name: Key of the scores in a batch; the array is [B, slots, ...].
+        slots: Whether a row has a score for each question or for each supervised token.
+        ask: Computes the scores of a batch whose rows hold one example each, from the model's graph
+            definition and parameters and the batch.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The saliency mask: which weights matter more for what is to be forgotten.
+"""The saliency mask: True for weights that matter more for the forget set than for other data.
 
-Trees have the structure of the parameters. `names` is such a tree of Hugging Face names, in which
+All trees have the structure of the parameters. `names` is a tree of Hugging Face names, in which
 `{layer}` stands for the index along the first axis of stacked layers.
 """
 
@@ -23,28 +23,32 @@ Normalise = Literal["none", "group"]
 def saliency_mask(
     forget: Tree, preserve: Tree, *, threshold: float = 1.0, eps: float = 0.0
 ) -> Tree:
-    """True where `(forget + eps) / (preserve + eps) >= threshold`, in float32.
+    """Returns True where `(forget + eps) / (preserve + eps) >= threshold`, computed in float32.
 
-    With `eps=0` a weight that matters for neither set is protected (0/0 is not a number, and
-    compares False), one that matters for the forget set alone is chosen. The published code adds
-    1e-15, which in float32 chooses the weights where both are 0 (D-05).
+    With `eps=0` a weight whose importances are both 0 is protected, because 0/0 is NaN and every
+    comparison with NaN is False. A weight that matters for the forget set alone is chosen. The
+    published code adds 1e-15, which chooses the weights whose importances are both 0 (D-05).
 
     Args:
-        forget: importance for the forget set.
-        preserve: importance for the preserve set, a tree of the same structure and shapes.
-        threshold: positive; 1 is the published value.
-        eps: added to both sides.
+        forget: Importance for the forget set, a tree of float arrays.
+        preserve: Importance for the preserve set, a tree of the same structure and shapes.
+        threshold: Smallest ratio of the importances at which a weight is chosen, positive; 1 is the
+            published value.
+        eps: Constant added to both importances, 0 or more.
 
     Returns:
-        A tree of bool arrays.
+        A tree of bool arrays, True where a weight is chosen.
 
     Raises:
-        ValueError: the trees differ, or the threshold is not a positive number.
+        ValueError: The trees differ in structure or shapes, or the threshold is not a positive
+            finite number.
     """
     if not (threshold > 0 and math.isfinite(threshold)):
         raise ValueError(f"threshold is {threshold}: give a positive number")
     if jax.tree.map(jnp.shape, forget) != jax.tree.map(jnp.shape, preserve):
-        raise ValueError("forget and preserve are importances of different models")
+        raise ValueError(
+            "forget and preserve differ in structure or shapes: give importances of one model"
+        )
 
     def chosen(f: jax.Array, p: jax.Array) -> jax.Array:
         f, p = f.astype(jnp.float32), p.astype(jnp.float32)
@@ -60,20 +64,25 @@ def preserve_importance(
     *,
     normalise: Normalise = "none",
 ) -> Tree:
-    """Joins the preserve sets, each module group with its own choice of them.
+    """Returns the importance for the preserve sets together; each module group chooses its sets.
 
-    `"none"` pools them: the mean over the examples of all its sets, as if their loaders were
-    concatenated. `"group"` first scales each set to unit mass within the module group and then
-    averages, so that a set the model fits better does not count for less (D-07).
+    `normalise="none"` pools the sets of a group: the result is the mean over the examples of all of
+    them, as if their loaders were concatenated. `normalise="group"` first scales the importance of
+    each set so that it sums to 1 within the module group, and then averages the sets. A set that
+    the model fits better then does not count for less (D-07: the published threshold compares
+    losses of different scale).
 
     Args:
-        sets: name -> (importance tree, number of examples in it).
-        use: module group -> names of its preserve sets.
-        groups: a tree of group names, one per leaf.
-        normalise: see above.
+        sets: Importance tree and number of examples, by the name of the preserve set.
+        use: Names of the preserve sets, by module group.
+        groups: A tree of module group names, one per leaf.
+        normalise: `"none"` or `"group"`, see above.
+
+    Returns:
+        A float32 tree of importances.
 
     Raises:
-        InputError: a group names an unknown set, or none.
+        InputError: A group names an unknown set, or no set.
     """
     for group, names in use.items():
         unknown = [n for n in names if n not in sets]
@@ -102,7 +111,14 @@ def preserve_importance(
 
 
 def unit_mass(tree: Tree, groups: Tree) -> Tree:
-    """Scales an importance so that it sums to 1 within every module group that is not all 0."""
+    """Returns an importance scaled so that it sums to 1 within every module group.
+
+    A module group whose importance is 0 everywhere is left as it is.
+
+    Args:
+        tree: Importance, a tree of float32 arrays.
+        groups: A tree of module group names, one per leaf.
+    """
     mass: dict[str, jax.Array] = {}
     for group, leaf in zip(jax.tree.leaves(groups), jax.tree.leaves(tree), strict=True):
         mass[group] = mass.get(group, jnp.zeros(())) + jnp.sum(leaf)
@@ -110,16 +126,23 @@ def unit_mass(tree: Tree, groups: Tree) -> Tree:
 
 
 def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
-    """Keeps the mask where a name matches `pattern`, and fills the other leaves.
+    """Returns the mask for the parameters whose name matches a pattern, and one value elsewhere.
 
-    `uncovered=False` is default-deny: no mask entry, no forget update (D-02). `True` reproduces the
-    published code, which lets gradient ascent move everything it has no mask for.
+    With `uncovered=False` forget steps move no parameter outside the pattern. `uncovered=True`
+    reproduces the published code, in which gradient ascent moves every weight that has no mask
+    (D-02).
+
+    Args:
+        mask: Tree of bool arrays.
+        names: Tree of parameter names.
+        pattern: Regular expression, searched in the names.
+        uncovered: Value of the mask where the name does not match.
 
     Raises:
-        InputError: the mask would let no weight move.
+        InputError: The mask would let no weight move.
     """
 
-    @jax.jit  # one program instead of one a leaf
+    @jax.jit  # one program instead of one for each leaf
     def covered(mask: Tree) -> tuple[Tree, jax.Array]:
         kept = jax.tree.map(
             lambda m, name: m if re.search(pattern, name) else jnp.full_like(m, uncovered),
@@ -131,20 +154,25 @@ def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
     mask, some = covered(mask)
     if not some:
         raise InputError(
-            f"the mask covers no weight (config.mask.cover={pattern!r}): lower"
+            f"config.mask.cover={pattern!r}: the mask covers no weight; lower"
             " config.mask.threshold or widen the pattern"
         )
     return mask
 
 
 def all_true(params: Tree) -> Tree:
-    """Returns a mask that covers nothing: True everywhere, sharded like the parameters."""
+    """Returns a mask that protects no weight: True everywhere, sharded like the parameters."""
     return jax.tree.map(lambda p: jnp.ones_like(p, bool), params)
 
 
 def random_mask(mask: Tree, seed: int) -> Tree:
-    """A control: as many True per array, at places drawn at random."""
-    # On the host: a device would sort as many keys as there are weights.
+    """Returns a control's mask: each array holds as many True, but at random places.
+
+    Args:
+        mask: Tree of bool arrays.
+        seed: Seed of the random places.
+    """
+    # Shuffled on the host: a device would sort as many keys as there are weights.
     rng = np.random.default_rng(seed)
 
     def shuffled(m: jax.Array) -> jax.Array:
@@ -156,11 +184,11 @@ def random_mask(mask: Tree, seed: int) -> Tree:
 
 
 def top_mask(importance: Tree, mask: Tree) -> Tree:
-    """A control: as many True per array, where an importance is greatest.
+    """Returns a control's mask: each array holds as many True, where an importance is largest.
 
     Args:
-        importance: a tree of the structure and shapes of the mask.
-        mask: what tells how many.
+        importance: Tree of float32 arrays with the structure and shapes of the mask.
+        mask: Tree of bool arrays, whose number of True per array is kept.
     """
 
     def greatest(x: jax.Array, m: jax.Array) -> jax.Array:
@@ -173,17 +201,24 @@ def top_mask(importance: Tree, mask: Tree) -> Tree:
 
 
 def _placed(values: np.ndarray, like: jax.Array) -> jax.Array:
-    """Flat values of the host, shaped and sharded like an array."""
+    """Returns flat NumPy values as an array with the shape and sharding of another."""
     values = values.reshape(like.shape)
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: values[index])
 
 
 def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
-    """Fractions of True, over everything, per module group and per block.
+    """Returns the fraction of True in a mask: in all, per module group and per block.
+
+    A block is one matrix of one layer, or any other parameter.
+
+    Args:
+        mask: Tree of bool arrays.
+        names: Tree of Hugging Face names.
+        groups: Tree of module group names.
 
     Returns:
-        `{"density": x, "by_module": {group: x}, "by_block": {name: x}}`, a block being a layer's
-        projection or any other matrix, by its Hugging Face name.
+        `{"density": x, "by_module": {group: x}, "by_block": {name: x}}`, where x is 0 to 1 and a
+        block goes by its Hugging Face name.
     """
     by_block: dict[str, tuple[float, int]] = {}
     by_module: dict[str, tuple[float, int]] = {}
@@ -200,8 +235,8 @@ def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:
     for leaf, name, group, ones in zip(*columns, strict=True):
         for layer, n in enumerate(ones):
             by_block[name.replace("{layer}", str(layer))] = (float(n), leaf.size // len(ones))
-        done = by_module.get(group, (0.0, 0))
-        by_module[group] = (done[0] + float(ones.sum()), done[1] + leaf.size)
+        count, size = by_module.get(group, (0.0, 0))
+        by_module[group] = (count + float(ones.sum()), size + leaf.size)
     total = sum(n for _, n in by_module.values())
     return {
         "density": sum(x for x, _ in by_module.values()) / total,

@@ -1,4 +1,4 @@
-"""What tells one unlearning method from another: a record of its losses and of how they move."""
+"""The record that defines an unlearning method: its losses, and how its steps move weights."""
 
 import dataclasses
 import functools
@@ -11,12 +11,13 @@ from mmunlearner_jax.unlearn.losses import Reference, Term, Terms, cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A loss with what it needs.
+    """A loss with its options and the reference scores that it needs.
 
     Attributes:
-        terms: The loss: a function of `losses.Said` and of the options, by name.
-        options: Section `config.unlearn.NAME` of the options; None: the loss has none.
-        reference: What the vanilla model is asked before anything moves; None: nothing.
+        terms: The loss itself: a function of `losses.TokenScores` and, by keyword, of the options.
+        options: Class of the section `config.unlearn.NAME`; None: the loss has no options.
+        reference: Scores that the vanilla model computes before unlearning begins; None: the loss
+            needs none.
     """
 
     terms: Callable[..., tuple[Term, ...]]
@@ -24,10 +25,10 @@ class Loss:
     reference: Reference | None = None
 
     def configured(self, options: Section | None) -> Terms:
-        """Returns the loss as a function of `losses.Said` alone.
+        """Returns the loss as a function of `losses.TokenScores` alone.
 
         Args:
-            options: An instance of `self.options`; None where the loss has none.
+            options: An instance of `self.options`; None where the loss has no options.
         """
         return functools.partial(self.terms, **options.to_dict()) if options else self.terms
 
@@ -37,7 +38,7 @@ ANSWERS = Loss(cross_entropy)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One method; all methods run in the same loop (`unlearn.loop`).
+    """One method. All methods run in the same loop (`stages.unlearn.Unlearner`).
 
     Attributes:
         name: Value of `config.unlearn.method`.
@@ -47,7 +48,7 @@ class Method:
         forget: Loss of the forget steps.
         retain: Loss of the retain steps, which move all weights; None: there are no retain steps.
         ascends: Whether forget steps raise their loss; otherwise they lower it.
-        masked: Whether forget steps move the weights of the saliency mask alone.
+        masked: Whether forget steps move only the weights that the saliency mask chooses.
         refuses: Whether the forget set's answers are replaced by refusals (`data.refusals`).
     """
 
@@ -63,6 +64,6 @@ class Method:
 
     @property
     def options(self) -> type[Section] | None:
-        """Section `config.unlearn.NAME` of the method's own options; None: it has none."""
+        """Class of the section `config.unlearn.NAME`; None: the method has no own options."""
         losses: tuple[Any, ...] = (self.forget, self.retain)
         return next((loss.options for loss in losses if loss and loss.options), None)

@@ -12,20 +12,20 @@ from mmunlearner_jax.unlearn.transforms import MaskOn, masked_ascent, masked_des
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """What decides an optimizer's program; equal values give the same program.
+    """The settings that decide an optimizer's compiled program; equal values give the same program.
 
-    The learning rate is part of the optimizer's state, and no constant of the program: a step goes
-    on at the rate that the state was made with.
+    The learning rate is part of the optimizer's state and not a constant of the program. A step
+    uses the learning rate that the state was created with.
 
     Attributes:
         eps: Constant in the denominator.
         weight_decay: Decoupled weight decay.
-        clip: Largest norm of the gradient, before the mask, as published; 0: none.
-        accumulate: Batches whose mean gradient makes one step.
-        decay: Shape of the learning rate.
-        warmup: Steps in which the learning rate rises from 0.
-        steps: Steps that the state counts over the run; 0 where the rate is the same in all steps,
-            so that runs of any length have the same program.
+        clip: Largest norm of the gradient before the mask is applied, as published; 0: no limit.
+        accumulate: Number of batches whose mean gradient makes one step.
+        decay: Shape of the learning rate over the run, a key of `schedule.DECAYS`.
+        warmup: Number of steps in which the learning rate rises from 0.
+        steps: Number of steps that the state counts over the run. It is 0 where the learning rate
+            is constant, so that runs of any length have the same program.
     """
 
     eps: float
@@ -38,11 +38,11 @@ class Adam:
 
     @classmethod
     def of(cls, options: UnlearnConfig, steps: int) -> "Adam":
-        """Returns the optimizer of `config.unlearn` for so many steps.
+        """Returns the optimizer that `config.unlearn` describes.
 
         Args:
-            options: `config.unlearn`.
-            steps: Steps that the state counts over the run.
+            options: Section `config.unlearn`.
+            steps: Number of steps that the state counts over the run.
         """
         if options.decay == "constant" and not options.warmup:
             steps = 0
@@ -59,24 +59,27 @@ class Adam:
     def descent(self, learning_rate: float) -> optax.GradientTransformation:
         """Returns the optimizer of retain steps.
 
+        Args:
+            learning_rate: Largest learning rate.
+
         Raises:
-            InputError: The learning rate rises longer than the run lasts.
+            InputError: The warm-up is not shorter than the run.
         """
         return self._whole(self._chain(learning_rate))
 
     def masked(
         self, learning_rate: float, *, ascends: bool, mask_on: MaskOn, alpha: float
     ) -> optax.GradientTransformationExtraArgs:
-        """Returns the optimizer of forget steps, whose state is like that of `descent`.
+        """Returns the optimizer of forget steps. Its state has the structure of `descent`'s.
 
         Args:
             learning_rate: Largest learning rate.
-            ascends: Whether the loss is raised.
-            mask_on: What the mask covers, see `masked_ascent`.
+            ascends: Whether forget steps raise the loss.
+            mask_on: What the mask is applied to, see `masked_ascent`.
             alpha: Factor of the finished update.
 
         Raises:
-            InputError: The learning rate rises longer than the run lasts.
+            InputError: The warm-up is not shorter than the run.
         """
         masked = masked_ascent if ascends else masked_descent
         return self._whole(masked(self._chain(learning_rate), mask_on=mask_on, alpha=alpha))
@@ -101,14 +104,16 @@ class Adam:
 
 
 def adams(options: UnlearnConfig, schedule: Schedule) -> tuple[Adam, Adam]:
-    """Returns the optimizers of forget and of retain steps; their states are alike.
+    """Returns the settings of the optimizers of forget and of retain steps.
+
+    The states of both optimizers have the same structure.
 
     Args:
-        options: `config.unlearn`.
-        schedule: Of the run.
+        options: Section `config.unlearn`.
+        schedule: Schedule of forget and retain steps.
     """
     forgets, retains = schedule.counts(schedule.iterations)
-    if options.optimizers == 1:  # steps that share a state count together
+    if options.optimizers == 1:  # a shared state counts the steps of both kinds
         forgets = retains = forgets + retains
     return Adam.of(options, forgets), Adam.of(options, retains or forgets)
 
@@ -119,11 +124,11 @@ def optimizers(
     """Returns the optimizers of retain and of forget steps at the config's learning rate.
 
     Args:
-        options: `config.unlearn`.
-        schedule: Of the run.
+        options: Section `config.unlearn`.
+        schedule: Schedule of forget and retain steps.
 
     Raises:
-        InputError: The learning rate rises longer than the run lasts.
+        InputError: The warm-up is not shorter than the run.
     """
     forget, retain = adams(options, schedule)
     masked = forget.masked(

@@ -1,4 +1,4 @@
-"""When to forget, when to retain, and when to stop: decided before the run."""
+"""When a run takes forget and retain steps, at which learning rate, and when it stops."""
 
 import dataclasses
 import functools
@@ -12,13 +12,16 @@ from mmunlearner_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The alternation: before every n-th retain step there are m forget steps.
+    """The alternation of forget and retain steps.
+
+    Every `forget_every`-th iteration, beginning with the first, has `forget_repeat` forget steps.
+    Each iteration then has one retain step.
 
     Attributes:
-        iterations: how many iterations at most; each has a retain step.
-        forget_every: iterations 0, n, 2n, ... have forget steps.
-        forget_repeat: how many each of them has.
-        retains: False: no iteration has a retain step.
+        iterations: Largest number of iterations.
+        forget_every: Number of iterations from one group of forget steps to the next.
+        forget_repeat: Number of forget steps in a group.
+        retains: Whether iterations have retain steps.
     """
 
     iterations: int
@@ -32,12 +35,16 @@ class Schedule:
                 raise InputError(f"config.unlearn.{name} is {getattr(self, name)}: give 1 or more")
 
     def steps(self, start: int = 0) -> Iterator[tuple[int, int, int]]:
-        """Yields (iteration, its forget steps, its retain steps) from iteration `start` on."""
+        """Yields (iteration, its number of forget steps, its number of retain steps).
+
+        Args:
+            start: First iteration that is yielded, counted from 0.
+        """
         for i in range(start, self.iterations):
             yield i, 0 if i % self.forget_every else self.forget_repeat, int(self.retains)
 
     def counts(self, iterations: int) -> tuple[int, int]:
-        """How many forget and retain steps lie in the first `iterations` iterations."""
+        """Returns the numbers of forget and retain steps in the first `iterations` iterations."""
         forget = -(-iterations // self.forget_every) * self.forget_repeat
         return forget, iterations * self.retains
 
@@ -45,13 +52,21 @@ class Schedule:
 def published_schedule(
     forget_batches: int, retain_batches: int, epochs: int = 1, *, retains: bool = True
 ) -> Schedule:
-    """The released alternation: passes over the retain set, forget steps spread evenly.
+    """Returns the schedule of the published code.
 
-    The published code runs out of data in a second epoch; here both sets are cycled (D-14). Without
-    retain steps the passes are over the forget set.
+    It passes over the retain set and spreads the forget steps evenly. The published code runs out
+    of data in a second epoch; here both sets are repeated as often as needed (D-14). Without retain
+    steps the passes are over the forget set.
+
+    Args:
+        forget_batches: Number of batches in a pass over the forget set.
+        retain_batches: Number of batches in a pass over the retain pictures.
+        epochs: Number of passes.
+        retains: Whether iterations have retain steps.
 
     Raises:
-        InputError: the retain set is the smaller one, where the published code divides by zero.
+        InputError: The retain set has fewer batches than the forget set; the published code divides
+            by zero there (D-14).
     """
     if not retains:
         return Schedule(forget_batches * epochs, retains=False)
@@ -65,15 +80,15 @@ def published_schedule(
 
 
 def plan_schedule(options: UnlearnConfig, forget: int, retain: int) -> Schedule:
-    """Returns the schedule of `config.unlearn`.
+    """Returns the schedule that `config.unlearn` describes.
 
     Args:
-        options: `config.unlearn`.
-        forget: Batches of a pass over the forget set.
-        retain: Batches of a pass over the retain pictures.
+        options: Section `config.unlearn`.
+        forget: Number of batches in a pass over the forget set.
+        retain: Number of batches in a pass over the retain pictures.
 
     Raises:
-        InputError: There is no such schedule.
+        InputError: The options do not give a schedule for sets of these sizes.
     """
     retains = options.chosen.retain is not None
     if options.epochs:
@@ -90,15 +105,21 @@ DECAYS: Mapping[str, Callable[[int], optax.Schedule]] = {
 
 
 def shape_of(*, decay: str, warmup: int, steps: int) -> optax.Schedule | None:
-    """The learning rate of every step, as a fraction of its height (D-12); None: always all of it.
+    """Returns the learning rate of every step, as a fraction of the largest learning rate.
+
+    All methods share these shapes, whereas the published code decays the learning rate of some
+    methods only (D-12).
 
     Args:
-        decay: `"constant"`, or `"linear"` or `"cosine"`, which end at 0 after all steps.
-        warmup: steps in which it rises from 0.
-        steps: of the optimizer, over the whole run.
+        decay: `"constant"`, or `"linear"` or `"cosine"`, which end at 0 after the last step.
+        warmup: Number of steps in which the learning rate rises from 0.
+        steps: Number of steps that the optimizer counts over the whole run.
+
+    Returns:
+        A function of the step, 0 to 1; None where the learning rate is constant.
 
     Raises:
-        InputError: it would never reach its height.
+        InputError: The warm-up is not shorter than the run.
     """
     if decay == "constant" and not warmup:
         return None
@@ -112,22 +133,22 @@ def shape_of(*, decay: str, warmup: int, steps: int) -> optax.Schedule | None:
 
 @dataclasses.dataclass(frozen=True)
 class StopRule:
-    """Stop once few of the forget set's *training* answers are still given exactly.
+    """Ends a run once the model gives few of the forget set's *training* answers exactly.
 
-    Scored questions are never looked at: they have other wordings.
+    The rule never uses scored questions, whose wording differs.
 
     Attributes:
-        remembered: stop at or below this fraction of exactly right answers; negative: never.
-        every: iterations between two looks.
+        remembered: Fraction of exact answers at or below which the run ends; negative: never.
+        every: Number of iterations from one measurement to the next.
     """
 
     remembered: float = -1.0
     every: int = 6
 
     def due(self, iteration: int) -> bool:
-        """Whether to look after this iteration (counted from 0)."""
+        """Returns whether to measure after this iteration (counted from 0)."""
         return self.remembered >= 0 and (iteration + 1) % self.every == 0
 
     def reached(self, remembered: float) -> bool:
-        """Whether this fraction ends the run; NaN, of a model that diverged, never does."""
+        """Returns whether this fraction ends the run; NaN, from a diverged model, never does."""
         return remembered <= self.remembered

@@ -1,12 +1,12 @@
-"""What a model says of supervised tokens, and how sure it is of the answers.
+"""Scores that a model gives supervised tokens: likelihoods, and whether answers are exact.
 
 Axes: B rows, T tokens, S supervised tokens of a row (padded), V vocabulary, C tokens of a chunk.
-Labels follow transformers: -100 is not supervised, and the logits at position t predict the label
-at t + 1. A row is an example, or several that share a picture (`models.packing`); sums and counts
-are then of the row, and `questions` tells its examples apart.
+Labels follow transformers: -100 marks a token that is not supervised, and the logits at position t
+predict the label at t + 1. A row is one example, or several examples that share a picture
+(`models.packing`). Sums and counts are then per row, and `questions` tells the examples apart.
 
-What a frozen reference model said lies in the batch, see `LOG_PROBS` and `EXAMPLE_NLL`. The losses
-of the methods are in `losses` and `methods`.
+The scores of a frozen reference model are part of the batch, see `LOG_PROBS` and `EXAMPLE_NLL`.
+`losses` builds the losses of the methods from all these scores.
 """
 
 from collections.abc import Mapping
@@ -21,22 +21,22 @@ from mmunlearner_jax.models.llama import Score
 from mmunlearner_jax.models.packing import IGNORE, targets
 
 Params = Any
-NOTHING = nnx.State({})  # parameters, none
+NOTHING = nnx.State({})  # an empty tree of parameters
 Batch = Mapping[str, Any]
 
 
-# Where a batch holds what a reference model said (`data.references`).
-EXAMPLE_NLL = "reference_nll"  # [B, Q], of the row's examples one after the other
-LOG_PROBS = "reference_log_probs"  # [B, S, V], at the row's supervised tokens
+# Keys of a batch that hold the scores of a reference model (`data.references`).
+EXAMPLE_NLL = "reference_nll"  # [B, Q], for each of the row's Q examples in order
+LOG_PROBS = "reference_log_probs"  # [B, S, V], for each of the row's supervised tokens
 
 
 class Scores(NamedTuple):
-    """What a function of the logits says of supervised tokens.
+    """The values of a function of the logits at supervised tokens.
 
     Attributes:
-        values: a tree of [B, S, ...]; it means nothing where nothing is supervised.
-        supervised: bool [B, S].
-        questions: int [B, S], equal for the tokens of one example of a row.
+        values: A tree of arrays [B, S, ...]; meaningful only where `supervised` is True.
+        supervised: Whether the place holds a supervised token, bool [B, S].
+        questions: Number of the example that a token belongs to within its row, int [B, S].
     """
 
     values: Any
@@ -51,70 +51,76 @@ def answer_scores(
     score: Score,
     beside: tuple[jax.Array, ...] = (),
 ) -> Scores:
-    """Runs the model on a batch, and the head on its supervised tokens.
+    """Runs the model on a batch, and its output head on the supervised tokens only.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: `labels` [B, T], maybe `answer_places` [B, S] (of `packing.answer_places`; without
-            it S is T), and what the model is given: `input_ids`, `attention_mask`, `segments` of
-            packed rows, pictures.
-        score: of float32 logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
-        beside: arrays [B, S, ...] that `score` gets behind the targets.
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batch: A dict with `labels` [B, T] and the model's inputs: `input_ids` and `attention_mask`
+            [B, T], `segments` [B, T] of packed rows, pictures. It may hold `answer_places` [B, S],
+            which `packing.answer_places` returns; without it S is T.
+        score: Function of logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
+        beside: Arrays [B, S, ...] that `score` takes after the targets.
     """
     others = ("labels", "answer_places", EXAMPLE_NLL, LOG_PROBS)
     inputs = {k: v for k, v in batch.items() if k not in others}
     places, segments = batch.get("answer_places"), batch.get("segments")
-    wanted = targets(batch["labels"], places)
-    values = nnx.merge(graphdef, params).score(score, wanted, places, beside=beside, **inputs)
+    labels = targets(batch["labels"], places)
+    values = nnx.merge(graphdef, params).score(score, labels, places, beside=beside, **inputs)
     if segments is None:
-        questions = jnp.zeros_like(wanted)
+        questions = jnp.zeros_like(labels)
     else:
         questions = segments if places is None else jnp.take_along_axis(segments, places, axis=1)
-    return Scores(values, wanted != IGNORE, questions)
+    return Scores(values, labels != IGNORE, questions)
 
 
 def negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Of logits [B, C, V] and targets [B, C]: float32 [B, C], nats; any number at -100."""
+    """Returns the negative log-likelihood of the targets in nats, float32 [B, C].
+
+    Args:
+        logits: Logits [B, C, V].
+        targets: Token ids [B, C]; where a target is -100 the result is an arbitrary number.
+    """
     return optax.softmax_cross_entropy_with_integer_labels(
         logits.astype(jnp.float32), jnp.maximum(targets, 0)
     )
 
 
 def answer_nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Negative log-likelihood of every row's supervised tokens.
+    """Returns the negative log-likelihood of every row's supervised tokens.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: as in `answer_scores`.
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batch: As in `answer_scores`.
 
     Returns:
-        Sum over the supervised tokens [B] float32 (nats), and their number [B] int32.
+        The sum over the supervised tokens of each row in nats, float32 [B], and their number, int32
+        [B].
     """
-    found = answer_scores(graphdef, params, batch, negative_log_likelihood)
+    scores = answer_scores(graphdef, params, batch, negative_log_likelihood)
     return (
-        jnp.sum(found.values * found.supervised, axis=1),
-        jnp.sum(found.supervised, axis=1),
+        jnp.sum(scores.values * scores.supervised, axis=1),
+        jnp.sum(scores.supervised, axis=1),
     )
 
 
 def exact_answers(
     graphdef: nnx.GraphDef, params: Params, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """How many examples' supervised tokens greedy decoding would give, all of them.
+    """Counts the answers that greedy decoding would give exactly.
 
-    Teacher forcing decides it in one pass: if every argmax equals its label, so does decoding.
+    One pass with teacher forcing decides it: if the argmax at every supervised token of an example
+    equals its label, greedy decoding gives the same tokens.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batch: as in `answer_scores`.
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batch: As in `answer_scores`.
 
     Returns:
-        The number of examples whose supervised tokens are all decoded (float32 scalar; NaN where a
-        logit is not finite, since argmax makes a token of it), and the number of examples (int32
-        scalar).
+        Two scalars: the number of exact answers (float32), and the number of all answers (int32).
+        The first is NaN where a logit is not finite, because argmax would still return a token.
     """
 
     def right(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -122,31 +128,42 @@ def exact_answers(
 
     (values, finite), supervised, questions = answer_scores(graphdef, params, batch, right)
     same, first = examples(supervised, questions)
-    given = first & jnp.all(values[:, None, :] | ~same, axis=2)
-    told = jnp.all(finite | ~supervised)
-    return jnp.where(told, jnp.sum(given).astype(jnp.float32), jnp.nan), jnp.sum(first)
+    exact = first & jnp.all(values[:, None, :] | ~same, axis=2)
+    all_finite = jnp.all(finite | ~supervised)
+    return jnp.where(all_finite, jnp.sum(exact).astype(jnp.float32), jnp.nan), jnp.sum(first)
 
 
 def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Tells the examples of a row apart, each by its first supervised token.
 
     Args:
-        supervised: bool [B, S].
-        questions: int [B, S], equal for the tokens of one example.
+        supervised: Whether a place holds a supervised token, bool [B, S].
+        questions: Number of the example that a token belongs to within its row, int [B, S].
 
     Returns:
-        Bool [B, S, S], whether the token of the third axis is supervised and belongs to the example
-        of the second's; bool [B, S], whether it is the first supervised one of its example.
+        Bool [B, S, S], True where the token of the third axis is supervised and belongs to the same
+        example as the token of the second axis; and bool [B, S], True for the first supervised
+        token of each example.
     """
     same = (questions[:, :, None] == questions[:, None, :]) & supervised[:, None, :]
     return same, supervised & ~jnp.any(jnp.tril(same, -1), axis=2)
 
 
 def token_mean(nll: jax.Array, count: jax.Array) -> jax.Array:
-    """Mean over all supervised tokens of the batch, the loss of transformers' models."""
+    """Returns the mean over all supervised tokens of a batch, as transformers' models compute it.
+
+    Args:
+        nll: Sum of the negative log-likelihoods of each row in nats, float32 [B].
+        count: Number of supervised tokens of each row, int [B].
+    """
     return jnp.sum(nll) / jnp.maximum(jnp.sum(count), 1)
 
 
 def example_mean(nll: jax.Array, count: jax.Array) -> jax.Array:
-    """Every example's mean over its own supervised tokens, [B]; 0 where there are none."""
+    """Returns each row's mean over its own supervised tokens, float32 [B]; 0 without any.
+
+    Args:
+        nll: Sum of the negative log-likelihoods of each row in nats, float32 [B].
+        count: Number of supervised tokens of each row, int [B].
+    """
     return nll / jnp.maximum(count, 1)

@@ -1,8 +1,9 @@
-"""The steps of the loop, pure jitted functions of a train state: retain steps and forget steps.
+"""The forget and retain steps of the loop: pure jitted functions of a train state.
 
-One optimizer state may serve both, as published, or each may keep its own: the state holds one
-or two of them, and the steps differ only in which one they take. Frozen parameters are no part of
-it: a step is given them beside the batches, and neither moves them nor computes their gradients.
+Both kinds of step may share one optimizer state, as published, or each may have its own. The train
+state holds one or two optimizer states, and the steps differ in the one they use. Frozen parameters
+are not part of the train state: a step takes them as an argument, and neither moves them nor
+computes their gradients.
 """
 
 import functools
@@ -13,16 +14,17 @@ import optax
 from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
-from mmunlearner_jax.unlearn.losses import Terms, cross_entropy, mean, say
+from mmunlearner_jax.unlearn.losses import Terms, cross_entropy, mean, score_tokens
 from mmunlearner_jax.unlearn.scoring import NOTHING, Batch, Params, exact_answers
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a step reads and writes.
+    """Everything that a step changes.
 
     Attributes:
-        params: the model's parameters, but for the frozen ones.
-        opt_states: (shared,) or (forget's, retain's).
+        params: The model's moving parameters.
+        opt_states: One optimizer state that forget and retain steps share, or two: that of forget
+            steps and that of retain steps.
     """
 
     params: Params
@@ -32,7 +34,13 @@ class TrainState(struct.PyTreeNode):
     def create(
         cls, params: Params, optimizer: optax.GradientTransformation, *, optimizers: int = 1
     ) -> "TrainState":
-        """A new state with `optimizers` optimizer states (1: shared)."""
+        """Returns a new train state.
+
+        Args:
+            params: The moving parameters.
+            optimizer: Optimizer that initialises the optimizer states.
+            optimizers: Number of optimizer states; 1: forget and retain steps share it.
+        """
         states = tuple(optimizer.init(params) for _ in range(optimizers))
         return cls(params, settled(states, params))
 
@@ -40,37 +48,42 @@ class TrainState(struct.PyTreeNode):
 def mean_loss(
     graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch], loss: Terms = cross_entropy
 ) -> jax.Array:
-    """A loss over several batches together (pictures and text have their own shapes).
+    """Returns the value of a loss over several batches together, a float32 scalar.
+
+    Pictures and text come in separate batches, because their arrays have different shapes.
 
     Args:
-        graphdef: of the model.
-        params: of the model.
-        batches: dicts as `losses.say` takes them.
-        loss: by default nats per supervised token.
-
-    Returns:
-        float32 scalar.
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batches: Dicts as `losses.score_tokens` takes them.
+        loss: The loss; by default the mean over supervised tokens in nats.
     """
-    return mean(loss(say(graphdef, params, batch)) for batch in batches)
+    return mean(loss(score_tokens(graphdef, params, batch)) for batch in batches)
 
 
 def _update(graphdef, optimizer, loss, which, state, batches, frozen, **extra):
     def value(params):
         return mean_loss(graphdef, nnx.merge_state(params, frozen), batches, loss)
 
-    found, grads = jax.value_and_grad(value)(state.params)
+    loss_value, grads = jax.value_and_grad(value)(state.params)
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(params, tuple(opt_states)), found
+    return TrainState(params, tuple(opt_states)), loss_value
 
 
 def retain_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """The jitted retain (or fine-tuning) step `(state, batches, frozen) -> (state, loss)`.
+    """Returns the jitted retain (or fine-tuning) step `(state, batches, frozen) -> (state, loss)`.
 
-    It moves all weights of the state, which is donated; `frozen` are the others, by default none.
+    The step moves all parameters of the train state, which is donated. `frozen` holds the other
+    parameters of the model, by default none.
+
+    Args:
+        graphdef: Graph definition of the model.
+        optimizer: Optimizer that lowers the loss.
+        loss: The loss; by default the mean over supervised tokens in nats.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -87,10 +100,16 @@ def forget_step(
     optimizer: optax.GradientTransformationExtraArgs,
     loss: Terms = cross_entropy,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """The jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
+    """Returns the jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
 
-    `optimizer` holds a `masked_ascent` or a `masked_descent`, and the mask is of the state's
-    parameters. The state is donated; `frozen` are the other parameters, by default none.
+    The step moves the parameters of the train state where `mask`, a tree of bool with their
+    structure and shapes, is True. The train state is donated. `frozen` holds the other parameters
+    of the model, by default none.
+
+    Args:
+        graphdef: Graph definition of the model.
+        optimizer: Optimizer that contains a `masked_ascent` or a `masked_descent`.
+        loss: The loss; by default the mean over supervised tokens in nats.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -105,5 +124,5 @@ def forget_step(
 def exact_counter(
     graphdef: nnx.GraphDef,
 ) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
-    """Jitted `(params, batch) -> (right, answers)`: how many answers greedy decoding would give."""
+    """Returns the jitted function `(params, batch) -> (exact, answers)`, see `exact_answers`."""
     return jax.jit(functools.partial(exact_answers, graphdef))

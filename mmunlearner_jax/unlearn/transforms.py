@@ -1,4 +1,4 @@
-"""Masked ascent and descent: optax transforms that move only the weights of the saliency mask."""
+"""Masked ascent and descent: optax transforms that move only the weights the mask chooses."""
 
 from typing import Any, Literal
 
@@ -12,16 +12,20 @@ MaskOn = Literal["update", "gradient"]
 def masked_descent(
     inner: optax.GradientTransformation, *, mask_on: MaskOn = "update", alpha: float = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps a descent optimizer to the weights of an element-wise mask.
+    """Restricts a descent optimizer to the weights that an element-wise mask chooses.
 
-    As `masked_ascent`, whose arguments it takes, but the gradient is of a loss to be lowered.
+    It takes the same arguments as `masked_ascent`, but the gradient is that of a loss to be
+    *lowered*.
+
+    Raises:
+        ValueError: `mask_on` is neither `"update"` nor `"gradient"`.
     """
     if mask_on not in ("update", "gradient"):
         raise ValueError(f"mask_on must be 'update' or 'gradient', not {mask_on!r}")
     inner = optax.with_extra_args_support(inner)
 
     def keep(mask: jax.Array, value: jax.Array) -> jax.Array:
-        # -0.0 added to a weight leaves even the sign of a zero.
+        # Adding -0.0 leaves every weight bit-identical; adding +0.0 would turn -0.0 into +0.0.
         return jnp.where(mask, value, jnp.full_like(value, -0.0))
 
     def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
@@ -38,24 +42,30 @@ def masked_descent(
 def masked_ascent(
     inner: optax.GradientTransformation, *, mask_on: MaskOn = "update", alpha: float = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Turns a descent optimizer into ascent on the weights of an element-wise mask.
+    """Turns a descent optimizer into ascent on the weights that an element-wise mask chooses.
 
-    `optax.masked` works per leaf and needs a static mask; here the mask is data, a tree of boolean
-    arrays like the parameters, passed to `update` and sharded as they are.
+    `optax.masked` chooses whole arrays and needs a mask that is constant. Here the mask is data: a
+    tree of bool arrays with the structure, shapes and shardings of the parameters, which `update`
+    takes as an argument.
 
-    The state is `inner`'s own, so that forget and retain steps may share it, as published, or
-    keep one each.
+    The state is that of `inner`. Forget and retain steps can therefore share one state, as
+    published, or have one each.
 
     Args:
-        inner: what descends, for instance `optax.adam(1e-4)`.
+        inner: The descent optimizer, for instance `optax.adam(1e-4)`.
         mask_on: `"update"` masks the gradient and the finished update, so protected weights stay
-            bit-identical whatever momentum or decay `inner` carries (D-03). `"gradient"` masks the
-            gradient alone, as the published code does: momentum of earlier steps still moves them.
-        alpha: scale of the finished update; on the loss it would cancel in Adam (D-04).
+            bit-identical whatever the momentum or weight decay of `inner`. `"gradient"` masks the
+            gradient alone, as the published code does; the momentum of earlier steps then still
+            moves protected weights (D-03).
+        alpha: Factor of the finished update. The published code multiplies the loss by it, which
+            has no effect with Adam (D-04).
 
     Returns:
         A transform whose `update(grads, state, params, mask=mask)` takes the gradient of the loss
         to be *raised*.
+
+    Raises:
+        ValueError: `mask_on` is neither `"update"` nor `"gradient"`.
 
     Example:
         >>> import jax.numpy as jnp, optax

@@ -13,9 +13,9 @@ from mmunlearner_jax.models.packing import answer_places
 from mmunlearner_jax.unlearn.losses import (
     OF_EXAMPLES,
     OF_TOKENS,
-    Said,
+    TokenScores,
     cross_entropy,
-    say,
+    score_tokens,
 )
 from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
 from mmunlearner_jax.unlearn.methods.kl_min import kl_min
@@ -27,7 +27,7 @@ from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 
 def mean(loss, batches):
-    return mean_of_terms(loss(said) for said in batches)
+    return mean_of_terms(loss(scores) for scores in batches)
 
 
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
@@ -41,7 +41,7 @@ def made(rows, packed, seed):
     rng = np.random.default_rng(seed)
     room, most = 12, max(map(len, rows))
     shape = (len(rows), room)
-    said = {
+    scores = {
         "nll": rng.gamma(1.0, 2.0, shape).astype(np.float32),
         "kl": rng.gamma(1.0, 1.0, shape).astype(np.float32),
         "supervised": np.zeros(shape, bool),
@@ -53,76 +53,76 @@ def made(rows, packed, seed):
         end = 0
         for number, length in enumerate(lengths):
             here = slice(end, end + length)
-            said["supervised"][row, here] = True
-            said["questions"][row, here] = number + 1 if packed else 0
-            nll, kl = (said[name][row, here].astype(np.float64) for name in ("nll", "kl"))
-            reference = said["reference"][row, number] = rng.gamma(length, 2.0)
+            scores["supervised"][row, here] = True
+            scores["questions"][row, here] = number + 1 if packed else 0
+            nll, kl = (scores[name][row, here].astype(np.float64) for name in ("nll", "kl"))
+            reference = scores["reference"][row, number] = rng.gamma(length, 2.0)
             examples.append((nll, kl, np.float64(reference)))
             end += length
-    return Said(**{k: jnp.asarray(v) for k, v in said.items()}), examples
+    return TokenScores(**{k: jnp.asarray(v) for k, v in scores.items()}), examples
 
 
 @pytest.fixture(params=[PACKED, ALONE], ids=["packed", "alone"])
 def batches(request):
     both = [made(rows, request.param is PACKED, seed) for seed, rows in enumerate(request.param)]
-    return [said for said, _ in both], [examples for _, examples in both]
+    return [scores for scores, _ in both], [examples for _, examples in both]
 
 
 def test_cross_entropy(batches):
-    said, examples = batches
+    scores, examples = batches
     nll = np.concatenate([nll for batch in examples for nll, _, _ in batch])
-    np.testing.assert_allclose(mean(cross_entropy, said), nll.mean(), **TOLERANCE)
+    np.testing.assert_allclose(mean(cross_entropy, scores), nll.mean(), **TOLERANCE)
 
 
 @pytest.mark.parametrize("over", ["token", "example"])
 def test_kl_min(batches, over):
-    said, examples = batches
+    scores, examples = batches
     nll, kl = (np.concatenate([e[n] for batch in examples for e in batch]) for n in (0, 1))
     count = sum(map(len, examples)) if over == "example" else len(kl)
-    got = mean(lambda said: kl_min(said, weight=0.7, over=over), said)
+    got = mean(lambda scores: kl_min(scores, weight=0.7, over=over), scores)
     np.testing.assert_allclose(got, nll.mean() + 0.7 * kl.sum() / count, **TOLERANCE)
 
 
 def test_npo_is_the_mean_over_examples(batches):
-    said, examples = batches
+    scores, examples = batches
     beta, values = 0.1, []
     for nll, _, reference in (example for batch in examples for example in batch):
         ratio = torch.tensor(-nll.sum() + reference)
         values.append(-2 / beta * torch.nn.functional.logsigmoid(-beta * ratio).item())
-    got = mean(lambda said: npo(said, beta=beta, over="example"), said)
+    got = mean(lambda scores: npo(scores, beta=beta, over="example"), scores)
     np.testing.assert_allclose(got, np.mean(values), **TOLERANCE)
 
 
 def test_published_npo_has_one_ratio_of_the_batch(batches):
-    said, examples = batches
+    scores, examples = batches
     nll = np.concatenate([nll for nll, _, _ in examples[0]])
     reference = sum(reference for _, _, reference in examples[0]) / len(nll)
     log = torch.nn.functional.logsigmoid(torch.tensor(0.4 * (nll.mean() - reference)))
-    got = mean(lambda said: npo(said, beta=0.4, over="batch"), said[:1])
+    got = mean(lambda scores: npo(scores, beta=0.4, over="batch"), scores[:1])
     np.testing.assert_allclose(got, -log.item() * 2 / 0.4, **TOLERANCE)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])
 def test_simnpo(batches, gamma):
-    said, examples = batches
+    scores, examples = batches
     beta = 2.5
     margins = [beta * nll.mean() - gamma for batch in examples for nll, _, _ in batch]
     values = -2 / beta * torch.nn.functional.logsigmoid(torch.tensor(margins))
-    got = mean(lambda said: simnpo(said, beta=beta, gamma=gamma), said)
+    got = mean(lambda scores: simnpo(scores, beta=beta, gamma=gamma), scores)
     np.testing.assert_allclose(got, values.mean().item(), **TOLERANCE)
 
 
 def test_npo_near_beta_0_is_gradient_ascent(batches):
-    said, _ = batches
+    scores, _ = batches
     both = [
-        jax.grad(lambda nll, loss=loss: mean(loss, [said[0]._replace(nll=nll)]))(said[0].nll)
+        jax.grad(lambda nll, loss=loss: mean(loss, [scores[0]._replace(nll=nll)]))(scores[0].nll)
         for loss in (
-            lambda said: npo(said, beta=1e-5, over="example"),
-            lambda said: simnpo(said, beta=1e-5, gamma=0.0),
+            lambda scores: npo(scores, beta=1e-5, over="example"),
+            lambda scores: simnpo(scores, beta=1e-5, gamma=0.0),
         )
     ]
     examples = batches[1][0]
-    supervised = np.asarray(said[0].supervised)
+    supervised = np.asarray(scores[0].supervised)
     lengths = np.concatenate([np.full(len(nll), len(nll)) for nll, _, _ in examples])
     wanted = -np.ones(supervised.sum()) / len(examples)
     np.testing.assert_allclose(both[0][supervised], wanted, rtol=1e-3)
@@ -143,23 +143,23 @@ def test_what_a_model_says_beside_a_reference(chunked, monkeypatch):
     )
     log_probs = OF_TOKENS.ask(graphdef, params, batch)
     assert log_probs.shape == (*batch["answer_places"].shape, CONFIG.text.vocab_size)
-    said = say(graphdef, moved, {**batch, LOG_PROBS: log_probs})
+    scores = score_tokens(graphdef, moved, {**batch, LOG_PROBS: log_probs})
     nll = np.asarray(OF_EXAMPLES.ask(graphdef, params, batch))
     assert nll.shape == (3, 1) and nll[2] == 0
     for row, labels in enumerate(LABELS):
         places = np.flatnonzero(labels[1:] != -100)
         wanted = labels[places + 1]
-        here = np.asarray(said.supervised[row])
+        here = np.asarray(scores.supervised[row])
         assert here.sum() == len(places)
         p, q = before[row, places], after[row, places]
         np.testing.assert_allclose(log_probs[row][here], p, **TOLERANCE)
         kl = (np.exp(p) * (p - q)).sum(axis=-1)
-        np.testing.assert_allclose(said.kl[row][here], kl, **TOLERANCE)
+        np.testing.assert_allclose(scores.kl[row][here], kl, **TOLERANCE)
         np.testing.assert_allclose(
-            said.nll[row][here], -q[np.arange(len(places)), wanted], **TOLERANCE
+            scores.nll[row][here], -q[np.arange(len(places)), wanted], **TOLERANCE
         )
         np.testing.assert_allclose(
             nll[row, 0], -p[np.arange(len(places)), wanted].sum(), **TOLERANCE
         )
-    same = say(graphdef, params, {**batch, LOG_PROBS: log_probs})
+    same = score_tokens(graphdef, params, {**batch, LOG_PROBS: log_probs})
     assert np.abs(np.where(same.supervised, same.kl, 0)).max() < 1e-6

@@ -1,4 +1,4 @@
-"""GA: gradient ascent on the forget set, and nothing else.
+"""GA: gradient ascent on the forget set, without retain steps.
 
 Source: Thudi et al. 2022, "Unrolling SGD" (arXiv 2109.13398).
 """

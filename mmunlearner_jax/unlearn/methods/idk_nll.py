@@ -1,4 +1,4 @@
-"""IdkNLL: descent on refusals in place of the forget set's answers, and on the retain data.
+"""IdkNLL: descent on the forget set with refusals for answers, and descent on the retain data.
 
 Source: Maini et al. 2024, "TOFU" (arXiv 2401.06121).
 """

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.unlearn.losses import (
     OF_TOKENS,
-    Said,
     Term,
+    TokenScores,
     by_example,
     cross_entropy,
     supervised_tokens,
@@ -28,29 +28,32 @@ class KLMinConfig(Section):
 
     weight: float = option(1.0, "Weight of the divergence from the vanilla model.", above=0)
     over: Literal["token", "example"] = option(
-        "token", "Divides the summed divergences by tokens, or by examples as published (D-10)."
+        "token",
+        "Divides the sum of the divergences by the number of tokens, or by the number of examples"
+        " as published (D-10).",
     )
 
 
-def kl_min(said: Said, *, weight: float, over: str) -> tuple[Term, ...]:
-    """Cross-entropy and KL(reference || model), the retain loss of KL-Min.
+def kl_min(scores: TokenScores, *, weight: float, over: str) -> tuple[Term, ...]:
+    """Returns the terms of the retain loss of KL-Min: cross-entropy and KL(reference || model).
 
-    The published code adds the divergences of all positions up and divides by the batch size alone,
-    so that they outweigh the cross-entropy by as many as a row has tokens (D-10).
+    The published code sums the divergences of all positions and divides by the batch size alone.
+    The divergence then outweighs the cross-entropy by a factor of the number of tokens in a row
+    (D-10).
 
     Args:
-        said: What the model says, with `kl`.
+        scores: Scores of the supervised tokens, with `kl`.
         weight: Factor of the divergence.
-        over: `"token"`: its mean over supervised tokens; `"example"`: its sum over them, divided by
-            the number of examples.
+        over: `"token"` takes the divergence's mean over supervised tokens; `"example"` divides its
+            sum by the number of examples.
     """
-    assert said.kl is not None
-    divergences = weight * jnp.sum(said.kl * said.supervised, axis=1)
+    assert scores.kl is not None
+    divergences = weight * jnp.sum(scores.kl * scores.supervised, axis=1)
     if over == "token":
-        counts = supervised_tokens(said)
+        counts = supervised_tokens(scores)
     else:
-        counts = jnp.sum(by_example(said)[2], axis=1)
-    return *cross_entropy(said), Term(divergences, counts)
+        counts = jnp.sum(by_example(scores)[2], axis=1)
+    return *cross_entropy(scores), Term(divergences, counts)
 
 
 METHOD = Method(
