@@ -185,11 +185,14 @@ def test_the_first_pattern_that_matches_decides(patterns, chosen):
 @pytest.mark.parametrize(
     ("patterns", "said"),
     [
-        (("q_proj", "v_proj"), "'v_proj', which decides nothing: no weight of a linear layer"),
+        (("q_proj", "v_proj"), "'v_proj', which decides nothing: it matches no moving weight"),
         (("language", "!q_proj"), "'!q_proj', which decides nothing"),
         (("!.",), "chooses no weight"),
-        (("q_proj(",), r"'q_proj\(': no regular expression"),
-        ((r"layers\.1\.",), r"tells model.language_model.layers.0.q_proj.weight from"),
+        (("q_proj(",), r"'q_proj\(', which is not a regular expression"),
+        (
+            (r"layers\.1\.",),
+            r"chooses only some of the layers model.language_model.layers.0.q_proj.weight to",
+        ),
     ],
 )
 def test_patterns_that_do_not_fit(patterns, said):

@@ -55,7 +55,9 @@ def test_threshold_must_be_positive(threshold):
 
 @pytest.mark.parametrize("other", [{"v": jnp.ones(2)}, {"w": jnp.ones(3)}])
 def test_importances_of_different_models(other):
-    with pytest.raises(ValueError, match="different models"):
+    with pytest.raises(
+        ValueError, match="differ in structure or shapes: give importances of one model"
+    ):
         masks.saliency_mask({"v": jnp.ones(3)}, other)
 
 
