@@ -79,7 +79,7 @@ def test_a_row_without_answer_is_an_error(case, batch):
     batch["labels"][1] = IGNORE
     with pytest.raises(ValueError, match="row 1"):
         mmu.importance(case.ours, [batch])
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no example"):
         mmu.importance(case.ours, [])
 
 
