@@ -327,7 +327,7 @@ def test_mllmu_splits_that_are_not_there(tmp_path, checkpoint, config):
         ("importance.examples", -1),
         ("importance.fisher", "token"),
         ("unlearn.method", "nothing"),
-        ("unlearn.forget_repeat", 0),
+        ("unlearn.forget_repeat", -1),
         ("unlearn.accumulate", 0),
         ("unlearn.decay", "some"),
         ("unlearn.warmup", -1),
