@@ -54,7 +54,13 @@ FREE = (
 )
 
 # Folders, which may be named from the current folder or from the root.
-PLACES = ("model.checkpoint", "data.benchmark", "compare.retain_only", "evaluate.reference")
+PLACES = (
+    "model.checkpoint",
+    "data.benchmark",
+    "compare.gold",
+    "compare.never_taught",
+    "evaluate.reference",
+)
 
 
 def check_workdir(config: Config, workdir: Path, overrides: Collection[str] = ()) -> bool:

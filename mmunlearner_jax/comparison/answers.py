@@ -88,7 +88,7 @@ def _open(line: Mapping[str, Any], modality: str) -> bool:
 def _asking(cell: Cell, title: str, split: str, modality: str, person: str) -> Asking | None:
     said, first = {}, None
     for variant in names([cell]):
-        if cell.variants[variant]["control"] or split not in cell.splits(variant):
+        if cell.variants[variant].get("control") or split not in cell.splits(variant):
             continue
         for line in cell.lines(variant, split):  # the same questions in the same order for all
             if _open(line, modality) and line["person"] == person:

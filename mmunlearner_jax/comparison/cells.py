@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.comparison.jobs import RETAIN_ONLY, VANILLA
+from mmunlearner_jax.comparison.examiner import Accuracies
+from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, REFERENCES, VANILLA
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.evaluation.kinds import Kinds, read_kinds
@@ -15,19 +16,14 @@ from mmunlearner_jax.results import read_results
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
-OWN = "mmunlearner"
-_FIELDS = {
-    "method": str | None,
-    "control": bool,
-    "learning_rate": int | float | None,
-    "points": list,
-}
+_FIELDS = {"method": str | None, "learning_rate": int | float | None}
 _MEND = "restore it, or remove its folder and compare again"
 
 # What a page calls the variants; another is called by its name, with blanks.
 LABELS = {
     VANILLA: "Nothing forgotten",
-    RETAIN_ONLY: "Never taught",
+    GOLD: "Gold: never shown the faces",
+    NEVER_TAUGHT: "Never taught faces or text",
     **{name: control.label for name, control in CONTROLS.items()},
     **{name: method.label for name, method in METHODS.items()},
 }
@@ -38,13 +34,13 @@ class Cell:
     """One seed at one forget ratio.
 
     Attributes:
-        seed: Of everything drawn.
+        seed: Seed of everything drawn.
         ratio: Percent of the people who are forgotten.
-        folder: The workdir of the run.
-        config: As the run wrote it.
-        variants: What `results.json` says of every variant, by its name.
-        blocks: Density of the mask by Hugging Face parameter name; {} without a mask.
-        kinds: Of the scored questions, in the order of tables.
+        folder: Workdir of the run.
+        config: Config as the run wrote it.
+        variants: Entries of `results.json` by variant.
+        results: All of `results.json`.
+        kinds: Kinds of the scored questions, in the order of tables.
     """
 
     seed: int
@@ -52,7 +48,7 @@ class Cell:
     folder: Path
     config: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
-    blocks: Mapping[str, float]
+    results: Mapping[str, Any]
     kinds: Kinds
 
     @property
@@ -60,14 +56,35 @@ class Cell:
         """The config as the stages take it."""
         return Config.of(self.config)
 
+    @property
+    def blocks(self) -> Mapping[str, float]:
+        """Density of the mask by Hugging Face parameter name; {} without a mask."""
+        return self.results.get("mask", {}).get("by_block", {})
+
+    def accuracies(self, variant: str, level: str) -> Accuracies | None:
+        """Returns a variant's scored accuracies, by kind and person.
+
+        Args:
+            variant: Name of the variant.
+            level: Level of forgetting, or "end" for the run's last model. Models that unlearned
+                nothing are the same at all levels.
+
+        Returns:
+            None where it is missing, diverged, or did not reach the level.
+        """
+        entry = self.variants.get(variant, {})
+        if level == "end" or variant in REFERENCES:
+            return entry.get("end")
+        return entry.get("matched", {}).get(level, {}).get("accuracies")
+
     def splits(self, variant: str) -> list[str]:
-        """The splits that a variant was asked, by name."""
+        """Returns the splits of a variant's open answers."""
         start = f"{variant}-"
         paths = self._predictions.glob(f"{start}*.jsonl")
         return sorted(path.stem.removeprefix(start) for path in paths)
 
     def lines(self, variant: str, split: str) -> list[dict[str, Any]]:
-        """The scored lines of a variant, read anew each time; all variants have the same order.
+        """Returns the open answers of a variant, read anew; all variants have the same order.
 
         Raises:
             InputError: They are missing or cannot be read.
@@ -84,7 +101,7 @@ class Cell:
 
 
 def read_cells(workdir: Path) -> list[Cell]:
-    """The cells of a comparison that have a variant at least, by ratio and seed.
+    """Returns the cells of a comparison that have a variant at least, by ratio and seed.
 
     Raises:
         InputError: There are none, or a file of one is damaged.
@@ -102,10 +119,9 @@ def read_cells(workdir: Path) -> list[Cell]:
             with refusing(f"{path}, variants.{name}", _MEND):
                 if wrong := [k for k, kind in _FIELDS.items() if not isinstance(variant[k], kind)]:
                     raise TypeError(f"{wrong[0]} is {type(variant[wrong[0]]).__name__}")
-        blocks = results.get("mask", {}).get("by_block", {})
         with refusing(f"{path}, kinds", _MEND):
             kinds = read_kinds(results)
-        cells.append(Cell(seed, ratio, path.parent, config, results["variants"], blocks, kinds))
+        cells.append(Cell(seed, ratio, path.parent, config, results["variants"], results, kinds))
     if not cells:
         raise InputError(
             f"{workdir}: no seed-S/forget-R/results.json has variants; give the workdir of a"
@@ -115,37 +131,40 @@ def read_cells(workdir: Path) -> list[Cell]:
 
 
 def names(cells: Sequence[Cell]) -> list[str]:
-    """All variants of some cells: the models that unlearned nothing, the methods, the controls."""
-    known = [VANILLA, RETAIN_ONLY, *METHODS]
-    found = dict.fromkeys(name for cell in cells for name in cell.variants)
-    return [n for n in known if n in found] + [n for n in found if n not in known]
+    """Returns all variants of some cells: references, then methods, then controls."""
+    known = [*REFERENCES, *METHODS]
+    present = dict.fromkeys(name for cell in cells for name in cell.variants)
+    return [n for n in known if n in present] + [n for n in present if n not in known]
 
 
-def is_control(cells: Sequence[Cell], name: str) -> bool:
-    """Whether a variant is MMUnlearner with one thing changed."""
-    return any(cell.variants[name]["control"] for cell in cells if name in cell.variants)
+def label(name: str, cells: Sequence[Cell] = ()) -> str:
+    """Returns what a page calls a variant.
 
-
-def label(name: str) -> str:
-    """What a page calls a variant."""
-    return LABELS.get(name, shown(name).replace("_", " ").capitalize())
+    Args:
+        name: Name of the variant.
+        cells: Cells whose config says which importances MMUnlearner's mask compares.
+    """
+    text = LABELS.get(name, shown(name).replace("_", " ").capitalize())
+    if name == "mmunlearner" and any(c.config["importance"]["normalise"] == "group" for c in cells):
+        return f"{text}, relative importances"
+    return text
 
 
 def missing(cells: Sequence[Cell]) -> list[str]:
-    """What a comparison lacks, unfinished or diverged, a sentence part each; empty: nothing."""
+    """Returns what a comparison lacks, unfinished or diverged, one clause each."""
     there = {(cell.seed, cell.ratio): cell for cell in cells}
     everything = names(cells)
-    said = []
+    lacks = []
     for ratio in sorted({cell.ratio for cell in cells}):
         for seed in sorted({cell.seed for cell in cells}):
             where = f"seed {seed}, {ratio} % forgotten"
             if (seed, ratio) not in there:
-                said.append(f"{where}: everything")
+                lacks.append(f"{where}: everything")
                 continue
             made = there[seed, ratio].variants
-            if lacks := [n for n in everything if n not in made]:
-                said.append(f"{where}: {', '.join(label(n) for n in lacks)}")
-            for n in made:
-                if made[n]["learning_rate"] is None and n not in (VANILLA, RETAIN_ONLY):
-                    said.append(f"{where}: {label(n)}, which diverged at every learning rate")
-    return said
+            if absent := [n for n in everything if n not in made]:
+                lacks.append(f"{where}: {', '.join(label(n) for n in absent)}")
+            lacks += [
+                f"{where}: {label(n)}, which diverged" for n in made if made[n].get("diverged")
+            ]
+    return lacks

@@ -1,7 +1,7 @@
 """The jobs of a comparison: which runs of `mmunlearner_jax.main` it is made of."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,16 @@ from mmunlearner_jax.config.run import READS, SHARED
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.results import read_results
 
-VANILLA, RETAIN_ONLY = "vanilla", "retain_only"  # nothing forgotten; never taught it
+VANILLA, GOLD, NEVER_TAUGHT = "vanilla", "gold", "never_taught"
+REFERENCES = VANILLA, GOLD, NEVER_TAUGHT  # models that unlearned nothing
+MODELS, TUNE, COMPARE = 1, 2, 3  # stages of jobs
 
 
-def rows(config: Config, *, retain_only: bool) -> tuple[str, ...]:
-    """The models that a cell of the comparison scores, in the order in which they are made.
-
-    Args:
-        config: Of the comparison.
-        retain_only: Whether there is a model that was never taught the people to forget.
-    """
-    known = (VANILLA, RETAIN_ONLY) if retain_only else (VANILLA,)
-    return (*known, *config.compare.methods, *config.compare.controls)
+def rows(config: Config) -> tuple[str, ...]:
+    """Returns the models that a cell scores, in the order in which they are made."""
+    options = config.compare
+    there = {VANILLA: True, GOLD: options.gold, NEVER_TAUGHT: options.never_taught}
+    return (*filter(there.get, REFERENCES), *options.methods, *options.controls)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,86 +28,119 @@ class Job:
     """A run of `mmunlearner_jax.main`.
 
     Attributes:
-        stage: It needs all jobs of the stages before, and none of its own.
-        workdir: Of the run.
-        overrides: Values of the config by dotted keys.
-        rows: Of the comparison, that it makes; none: it fine-tunes a model.
+        stage: Number of its stage. A job needs all jobs of earlier stages that `needs` lists.
+        workdir: Workdir of the run.
+        overrides: Values of the config, by dotted key.
+        rows: Names of the models that it makes; none: it fine-tunes one model.
+        needs: Workdirs of the jobs that must be done before.
     """
 
     stage: int
     workdir: Path
     overrides: dict[str, Any]
     rows: tuple[str, ...] = ()
+    needs: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
-        """Seed and what is made, for people."""
+        """Seed and model or forget ratio, e.g. "seed-3/forget-10"."""
         return "/".join(self.workdir.parts[-2:])
 
     @property
     def size(self) -> int:
-        """How many models it makes."""
+        """Number of models that it makes."""
         return len(self.rows) or 1
 
     def done(self) -> int:
-        """How many of them are made."""
+        """Returns how many of its models are made."""
         if self.rows:
-            return len(set(self.rows) & read_results(self.workdir).get("variants", {}).keys())
+            entry = "tuning" if self.stage == TUNE else "variants"
+            return len(set(self.rows) & read_results(self.workdir).get(entry, {}).keys())
         return int((self.workdir / "vanilla").exists())
 
     def arguments(self, file: str, changes: Mapping[str, Any]) -> list[str]:
-        """Those of Python.
+        """Returns the arguments of Python that run the job.
 
         Args:
-            file: Of the config.
-            changes: Values for all jobs, by dotted keys; the job's own overrule them, and those
-                that none of its stages reads are left out.
+            file: Config file.
+            changes: Values for all jobs, by dotted key. The job's own overrule them, and those that
+                none of its stages reads are left out.
         """
         read = {*SHARED, *(name for stage in self.overrides["stages"] for name in READS[stage])}
         values = {key: value for key, value in changes.items() if key.partition(".")[0] in read}
         # A tuple that is given twice would be both, one after the other.
         values |= self.overrides
-        given = [f"--config.{key}={value}" for key, value in values.items()]
+        overrides = [f"--config.{key}={value}" for key, value in values.items()]
         program = ["-m", "mmunlearner_jax.main", f"--config={file}"]
-        return [*program, f"--workdir={self.workdir}", *given]
+        return [*program, f"--workdir={self.workdir}", *overrides]
 
 
 def jobs(config: Config, workdir: Path) -> list[Job]:
-    """The jobs of a comparison, those first that others need.
+    """Returns the jobs of a comparison, those first that others need.
 
-    Where the config fine-tunes, a seed's vanilla model is made once, and for each of its ratios a
-    model that is never taught the people to forget.
+    Where the config fine-tunes, every seed has a vanilla model, and for each ratio a gold model
+    and, if the seed is scored, one that is never taught about the people to forget.
 
     Raises:
         InputError: There is nothing to compare, or seeds or ratios are not all different.
     """
     options = config.compare
     check_compared(config)
-    for key in ("seeds", "ratios"):
+    for key in ("seeds", "development_seeds", "ratios"):
         values = getattr(options, key)
-        if len({*values}) < len(values) or not values:
+        if len({*values}) < len(values) or not (values or key == "development_seeds"):
             raise InputError(f"config.compare.{key} is {values}: give each once")
-    made = []
-    for seed in options.seeds:
-        home = workdir / f"seed-{seed}"
-        known: dict[str, Any] = {"seed": seed}
-        trained = "finetune" in config.stages
-        if trained:
-            stages = tuple(name for name in config.stages if name in ("prepare", "finetune"))
-            learn = known | {"stages": stages}
-            made.append(Job(1, home / "vanilla", learn))
-            known["model.checkpoint"] = home / "vanilla/vanilla"
-            if not config.data.benchmark:
-                known["data.benchmark"] = home / "vanilla/benchmark"
-        for ratio in options.ratios:
-            cell = known | {
-                "data.forget_ratio": ratio,
-                "stages": ("importance", "mask", "compare"),
-            }
-            if trained:
-                gold = {"data.forget_ratio": ratio, "finetune.retain_only": True}
-                made.append(Job(1, home / f"retain-{100 - ratio}", learn | gold))
-                cell["compare.retain_only"] = made[-1].workdir / "vanilla"
-            names = rows(config, retain_only=trained)
-            made.append(Job(2, home / f"forget-{ratio}", cell, names))
-    return made
+    models: list[Job] = []
+    cells: list[Job] = []
+    for seed in (*options.development_seeds, *options.seeds):
+        made = list(_models(config, workdir / f"seed-{seed}", seed))
+        models += made
+        cells += [_cell(config, workdir, seed, ratio, made) for ratio in options.ratios]
+    return models + sorted(cells, key=lambda job: job.stage)
+
+
+def _trained(config: Config) -> bool:
+    return "finetune" in config.stages
+
+
+def _models(config: Config, home: Path, seed: int) -> Iterator[Job]:
+    """Yields the jobs that train the models of a seed."""
+    if not _trained(config):
+        return
+    stages = tuple(name for name in config.stages if name in ("prepare", "finetune"))
+    learn: dict[str, Any] = {"seed": seed, "stages": stages}
+    yield Job(MODELS, home / VANILLA, learn)
+    scored = seed in config.compare.seeds
+    for ratio in config.compare.ratios:
+        for kind in (GOLD, NEVER_TAUGHT) if scored else (GOLD,):
+            left_out = {"data.forget_ratio": ratio, "finetune.retain_only": kind}
+            yield Job(MODELS, home / f"{kind}-{ratio}", learn | left_out)
+
+
+def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job]) -> Job:
+    """Returns the job that tunes or scores all variants of a seed at a ratio."""
+    options, home = config.compare, workdir / f"seed-{seed}"
+    overrides: dict[str, Any] = {"seed": seed, "data.forget_ratio": ratio}
+    if _trained(config):
+        overrides["model.checkpoint"] = home / VANILLA / "vanilla"
+        if not config.data.benchmark:
+            overrides["data.benchmark"] = home / VANILLA / "benchmark"
+        there = {job.workdir.name for job in models}
+        for kind in (GOLD, NEVER_TAUGHT):
+            if f"{kind}-{ratio}" in there:
+                overrides[f"compare.{kind}"] = home / f"{kind}-{ratio}/vanilla"
+    needs = tuple(job.workdir for job in models)
+    if seed not in options.seeds:
+        stages = "importance", "mask", "tune"
+        where = home / f"tune-{ratio}"
+        return Job(TUNE, where, overrides | {"stages": stages}, options.methods, needs)
+    stages = ("importance", "mask", "compare")
+    if options.development_seeds:
+        tuned = tuple(str(workdir / f"seed-{s}/tune-{ratio}") for s in options.development_seeds)
+        overrides["compare.tuned"] = tuned
+        needs += tuple(map(Path, tuned))
+    else:
+        stages = ("importance", "mask", "tune", "compare")
+    given = {key: str(overrides.get(key, "")) for key in ("compare.gold", "compare.never_taught")}
+    names = rows(config.with_values({k: v for k, v in given.items() if v}))
+    return Job(COMPARE, home / f"forget-{ratio}", overrides | {"stages": stages}, names, needs)

@@ -119,13 +119,9 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
 
 
 def _next(waiting: Sequence[Job], busy: Sequence[Job]) -> Job | None:
-    """The first waiting job whose seed lacks no job of an earlier stage."""
-    unfinished = [*waiting, *busy]
-    for job in waiting:
-        seed = job.workdir.parent
-        if not any(it.workdir.parent == seed and it.stage < job.stage for it in unfinished):
-            return job
-    return None
+    """Returns the first waiting job that needs no unfinished one."""
+    unfinished = {job.workdir for job in (*waiting, *busy)}
+    return next((job for job in waiting if unfinished.isdisjoint(job.needs)), None)
 
 
 def _shares(at_once: int) -> list[set[int]]:

@@ -1,4 +1,4 @@
-"""What the lines of one variant in one cell come to: accuracies, by person, and signs of decay."""
+"""What the open answers of one variant in one cell come to, and signs of decay in them."""
 
 import functools
 from collections import defaultdict
@@ -15,7 +15,6 @@ from mmunlearner_jax.evaluation.texts import words
 
 # By task: metric -> the field of a line that it is the mean of.
 METRICS = {
-    "classification": {"classification": "correct"},
     "cloze": {"cloze": "correct"},
     "naming": {"naming": "correct"},
     "generation": {"rouge1": "rouge1", "rougeL": "rougeL"},
@@ -26,10 +25,11 @@ class Decay(NamedTuple):
     """Open answers that are none; all but `n` are fractions of the answers.
 
     Attributes:
-        empty: Nothing but blanks.
-        repeated: A word three times running, or three words in a row that come again.
-        gibberish: Not empty, no refusal, and no word of any true answer of its split.
-        refused: One of `data.refusals`.
+        empty: Answers of nothing but blanks.
+        repeated: Answers with a word three times running, or three words in a row that come again.
+        gibberish: Answers that are not empty, no refusal, and have no word of any true answer of
+            their split.
+        refused: Answers that are one of `data.refusals`.
         n: Number of answers.
     """
 
@@ -42,25 +42,21 @@ class Decay(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """One variant in one cell.
+    """The open answers of one variant in one cell.
 
     Attributes:
-        means: By kind and metric, mean and number of lines.
-        people: By kind, the multiple-choice accuracy by person.
-        chance: By kind, what guessing gives in multiple choice.
-        decay: By kind, of the open answers.
+        means: Mean and number of lines, by kind and metric.
+        decay: Signs of decay, by kind.
     """
 
     means: dict[Kind, dict[str, tuple[float, int]]]
-    people: dict[Kind, dict[str, float]]
-    chance: dict[Kind, float]
     decay: dict[Kind, Decay]
 
 
 @functools.cache
 def measure(cell: Cell, variant: str) -> Measured:
-    """Reads all lines of a variant once, and keeps what they come to."""
-    found = Measured({}, {}, {}, {})
+    """Reads the predictions of a variant once, and keeps what they come to."""
+    measured = Measured({}, {})
     for split in cell.splits(variant):
         kinds: dict[Kind, list[dict[str, Any]]] = defaultdict(list)
         for line in cell.lines(variant, split):
@@ -68,51 +64,40 @@ def measure(cell: Cell, variant: str) -> Measured:
         open_lines = [x for lines in kinds.values() for x in lines if x["task"] == "generation"]
         known = {word for line in open_lines for word in words(line["answer"])}
         for kind, lines in kinds.items():
-            _add(found, kind, lines, known)
-    return found
-
-
-def _add(found: Measured, kind: Kind, lines: Sequence[dict[str, Any]], known: set[str]) -> None:
-    values: dict[str, list[float]] = defaultdict(list)
-    people: dict[str, list[bool]] = defaultdict(list)
-    for line in lines:
-        for metric, field in METRICS[line["task"]].items():
-            values[metric].append(line[field])
-        if line["task"] == "classification":
-            people[line["person"]].append(line["correct"])
-    found.means[kind] = {m: (float(np.mean(v)), len(v)) for m, v in values.items()}
-    if people:
-        options = [line["options"] for line in lines if line["task"] == "classification"]
-        found.people[kind] = {person: float(np.mean(right)) for person, right in people.items()}
-        found.chance[kind] = float(np.mean([1 / len(choices) for choices in options]))
-    if answers := [line["response"] for line in lines if line["task"] == "generation"]:
-        found.decay[kind] = decay(answers, known)
+            values: dict[str, list[float]] = defaultdict(list)
+            for line in lines:
+                for metric, field in METRICS[line["task"]].items():
+                    values[metric].append(line[field])
+            measured.means[kind] = {m: (float(np.mean(v)), len(v)) for m, v in values.items()}
+            if answers := [line["response"] for line in lines if line["task"] == "generation"]:
+                measured.decay[kind] = decay(answers, known)
+    return measured
 
 
 def decay(answers: Sequence[str], known: set[str]) -> Decay:
-    """Signs that a model can no longer speak.
+    """Returns signs that a model can no longer speak.
 
     Args:
-        answers: Open answers, one at least.
+        answers: Open answers, at least one.
         known: Words of all true answers of the split, in lower case.
     """
     refusals = {tuple(words(refusal)) for refusal in REFUSALS}
-    said = [words(answer) for answer in answers]
-    refused = [tuple(answer) in refusals for answer in said]
+    spoken = [words(answer) for answer in answers]
+    refused = [tuple(answer) in refusals for answer in spoken]
     strange = [
         bool(answer) and not no and known.isdisjoint(answer)
-        for answer, no in zip(said, refused, strict=True)
+        for answer, no in zip(spoken, refused, strict=True)
     ]
     return Decay(
         float(np.mean([not answer.strip() for answer in answers])),
-        float(np.mean([repeats(answer) for answer in said])),
+        float(np.mean([repeats(answer) for answer in spoken])),
         float(np.mean(strange)),
         float(np.mean(refused)),
         len(answers),
     )
 
 
-def repeats(said: Sequence[str]) -> bool:
+def repeats(spoken: Sequence[str]) -> bool:
     """Whether a word comes three times running, or three words in a row come again."""
-    triples = list(zip(said, said[1:], said[2:], strict=False))
+    triples = list(zip(spoken, spoken[1:], spoken[2:], strict=False))
     return any(len(set(t)) == 1 for t in triples) or len(set(triples)) < len(triples)

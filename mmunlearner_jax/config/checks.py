@@ -52,12 +52,12 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     if not method.masked and any(c.of_masks and not c.method for c in changed):
         masked = ", ".join(name for name, method in METHODS.items() if method.masked)
         config.refuse("controls", f"none that changes the mask, or the method {masked}")
-    if "compare" in config.stages:
+    if not {"tune", "compare"}.isdisjoint(config.stages):
         check_compared(config)
         splits = config.evaluate.splits
         if splits and "forget" not in splits:
             config.evaluate.refuse(
-                "splits", "'forget' among others: the stage compare asks about it"
+                "splits", "'forget' among others: the stages tune and compare ask about it"
             )
 
 

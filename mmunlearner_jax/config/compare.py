@@ -1,58 +1,144 @@
 """Section `config.compare`: methods by seeds by ratios (`python -m mmunlearner_jax.compare`)."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 TASKS = ("classification", "cloze", "generation", "naming")
+DEVELOPMENT = 100  # the first seed that settings may be chosen on
+
+
+class Contrast(NamedTuple):
+    """A difference that a comparison is to measure, named beforehand.
+
+    Attributes:
+        first: Name of a method or control.
+        second: Name of another, whose value is subtracted.
+        kind: Kind of scored questions, "SPLIT/MODALITY".
+    """
+
+    first: str
+    second: str
+    kind: str
+
+    @classmethod
+    def of(cls, text: str) -> "Contrast":
+        """Reads "FIRST,SECOND,SPLIT/MODALITY".
+
+        Raises:
+            ValueError: The text has other than three parts, or one names nothing.
+        """
+        first, second, kind = (part.strip() for part in text.split(","))
+        known = {*METHODS, *CONTROLS}
+        if not {first, second} <= known or first == second or kind.count("/") != 1:
+            raise ValueError(text)
+        return cls(first, second, kind)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig(Section):
-    """Every method at its best setting of a small grid, and controls, by one stopping rule."""
+    """Methods and controls, compared where they have forgotten as much."""
 
     key: ClassVar[str] = "compare"
 
-    seeds: tuple[int, ...] = option((0, 1, 2), "Seeds.", least=0)
+    seeds: tuple[int, ...] = option(tuple(range(10)), "Scored seeds, below 100.", least=0)
+    development_seeds: tuple[int, ...] = option(
+        (100, 101),
+        "Seeds on which learning rates are chosen; they are never scored.",
+        least=DEVELOPMENT,
+        special="(): each scored seed chooses on questions that are set apart",
+    )
     ratios: tuple[int, ...] = option((5, 10, 15), "Forget ratios.", unit="%", least=1)
     methods: tuple[str, ...] = option(
         tuple(METHODS),
-        "Methods, each run at every learning rate until enough is forgotten.",
+        "Methods and controls whose learning rate is chosen from the grid.",
         choices=(*METHODS, *CONTROLS),
     )
-    learning_rates: tuple[float, ...] = option((1e-5,), "Learning rates of the grid.", above=0)
-    iterations: int = option(90, "Longest run.", unit="iterations", least=1)
-    stop_every: int = option(
-        6, "Iterations from one look at what is forgotten to the next.", least=1
+    controls: tuple[str, ...] = option(
+        (),
+        "Runs of `unlearn.method` with one thing changed, at its learning rate.",
+        choices=tuple(CONTROLS),
     )
+    learning_rates: tuple[float, ...] = option(
+        (1e-5, 3e-5), "Learning rates of the grid, two or more.", above=0
+    )
+    extensions: int = option(
+        2, "Learning rates that are added where the best of the grid is at its edge.", least=0
+    )
+    forget_steps: int = option(40, "Longest run.", unit="steps", least=1)
     apart: float = option(
         0.25,
-        "Fraction of the questions that is set apart to choose settings by, and never scored.",
+        "Fraction of the questions that is set apart to follow runs by, and never scored.",
         above=0,
         below=1,
     )
-    forgotten: float = option(
-        0.35, "Accuracy about the forget set's pictures at which a run ends.", above=0, below=1
+    look_questions: int = option(
+        64,
+        "Questions of each kind to keep that are asked after every forget step.",
+        unit="questions",
+        least=1,
     )
-    controls: tuple[str, ...] = option(
-        (), "Runs of `unlearn.method` with one thing changed.", choices=tuple(CONTROLS)
+    share_every: int = option(
+        0,
+        "Forget steps from one measurement of the squared gradients within masks to the next.",
+        least=0,
+        special="0: not measured",
     )
     tasks: tuple[str, ...] = option(
         ("classification", "generation"), "Kinds of question that are scored.", choices=TASKS
     )
-    retain_only: str = option(
-        "", "Checkpoint that was never taught the people to forget.", special='"": none'
+    primary: str = option(
+        "mmunlearner,random_mask,test_retain/vqa",
+        "The one contrast that decides, `FIRST,SECOND,SPLIT/MODALITY`, at gold's level.",
+        special='"": none',
+    )
+    secondary: tuple[str, ...] = option(
+        (), "Further contrasts named beforehand, whose p-values Holm's rule adjusts."
+    )
+    margin: float = option(
+        0.05, "Largest difference of accuracies that counts as none.", above=0, below=1
+    )
+    gold: str = option(
+        "",
+        "Checkpoint that was taught everything but the pictures to forget; runs end where they"
+        " have forgotten as much.",
+        special='"": runs end at chance',
+    )
+    never_taught: str = option(
+        "", "Checkpoint that was taught nothing about the people to forget.", special='"": none'
+    )
+    tuned: tuple[str, ...] = option(
+        (),
+        "Workdirs whose stage `tune` chose the learning rates.",
+        special="(): the run's own workdir",
     )
 
     def __post_init__(self):
         super().__post_init__()
         rates = self.learning_rates
-        if not rates or len({*rates}) < len(rates):
-            self.refuse("learning_rates", "one or more, each once")
-        if self.iterations % self.stop_every:
+        if len({*rates}) < max(2, len(rates)):
+            self.refuse("learning_rates", "two or more, each once: a best rate lies between others")
+        if any(seed >= DEVELOPMENT for seed in self.seeds):
             self.refuse(
-                "iterations", "a multiple of config.compare.stop_every: runs end with a look"
+                "seeds",
+                f"seeds below {DEVELOPMENT}: the others are development seeds, never scored",
             )
+        for name in ("primary", "secondary"):
+            texts = [self.primary] if name == "primary" else self.secondary
+            try:
+                [Contrast.of(text) for text in texts if text]
+            except ValueError as error:
+                names = ", ".join((*METHODS, *CONTROLS))
+                self.refuse(
+                    name,
+                    f"FIRST,SECOND,SPLIT/MODALITY, two names out of {names}, and a kind of question"
+                    f" ({error})",
+                )
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        """The contrasts that were named beforehand, the primary one first."""
+        return [Contrast.of(text) for text in (self.primary, *self.secondary) if text]

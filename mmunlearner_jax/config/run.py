@@ -24,6 +24,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "unlearn": ("unlearn",),
     "evaluate": ("evaluate",),
     "controls": ("controls", "importance", "mask", "unlearn", "evaluate"),
+    "tune": ("compare", "importance", "mask", "unlearn", "evaluate"),
     "compare": ("compare", "importance", "mask", "unlearn", "evaluate"),
     "export": (),
     "report": ("evaluate",),

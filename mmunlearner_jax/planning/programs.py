@@ -23,7 +23,7 @@ from mmunlearner_jax.sharding import batch_sharding, replicated
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.method import Loss
-from mmunlearner_jax.unlearn.optimizers import optimizers
+from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
 from mmunlearner_jax.unlearn.schedule import plan_schedule
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.weights.io import in_groups
@@ -134,7 +134,7 @@ def _unlearn(config, graphdef, frozen, params, batch):
     schedule = plan_schedule(options, forget.calls(plan.forget), retain[0].calls(plan.pictures))
     descend, forgetting = optimizers(options, schedule)
     whole = nnx.merge_state(params, frozen)
-    each = (forgetting, descend) if options.optimizers == 2 else (descend,)
+    each = state_optimizers(options, schedule)
     states = tuple(_optimizer_state(optimizer, params) for optimizer in each)
     state = TrainState(params, states)
     forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.comparison.cells import Cell, is_control, names
+import numpy as np
+
+from mmunlearner_jax.comparison.cells import Cell, names
+from mmunlearner_jax.comparison.findings import LEVELS
+from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import measure
 from mmunlearner_jax.files import write_whole
 
@@ -16,20 +20,24 @@ COLUMNS: tuple[str, ...] = (
     "variant",
     "method",
     "control",
-    "split",
-    "modality",
+    "learning_rate",
+    "level",
+    "forget_steps",
+    "kind",
     "metric",
     "value",
     "n",
-    "learning_rate",
-    "forget_steps",
 )
-# What is written of a variant as a whole, in rows without split.
-WHOLE = ("seconds", "density", "perplexity")
+# What is written of a variant as a whole, in rows without kind.
+WHOLE = ("kept", "left", "reached", "seconds", "density", "perplexity")
 
 
 def write_csv(cells: list[Cell], path: Path) -> None:
-    """Writes every number of every variant, a row each; fractions are in 0 to 1."""
+    """Writes every number of every variant, a row each; fractions are in 0 to 1.
+
+    `level` says which model was asked: at a level of forgetting, at the `end` of the run, or at a
+    `look` at the questions set apart.
+    """
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -46,18 +54,37 @@ def _rows(cell: Cell, name: str) -> Iterator[dict[str, Any]]:
         "seed": cell.seed,
         "variant": name,
         "method": variant["method"],
-        "control": is_control([cell], name),
+        "control": variant.get("control", False),
         "learning_rate": variant["learning_rate"],
-        "forget_steps": variant.get("unlearn", {}).get("forget_steps"),
     }
-    found = measure(cell, name)
-    for (split, modality), means in found.means.items():
-        of = {**about, "split": split, "modality": modality}
+    matched = variant.get("matched", {})
+    for level in ("end",) if name in REFERENCES else (*LEVELS, "end"):
+        steps = matched.get(level, variant.get("unlearn", {})).get("forget_steps")
+        of = {**about, "level": level, "forget_steps": steps}
+        for kind, people in (cell.accuracies(name, level) or {}).items():
+            values, counts = zip(*people.values(), strict=True)
+            value = float(np.average(values, weights=counts))
+            yield {
+                **of,
+                "kind": kind,
+                "metric": "classification",
+                "value": value,
+                "n": sum(counts),
+            }
+    for look in variant.get("path", ()):
+        of = {**about, "level": "look", "forget_steps": look["forget_steps"]}
+        for kind, value in look["accuracies"].items():
+            yield {**of, "kind": kind, "metric": "classification", "value": value}
+        for mask, share in look.get("shares", {}).items():
+            yield {**of, "metric": f"squared gradients within {mask}", "value": share}
+    measured = measure(cell, name)
+    for kind, means in measured.means.items():
+        of = {**about, "level": "end", "kind": "/".join(kind)}
         for metric, (value, n) in means.items():
             yield {**of, "metric": metric, "value": value, "n": n}
-        if sign := found.decay.get((split, modality)):
+        if sign := measured.decay.get(kind):
             for metric in ("empty", "repeated", "gibberish", "refused"):
                 yield {**of, "metric": metric, "value": getattr(sign, metric), "n": sign.n}
     for metric in WHOLE:
         if variant.get(metric) is not None:
-            yield {**about, "metric": metric, "value": variant[metric]}
+            yield {**about, "metric": metric, "value": float(variant[metric])}

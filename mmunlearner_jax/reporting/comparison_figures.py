@@ -1,7 +1,7 @@
 """The figures of a comparison."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -12,114 +12,157 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmunlearner_jax.comparison.cells import Cell
-from mmunlearner_jax.comparison.estimates import Estimate, verdict
-from mmunlearner_jax.comparison.findings import Comparison
-from mmunlearner_jax.evaluation.kinds import FORGET, Kinds
-from mmunlearner_jax.evaluation.selection import kept
-from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
+from mmunlearner_jax.comparison.examiner import FORGET_KIND
+from mmunlearner_jax.comparison.findings import Comparison, Finding
+from mmunlearner_jax.comparison.paths import crossing
+from mmunlearner_jax.reporting.figures import GREY, LOOK, legend
+from mmunlearner_jax.unlearn.methods import METHODS
 
-RING: dict[str, Any] = {"mec": "#d55e00", "ms": 11, "mew": 1.6}
+# Okabe and Ito's colours, told apart by the colour-blind.
+_CONTROLS = ("#000000", "#999999", "#a6761d", "#66a61e", "#7570b3")
+_DASHES = (0, (3, 1.5))
+_SHARES = {"own": "#d55e00", "other_people_mask": "#0072b2", "random_mask": GREY}
+_WAY = np.linspace(0, 1, 21)  # from the vanilla model's level to gold's
 
 
-def grid_points(found: Comparison, ratio: int) -> Figure:
-    """Every look at what is set apart: what is left over forget steps, a panel a method.
+def paths(comparison: Comparison, ratio: int) -> Figure:
+    """Draws what is kept against how much is forgotten, a panel for each kind that is to stay.
 
-    A line is one learning rate in one seed; above its end is what it kept, and the chosen run is
-    ringed.
+    Curves are means over the seeds that got so far, on questions set apart. Methods are solid, the
+    controls of named contrasts dashed.
 
     Args:
-        found: the comparison.
-        ratio: in percent.
+        comparison: The comparison.
+        ratio: Forget ratio in percent.
     """
-    cells = found.at(ratio)
-    methods = [r for r in found.rows[ratio] if r.unlearned and not r.control]
-    rates = sorted({p["learning_rate"] for c in cells for m in methods for p in _looks(c, m.name)})
-    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, len(rates) or 1))
-    colours = dict(zip(rates, shades, strict=False))
-    enough = cells[0].config["compare"]["forgotten"]
+    cells, styles = comparison.at(ratio), _styles(comparison)
+    kinds = [k for k in comparison.kinds if not comparison.about[k].falls and _varies(cells, k)]
     with matplotlib.rc_context(LOOK):
-        across = 4 if len(methods) > 3 else max(1, len(methods))
-        down = max(1, -(-len(methods) // across))
-        figure = Figure(figsize=(11, 3 * down + 0.8), layout="constrained")
-        panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
-        for axes, row in zip(panels, methods, strict=False):
-            for cell in cells:
-                _looks_of(axes, _looks(cell, row.name), colours, cell.kinds)
-            axes.set_title(row.label, loc="left")
-            axes.axhline(enough, color=GREY, linestyle=":", linewidth=1)
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        across = min(3, len(kinds)) or 1
+        down = -(-len(kinds) // across) or 1
+        figure = Figure(figsize=(11 * across / 3, 3.3 * down + 1), layout="constrained")
+        panels = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes, kind in zip(panels, kinds, strict=False):
+            for name, style in styles.items():
+                _curve(axes, cells, name, kind, style)
+            axes.set_title(comparison.about[kind].label, loc="left")
+            axes.set_xticks([0, 0.5, 1], ["nothing", "halfway", "as gold"])
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
-            axes.tick_params(labelbottom=True)
-        for axes in panels[len(methods) :]:
+        for axes in panels[len(kinds) :]:
             axes.set_axis_off()
-        for axes in panels[-across:]:
-            axes.set_xlabel("forget steps")
         for axes in panels[::across]:
             axes.set_ylabel("% right")
-        keys = [Line2D([], [], color=c, marker=".", label=f"{r:g}") for r, c in colours.items()]
-        marks = [
-            key("mean of the rest, at the end", marker="^", mfc="none", mec=GREY, ms=6),
-            key("chosen", marker="o", mfc="none", **RING),
-            Line2D([], [], color=GREY, linestyle=":", label="forgotten enough"),
-        ]
-        legend(figure, [*keys, *marks], ncols=8, title="Forgotten faces, by learning rate")
+        figure.supxlabel("forgotten of the faces", fontsize=10)
+        keys = [Line2D([], [], label=comparison.label(n), **s) for n, s in styles.items()]
+        legend(figure, keys, ncols=4)
     return figure
 
 
-def _looks(cell: Cell, name: str) -> Sequence[Mapping]:
-    return cell.variants[name]["points"] if name in cell.variants else []
+def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Returns how variants are drawn: all methods, and the controls of named contrasts."""
+    present = {row.name for rows in comparison.rows.values() for row in rows}
+    styles: dict[str, dict[str, Any]] = {
+        name: {"color": method.color, "linewidth": 1.6}
+        for name, method in METHODS.items()
+        if name in present
+    }
+    named = [n for c in comparison.options.contrasts for n in (c.first, c.second)]
+    controls = [n for n in dict.fromkeys(named) if n in present and n not in METHODS]
+    for name, colour in zip(controls, _CONTROLS, strict=False):
+        styles[name] = {"color": colour, "linewidth": 1.6, "linestyle": _DASHES}
+    return styles
 
 
-def _looks_of(axes: Axes, points: Sequence[Mapping], colours: Mapping, kinds: Kinds) -> None:
-    for rate, colour in colours.items():
-        looks = [point for point in points if point["learning_rate"] == rate]
-        if not looks:
+def _path(cell: Cell, name: str, kind: str) -> tuple[list[float], list[float]]:
+    """Returns what is left and what is kept of one kind along a run; empty where it was not run."""
+    looks = [
+        look["accuracies"]
+        for look in cell.variants.get(name, {}).get("path", ())
+        if kind in look["accuracies"]
+    ]
+    return [look[FORGET_KIND] for look in looks], [look[kind] for look in looks]
+
+
+def _varies(cells: Sequence[Cell], kind: str) -> bool:
+    """Whether any run changed what is kept of a kind; a panel of ceilings shows nothing."""
+    return any(np.ptp(_path(c, n, kind)[1] or [0.0]) > 0 for c in cells for n in c.variants)
+
+
+def _curve(axes: Axes, cells: Sequence[Cell], name: str, kind: str, style: dict[str, Any]) -> None:
+    """Draws the mean over seeds, as far as half of them got."""
+    values = []
+    for cell in cells:
+        left, kept = _path(cell, name, kind)
+        if len(left) < 2:
             continue
-        steps = [look["forget_steps"] for look in looks]
-        left = [look["selection"][FORGET[0]][FORGET[1]]["value"] for look in looks]
-        axes.plot(steps, left, ".-", color=colour, linewidth=1, markersize=5, alpha=0.85)
-        end = steps[-1], kept(looks[-1]["selection"], kinds)
-        axes.plot(*end, "^", mfc="none", mec=colour, ms=6)
-        if looks[-1]["chosen"]:
-            axes.plot(*end, "o", mfc="none", zorder=5, **RING)
+        levels = left[0] + _WAY * (cell.results["levels"]["gold"] - left[0])
+        places = [crossing(left, level) for level in levels]
+        values.append([place.of(kept) if place else np.nan for place in places])
+    if not values:
+        return
+    table = np.array(values)
+    there = np.isfinite(table).mean(axis=0) >= 0.5
+    axes.plot(_WAY[there], np.nanmean(table[:, there], axis=0), **style)
 
 
-def differences(found: Comparison, ratio: int) -> Figure:
-    """What MMUnlearner has over every other variant, a column for each kind of question.
-
-    Thick bars are intervals by person, thin ones by seed; filled dots are called a difference.
+def shares(comparison: Comparison, ratio: int) -> Figure | None:
+    """Draws how much of the forget set's squared gradients each mask holds, along the run.
 
     Args:
-        found: the comparison.
-        ratio: in percent.
+        comparison: The comparison.
+        ratio: Forget ratio in percent.
+
+    Returns:
+        The figure; None where nothing was measured.
     """
-    rivals = [row for row in found.rows[ratio] if row.rival]
-    kinds = [kind for kind in found.kinds if any(kind in row.advantages for row in rivals)]
+    own = comparison.cells[0].config["unlearn"]["method"]
+    points: dict[str, dict[int, list[float]]] = {}
+    for cell in comparison.at(ratio):
+        for look in cell.variants.get(own, {}).get("path", ()):
+            for mask, share in look.get("shares", {}).items():
+                points.setdefault(mask, {}).setdefault(look["forget_steps"], []).append(share)
+    if not points:
+        return None
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(13, 0.32 * len(rivals) + 1.6), layout="constrained")
-        panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
-        for axes, kind in zip(panels, kinds, strict=False):
-            for y, row in enumerate(rivals):
-                if it := row.advantages.get(kind):
-                    _advantage(axes, y, it)
-            axes.axvline(0, color=GREY, linewidth=1)
-            axes.set_title(textwrap.fill(found.about[kind].label, 17), loc="left", fontsize=9)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
-            axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=False))
-            axes.tick_params(axis="x", labelsize=8)
-            axes.axhline(sum(not row.control for row in rivals) - 0.5, color=GREY, linewidth=0.6)
-        panels[0].set_yticks(range(len(rivals)), [row.label for row in rivals])
-        panels[0].set_ylim(len(rivals) - 0.5, -0.5)
-        figure.supxlabel(
-            "← the other is better      points      MMUnlearner is better →", fontsize=10
-        )
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for mask, by_step in points.items():
+            steps, colour = sorted(by_step), _SHARES.get(mask, GREY)
+            means = [float(np.mean(by_step[step])) for step in steps]
+            label = comparison.label(own if mask == "own" else mask)
+            axes.plot(steps, means, ".-", color=colour, label=label)
+            ends = [(min(by_step[step]), max(by_step[step])) for step in steps]
+            axes.fill_between(steps, *np.transpose(ends), color=colour, alpha=0.15, linewidth=0)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("forget steps")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+        axes.set_ylabel("% of squared gradients")
+        axes.legend(frameon=False, fontsize=9)
     return figure
 
 
-def _advantage(axes: Axes, y: int, found: Estimate) -> None:
-    word = verdict(found)
-    colour = {"better": "#0072b2", "worse": "#d55e00", "tie": GREY}[word]
-    for score, width, alpha in ((found.t, 0.9, 0.8), (found.people, 4, 0.4)):
-        if score:
-            axes.hlines(y, *score["ci95"], colors=colour, linewidth=width, alpha=alpha)
-    axes.plot(found.value, y, "o", ms=5, mec=colour, mfc="white" if word == "tie" else colour)
+def contrasts(findings: Sequence[Finding]) -> Figure:
+    """Draws the contrasts that were named beforehand with their 95 % intervals.
+
+    Args:
+        findings: The contrasts of one forget ratio.
+    """
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(9, 0.5 * len(findings) + 1), layout="constrained")
+        axes = figure.subplots()
+        for y, finding in enumerate(findings):
+            if not finding.effect:
+                continue
+            first = finding.role == "primary"
+            colour = "#d55e00" if first else "#0072b2"
+            if interval := finding.effect.interval():
+                axes.hlines(y, *interval, colors=colour, linewidth=3 if first else 1.5)
+            axes.plot(finding.effect.value, y, "o", color=colour, ms=7 if first else 5)
+        titles = [textwrap.fill(finding.title, 60) for finding in findings]
+        axes.set_yticks(range(len(findings)), titles, fontsize=8)
+        axes.set_ylim(len(findings) - 0.5, -0.5)
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
+        axes.set_xlabel("points; above 0 the first does better")
+    return figure

@@ -8,28 +8,50 @@ from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.findings import Comparison
 
 
-def print_result(console: Console, found: Comparison) -> None:
-    """Prints a table per ratio, what is missing, and what the mask does."""
-    for ratio in found.ratios:
-        table = Table(title=f"{ratio} % forgotten, % right, mean over seeds ± half of 95 % t")
+def print_result(console: Console, comparison: Comparison) -> None:
+    """Prints a table per ratio, what is missing, and the contrasts named beforehand."""
+    for ratio in comparison.ratios:
+        title = f"{ratio} % forgotten, % right where as much is left as in gold, ± half of 95 % t"
+        table = Table(title=title)
         table.add_column("", overflow="fold")
-        fall = [kind for kind in found.kinds if found.about[kind].falls]
-        for head in (*(f"{split} {modality.upper()}" for split, modality in fall), "mean kept"):
-            table.add_column(head, justify="right", no_wrap=True)
-        table.add_column("MMUnlearner", no_wrap=True)
-        for row in found.rows[ratio]:
-            faces = [row.accuracies.get(kind) for kind in fall]
-            cells = [plus_minus(mean) for mean in (*faces, row.kept)]
-            table.add_row(row.label, *cells, row.outcome if row.advantages else "")
+        table.add_column("reached", no_wrap=True)
+        kinds = [kind for kind in comparison.kinds if comparison.about[kind].headline]
+        for kind in kinds:
+            table.add_column(kind, justify="right", no_wrap=True)
+        for row in comparison.rows[ratio]:
+            reached = "" if row.reference else f"{row.reached[0]} of {row.reached[1]}"
+            cells = [f"{plus_minus(value)}{_mark(at)}" for value, at in map(row.shown, kinds)]
+            table.add_row(row.label, reached, *cells)
         console.print(table)
-    for lack in missing(found.cells):
+        for finding in comparison.findings[ratio]:
+            effect = finding.effect
+            measured = (
+                f"{points(effect.value)} points, p = {p_value(finding.p)}: " if effect else ""
+            )
+            console.print(f"{finding.role}: {finding.title}: {measured}{finding.verdict}")
+        for note in comparison.notes(ratio):
+            console.print(note)
+    for lack in missing(comparison.cells):
         console.print(f"Missing: {lack}", soft_wrap=True)
-    console.print(found.mask_verdict())
 
 
-def plus_minus(found: Estimate | None) -> str:
-    """A mean in percent and half of its t interval, e.g. "97.5 ± 2.1"; without it for one seed."""
-    if found is None:
+def _mark(matched: bool) -> str:
+    return "" if matched else " (end)"
+
+
+def plus_minus(estimate: Estimate | None) -> str:
+    """Writes a mean in percent and half of its t interval, e.g. "97.5 ± 2.1"."""
+    if estimate is None:
         return ""
-    half = f" ± {100 * (found.t['ci95'][1] - found.value):.1f}" if found.t else ""
-    return f"{100 * found.value:.1f}{half}"
+    half = "" if estimate.half is None else f" ± {100 * estimate.half:.1f}"
+    return f"{100 * estimate.value:.1f}{half}"
+
+
+def points(fraction: float) -> str:
+    """Writes a difference of fractions in points, with its sign."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
+
+
+def p_value(p: float | None) -> str:
+    """Writes a p-value with two digits; "–" where there is none."""
+    return "–" if p is None else f"{p:.2g}" if p >= 0.001 else "< 0.001"

@@ -29,7 +29,7 @@ from mmunlearner_jax.stages.mask import load_mask
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.compiled_steps import Steps, compiled_steps
 from mmunlearner_jax.unlearn.method import Loss
-from mmunlearner_jax.unlearn.optimizers import optimizers
+from mmunlearner_jax.unlearn.optimizers import state_optimizers
 from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState
 
@@ -119,9 +119,7 @@ class Unlearner:
         session, schedule = self._session, self._schedule
         graphdef, params, frozen, mask = parts = movable(session, mask)
         steps = compiled_steps(graphdef, self._options, schedule)
-        descend, ascend = optimizers(self._options, schedule)
-        both = (ascend, descend) if self._options.optimizers == 2 else (descend,)
-        state = TrainState.create(params, *both)
+        state = TrainState.create(params, *state_optimizers(self._options, schedule))
         batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
         retained = [name for name in batches if name != "forget"]  # a retain step sees all of them

@@ -141,3 +141,22 @@ def optimizers(
         alpha=options.alpha,
     )
     return retain.descent(options.learning_rate), masked
+
+
+def state_optimizers(
+    options: UnlearnConfig, schedule: Schedule
+) -> tuple[optax.GradientTransformation, ...]:
+    """Returns the optimizers that a train state holds the states of, in its order.
+
+    Args:
+        options: Section `config.unlearn`.
+        schedule: Schedule of forget and retain steps.
+
+    Returns:
+        The optimizer that forget and retain steps share, or that of forget and that of retain steps.
+
+    Raises:
+        InputError: The warm-up is not shorter than the run.
+    """
+    descend, ascend = optimizers(options, schedule)
+    return (descend,) if options.optimizers == 1 else (ascend, descend)

@@ -1,0 +1,137 @@
+"""What the variants of one seed and forget ratio share, and how each of them is run."""
+
+import functools
+import shutil
+from typing import Any
+
+from flax import nnx
+
+from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner
+from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
+from mmunlearner_jax.comparison.runs import Follower, Levels, summarised
+from mmunlearner_jax.comparison.staleness import Shares
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.session import Session, load_model
+from mmunlearner_jax.stages.unlearn import summary
+from mmunlearner_jax.unlearn.controls import CONTROLS, Control
+from mmunlearner_jax.unlearn.mask import density
+from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.weights.io import leaf_labels
+
+# Masks whose share of squared gradients is followed, beside the method's own.
+SHARED_MASKS = ("random_mask", "other_people_mask")
+FORGET_TEXT = "forget/qa"
+
+
+class Contest:
+    """The runs of one seed and forget ratio.
+
+    Args:
+        session: Session of the run, whose workdir holds `importance/` and `mask/`.
+        scores: Whether scored questions are asked, too.
+
+    Raises:
+        InputError: The gold model knows the faces to forget, or lacks their text.
+    """
+
+    def __init__(self, session: Session, *, scores: bool):
+        self._session, self._options = session, session.config.compare
+        self.examiner = Examiner(session)
+        start = self.examiner.look(session.params, VANILLA)
+        self.levels = Levels(start, self._end(start))
+        self._follower = Follower(session, self.examiner, self.levels, scores=scores)
+        self._mask = self._follower.variants.mask
+
+    def _end(self, start: dict[str, float]) -> float:
+        """Returns how much is left at which runs end: what gold knows, or chance."""
+        chance = self.examiner.chance()
+        if not self._options.gold:
+            return chance
+        gold = self.examiner.look(self.reference(GOLD), GOLD)
+        knows, known = gold[FORGET_KIND], start[FORGET_KIND]
+        mend = "train it with config.finetune.retain_only='gold', the same seed and forget ratio"
+        if knows > (chance + known) / 2:
+            raise InputError(
+                f"config.compare.gold: {self._options.gold} knows the faces to forget"
+                f" ({100 * knows:.0f} % right, the vanilla model {100 * known:.0f} %, chance"
+                f" {100 * chance:.0f} %): {mend}"
+            )
+        if gold.get(FORGET_TEXT, 1.0) < start.get(FORGET_TEXT, 0.0) - 0.2:
+            raise InputError(
+                f"config.compare.gold: {self._options.gold} lacks the text about the people to"
+                f" forget ({100 * gold[FORGET_TEXT]:.0f} % right, the vanilla model"
+                f" {100 * start[FORGET_TEXT]:.0f} %): {mend}"
+            )
+        return knows
+
+    def reference(self, name: str) -> Any:
+        """Returns the parameters of a model that unlearned nothing."""
+        if name == VANILLA:
+            return self._session.params
+        checkpoint = {GOLD: self._options.gold, NEVER_TAUGHT: self._options.never_taught}[name]
+        return nnx.split(load_model(self._session.config, checkpoint, self._session.mesh))[1]
+
+    def control(self, name: str) -> Control:
+        """Returns what a variant changes of the config."""
+        return Control(name, method=name) if name in METHODS else CONTROLS[name]
+
+    def attempt(self, name: str, rate: float) -> dict[str, Any]:
+        """Unlearns at a learning rate and returns what the run came to on questions set apart.
+
+        Raises:
+            Diverged: A loss, a score or a weight is not finite.
+        """
+        control = self.control(name)
+        run = self._follower.follow(name, control, self._mask(control), rate)
+        return summarised(run, self.levels, self.examiner.to_keep)
+
+    def play(self, name: str, rate: float) -> dict[str, Any]:
+        """Unlearns as a variant does and scores it where it has forgotten as much as others.
+
+        Raises:
+            Diverged: A loss, a score or a weight is not finite.
+        """
+        control = self.control(name)
+        mask = self._mask(control)
+        own = name == self._session.config.unlearn.method and self._options.share_every
+        run = self._follower.follow(name, control, mask, rate, self._shares if own else None)
+        params, labels = run.outcome.params, leaf_labels(self._session.model)
+        return {
+            "method": control.method or self._session.config.unlearn.method,
+            "learning_rate": rate,
+            "unlearn": summary(run.outcome),
+            "density": None if mask is None else density(mask, *labels)["density"],
+            "path": run.looks,
+            **summarised(run, self.levels, self.examiner.to_keep),
+            "matched": run.matched,
+            "end": run.end or self.examiner.choices(params, f"{name}/end"),
+            **self.examiner.score(params, name),
+        }
+
+    def score_reference(self, name: str) -> dict[str, Any]:
+        """Scores a model that unlearned nothing."""
+        params = self.reference(name)
+        return {
+            "method": None,
+            "learning_rate": None,
+            "path": [{"forget_steps": 0, "accuracies": self.examiner.look(params, name)}],
+            "end": self.examiner.choices(params, name),
+            **self.examiner.score(params, name),
+        }
+
+    def forget_checkpoints(self, name: str) -> None:
+        """Removes the checkpoints of a variant, which are for runs that are interrupted."""
+        if is_first():
+            folder = self._session.workdir / "checkpoints/compare" / name
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @functools.cached_property
+    def _shares(self) -> Shares | None:
+        own = self.control(self._session.config.unlearn.method)
+        if self._mask(own) is None:
+            return None
+        masks = {name: self._mask(CONTROLS[name]) for name in SHARED_MASKS}
+        covered = self._mask(CONTROLS["cover_only"])
+        every = self._options.share_every
+        return Shares(self._session, {"own": self._mask(own), **masks}, covered, every)

@@ -1,0 +1,182 @@
+"""What the models of a comparison are asked: while they unlearn, and at the end."""
+
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import Diverged, InputError
+from mmunlearner_jax.evaluation.chance import Prior
+from mmunlearner_jax.evaluation.kinds import FORGET
+from mmunlearner_jax.evaluation.selection import chosen_by, set_apart
+from mmunlearner_jax.processes import to_host
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.stages.evaluate import evaluate
+from mmunlearner_jax.unlearn.scoring import answer_nll
+
+# By kind "SPLIT/MODALITY": mean accuracy and number of questions, by person.
+Accuracies = dict[str, dict[str, tuple[float, int]]]
+_TEXTS = 256  # taught answers that give a model's perplexity
+_MOST_NATS = 700.0  # of a token; more is no float64
+FORGET_KIND = "/".join(FORGET)
+
+
+class Examiner:
+    """Asks models the questions set apart, and the scored ones.
+
+    Args:
+        session: Session of the run.
+
+    Raises:
+        InputError: No picture of the forget set, or nothing that is to be kept, is set apart.
+    """
+
+    def __init__(self, session: Session):
+        self._session, self._answerer = session, session.answerer()
+        options, seed = session.config.compare, session.config.seed
+        apart, scored = set_apart(session.questions(), options.apart, seed)
+        apart = _of_tasks(apart, ("classification",))
+        self._prior = Prior(apart.get("retain", ()), session.bench.names())
+        self._looked = _looked(apart, options.look_questions, seed)
+        self._open = _of_tasks(scored, {*options.tasks} - {"classification"})
+        self._choices = _of_tasks(scored, ("classification",))
+        self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
+        asked = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
+        for kind, what in (
+            ({FORGET_KIND}, "picture of the forget set"),
+            (
+                {*self.to_keep},
+                "multiple-choice question about what is to be kept",
+            ),
+        ):
+            if not kind & asked:
+                raise InputError(
+                    f"config.compare.apart={options.apart} sets no {what} apart to follow runs by:"
+                    " give a larger fraction, or more config.evaluate.splits"
+                )
+
+    def chance(self) -> float:
+        """Returns what guessing a retained person gives on the forget set's pictures, 0 to 1."""
+        pictures = [q for q in self._looked[FORGET[0]] if q.modality == FORGET[1]]
+        return self._prior.chance(pictures).prior
+
+    def look(self, params: Any, label: str) -> dict[str, float]:
+        """Returns a model's accuracy on the questions set apart, by kind "SPLIT/MODALITY".
+
+        Args:
+            params: All parameters of the model.
+            label: Name of the model beside the progress bar.
+
+        Raises:
+            Diverged: A log-probability is not finite.
+        """
+        people = self._ask(params, self._looked, label)
+        return {
+            kind: float(np.average([a for a, _ in values], weights=[n for _, n in values]))
+            for kind, values in (
+                (kind, [*by_person.values()]) for kind, by_person in people.items()
+            )
+        }
+
+    def choices(self, params: Any, label: str) -> Accuracies:
+        """Returns a model's accuracy on the scored multiple-choice questions.
+
+        Args:
+            params: All parameters of the model.
+            label: Name of the model beside the progress bar.
+        """
+        return self._ask(params, self._choices, label)
+
+    def score(self, params: Any, name: str) -> dict[str, Any]:
+        """Writes the open answers as `compare/predictions/NAME-*.jsonl`.
+
+        Args:
+            params: All parameters of the model.
+            name: Name of the model.
+
+        Returns:
+            `perplexity`: of the retained people's taught text.
+
+        Raises:
+            Diverged: A likelihood is not finite.
+        """
+        # Stage `controls` has rows of the same names, and scores all questions.
+        evaluate(self._session.workdir / "compare", name, params, self._answerer, self._open)
+        return {"perplexity": self._perplexity(params, name)}
+
+    def _ask(
+        self, params: Any, questions: Mapping[str, Sequence[Question]], label: str
+    ) -> Accuracies:
+        """Returns accuracies on questions of all splits, which are answered together."""
+        together = [(split, q) for split, of_split in questions.items() for q in of_split]
+        lines = self._answerer.answer(params, [q for _, q in together], split="apart", label=label)
+        splits = (split for split, _ in together)
+        return accuracies(line | {"split": s} for line, s in zip(lines, splits, strict=True))
+
+    def _perplexity(self, params: Any, name: str) -> float:
+        """Returns the perplexity of the retained people's taught text."""
+        session, batch = self._session, self._session.config.evaluate.decode.batch_size
+        texts = session.drawn(session.words(session.retain), _TEXTS)
+        batches = session.batches(
+            texts, batch_size=batch, pack=1, encoder=session.answers, shuffle=False, repeat=False
+        )
+        sums = [to_host(self._nats(params, put_batch(b, session.mesh))) for b in batches]
+        nats, tokens = (sum(float(np.sum(x)) for x in column) for column in zip(*sums, strict=True))
+        if not nats >= 0:
+            raise Diverged(f"compare/{name}: the retained texts' log-likelihood is not a number")
+        return float(np.exp(min(nats / tokens, _MOST_NATS)))
+
+    @functools.cached_property
+    def _nats(self) -> Any:
+        return jax.jit(functools.partial(answer_nll, self._session.graphdef))
+
+
+def accuracies(lines: Iterable[Mapping[str, Any]]) -> Accuracies:
+    """Returns the accuracy of multiple choice by kind and person.
+
+    Args:
+        lines: Scored predictions.
+    """
+    right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line["task"] == "classification":
+            right[f"{line['split']}/{line['modality']}"][line["person"]].append(line["correct"])
+    # As JSON gives it back.
+    return json.loads(
+        json.dumps(
+            {
+                kind: {person: (sum(x) / len(x), len(x)) for person, x in people.items()}
+                for kind, people in right.items()
+            }
+        )
+    )
+
+
+def _looked(
+    apart: Mapping[str, Sequence[Question]], most: int, seed: int
+) -> dict[str, list[Question]]:
+    """Returns all pictures of the forget set, and at most so many questions of each other kind."""
+    kinds: dict[tuple[str, str], list[Question]] = defaultdict(list)
+    for split, of_split in apart.items():
+        for question in of_split:
+            kinds[split, question.modality].append(question)
+    looked: dict[str, list[Question]] = defaultdict(list)
+    for kind, of_kind in kinds.items():
+        order = np.random.default_rng(seed).permutation(len(of_kind))
+        chosen = range(len(of_kind)) if kind == FORGET else sorted(order[:most])
+        looked[kind[0]] += [of_kind[n] for n in chosen]
+    return looked
+
+
+def _of_tasks(
+    questions: Mapping[str, Sequence[Question]], tasks: Iterable[str]
+) -> dict[str, list[Question]]:
+    return {
+        split: [q for q in of_split if q.task in tasks] for split, of_split in questions.items()
+    }

@@ -1,0 +1,229 @@
+"""Runs of a comparison: unlearning, followed look by look down to what the gold model knows."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmunlearner_jax.comparison.examiner import FORGET_KIND, Accuracies, Examiner
+from mmunlearner_jax.comparison.paths import area, crossing
+from mmunlearner_jax.comparison.staleness import Shares
+from mmunlearner_jax.comparison.variants import Variants
+from mmunlearner_jax.errors import refusing
+from mmunlearner_jax.files import parse_json, read_bytes, write_json
+from mmunlearner_jax.processes import wait
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.stages.unlearn import Outcome
+from mmunlearner_jax.unlearn.controls import Control
+
+HALFWAY, END = "halfway", "gold"  # levels of forgetting at which variants are compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """How much a run is to forget.
+
+    Attributes:
+        start: The vanilla model's look, by kind.
+        end: Accuracy about the forget set's pictures at which a run ends.
+    """
+
+    start: Mapping[str, float]
+    end: float
+
+    @property
+    def of(self) -> dict[str, float]:
+        """The levels by name."""
+        return {HALFWAY: (self.start[FORGET_KIND] + self.end) / 2, END: self.end}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that was followed.
+
+    Attributes:
+        looks: The looks, the vanilla model's first: iteration, forget steps and accuracies.
+        matched: Forget steps and scored accuracies by level, as far as the run reached it.
+        outcome: How the run ended.
+        end: Scored accuracies of the last model; None where no scored question was asked of it.
+    """
+
+    looks: list[dict[str, Any]]
+    matched: dict[str, dict[str, Any]]
+    outcome: Outcome
+    end: Accuracies | None
+
+    def of(self, kind: str) -> list[float]:
+        """Returns the accuracies of one kind along the path."""
+        return [look["accuracies"][kind] for look in self.looks]
+
+    def kept(self, kinds: Sequence[str]) -> list[float]:
+        """Returns the mean accuracy of several kinds, of those that were asked, along the path."""
+        there = [kind for kind in kinds if kind in self.looks[0]["accuracies"]]
+        return np.mean([self.of(kind) for kind in there], axis=0).tolist()
+
+
+class Follower:
+    """Unlearns with variants and follows their paths.
+
+    Args:
+        session: Session of the run, whose workdir holds `importance/` and `mask/`.
+        examiner: Asks the questions.
+        levels: How much runs are to forget.
+        scores: Whether scored questions are asked where a path crosses a level.
+    """
+
+    def __init__(self, session: Session, examiner: Examiner, levels: Levels, *, scores: bool):
+        self._session, self._examiner, self._levels = session, examiner, levels
+        self._crossed = levels.of if scores else {}
+        self.variants = Variants(session)
+        options, every = session.config.compare, session.config.unlearn.forget_every
+        self._changes = {
+            "unlearn.epochs": 0,
+            "unlearn.iterations": options.forget_steps * every,
+            "unlearn.stop_every": every,
+            "unlearn.stop_remembered": levels.end,
+        }
+
+    def follow(
+        self, name: str, control: Control, mask: Any, rate: float, shares: Shares | None = None
+    ) -> Run:
+        """Unlearns once and looks after every forget step.
+
+        Args:
+            name: Name of the variant.
+            control: What is changed.
+            mask: Mask of the control; None: there is none.
+            rate: Learning rate.
+            shares: Measures the squared gradients within masks; None: they are not measured.
+
+        Raises:
+            Diverged: A loss, a score or a weight is not finite.
+        """
+        label = f"compare/{name}/{rate:g}"
+        file = self._session.workdir / "compare/paths" / f"{name}-{rate:g}.json"
+        watcher = _Watcher(
+            self._examiner, self._levels.start, self._crossed, file, self._session.params, shares
+        )
+        wait(f"looks of {label}")
+        changes = {**self._changes, "unlearn.learning_rate": rate}
+        outcome = self.variants.run(
+            control, mask, changes=changes, label=label, watch=watcher.watch
+        )
+        return Run([watcher.start, *watcher.looks], watcher.matched, outcome, watcher.end)
+
+
+class _Watcher:
+    """Looks at a model after every forget step, and scores it where its path crosses a level.
+
+    Args:
+        examiner: Asks the questions.
+        start: The vanilla model's look, by kind.
+        levels: Levels by name at which scored questions are asked.
+        file: Keeps looks and scores for a run that is interrupted.
+        params: Parameters of the vanilla model.
+        shares: Measures the squared gradients within masks; None: they are not measured.
+    """
+
+    def __init__(
+        self,
+        examiner: Examiner,
+        start: Mapping[str, float],
+        levels: Mapping[str, float],
+        file: Path,
+        params: Any,
+        shares: Shares | None,
+    ):
+        self._examiner, self._levels, self._file = examiner, levels, file
+        self._before, self._shares = params, shares
+        self.start: dict[str, Any] = {
+            **{"iteration": 0, "forget_steps": 0},
+            "accuracies": dict(start),
+        }
+        if shares:
+            self.start["shares"] = shares.measure(params)
+        self.looks, self.matched = _read(file)
+        self.end: Accuracies | None = None
+
+    def watch(self, params: Any, iteration: int, forget_steps: int) -> float:
+        """Returns the accuracy about the forget set's pictures; see `Unlearner.run`."""
+        label = self._file.stem
+        accuracies = self._examiner.look(params, label)
+        look: dict[str, Any] = {
+            "iteration": iteration,
+            "forget_steps": forget_steps,
+            "accuracies": accuracies,
+        }
+        if self._shares and self._shares.due(forget_steps):
+            look["shares"] = self._shares.measure(params)
+        # An interrupted run has looks of after its checkpoint, which are made again.
+        self.looks = [*(x for x in self.looks if x["iteration"] < iteration), look]
+        path = [self.start, *self.looks]
+        self.end = None
+        for level, value in self._levels.items():
+            place = crossing([x["accuracies"][FORGET_KIND] for x in path], value)
+            if place is None or place.after != len(path) - 1:
+                continue
+            if self.matched.get(level, {}).get("iteration") == iteration:
+                continue  # it was scored before the run was interrupted
+            self.end = self.end or self._examiner.choices(params, f"{label}/{level}")
+            before = self._examiner.choices(self._before, f"{label}/{level}, before")
+            self.matched[level] = {
+                "iteration": iteration,
+                "forget_steps": place.of([x["forget_steps"] for x in path]),
+                "accuracies": interpolated(before, self.end, place.weight),
+            }
+        if self._levels:  # the next step takes the arrays of this model
+            self._before = jax.tree.map(jnp.copy, params)
+        write_json(self._file, {"looks": self.looks, "matched": self.matched})
+        return accuracies[FORGET_KIND]
+
+
+def interpolated(before: Accuracies, after: Accuracies, weight: float) -> Accuracies:
+    """Returns accuracies between those of two models, person by person.
+
+    Args:
+        before: Of the first model.
+        after: Of the second model, about the same people.
+        weight: Weight of the second, 0 to 1.
+    """
+    return {
+        kind: {
+            person: ((1 - weight) * before[kind][person][0] + weight * accuracy, n)
+            for person, (accuracy, n) in people.items()
+        }
+        for kind, people in after.items()
+    }
+
+
+def summarised(run: Run, levels: Levels, to_keep: Sequence[str]) -> dict[str, Any]:
+    """Returns what a run comes to: whether it forgot enough, and how much it kept on its way.
+
+    Args:
+        run: The run.
+        levels: How much the run was to forget.
+        to_keep: Kinds whose mean is to stay.
+
+    Returns:
+        `reached`; `left`, the least that was left; `kept`, the mean kept from the vanilla model's
+        level to the end's, None where it was not reached.
+    """
+    left = run.of(FORGET_KIND)
+    kept = area(left, run.kept(to_keep), left[0], levels.end)
+    return {"reached": kept is not None, "left": min(left), "kept": kept}
+
+
+def _read(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Returns the looks and the scores that an interrupted run left."""
+    if not file.exists():
+        return [], {}
+    mend = "remove it, and checkpoints/compare, and run the same command again"
+    with refusing(file, mend):
+        found = parse_json(read_bytes(file, mend=mend))
+        if not all(isinstance(look["iteration"], int) for look in found["looks"]):
+            raise TypeError("a look has no iteration")
+        return found["looks"], found["matched"]

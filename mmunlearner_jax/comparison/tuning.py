@@ -1,0 +1,112 @@
+"""The learning rate of every variant: the best of a grid on development seeds."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.results import MEND, read_results
+
+Trial = Mapping[str, Any]  # `learning_rate`, `reached`, `left`, `kept`
+
+
+class Choice(NamedTuple):
+    """A chosen learning rate.
+
+    Attributes:
+        rate: The learning rate.
+        edge: Whether it is the smallest or the largest that was tried.
+    """
+
+    rate: float
+    edge: bool
+
+
+def preference(trials: Sequence[Trial]) -> tuple[bool, float]:
+    """Returns the rule by which rates are chosen; the greatest value is best.
+
+    A rate that forgets enough in every seed comes before others. Among those what is kept on the
+    way decides, among the others what is left to forget.
+
+    Args:
+        trials: Of one learning rate, one for each seed.
+    """
+    if all(trial["reached"] for trial in trials):
+        return True, float(np.mean([trial["kept"] for trial in trials]))
+    return False, -float(np.mean([trial["left"] for trial in trials]))
+
+
+def best(trials: Mapping[float, Sequence[Trial]]) -> Choice:
+    """Returns the best of some rates, at least one; the smaller of equals.
+
+    Args:
+        trials: Of each rate, one for each seed.
+    """
+    rates = sorted(trials)
+    rate = max(rates, key=lambda rate: preference(trials[rate]))
+    return Choice(rate, rate in (rates[0], rates[-1]))
+
+
+def search(
+    rates: Sequence[float], extensions: int, attempt: Callable[[float], Trial | None]
+) -> list[Trial]:
+    """Tries a grid of learning rates, and more beyond an edge that is best.
+
+    Args:
+        rates: The grid, two or more.
+        extensions: Number of rates that may be added.
+        attempt: Runs once and returns what it came to; None where the run diverged.
+    """
+    trials = {rate: attempt(rate) for rate in sorted(rates)}
+    factor = (max(rates) / min(rates)) ** (1 / (len(rates) - 1))
+    for _ in range(extensions):
+        made = {rate: [trial] for rate, trial in trials.items() if trial}
+        if not made:
+            break
+        rate, edge = best(made)
+        beyond = rate * factor if rate == max(trials) else rate / factor
+        if not edge or beyond in trials:
+            break
+        if rate not in (min(trials), max(trials)):  # beyond it runs diverged
+            break
+        trials[beyond] = attempt(beyond)
+    return [trial for trial in trials.values() if trial]
+
+
+def choose(workdirs: Sequence[Path]) -> dict[str, Choice | None]:
+    """Returns the learning rates that tuned workdirs choose together, by variant.
+
+    Only rates that every workdir tried without diverging are compared. None stands for a variant
+    that has no such rate.
+
+    Args:
+        workdirs: Workdirs whose stage `tune` is done.
+
+    Raises:
+        InputError: One has not been tuned.
+    """
+    tuned: list[Mapping[str, Sequence[Trial]]] = []
+    for workdir in workdirs:
+        entry = read_results(workdir).get("tuning")
+        if not entry:
+            raise InputError(
+                f"{workdir / 'results.json'}: no learning rates were tried: run the stage tune"
+                " there, or set config.compare.tuned to workdirs where it was run"
+            )
+        tuned.append(entry)
+    choices: dict[str, Choice | None] = {}
+    for name in tuned[0]:
+        with refusing(f"{workdirs[0] / 'results.json'}, tuning.{name}", MEND):
+            tried = [{t["learning_rate"]: t for t in entry.get(name, ())} for entry in tuned]
+            common = sorted(set.intersection(*(set(rates) for rates in tried)))
+            there = {rate: [rates[rate] for rates in tried] for rate in common}
+            choices[name] = best(there) if there else None
+        choice = choices[name]
+        if choice and choice.edge:
+            logging.warning(
+                "%s: the best learning rate, %g, is at the edge of those tried", name, choice.rate
+            )
+    return choices

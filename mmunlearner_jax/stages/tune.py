@@ -1,0 +1,32 @@
+"""Stage `tune`: chooses the learning rates of a comparison on questions that are set apart."""
+
+from absl import logging
+
+from mmunlearner_jax.comparison.contest import Contest
+from mmunlearner_jax.comparison.tuning import Trial, search
+from mmunlearner_jax.errors import Diverged
+from mmunlearner_jax.results import read_results, update_results
+from mmunlearner_jax.session import Session
+
+
+def run(session: Session) -> bool:
+    """Writes the entry `tuning` of `results.json`: what every learning rate came to."""
+    options, workdir = session.config.compare, session.workdir
+    todo = [x for x in options.methods if x not in read_results(workdir).get("tuning", {})]
+    if not todo:
+        return False
+    contest = Contest(session, scores=False)
+    for name in todo:
+
+        def attempt(rate: float, name: str = name) -> Trial | None:
+            try:
+                return {"learning_rate": rate, **contest.attempt(name, rate)}
+            except Diverged as error:
+                logging.warning("%s", error)
+                return None
+
+        factor = contest.control(name).rate_factor
+        rates = [rate * factor for rate in options.learning_rates]
+        update_results(workdir, "tuning", {name: search(rates, options.extensions, attempt)})
+        contest.forget_checkpoints(name)
+    return True
