@@ -27,7 +27,7 @@ def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> 
         q: [B, T, N, H].
         k: [B, S, K, H], where K divides N.
         v: [B, S, K, H].
-        mask: bool [B, T, S], True where the query may see the key; None: everywhere.
+        mask: Bool [B, T, S], True where the query may see the key; None: everywhere.
 
     Returns:
         [B, T, N * H] in the dtype of q.
@@ -108,7 +108,7 @@ class Store(NamedTuple):
     Attributes:
         keys: [P, K, H, S].
         values: [P, K, S, H].
-        mask: bool [P, Q, S], True where a query may see the slot; Q is T for each of the store's
+        mask: Bool [P, Q, S], True where a query may see the slot; Q is T for each of the store's
             examples in turn, or 1: all of them see the same.
     """
 
@@ -124,7 +124,7 @@ def stored(q: jax.Array, *stores: Store) -> jax.Array:
 
     Args:
         q: [B, T, N, H].
-        *stores: each of P examples, where P divides B: B / P examples in a row see one of them.
+        *stores: Each of P examples, where P divides B: B / P examples in a row see one of them.
 
     Returns:
         [B, T, N * H] in the dtype of q.
@@ -165,10 +165,10 @@ def causal(
         q: [B, T, N, H].
         k: [B, T, K, H], where K divides N.
         v: [B, T, K, H].
-        valid: bool [B, T], False for padding; results in its places mean nothing.
-        segments: int [B, T] of packed rows (see `packing`); None: every row is one sequence.
-        kernel: a name of `KERNELS`.
-        mesh: what `splash` is cut up over (XLA cannot cut a kernel itself); None: one device.
+        valid: Bool [B, T], False for padding; results in its places mean nothing.
+        segments: Int [B, T] of packed rows (see `packing`); None: every row is one sequence.
+        kernel: A name of `KERNELS`.
+        mesh: What `splash` is cut up over (XLA cannot cut a kernel itself); None: one device.
 
     Returns:
         [B, T, N * H] in the dtype of q.
@@ -269,7 +269,7 @@ def check_kernel(kernel: str, platform: str) -> None:
     """Refuses a kernel that does not run on a platform.
 
     Raises:
-        InputError: naming those that do.
+        InputError: Naming those that do.
     """
     if platform not in _PLATFORMS.get(kernel, (platform,)):
         fits = [name for name in KERNELS if platform in _PLATFORMS.get(name, (platform,))]

@@ -20,10 +20,10 @@ class Cache:
     Attributes:
         keys: [L, B, K, H, S], rotated.
         values: [L, B, K, S, H].
-        valid: bool [B, S], False for padding and for slots not yet filled.
-        position: int32 [B], the rotary position of the next token.
-        used: int32 scalar, the slots filled.
-        before: of P beginnings, which is only read: B / P examples in a row begin with each. None:
+        valid: Bool [B, S], False for padding and for slots not yet filled.
+        position: Int32 [B], the rotary position of the next token.
+        used: Int32 scalar, the slots filled.
+        before: Of P beginnings, which is only read: B / P examples in a row begin with each. None:
             nothing stands before these tokens.
     """
 

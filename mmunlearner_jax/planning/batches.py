@@ -15,14 +15,14 @@ class Layout:
     """What one row holds: a prefix, and behind it questions with their answers.
 
     Attributes:
-        prefix: tokens that the questions share; the last of them are the picture's.
-        image: tokens of the picture, 0 without one.
-        questions: of a row, at most.
-        question: tokens of each, behind the prefix.
-        answer: tokens of its answer.
-        group: questions that may share rows: those about one picture. 0: any.
-        packed: whether rows are shared, so that batches say what belongs to which question.
-        full: whether all tokens but the picture's are supervised, not the answers alone.
+        prefix: Tokens that the questions share; the last of them are the picture's.
+        image: Tokens of the picture, 0 without one.
+        questions: Of a row, at most.
+        question: Tokens of each, behind the prefix.
+        answer: Tokens of its answer.
+        group: Questions that may share rows: those about one picture. 0: any.
+        packed: Whether rows are shared, so that batches say what belongs to which question.
+        full: Whether all tokens but the picture's are supervised, not the answers alone.
     """
 
     prefix: int
@@ -49,8 +49,8 @@ class Layout:
         """A batch of random words, without pixels.
 
         Args:
-            rows: of the batch.
-            config: of the model that they are for.
+            rows: Of the batch.
+            config: Of the model that they are for.
         """
         each = self.question + self.answer
         taken = self.prefix + self.questions * each
@@ -79,10 +79,10 @@ def layout(config: Config, model: VisionLanguageConfig, *, pack: int, pictured: 
     """The rows that `config.plan` describes.
 
     Args:
-        config: with `plan`, `data`, and `model.patch_budgets` where pictures have any size.
-        model: what they are for.
-        pack: questions that may share a row.
-        pictured: whether they are about pictures.
+        config: With `plan`, `data`, and `model.patch_budgets` where pictures have any size.
+        model: What they are for.
+        pack: Questions that may share a row.
+        pictured: Whether they are about pictures.
     """
     plan, image = config.plan, 0
     if pictured:

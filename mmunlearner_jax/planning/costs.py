@@ -30,7 +30,7 @@ def flops(jaxpr: Any) -> float:
     """Operations of all matrix products and convolutions, two for each multiply-add.
 
     Args:
-        jaxpr: of `jax.make_jaxpr`, closed or not; bodies of loops count as often as they can run.
+        jaxpr: Of `jax.make_jaxpr`, closed or not; bodies of loops count as often as they can run.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -70,8 +70,8 @@ class Traffic:
     """What one chip moves when a program runs once.
 
     Attributes:
-        collectives: kind -> (how many, bytes of their results).
-        stored: bytes of the results of all kernels that go to memory and are read again; of an
+        collectives: Kind -> (how many, bytes of their results).
+        stored: Bytes of the results of all kernels that go to memory and are read again; of an
             array that is updated in place (a loop's stacked results), those of the update.
     """
 
@@ -181,8 +181,8 @@ def array_bytes(kind: str, *, only_hbm: bool = False) -> list[int]:
     """Bytes of every array in an HLO type such as `(f32[2,3]{1,0}, bf16[4])`.
 
     Args:
-        kind: the type.
-        only_hbm: counts 0 for what lies in another memory than the main one.
+        kind: The type.
+        only_hbm: Counts 0 for what lies in another memory than the main one.
     """
     return [
         0

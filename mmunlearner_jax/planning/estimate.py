@@ -23,21 +23,21 @@ class Estimate:
     """One program on one slice; bytes are those of one chip.
 
     Attributes:
-        stage: that runs it.
-        name: of the step.
-        times: how often a run calls it.
-        questions: that one call works through, on average.
-        arguments: bytes given: parameters, state, batch.
-        temporaries: bytes while it runs.
-        total: all of it, results that replace no argument and the program's code included.
-        fits: whether `total` is within the chip's memory.
-        compile_seconds: on this machine.
-        traffic: collectives and what is stored.
-        flops: operations of all chips together, recomputation included.
-        model_flops: those without the recomputation that `remat` asks for.
+        stage: That runs it.
+        name: Of the step.
+        times: How often a run calls it.
+        questions: That one call works through, on average.
+        arguments: Bytes given: parameters, state, batch.
+        temporaries: Bytes while it runs.
+        total: All of it, results that replace no argument and the program's code included.
+        fits: Whether `total` is within the chip's memory.
+        compile_seconds: On this machine.
+        traffic: Collectives and what is stored.
+        flops: Operations of all chips together, recomputation included.
+        model_flops: Those without the recomputation that `remat` asks for.
         compute_seconds: `flops` at the chips' peak.
-        memory_seconds: arguments, results and collectives through the chip's memory.
-        network_seconds: results of the collectives through the chip's links.
+        memory_seconds: Arguments, results and collectives through the chip's memory.
+        network_seconds: Results of the collectives through the chip's links.
     """
 
     stage: str
@@ -90,13 +90,13 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
     """Compiles `program` for the slice whose mesh its arguments lie on.
 
     Args:
-        program: to compile.
-        counted: the same with XLA's attention, whose operations a jaxpr shows.
-        plain: that without recomputation, whose operations are the model's own.
-        target: the slice.
+        program: To compile.
+        counted: The same with XLA's attention, whose operations a jaxpr shows.
+        plain: That without recomputation, whose operations are the model's own.
+        target: The slice.
 
     Raises:
-        InputError: the compiler failed, for another reason than memory.
+        InputError: The compiler failed, for another reason than memory.
     """
     arguments = device_bytes(program.arguments)
     operations = flops(jax.make_jaxpr(counted.function)(*counted.arguments))

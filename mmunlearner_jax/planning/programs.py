@@ -37,14 +37,14 @@ class Program:
     """One jitted function with what it would be given.
 
     Attributes:
-        stage: that runs it.
-        name: of the step.
-        function: jitted.
-        arguments: abstract arrays with shardings.
-        times: how often a run of the config calls it.
-        questions: that one call works through, on average.
-        parameters: those of the model among the arguments.
-        reads: how often one call reads the parameters (once a token when decoding).
+        stage: That runs it.
+        name: Of the step.
+        function: Jitted.
+        arguments: Abstract arrays with shardings.
+        times: How often a run of the config calls it.
+        questions: That one call works through, on average.
+        parameters: Those of the model among the arguments.
+        reads: How often one call reads the parameters (once a token when decoding).
     """
 
     stage: str
@@ -61,11 +61,11 @@ def model_config(config: Config, **replaced: Any) -> VisionLanguageConfig:
     """The published size that `config.model.size` names, computed as `config.model` says.
 
     Args:
-        config: the config.
-        **replaced: fields in place of the config's.
+        config: The config.
+        **replaced: Fields in place of the config's.
 
     Raises:
-        InputError: the config names none.
+        InputError: The config names none.
     """
     size = config.model.size
     sizes = {name: make for each in ARCHITECTURES.values() for name, make in each.sizes.items()}
@@ -83,10 +83,10 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
     """Yields the programs of one stage.
 
     Args:
-        config: with `model.size` and `plan`, besides what the stage reads.
-        mesh: of devices that may be descriptions only.
-        stage: one of `STAGES`.
-        **replaced: fields of `VisionLanguageConfig` in place of the config's.
+        config: With `model.size` and `plan`, besides what the stage reads.
+        mesh: Of devices that may be descriptions only.
+        stage: One of `STAGES`.
+        **replaced: Fields of `VisionLanguageConfig` in place of the config's.
     """
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)

@@ -22,13 +22,13 @@ class Chip:
     """One TPU chip.
 
     Attributes:
-        compiler_name: libtpu's name of the generation.
-        options: what libtpu is told besides the shape.
-        hbm: bytes of memory.
-        flops: bfloat16 operations a second.
-        hbm_bandwidth: bytes a second.
-        ici_bandwidth: bytes a second to other chips.
-        slices: topologies by what the product name counts (chips, or cores for v5p).
+        compiler_name: Libtpu's name of the generation.
+        options: What libtpu is told besides the shape.
+        hbm: Bytes of memory.
+        flops: Bfloat16 operations a second.
+        hbm_bandwidth: Bytes a second.
+        ici_bandwidth: Bytes a second to other chips.
+        slices: Topologies by what the product name counts (chips, or cores for v5p).
     """
 
     compiler_name: str
@@ -55,9 +55,9 @@ class Slice:
     """A slice to plan for.
 
     Attributes:
-        name: generation and shape, e.g. "v5e:4x4".
-        chip: what each of its chips can do.
-        devices: descriptions that `jax.make_mesh` takes; nothing can run on them.
+        name: Generation and shape, e.g. "v5e:4x4".
+        chip: What each of its chips can do.
+        devices: Descriptions that `jax.make_mesh` takes; nothing can run on them.
     """
 
     name: str
@@ -69,7 +69,7 @@ def find_slice(name: str) -> Slice:
     """Describes a slice, by shape ("v5e:4x4") or product name ("v5e-16", "v5p-8").
 
     Raises:
-        InputError: no such slice, or libtpu is not installed.
+        InputError: No such slice, or libtpu is not installed.
     """
     separator = ":" if ":" in name else "-"
     generation, _, size = name.partition(separator)

@@ -36,14 +36,14 @@ class Companions:
     """What a checkpoint says beside its weights.
 
     Attributes:
-        folder: of the checkpoint.
-        tokenizer: contents of tokenizer_config.json.
-        processor: contents of processor_config.json; {} where it is missing, as in old checkpoints.
-        pictures: options of the image processor.
-        pictures_file: the file that holds them.
-        generation: contents of generation_config.json; {} where it is missing.
-        template: the chat template.
-        template_file: the file that holds it.
+        folder: Of the checkpoint.
+        tokenizer: Contents of tokenizer_config.json.
+        processor: Contents of processor_config.json; {} where it is missing, as in old checkpoints.
+        pictures: Options of the image processor.
+        pictures_file: The file that holds them.
+        generation: Contents of generation_config.json; {} where it is missing.
+        template: The chat template.
+        template_file: The file that holds it.
     """
 
     folder: Path
@@ -60,10 +60,10 @@ def read_companions(folder: Path) -> Companions:
     """Reads the files of a checkpoint that are neither weights nor config.json nor vocabulary.
 
     Args:
-        folder: of the checkpoint.
+        folder: Of the checkpoint.
 
     Raises:
-        InputError: one is broken, none has the chat template or the options of the image processor,
+        InputError: One is broken, none has the chat template or the options of the image processor,
             or one needs code of the checkpoint's own.
     """
     names = ("processor", "preprocessor", "tokenizer", "generation")
@@ -89,11 +89,11 @@ def load_tokenizer(files: Companions, made: Any) -> Any:
     no name of another file or of a repository to look up.
 
     Args:
-        files: of the checkpoint.
-        made: a class of transformers with a tokenizer of the tokenizers library.
+        files: Of the checkpoint.
+        made: A class of transformers with a tokenizer of the tokenizers library.
 
     Raises:
-        InputError: a file is missing or broken.
+        InputError: A file is missing or broken.
     """
     file = files.folder / "tokenizer.json"
     names = ["tokenizer.json", "special_tokens_map.json", "added_tokens.json"]
@@ -130,12 +130,12 @@ def load_image_processor(files: Companions, default: str, **options: Any) -> Any
     """Makes an image processor of a checkpoint's files.
 
     Args:
-        files: of the checkpoint.
-        default: its class where the files name none.
-        **options: what they are not asked for.
+        files: Of the checkpoint.
+        default: Its class where the files name none.
+        **options: What they are not asked for.
 
     Raises:
-        InputError: transformers has no such class for PIL, or the options are not its own.
+        InputError: Transformers has no such class for PIL, or the options are not its own.
     """
     stored = {k: v for k, v in files.pictures.items() if k != "auto_map"} | options
     old = stored.pop("feature_extractor_type", None)  # before transformers 4.25
@@ -155,15 +155,15 @@ def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[
     """Reads a grey picture, as a check of an image processor's options.
 
     Args:
-        pictures: with the image processor.
-        size: width and height, in pixels.
-        place: the file or folder that the error names.
+        pictures: With the image processor.
+        size: Width and height, in pixels.
+        place: The file or folder that the error names.
 
     Returns:
-        float32 [channels, height, width], and the number of its tokens.
+        Float32 [channels, height, width], and the number of its tokens.
 
     Raises:
-        InputError: the image processor fails, or makes numbers that are not finite.
+        InputError: The image processor fails, or makes numbers that are not finite.
     """
     with refusing(place, MEND), np.errstate(all="ignore"):
         pixels, tokens = pictures.read(Image.new("RGB", size, "grey"))

@@ -34,13 +34,13 @@ def render(
     """Renders a conversation as `apply_chat_template` of transformers does.
 
     Args:
-        template: in Jinja.
-        turns: dicts of `role` and `content`.
-        special_tokens: what the template may call by name, e.g. `eos_token`.
-        add_generation_prompt: whether the assistant's opening follows.
+        template: In Jinja.
+        turns: Dicts of `role` and `content`.
+        special_tokens: What the template may call by name, e.g. `eos_token`.
+        add_generation_prompt: Whether the assistant's opening follows.
 
     Raises:
-        InputError: the template fails, or takes too long or too much memory.
+        InputError: The template fails, or takes too long or too much memory.
     """
     request = {
         **special_tokens,
@@ -55,12 +55,12 @@ def try_tokenizer(file: Path, place: str, mend: str) -> None:
     """Has the tokenizers library read a tokenizer and encode a question.
 
     Args:
-        file: a tokenizer.json.
-        place: how to call it in the error.
-        mend: what the user can do about it.
+        file: A tokenizer.json.
+        place: How to call it in the error.
+        mend: What the user can do about it.
 
     Raises:
-        InputError: the library fails, or takes too long or too much memory.
+        InputError: The library fails, or takes too long or too much memory.
     """
     text = "USER: Who is this person, and what is known? ASSISTANT: This is Kim Birch, a judge.\n"
     _asked(place, {"tokenizer": str(file), "text": text}, mend)
@@ -82,7 +82,7 @@ class Server:
     """The process; threads take turns. One that died is replaced at the next ask.
 
     Args:
-        seconds: that one request may take.
+        seconds: That one request may take.
     """
 
     def __init__(self, seconds: int):
@@ -106,7 +106,7 @@ class Server:
         """Returns the `text`, or the `error` where there is none or the process died of it.
 
         Args:
-            request: one line of JSON, as `confined_server.main` takes it.
+            request: One line of JSON, as `confined_server.main` takes it.
         """
         with self._turn:
             if self._process.poll() is not None:

@@ -18,7 +18,7 @@ def main(seconds: int) -> None:
     file, and a `text` to encode.
 
     Args:
-        seconds: that an answer may take; then the alarm's signal ends the process, whatever it is
+        seconds: That an answer may take; then the alarm's signal ends the process, whatever it is
             busy with.
     """
     sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # it is not needed

@@ -20,7 +20,7 @@ class Pictures(Protocol):
     """What one architecture makes of pictures.
 
     Attributes:
-        most_tokens: how many the pictures of one row may have together.
+        most_tokens: How many the pictures of one row may have together.
     """
 
     most_tokens: float
@@ -29,10 +29,10 @@ class Pictures(Protocol):
         """Looks whether `read` takes pictures of a size.
 
         Args:
-            size: width and height.
+            size: Width and height.
 
         Raises:
-            InputError: it does not; the message is to follow the picture's name.
+            InputError: It does not; the message is to follow the picture's name.
         """
         ...
 
@@ -40,10 +40,10 @@ class Pictures(Protocol):
         """Resizes and normalises an RGB picture.
 
         Returns:
-            float32 [C, H, W], and how many tokens stand for it.
+            Float32 [C, H, W], and how many tokens stand for it.
 
         Raises:
-            InputError: as `check`.
+            InputError: As `check`.
         """
         ...
 
@@ -52,7 +52,7 @@ class Pictures(Protocol):
 
         Args:
             rows: B rows of as many pictures each.
-            tokens: of the pictures of the longest row there is, these or other processes'.
+            tokens: Of the pictures of the longest row there is, these or other processes'.
 
         Returns:
             Arrays [B, ...] by the model's names; their shapes follow from the arguments' lengths

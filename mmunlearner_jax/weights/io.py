@@ -58,13 +58,13 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
     """Finds a checkpoint and reads its `config.json`, no weights.
 
     Args:
-        path_or_name: as in `from_pretrained`.
+        path_or_name: As in `from_pretrained`.
 
     Returns:
         The folder, and the model's config.
 
     Raises:
-        InputError: no such checkpoint, or another model.
+        InputError: No such checkpoint, or another model.
     """
     directory = _find(path_or_name)
     file = directory / "config.json"
@@ -96,19 +96,19 @@ def from_pretrained(
     """Reads a transformers checkpoint.
 
     Args:
-        path_or_name: a folder with `config.json` and safetensors, or a Hugging Face name.
-        mesh: of `mmunlearner_jax.sharding.make_mesh`; every device reads only its part of each
+        path_or_name: A folder with `config.json` and safetensors, or a Hugging Face name.
+        mesh: Of `mmunlearner_jax.sharding.make_mesh`; every device reads only its part of each
             tensor, and the examples of a batch are split over it. None: one device.
-        dtype: of the parameters; None: as stored.
-        compute_dtype: of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes, a name of `models.layers.REMAT`.
-        attention: of the decoder over whole sequences, a name of `models.attention.KERNELS`.
+        dtype: Of the parameters; None: as stored.
+        compute_dtype: Of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes, a name of `models.layers.REMAT`.
+        attention: Of the decoder over whole sequences, a name of `models.attention.KERNELS`.
 
     Returns:
         The model; `model.source` is the folder read.
 
     Raises:
-        InputError: no such checkpoint, another model, or tensors that do not fit: before anything
+        InputError: No such checkpoint, another model, or tensors that do not fit: before anything
             is put on a device. Weights that are not finite in their dtype: behind that.
     """
     with contextlib.ExitStack() as stack:
@@ -162,13 +162,13 @@ class _Stored(NamedTuple):
     """A checkpoint whose tensors are known and not read.
 
     Attributes:
-        directory: its folder.
-        graphdef: of the model.
-        params: shapes, dtypes and shardings of the parameters.
-        entries: rows of the weight table, one for each parameter.
-        found: what lies on disk, by the name found.
-        names: the name found, by `named_parameters()` name.
-        tensors: what lies on disk, by `named_parameters()` name.
+        directory: Its folder.
+        graphdef: Of the model.
+        params: Shapes, dtypes and shardings of the parameters.
+        entries: Rows of the weight table, one for each parameter.
+        found: What lies on disk, by the name found.
+        names: The name found, by `named_parameters()` name.
+        tensors: What lies on disk, by `named_parameters()` name.
     """
 
     directory: Path
@@ -198,13 +198,13 @@ def _open(
     """Finds the tensors of a checkpoint and refuses those that do not fit; see `from_pretrained`.
 
     Args:
-        path_or_name: of the checkpoint.
-        stack: closes its files.
-        mesh: of the parameters.
-        dtype: of the parameters.
-        compute_dtype: of the computation.
-        remat: what the backward pass recomputes.
-        attention: of the decoder.
+        path_or_name: Of the checkpoint.
+        stack: Closes its files.
+        mesh: Of the parameters.
+        dtype: Of the parameters.
+        compute_dtype: Of the computation.
+        remat: What the backward pass recomputes.
+        attention: Of the decoder.
     """
     directory, config = read_config(path_or_name)
     table = ARCHITECTURES[config.model_type].table
@@ -233,13 +233,13 @@ def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: 
     """Writes a checkpoint that transformers loads: all of it, or nothing.
 
     Args:
-        model: its arrays are written as they are, in their dtypes.
-        path: a folder that does not exist yet, or is empty.
-        processor: saved beside the weights; None: the tokenizer, processor and generation files of
+        model: Its arrays are written as they are, in their dtypes.
+        path: A folder that does not exist yet, or is empty.
+        processor: Saved beside the weights; None: the tokenizer, processor and generation files of
             `model.source` are copied.
 
     Raises:
-        InputError: the folder holds something.
+        InputError: The folder holds something.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -274,8 +274,8 @@ def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
     """Renames and turns a tree of the model's structure into transformers' terms.
 
     Args:
-        model: says which architecture it is.
-        tree: like `nnx.split(model)[1]`, of any dtype: weights, mask, importance.
+        model: Says which architecture it is.
+        tree: Like `nnx.split(model)[1]`, of any dtype: weights, mask, importance.
 
     Returns:
         Arrays by their `named_parameters()` name, in Hugging Face's shapes and orientation.
@@ -304,7 +304,7 @@ def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.
     """The inverse of `to_hf_names`; every spelling of the names found on disk is understood.
 
     Raises:
-        InputError: the arrays are not those of the model.
+        InputError: The arrays are not those of the model.
     """
     table = ARCHITECTURES[model.config.model_type].table
     given = table.without_buffers(arrays, model.config, "from_hf_names")

@@ -33,12 +33,12 @@ def save_adapters(
     With several processes all take part, and the first one writes.
 
     Args:
-        adapters: of `unlearn.lora.attach`, without a mask: what that makes is of no low rank.
+        adapters: Of `unlearn.lora.attach`, without a mask: what that makes is of no low rank.
         names: Hugging Face names of the model's weights by path, one a layer.
-        path: the folder, replaced if it is there.
-        rank: of the adapters.
-        alpha: the update is scaled by alpha / rank.
-        base: the folder or name of the model that they were trained on.
+        path: The folder, replaced if it is there.
+        rank: Of the adapters.
+        alpha: The update is scaled by alpha / rank.
+        base: The folder or name of the model that they were trained on.
     """
     modules, tensors = [], {}
     for leaf_path, leaf in nnx.to_flat_state(to_host(adapters)):

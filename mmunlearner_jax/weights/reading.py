@@ -24,7 +24,7 @@ class Reader:
     """A context in which tensors are read.
 
     Args:
-        dtype: of the arrays; None: as stored.
+        dtype: Of the arrays; None: as stored.
     """
 
     def __init__(self, dtype: Any):
@@ -44,9 +44,9 @@ class Reader:
         """Reads one of our arrays; every device's part is cut out of the files by itself.
 
         Args:
-            entry: says which tensors it is made of.
-            tensors: by `named_parameters()` name.
-            like: shape and sharding of the array.
+            entry: Says which tensors it is made of.
+            tensors: By `named_parameters()` name.
+            like: Shape and sharding of the array.
         """
 
         def part(index: Any) -> np.ndarray:
@@ -80,8 +80,8 @@ class Reader:
         """Returns those tensors that have NaN or Inf in what was read.
 
         Args:
-            names: of all tensors; in every process the same, in the same order.
-            together: whether processes read different parts: then all of them must call this, and
+            names: Of all tensors; in every process the same, in the same order.
+            together: Whether processes read different parts: then all of them must call this, and
                 are told the same.
         """
         names = list(names)
@@ -108,13 +108,13 @@ def check_dtypes(
     """Refuses what is no floating-point number, or of several kinds where they are stacked.
 
     Args:
-        entries: the arrays that are to be read.
-        tensors: those that they are made of, by `named_parameters()` name.
-        dtype: that is asked for; None: as stored.
-        where: what to name in the error.
+        entries: The arrays that are to be read.
+        tensors: Those that they are made of, by `named_parameters()` name.
+        dtype: That is asked for; None: as stored.
+        where: What to name in the error.
 
     Raises:
-        InputError: names the tensors.
+        InputError: Names the tensors.
     """
     kinds = [name for name in DTYPES if dtype is not None or name != "F64"]
     wrong = [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in kinds]
@@ -136,9 +136,9 @@ def not_finite(names: Sequence[str], tensors: Mapping[str, Tensor], dtype: Any) 
     """Says which tensors became NaN or Inf when they were read, and why.
 
     Args:
-        names: of these tensors in the files.
-        tensors: by their names in the files.
-        dtype: that they were read as; None: as stored.
+        names: Of these tensors in the files.
+        tensors: By their names in the files.
+        dtype: That they were read as; None: as stored.
     """
     if all(finite(tensors[name][...]) for name in names[:3]):
         narrow = np.dtype(dtype).name

@@ -37,10 +37,10 @@ class Row:
     """One kind of tensor.
 
     Attributes:
-        name: its name among `named_parameters()` of transformers; `{layer}` where layers are
+        name: Its name among `named_parameters()` of transformers; `{layer}` where layers are
             stacked on our side.
-        path: its dotted path in our parameter state.
-        axes: our axis i is axis axes[i] of theirs, the layer axis aside; None: the same.
+        path: Its dotted path in our parameter state.
+        axes: Our axis i is axis axes[i] of theirs, the layer axis aside; None: the same.
     """
 
     name: str
@@ -84,11 +84,11 @@ class Entry:
     """One of our arrays and the tensors that it is made of.
 
     Attributes:
-        path: its path in our state.
-        names: their names, one for each layer of a stacked array.
-        axes: our axis i is axis axes[i] of theirs, the layer axis aside.
-        stacked: whether our array has a layer axis.
-        shape: their shape, of each.
+        path: Its path in our state.
+        names: Their names, one for each layer of a stacked array.
+        axes: Our axis i is axis axes[i] of theirs, the layer axis aside.
+        stacked: Whether our array has a layer axis.
+        shape: Their shape, of each.
     """
 
     path: tuple[str, ...]
@@ -114,8 +114,8 @@ class Buffer:
     """Tensors that some releases write although `config.json` says what they hold.
 
     Attributes:
-        pattern: of their `named_parameters()` names.
-        value: what they hold, of the model's config.
+        pattern: Of their `named_parameters()` names.
+        value: What they hold, of the model's config.
     """
 
     pattern: str
@@ -133,11 +133,11 @@ class Table:
     """All tensors of an architecture.
 
     Attributes:
-        rows: every kind of tensor; a row without a parameter (no bias, tied head) is left out.
+        rows: Every kind of tensor; a row without a parameter (no bias, tied head) is left out.
         read: (pattern, replacement) from names found on disk to `named_parameters()`, the first
             that matches wins; a name that none matches stays as it is.
         written: (prefix, prefix) from `named_parameters()` to the names that we write.
-        buffers: tensors that are compared, and not read.
+        buffers: Tensors that are compared, and not read.
         groups: (prefix of our dotted path, module group): what importances are joined by (D-37).
     """
 
@@ -204,12 +204,12 @@ class Table:
         """Leaves out what `config.json` says already.
 
         Args:
-            tensors: by the names found; of those left out, values are read and compared.
-            config: of the model.
-            where: what to name in the error.
+            tensors: By the names found; of those left out, values are read and compared.
+            config: Of the model.
+            where: What to name in the error.
 
         Raises:
-            InputError: one of them holds something else.
+            InputError: One of them holds something else.
         """
         kept, wrong = {}, []
         for name, tensor in tensors.items():
@@ -232,7 +232,7 @@ class Table:
         As transformers does: a head alone stands for both; one that differs is kept.
 
         Args:
-            tensors: by the names found.
+            tensors: By the names found.
         """
         names = {self.canonical(name): name for name in tensors}
         head, embeddings = names.get(HEAD), names.get(EMBEDDINGS)
@@ -247,15 +247,15 @@ class Table:
         """Finds the tensors of a model among those given, and refuses any difference.
 
         Args:
-            tensors: by the names given; only their shapes are looked at.
-            params: what is wanted, real or abstract.
-            where: what to name in the error.
+            tensors: By the names given; only their shapes are looked at.
+            params: What is wanted, real or abstract.
+            where: What to name in the error.
 
         Returns:
             The name given, by `named_parameters()` name.
 
         Raises:
-            InputError: missing, extra, duplicate or misshapen tensors, all of them at once.
+            InputError: Missing, extra, duplicate or misshapen tensors, all of them at once.
         """
         wanted = {name: e.shape for e in self.entries(params) for name in e.names}
         given: dict[str, str] = {}
@@ -295,7 +295,7 @@ class Table:
         """The inverse of `named`: a state like `params`, but with the dtypes of the arrays.
 
         Raises:
-            InputError: the arrays are not those of the model.
+            InputError: The arrays are not those of the model.
         """
         given = self.match(arrays, params, "from_hf_names")
         leaves = dict(nnx.to_flat_state(params))

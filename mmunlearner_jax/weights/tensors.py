@@ -29,8 +29,8 @@ class Tensor:
     """A tensor in a file: opened, but not read.
 
     Attributes:
-        shape: of it.
-        dtype: its name in safetensors.
+        shape: Of it.
+        dtype: Its name in safetensors.
     """
 
     def __init__(self, file: Path, slices: Any):
@@ -52,14 +52,14 @@ def open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Tens
     """Opens every tensor of a checkpoint, and reads none.
 
     Args:
-        directory: holds `model.safetensors`, or shards and their index.
-        stack: closes the files.
+        directory: Holds `model.safetensors`, or shards and their index.
+        stack: Closes the files.
 
     Returns:
         The tensors by the names in the files.
 
     Raises:
-        InputError: a file is missing, damaged or none, or the index is not that of the shards.
+        InputError: A file is missing, damaged or none, or the index is not that of the shards.
     """
     index = directory / INDEX
     if os.path.lexists(directory / WEIGHTS):  # transformers does not look at an index then, either

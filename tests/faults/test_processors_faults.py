@@ -322,19 +322,19 @@ REFUSED = {
     "one token too few": (
         "llava",
         fields(PROCESSOR, num_additional_image_tokens=0),
-        "a picture has 3 image tokens, and the model 4 features; leave out",
+        "a picture becomes 3 image tokens, but the model makes 4 features; remove",
     ),
     "another strategy": (
         "llava",
         fields(PROCESSOR, vision_feature_select_strategy="full"),
-        "a picture has 5 image tokens, and the model 4 features; leave out",
+        "a picture becomes 5 image tokens, but the model makes 4 features; remove",
     ),
     "another patch size": ("llava", fields(PROCESSOR, patch_size=7), "16 image tokens"),
     "a patch size of words": ("llava", fields(PROCESSOR, patch_size="14"), "TypeError"),
     "a larger crop": (
         "llava",
         pictures(size={"height": 56, "width": 56}),
-        r"becomes \(3, 56, 56\), and the model takes \(3, 28, 28\)",
+        r"becomes \(3, 56, 56\), but the model takes \(3, 28, 28\)",
     ),
     "pictures keep their shape": (
         "llava",

@@ -38,8 +38,8 @@ def session(workdir: Path, **labels: Any) -> Session:
     """The vanilla model in `workdir/vanilla`, on one device.
 
     Args:
-        workdir: of the run.
-        **labels: options of the `Encoder`.
+        workdir: Of the run.
+        **labels: Options of the `Encoder`.
     """
     folder = workdir / "vanilla"
     if not folder.exists():

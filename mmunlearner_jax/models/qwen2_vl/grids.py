@@ -22,15 +22,15 @@ def check(image_tokens: np.ndarray, grids: np.ndarray, merge: int) -> np.ndarray
     """Refuses pictures that are not those of the image tokens.
 
     Args:
-        image_tokens: bool [B, T]; every unbroken run of them stands for one picture.
-        grids: int [M, 3], or [B, I, 3], each (1, patches in height, patches in width).
-        merge: how many patches in height and in width become one token.
+        image_tokens: Bool [B, T]; every unbroken run of them stands for one picture.
+        grids: Int [M, 3], or [B, I, 3], each (1, patches in height, patches in width).
+        merge: How many patches in height and in width become one token.
 
     Returns:
-        int [B], how many pictures every row has.
+        Int [B], how many pictures every row has.
 
     Raises:
-        InputError: the first picture that differs.
+        InputError: The first picture that differs.
     """
     used = grids[np.any(grids > 0, axis=-1)]
     for picture, (time, height, width) in enumerate(used.tolist()):
@@ -71,17 +71,17 @@ def pack(
     """Gives every example a row of patches, as long as one of few budgets.
 
     Args:
-        patches: float [N, K], what the processor gives as `pixel_values`.
-        grids: int [M, 3], its `image_grid_thw`.
-        counts: int [B], how many of the M pictures every example has.
-        merge: how many patches in height and in width become one token.
-        budgets: see `room`.
+        patches: Float [N, K], what the processor gives as `pixel_values`.
+        grids: Int [M, 3], its `image_grid_thw`.
+        counts: Int [B], how many of the M pictures every example has.
+        merge: How many patches in height and in width become one token.
+        budgets: See `room`.
 
     Returns:
         Patches [B, P, K], then zeros; grids int32 [B, I, 3], then zeros, I a power of two.
 
     Raises:
-        InputError: patches and grids do not match, or an example is above the last budget.
+        InputError: Patches and grids do not match, or an example is above the last budget.
     """
     sizes = np.prod(grids, axis=1)
     if sizes.sum() != len(patches):
@@ -103,13 +103,13 @@ def room(needed: Sequence[int] | np.ndarray, merge: int, budgets: Sequence[int] 
     """How many patches P all rows are given.
 
     Args:
-        needed: how many patches the rows have.
-        merge: how many patches in height and in width become one token.
-        budgets: numbers of patches that a row may have: the smallest that is long enough. By
+        needed: How many patches the rows have.
+        merge: How many patches in height and in width become one token.
+        budgets: Numbers of patches that a row may have: the smallest that is long enough. By
             default merge² times a power of two.
 
     Raises:
-        InputError: the row is above the last budget, or the budget is no number of whole tokens.
+        InputError: The row is above the last budget, or the budget is no number of whole tokens.
     """
     longest, unit = int(max(needed)), merge**2
     if budgets and longest > max(budgets):
@@ -131,12 +131,12 @@ def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, 
     """Where every patch belongs.
 
     Args:
-        grids: int [B, I, 3].
+        grids: Int [B, I, 3].
         length: P.
-        merge: how many patches in height and in width become one token.
+        merge: How many patches in height and in width become one token.
 
     Returns:
-        int [B, P], the picture, I for the patches that are none; and int [B, P, 2], its line and
+        Int [B, P], the picture, I for the patches that are none; and int [B, P, 2], its line and
         column in the picture.
     """
     index = jnp.broadcast_to(jnp.arange(length), (len(grids), length))
@@ -155,13 +155,13 @@ def rope_index(
     equal to `get_rope_index` of transformers.
 
     Args:
-        image_tokens: bool [B, T].
-        valid: bool [B, T], False for padding, whose positions are 0.
-        grids: int [B, I, 3], the pictures of the image tokens, in order.
-        merge: how many patches in height and in width become one token.
+        image_tokens: Bool [B, T].
+        valid: Bool [B, T], False for padding, whose positions are 0.
+        grids: Int [B, I, 3], the pictures of the image tokens, in order.
+        merge: How many patches in height and in width become one token.
 
     Returns:
-        int [B, T, 3], time, height and width; and int [B], the position of what comes next.
+        Int [B, T, 3], time, height and width; and int [B], the position of what comes next.
     """
 
     def before(x):

@@ -82,10 +82,10 @@ class Qwen2VLProcessor:
 
     Args:
         image_processor: `Qwen2VLImageProcessorPil`.
-        tokenizer: of transformers, with a chat template.
+        tokenizer: Of transformers, with a chat template.
 
     Raises:
-        InputError: the tokenizer has no chat template, or no token for pictures.
+        InputError: The tokenizer has no chat template, or no token for pictures.
     """
 
     image_token = "<|image_pad|>"
@@ -116,11 +116,11 @@ class AnySize:
 
     Args:
         processor: `Qwen2VLImageProcessorPil` of transformers.
-        budgets: numbers of patches P that a row may have; steps are compiled once for each. By
+        budgets: Numbers of patches P that a row may have; steps are compiled once for each. By
             default any power of two of tokens.
 
     Raises:
-        InputError: a budget is no number of whole tokens.
+        InputError: A budget is no number of whole tokens.
     """
 
     def __init__(self, processor: Any, budgets: Sequence[int] = ()):

@@ -40,7 +40,7 @@ class Qwen2Config(LlamaConfig):
     """Sizes of Qwen2-VL's language model; names and defaults of `transformers.Qwen2VLTextConfig`.
 
     Attributes:
-        mrope_section: how many rotary frequencies turn by time, height and width.
+        mrope_section: How many rotary frequencies turn by time, height and width.
     """
 
     vocab_size: Width = 152064
@@ -80,10 +80,10 @@ class Qwen2VLConfig(VisionLanguageConfig):
     """Everything that shapes the model and its computation.
 
     Attributes:
-        vision: the vision tower.
-        video_token_id: the token of what is not supported.
-        vision_start_token_id: the token before a picture's.
-        vision_end_token_id: the token after a picture's.
+        vision: The vision tower.
+        video_token_id: The token of what is not supported.
+        vision_start_token_id: The token before a picture's.
+        vision_end_token_id: The token after a picture's.
     """
 
     model_type: ClassVar[str] = "qwen2_vl"
@@ -171,17 +171,17 @@ class Qwen2VL(VisionLanguageModel):
         """Next-token logits.
 
         Args:
-            input_ids: int [B, T].
-            attention_mask: int or bool [B, T], 0 at padding (left or right); None: no padding.
-            pixel_values: float [N, K], the patches of all pictures in the order of their image
+            input_ids: Int [B, T].
+            attention_mask: Int or bool [B, T], 0 at padding (left or right); None: no padding.
+            pixel_values: Float [N, K], the patches of all pictures in the order of their image
                 tokens, as the processor gives them; or [B, P, K] of `group_pictures`.
-            image_grid_thw: int [M, 3], or [B, I, 3] of `group_pictures`.
+            image_grid_thw: Int [M, 3], or [B, I, 3] of `group_pictures`.
 
         Returns:
-            float32 [B, T, V].
+            Float32 [B, T, V].
 
         Raises:
-            InputError: image tokens and pictures do not match. Under `jit` they have no values yet:
+            InputError: Image tokens and pictures do not match. Under `jit` they have no values yet:
                 only shapes are checked, and only what `group_pictures` gave is taken.
         """
         pictures = self._checked(input_ids, pixel_values, image_grid_thw)
@@ -201,15 +201,15 @@ class Qwen2VL(VisionLanguageModel):
         """Packs every example's pictures into its own row of patches, see `grids.pack`.
 
         Args:
-            batch: host arrays, what the processor gives or what this gave.
-            budgets: numbers of patches P that a row may have; steps are compiled once for each.
+            batch: Host arrays, what the processor gives or what this gave.
+            budgets: Numbers of patches P that a row may have; steps are compiled once for each.
 
         Returns:
             The batch with `pixel_values` [B, P, K] and `image_grid_thw` [B, I, 3], if there are
             pictures, and without `mm_token_type_ids`, which the tokens say, too.
 
         Raises:
-            InputError: image tokens and pictures do not match, or an example is above the largest
+            InputError: Image tokens and pictures do not match, or an example is above the largest
                 budget.
         """
         if "pixel_values_videos" in batch:

@@ -66,7 +66,7 @@ def vision_rope(places: jax.Array, head_size: int) -> Rope:
     """Cosines and sines [B, P, 1, H / 2]: half of the pairs turn by the line, half by the column.
 
     Args:
-        places: int [B, P, 2].
+        places: Int [B, P, 2].
         head_size: H.
     """
     by_axis = (rope(places[..., axis], head_size // 2, ROPE_THETA) for axis in (0, 1))
@@ -164,11 +164,11 @@ class Qwen2Vision(nnx.Module):
     """The vision tower without its merger.
 
     Args:
-        config: its sizes.
-        dtype: dtype of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes, a name of `layers.REMAT`.
-        mesh: splits the examples; None: one device.
-        rngs: where the initial parameters come from.
+        config: Its sizes.
+        dtype: Dtype of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes, a name of `layers.REMAT`.
+        mesh: Splits the examples; None: one device.
+        rngs: Where the initial parameters come from.
     """
 
     def __init__(
