@@ -422,12 +422,12 @@ REFUSED = {
     "qwen sizes of another": (
         "qwen2_vl",
         fields(PICTURES, size={"height": 224, "width": 224}),
-        f"{PICTURES}: size=.* gives no shortest_edge",
+        f"{PICTURES}: size=.* has no shortest_edge",
     ),
     "qwen half a size": (
         "qwen2_vl",
         fields(PICTURES, size={"shortest_edge": 3136}),
-        f"{PICTURES}: size=.* gives no longest_edge",
+        f"{PICTURES}: size=.* has no longest_edge",
     ),
     "qwen a size of words": ("qwen2_vl", fields(PICTURES, min_pixels="3136"), "no shortest_edge"),
     "qwen a size below 1": ("qwen2_vl", fields(PICTURES, min_pixels=-5), "no shortest_edge"),
