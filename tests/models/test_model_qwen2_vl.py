@@ -295,7 +295,7 @@ def test_video_of_the_processor(model):
 
 def test_under_jit_pictures_are_grouped(model):
     graphdef, params = nnx.split(model)
-    with pytest.raises(InputError, match=re.escape("under jit, [examples, patches, 24]")):
+    with pytest.raises(InputError, match=re.escape("(under jit always) [examples, patches, 24]")):
         jax.jit(lambda batch: nnx.merge(graphdef, params)(**batch))(as_processed(ROWS))
 
 

@@ -285,8 +285,8 @@ class Qwen2VL(VisionLanguageModel):
         if ends != [(ndim, patch), (ndim, 3)] or ndim not in (2, 3):
             raise InputError(
                 f"pixel_values and image_grid_thw: shapes {shapes[0]} and {shapes[1]} must be"
-                f" [patches, {patch}] and [pictures, 3], as the processor returns them, or"
-                f" [examples, patches, {patch}] and [examples, pictures, 3], as group_pictures"
-                " returns them; under jit only the latter"
+                f" [patches, {patch}] and [pictures, 3], as the processor returns them, or (under"
+                f" jit always) [examples, patches, {patch}] and [examples, pictures, 3], as"
+                " group_pictures(batch) returns them"
             )
         return {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
