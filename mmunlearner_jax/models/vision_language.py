@@ -165,7 +165,7 @@ class VisionLanguageModel(nnx.Module):
         Args:
             input_ids: Token ids, int [B, T]. The cache must have T slots left: with fewer,
                 `dynamic_update_slice` would silently overwrite the last ones.
-            attention_mask: Int or bool [B, T], 0 at padding; None: no padding.
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding; None: no padding.
             cache: The cache, from `init_cache` or the previous call.
             last: Whether to return the logits of the last token only.
             **pictures: Pictures of these tokens, named as in `__call__`.
@@ -204,7 +204,7 @@ class VisionLanguageModel(nnx.Module):
             places: Indices of tokens, int [B, S], which `packing.answer_places` returned; None: all
                 T tokens.
             input_ids: Token ids, int [B, T].
-            attention_mask: Int or bool [B, T], 0 at padding; None: no padding.
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding; None: no padding.
             segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not
                 packed.
             beside: Arrays [B, S, ...] that `score` takes after the targets.
