@@ -162,7 +162,7 @@ def as_json(config: Config, target: Slice, estimates: list[Estimate]) -> dict[st
 def main(argv: list[str]) -> None:
     """Runs the command; absl calls it."""
     config = read_config(argv)
-    # libtpu compiles for the slice without being a platform here; nothing runs on a device.
+    # `find_slice` names libtpu's compiler itself; nothing runs on a device of this machine.
     jax.config.update("jax_platforms", "cpu")
     topology = str(_TOPOLOGY.value)
     stages = STAGES if _STAGE.value == "all" else (_STAGE.value,)

@@ -20,7 +20,7 @@ def main(seconds: int) -> None:
     Args:
         seconds: Time limit of one request, in seconds; then SIGALRM ends the process.
     """
-    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # transformers skips torch
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # so transformers skips torch
     from tokenizers import Tokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
 

@@ -172,7 +172,8 @@ class Llava(VisionLanguageModel):
 
         Args:
             input_ids: Token ids, int [B, T].
-            attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None: no padding.
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None:
+                no padding.
             pixel_values: Pictures, float [N, C, height, width], in the order of their image tokens;
                 or [B, I, C, height, width], where unused pictures are zeros.
 

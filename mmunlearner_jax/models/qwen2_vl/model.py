@@ -174,7 +174,8 @@ class Qwen2VL(VisionLanguageModel):
 
         Args:
             input_ids: Token ids, int [B, T].
-            attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None: no padding.
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None:
+                no padding.
             pixel_values: Patches of all pictures in the order of their image tokens, float [N, K],
                 as the processor returns them; or [B, P, K], as `group_pictures` returns them.
             image_grid_thw: Grids of the pictures, int [M, 3], or [B, I, 3] from `group_pictures`.
