@@ -1,9 +1,9 @@
-"""What a config would take on a TPU slice that is not there: memory, traffic and time.
+"""Estimates the memory, traffic and time of a config on a TPU slice, without a TPU.
 
     python -m mmunlearner_jax.plan --config=configs/llava.py --topology=v5e:4x4
 
-Compiles the functions that the stages run, by libtpu (extra `tpu`) on this CPU, for the model that
-`config.model.size` names; neither weights nor data are needed. Prints Markdown.
+Compiles the functions of the stages with libtpu (extra `tpu`) on this CPU, for the model that
+`config.model.size` names. Needs neither weights nor data. Prints Markdown.
 """
 
 import dataclasses
@@ -47,33 +47,33 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
     """Compiles all programs of some stages.
 
     Args:
-        config: Its `mesh` is laid over the slice.
+        config: The config; its `mesh` arranges the slice's chips.
         target: The slice.
-        stages: Of `STAGES`.
+        stages: Names of stages, from `STAGES`.
 
     Raises:
-        InputError: The mesh or the batches do not divide the slice, the attention is no TPU's, or
-            the compiler failed.
+        InputError: Mesh or batches do not fit the slice, the attention kernel does not run on a
+            TPU, or the compiler failed.
     """
     check_config(config, target.devices)
     mesh = make_mesh(config.mesh, target.devices)
-    found = []
+    estimates = []
     for stage in stages:
-        kinds = zip(
+        variants = zip(
             programs(config, mesh, stage),
             programs(config, mesh, stage, attention="xla"),
             programs(config, mesh, stage, attention="xla", remat="none"),
             strict=True,
         )
-        for kind in tqdm(kinds, desc=f"{target.name} {stage}", unit="program"):
-            found.append(estimate(*kind, target))
-    return found
+        for variant in tqdm(variants, desc=f"{target.name} {stage}", unit="program"):
+            estimates.append(estimate(*variant, target))
+    return estimates
 
 
 def search(
     config: Config, generation: str, stages: tuple[str, ...]
 ) -> tuple[Config, Slice, list[Estimate]]:
-    """The smallest slice of a generation on which all fits, with its fastest mesh.
+    """Finds the smallest slice of a generation on which all programs fit, and its fastest mesh.
 
     Returns:
         The config with that mesh, the slice, and the estimates.
@@ -82,30 +82,34 @@ def search(
         InputError: No slice is large enough, or the generation is unknown.
     """
     if generation not in CHIPS:
-        raise InputError(f"--topology={generation}: with --search give one of {', '.join(CHIPS)}")
+        raise InputError(
+            f"--topology={generation}: unknown generation; with --search use one of"
+            f" {', '.join(CHIPS)}"
+        )
     for size in CHIPS[generation].slices:
         target, fitting = find_slice(f"{generation}-{size}"), []
         chips = len(target.devices)
         for tensor in (n for n in (1, 2, 4, 8) if chips % n == 0):
             candidate = config.with_values({"mesh": (1, chips // tensor, tensor)})
             try:
-                found = plan(candidate, target, stages)
+                estimates = plan(candidate, target, stages)
             except InputError as error:
                 print(f"{target.name} {candidate.mesh}: {error}", file=sys.stderr)
                 continue
-            if all(e.fits for e in found):
-                fitting.append((sum(e.times * e.seconds for e in found), candidate, found))
+            if all(e.fits for e in estimates):
+                seconds = sum(e.times * e.seconds for e in estimates)
+                fitting.append((seconds, candidate, estimates))
         if fitting:
-            _, candidate, found = min(fitting, key=lambda entry: entry[0])
-            return candidate, target, found
-    raise InputError(f"no slice of {generation} that this program knows is large enough")
+            _, candidate, estimates = min(fitting, key=lambda entry: entry[0])
+            return candidate, target, estimates
+    raise InputError(f"no slice of {generation} is large enough; use another generation")
 
 
-def verdicts(found: list[Estimate]) -> dict[str, str]:
-    """Whether all programs of a stage fit, by stage."""
+def verdicts(estimates: list[Estimate]) -> dict[str, str]:
+    """Returns by stage whether all its programs fit: "fits" or "does not fit"."""
     return {
-        stage: "fits" if all(e.fits for e in found if e.stage == stage) else "does not fit"
-        for stage in dict.fromkeys(e.stage for e in found)
+        stage: "fits" if all(e.fits for e in estimates if e.stage == stage) else "does not fit"
+        for stage in dict.fromkeys(e.stage for e in estimates)
     }
 
 
@@ -113,8 +117,8 @@ def _compiler() -> str:
     return f"jax {jax.__version__}, libtpu {version('libtpu')}"
 
 
-def render(config: Config, target: Slice, found: list[Estimate]) -> str:
-    """The figures as Markdown."""
+def render(config: Config, target: Slice, estimates: list[Estimate]) -> str:
+    """Returns the estimates as Markdown."""
     template = (Path(__file__).parent / "planning" / "plan.md.j2").read_text()
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(template).render(
@@ -122,14 +126,14 @@ def render(config: Config, target: Slice, found: list[Estimate]) -> str:
         target=target,
         chips=len(target.devices),
         mesh=make_mesh(config.mesh, target.devices).axis_sizes,
-        found=found,
-        verdicts=verdicts(found),
+        estimates=estimates,
+        verdicts=verdicts(estimates),
         compiler=_compiler(),
     )
 
 
-def as_json(config: Config, target: Slice, found: list[Estimate]) -> dict[str, Any]:
-    """The same figures, for programs."""
+def as_json(config: Config, target: Slice, estimates: list[Estimate]) -> dict[str, Any]:
+    """Returns the estimates as an object for JSON."""
     rows = [
         dataclasses.asdict(e)
         | {
@@ -139,7 +143,7 @@ def as_json(config: Config, target: Slice, found: list[Estimate]) -> dict[str, A
             "flops_per_question": e.flops_per_question,
             "questions_per_second": e.questions_per_second,
         }
-        for e in found
+        for e in estimates
     ]
     return {
         "compiler": _compiler(),
@@ -151,26 +155,26 @@ def as_json(config: Config, target: Slice, found: list[Estimate]) -> dict[str, A
         "plan": config.plan.to_dict(),
         "pack": {s: getattr(getattr(config, s), "pack", 1) for s in STAGES},
         "programs": rows,
-        "verdict": verdicts(found),
+        "verdict": verdicts(estimates),
     }
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl."""
+    """Runs the command; absl calls it."""
     config = read_config(argv)
-    # The slice's compiler is asked by name; nothing runs on a device of this machine.
+    # `find_slice` names libtpu's compiler itself; nothing runs on a device of this machine.
     jax.config.update("jax_platforms", "cpu")
     topology = str(_TOPOLOGY.value)
     stages = STAGES if _STAGE.value == "all" else (_STAGE.value,)
     with one_line(Path(_JSON.value or ".")):
         if _SEARCH.value:
-            config, target, found = search(config, topology, stages)
+            config, target, estimates = search(config, topology, stages)
         else:
             target = find_slice(topology)
-            found = plan(config, target, stages)
-        print(render(config, target, found))
+            estimates = plan(config, target, stages)
+        print(render(config, target, estimates))
         if _JSON.value:
-            write_json(Path(_JSON.value), as_json(config, target, found))
+            write_json(Path(_JSON.value), as_json(config, target, estimates))
         refuse_lost_output()
 
 

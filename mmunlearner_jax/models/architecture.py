@@ -1,7 +1,7 @@
-"""What makes an architecture: one record, which its folder holds.
+"""The record that describes an architecture to the rest of the package.
 
-Everything that depends on the architecture is an attribute of the record. No other module asks
-which architecture a model has.
+Everything that depends on the architecture is an attribute of its record, which stands in the
+architecture's folder. No other module asks which architecture a model has.
 """
 
 import importlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # these import transformers
 
 
 class Inputs(Protocol):
-    """The module `inputs.py` of a folder."""
+    """The module `inputs.py` of an architecture's folder."""
 
     def load(
         self,
@@ -34,25 +34,28 @@ class Inputs(Protocol):
         """Makes the processor of a checkpoint and checks it against the model.
 
         Args:
-            config: the model's config, of the folder's own class.
-            files: the small files of the checkpoint.
-            min_pixels: pixels of a picture below which it is enlarged; 0: as the files say.
-            max_pixels: pixels of a picture above which it is shrunk; 0: as the files say.
-            patch_budgets: the numbers of patches that a row may have; (): any power of two of
-                tokens.
+            config: The model's config, an instance of the architecture's config class.
+            files: The small files of the checkpoint.
+            min_pixels: Smaller pictures are enlarged to this number of pixels; 0: the number in
+                the files.
+            max_pixels: Larger pictures are shrunk to this number of pixels; 0: the number in the
+                files.
+            patch_budgets: The numbers of patches that a row may have; (): those that make a power
+                of two of tokens.
 
         Returns:
             The processor, with the attributes `tokenizer`, `image_token`, `image_token_id` and
-            `chat_template`; what turns pictures into arrays; and the number of tokens of a picture.
+            `chat_template`; the `Pictures`, which turn pictures into arrays; and the number of
+            tokens of a small test picture.
 
         Raises:
-            InputError: the files do not fit the model, or the model cannot take the options.
+            InputError: The files do not fit the model, or the model cannot take the options.
         """
         ...
 
 
 class Tiny(Protocol):
-    """The module `tiny.py` of a folder."""
+    """The module `tiny.py` of an architecture's folder."""
 
     def make(
         self,
@@ -64,11 +67,11 @@ class Tiny(Protocol):
         """Makes the config of a small untrained model and a processor that fits it.
 
         Args:
-            lessons: what the tokenizer is trained on.
-            vision: fields of the config class of the vision tower.
-            text: fields of the config class of the decoder, without those of the vocabulary.
-            pixels: the pixels of the smallest and of the largest picture, where the model takes
-                pictures of any size.
+            lessons: The texts that the tokenizer is trained on.
+            vision: Fields of the vision tower's config class.
+            text: Fields of the decoder's config class, without those of the vocabulary.
+            pixels: Number of pixels of the smallest and of the largest picture; not used where all
+                pictures of the model have one size.
 
         Returns:
             The model's config, and the processor, which has `save_pretrained`.
@@ -78,22 +81,22 @@ class Tiny(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """An architecture with all that the package needs to know of it.
+    """All that the package needs to know about an architecture.
 
     Attributes:
-        folder: the dotted name of its package, which has the modules `inputs` and `tiny`.
-        config: the class of its configs.
-        from_hf: turns the contents of a `config.json` into a config; `read_config` calls it.
-        to_hf: turns a config into the contents of a `config.json` that transformers 4 and 5 read.
-        table: names and orientations of its tensors, and its module groups.
-        sizes: functions that make the configs of the published checkpoints, by the names that
-            `config.model.size` may have.
-        maskable: a regular expression, searched in the Hugging Face names of the weights: those
-            that a saliency mask may cover unless `config.mask.cover` names others.
-        published_in_template: whether MLLMU-Bench's published code puts its prompts into this
+        folder: The dotted name of its package, which has the modules `inputs` and `tiny`.
+        config: Its config class.
+        from_hf: Turns the contents of a `config.json` into a config; `read_config` calls it.
+        to_hf: Turns a config into the contents of a `config.json` that transformers 4 and 5 read.
+        table: Names and orientations of its tensors, and its module groups.
+        sizes: Functions that make the configs of the published checkpoints, by the value of
+            `config.model.size`.
+        maskable: Regular expression that finds the Hugging Face names of the weights that have a
+            mask; `config.mask.cover` replaces it.
+        published_in_template: Whether MLLMU-Bench's published code puts its prompts into this
             model's chat template; False: the published prompt is the whole text.
-        lookalikes: what is missing for model types that are easily taken for this one, by the
-            `model_type` of their `config.json`.
+        lookalikes: Model types that are easily taken for this one, by the `model_type` of their
+            `config.json`; the value says what this package lacks for them.
     """
 
     folder: str
@@ -113,20 +116,20 @@ class Architecture:
 
     @property
     def inputs(self) -> Inputs:
-        """The module that makes processors; imported on use, for it imports transformers."""
+        """The module that makes processors, imported on first use: it imports transformers."""
         return cast(Inputs, importlib.import_module(f"{self.folder}.inputs"))
 
     @property
     def tiny(self) -> Tiny:
-        """The module that makes a tiny example; imported on use, for it imports transformers."""
+        """The module that makes a tiny model, imported on first use: it imports transformers."""
         return cast(Tiny, importlib.import_module(f"{self.folder}.tiny"))
 
     def read_config(self, hf: Mapping[str, Any]) -> VisionLanguageConfig:
         """Reads the contents of a transformers `config.json`.
 
         Raises:
-            InputError: it describes another model, uses an option that is not supported, or a field
-                has a wrong type or range.
+            InputError: The contents describe another model or use an option that is not supported,
+                or a field has a wrong type or range.
         """
         fields.require(hf, self.name)
         config = self.from_hf(hf)

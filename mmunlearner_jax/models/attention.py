@@ -1,7 +1,7 @@
-"""Attention: with any mask, or causal over whole sequences by a kernel that the config names.
+"""Attention: with any mask, with a cache, or causal over whole sequences with a chosen kernel.
 
 Axes: B examples, T query tokens, S key tokens, N query heads, K key/value heads, H head size, P
-stores, Q queries of a store's examples.
+stores (each serves B / P consecutive examples), Q queries of one store and one key/value head.
 """
 
 import functools
@@ -16,21 +16,21 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import visible
 from mmunlearner_jax.sharding import RULES, batch_sharding, fitting
 
-_TILE = 128  # splash: sequences are padded to a multiple of it
+_TILE = 128  # `splash` pads sequences to a multiple of this
 _LARGEST_TILE = 512
 
 
 def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Scaled dot-product attention with grouped queries; its softmax is float32.
+    """Computes scaled dot-product attention with grouped queries and a float32 softmax.
 
     Args:
-        q: [B, T, N, H].
-        k: [B, S, K, H], where K divides N.
-        v: [B, S, K, H].
-        mask: bool [B, T, S], True where the query may see the key; None: everywhere.
+        q: Queries [B, T, N, H].
+        k: Keys [B, S, K, H], where K divides N.
+        v: Values [B, S, K, H].
+        mask: Whether a query may attend to a key, bool [B, T, S]; None: always.
 
     Returns:
-        [B, T, N * H] in the dtype of q.
+        The attended values [B, T, N * H], in the dtype of q.
     """
     batch, _, kv_heads, _ = k.shape
     keys, values = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
@@ -40,11 +40,12 @@ def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> 
 
 @jax.custom_vjp
 def _attend(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """[P, K, Q, H] of queries like that; the rest as in `Store`, or no mask.
+    """Returns the attended values [P, K, Q, H] of queries [P, K, Q, H].
 
-    All products here and in the gradient multiply the last axis of one array with the last but one
-    of the other: anything else XLA copies first on a CPU, which costs more than the product. The
-    gradient makes the weights again rather than keep them.
+    Keys, values and mask are those of a `Store`; the mask may be None. All products here and in the
+    gradient contract the last axis of one array with the last but one of the other. On a CPU, XLA
+    copies the arrays before any other product, which costs more than the product itself. The
+    gradient computes the attention weights again instead of keeping them.
     """
     return jnp.matmul(
         jax.nn.softmax(_scores(q, keys, mask)).astype(values.dtype),
@@ -57,8 +58,8 @@ def _attend_forward(q, keys, values, mask):
     return _attend(q, keys, values, mask), (q, keys, values, mask)
 
 
-def _attend_backward(given, gradient):
-    q, keys, values, mask = given
+def _attend_backward(residuals, gradient):
+    q, keys, values, mask = residuals
     weights = jax.nn.softmax(_scores(q, keys, mask))
     multiply = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
     gradient = gradient.astype(values.dtype)
@@ -77,14 +78,14 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _by_head(q: jax.Array, rows: int, kv_heads: int) -> jax.Array:
-    """Queries [B, T, N, H] to [P, K, N / K * B / P * T, H]."""
+    """Maps queries [B, T, N, H] to [P, K, Q, H], where Q = N / K * B / P * T; `rows` is P."""
     _, _, heads, size = q.shape
     grouped = q.reshape(rows, -1, kv_heads, heads // kv_heads, size)
     return grouped.transpose(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, size)
 
 
 def _from_heads(x: jax.Array, q: jax.Array) -> jax.Array:
-    """Back from what `_by_head` made of q: x [P, K, N / K * B / P * T, X] to [B, T, N, X]."""
+    """Maps x [P, K, Q, X] back to [B, T, N, X], where q [B, T, N, H] was `_by_head`'s input."""
     rows, kv_heads, _, size = x.shape
     batch, length, heads, _ = q.shape
     apart = x.reshape(rows, kv_heads, heads // kv_heads, -1, size)
@@ -92,7 +93,7 @@ def _from_heads(x: jax.Array, q: jax.Array) -> jax.Array:
 
 
 def _scores(q: jax.Array, keys: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Float32 [P, K, Q, S] of what `_by_head` gives and of a `Store`, or no mask."""
+    """Returns float32 scores [P, K, Q, S] of `_by_head`'s queries with a `Store`'s keys."""
     scores = jnp.matmul(q, keys, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
     if mask is None:
         return scores
@@ -103,13 +104,13 @@ def _scores(q: jax.Array, keys: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 class Store(NamedTuple):
-    """Keys and values of earlier tokens, ready to be multiplied; P stores of as many examples each.
+    """P stores of the keys and values of earlier tokens, in the layout of the products.
 
     Attributes:
-        keys: [P, K, H, S].
-        values: [P, K, S, H].
-        mask: bool [P, Q, S], True where a query may see the slot; Q is T for each of the store's
-            examples in turn, or 1: all of them see the same.
+        keys: Keys [P, K, H, S].
+        values: Values [P, K, S, H].
+        mask: Whether a query may attend to a slot, bool [P, T * B / P, S], where the queries of the
+            store's examples follow each other; or [P, 1, S], the same for all of them.
     """
 
     keys: jax.Array
@@ -118,16 +119,16 @@ class Store(NamedTuple):
 
 
 def stored(q: jax.Array, *stores: Store) -> jax.Array:
-    """Attention to what is kept in several stores, as if they were one; its softmax is float32.
+    """Computes attention to several stores as if they were one, with a float32 softmax.
 
-    Examples that share a store are multiplied with it together: it is read once for all of them.
+    Examples that share a store are multiplied with it together, so that it is read once for all.
 
     Args:
-        q: [B, T, N, H].
-        *stores: each of P examples, where P divides B: B / P examples in a row see one of them.
+        q: Queries [B, T, N, H].
+        *stores: Stores whose P divides B; B / P consecutive examples share each.
 
     Returns:
-        [B, T, N * H] in the dtype of q.
+        The attended values [B, T, N * H], in the dtype of q.
     """
     values, totals, peaks = zip(*(_unnormalised(q, store) for store in stores), strict=True)
     peak = functools.reduce(jnp.maximum, peaks)
@@ -139,7 +140,7 @@ def stored(q: jax.Array, *stores: Store) -> jax.Array:
 
 
 def _unnormalised(q: jax.Array, store: Store) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Values [B, T, N, H], the sum of their weights and the largest score, [B, T, N, 1]."""
+    """Returns weighted values [B, T, N, H], and [B, T, N, 1] sum of weights and largest score."""
     keys, values, mask = store
     scores = _scores(_by_head(q, *keys.shape[:2]), keys, mask)
     peak = jnp.max(scores, axis=-1, keepdims=True)
@@ -159,19 +160,21 @@ def causal(
     kernel: str,
     mesh: Mesh | None,
 ) -> jax.Array:
-    """Attention of every token to those that `packing.visible` says.
+    """Computes causal attention; every token attends to those that `packing.visible` allows.
 
     Args:
-        q: [B, T, N, H].
-        k: [B, T, K, H], where K divides N.
-        v: [B, T, K, H].
-        valid: bool [B, T], False for padding; results in its places mean nothing.
-        segments: int [B, T] of packed rows (see `packing`); None: every row is one sequence.
-        kernel: a name of `KERNELS`.
-        mesh: what `splash` is cut up over (XLA cannot cut a kernel itself); None: one device.
+        q: Queries [B, T, N, H].
+        k: Keys [B, T, K, H], where K divides N.
+        v: Values [B, T, K, H].
+        valid: Whether a token is no padding, bool [B, T]; results at padding are arbitrary.
+        segments: Segments of packed rows (see `packing`), int [B, T]; None: every row is one
+            sequence.
+        kernel: A key of `KERNELS`.
+        mesh: Devices that `splash` is split over, because XLA cannot split a kernel itself; None:
+            one device.
 
     Returns:
-        [B, T, N * H] in the dtype of q.
+        The attended values [B, T, N * H], in the dtype of q.
     """
     return KERNELS[kernel](q, k, v, valid, segments, mesh)
 
@@ -182,8 +185,8 @@ def _xla(q, k, v, valid, segments, mesh):
 
 def _cudnn(q, k, v, valid, segments, mesh):
     batch, length = valid.shape
-    # cuDNN's own padding masks know padding on the right only; under vmap it takes no mask that is
-    # one for all heads.
+    # cuDNN's own padding masks allow padding on the right only. Under vmap, cuDNN takes no mask
+    # that all heads share.
     seen = valid[:, None, :] if segments is None else visible(valid, segments)
     mask = jnp.broadcast_to(seen[:, None], (batch, q.shape[2], length, length))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
@@ -193,7 +196,7 @@ def _cudnn(q, k, v, valid, segments, mesh):
 def _splash(q, k, v, valid, segments, mesh):
     if mesh is None:
         return _splash_local(q, k, v, valid, segments)
-    # `squares` shows one example of several, which does not divide.
+    # `fitting` drops axes that do not divide: under `squares`, there is one example here.
     target = PartitionSpec(*batch_sharding(mesh).spec, None, RULES["kv_heads"])
     rows, _, tensor, _ = heads = fitting(NamedSharding(mesh, target), k.shape).spec
     tokens = PartitionSpec(rows, None)
@@ -234,7 +237,7 @@ def _splash_local(q, k, v, valid, segments):
         arrays += (pad(segments),)
 
     def run(interpret, q, k, v, valid, segments=None):
-        # Padding sees padding alone, so that no row of scores is empty.
+        # Padding attends to padding only, so that no row of scores is empty.
         ids = splash_attention.SegmentIds(valid, valid)
         if segments is None:
             mask = splash_attention.MultiHeadMask(
@@ -244,9 +247,9 @@ def _splash_local(q, k, v, valid, segments):
             return jax.vmap(kernel)(q, k, v, ids)
 
         def example(q, k, v, seen, ids):
-            # One made of an array: what it lets through is known only when it runs.
+            # The mask is an array, so its values are known only when the kernel runs.
             kernel: Any = make(jnp.broadcast_to(seen, (heads, *seen.shape)), interpret=interpret)
-            # Making it under `jit` turns this flag, too, into an array, which nothing can ask.
+            # Under `jit`, `make` also turns this flag into an array, which Python cannot test.
             kernel.fwd_mask_info = kernel.fwd_mask_info._replace(is_dynamic_mask=True)
             return kernel(q, k, v, ids)
 
@@ -261,7 +264,7 @@ def _splash_local(q, k, v, valid, segments):
 
 KERNELS: dict[str, Any] = {"xla": _xla, "splash": _splash, "cudnn": _cudnn}
 
-# Where a kernel runs; `splash` is interpreted on a CPU, which is for tests: it takes minutes.
+# Platforms of the kernels. On a CPU `splash` is interpreted, which takes minutes: for tests only.
 _PLATFORMS = {"splash": ("tpu", "cpu"), "cudnn": ("gpu", "cuda")}
 
 
@@ -269,7 +272,7 @@ def check_kernel(kernel: str, platform: str) -> None:
     """Refuses a kernel that does not run on a platform.
 
     Raises:
-        InputError: naming those that do.
+        InputError: The kernel does not run on it; the message names those that do.
     """
     if platform not in _PLATFORMS.get(kernel, (platform,)):
         fits = [name for name in KERNELS if platform in _PLATFORMS.get(name, (platform,))]

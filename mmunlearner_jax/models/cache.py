@@ -1,4 +1,4 @@
-"""The cache of a decoder: keys and values of the tokens that it has seen.
+"""The cache of a decoder: keys and values of earlier tokens.
 
 Axes: L layers, B examples, K key/value heads, H head size, S slots.
 """
@@ -15,16 +15,16 @@ from mmunlearner_jax.sharding import RULES, batch_sharding, fitting, replicated
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of the tokens seen so far; static shapes, S slots.
+    """Keys and values of earlier tokens, in S slots of static shape.
 
     Attributes:
-        keys: [L, B, K, H, S], rotated.
-        values: [L, B, K, S, H].
-        valid: bool [B, S], False for padding and for slots not yet filled.
-        position: int32 [B], the rotary position of the next token.
-        used: int32 scalar, the slots filled.
-        before: of P beginnings, which is only read: B / P examples in a row begin with each. None:
-            nothing stands before these tokens.
+        keys: Rotated keys [L, B, K, H, S].
+        values: Values [L, B, K, S, H].
+        valid: Whether a slot holds a token, bool [B, S]; False at padding and in unused slots.
+        position: Rotary position of the next token, int32 [B].
+        used: Number of used slots, an int32 scalar.
+        before: A cache of P prefixes, which is only read; B / P consecutive examples continue each
+            prefix. None: there is no prefix.
     """
 
     keys: jax.Array
@@ -36,7 +36,7 @@ class Cache:
 
 
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
-    """Shardings of a cache: examples like a batch, heads like the projections that make them."""
+    """Returns the shardings of a cache: examples as in a batch, heads as in the projections."""
     rows = batch_sharding(mesh)
     stores = NamedSharding(mesh, PartitionSpec(None, *rows.spec, RULES["kv_heads"], None, None))
 

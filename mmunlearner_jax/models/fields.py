@@ -1,7 +1,7 @@
-"""Reads a stranger's `config.json` into the config dataclasses of the models.
+"""Reads an untrusted `config.json` into the config dataclasses of the models.
 
-The annotation of a field says what JSON may say there: its type, and the range of a number. No real
-model comes near the upper bounds; below them, the model's tree is made in milliseconds.
+The annotation of a field gives the type that JSON must hold, and the range of a number. The upper
+bounds lie far above all real models. Within them, the model's tree is built in milliseconds.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from mmunlearner_jax.errors import InputError
 
-Count = Annotated[int, range(1, 2**10 + 1)]  # of layers, heads, channels, pixels of a patch
-Width = Annotated[int, range(1, 2**20 + 1)]  # of features, a vocabulary, a picture
-Length = Annotated[int, range(1, 2**31)]  # of a text
-Token = Annotated[int, range(-1, 2**31)]  # -1: there is none
+Count = Annotated[int, range(1, 2**10 + 1)]  # number of layers, heads, channels; edge of a patch
+Width = Annotated[int, range(1, 2**20 + 1)]  # number of features, of tokens; edge of a picture
+Length = Annotated[int, range(1, 2**31)]  # number of tokens of a text
+Token = Annotated[int, range(-1, 2**31)]  # token id; -1: there is none
 
-_SAID = {
+_DESCRIPTIONS = {
     bool: "true or false",
     float: "a positive number",
     int: "a whole number",
@@ -33,32 +33,35 @@ def read(
     part: str = "",
     names: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The values that a config dataclass has a field for; lists become hashable.
+    """Reads the values for which a config dataclass has a field; lists become tuples.
 
     Args:
-        config: the dataclass, its fields annotated with JSON's types: `float` is any positive
-            number, a `tuple` a list.
-        values: a part of a `config.json`.
-        part: what stands before its fields' names in the error, as `text_config.`.
-        names: the field of `values` by that of `config`; None: all of `config`, named the same.
+        config: The dataclass. Its fields are annotated with JSON's types: `float` stands for any
+            positive number, `tuple` for a list.
+        values: A part of a `config.json`.
+        part: Prefix of the fields' names in an error, e.g. `text_config.`.
+        names: Names of fields in `values`, by the field of `config`; None: all fields of `config`,
+            under the same names.
 
     Raises:
-        InputError: a value is not what its field may hold.
+        InputError: A value has a wrong type or range.
     """
     hints = get_type_hints(config, include_extras=True)
     names = names or {field.name: field.name for field in dataclasses.fields(config)}
-    found = {ours: values[theirs] for ours, theirs in names.items() if theirs in values}
-    for ours, value in found.items():
+    matches = {ours: values[theirs] for ours, theirs in names.items() if theirs in values}
+    for ours, value in matches.items():
         if not _fits(value, hints[ours]):
-            raise InputError(f"{part}{names[ours]}={brief(value)} must be {_said(hints[ours])}")
-    return {ours: tuple(v) if isinstance(v, list) else v for ours, v in found.items()}
+            raise InputError(
+                f"{part}{names[ours]}={brief(value)} must be {_described(hints[ours])}"
+            )
+    return {ours: tuple(v) if isinstance(v, list) else v for ours, v in matches.items()}
 
 
 def section(values: Mapping[str, Any], field: str, part: str = "") -> dict[str, Any] | None:
-    """A copy of an object in a `config.json`; None where it is missing or null.
+    """Returns a copy of an object in a `config.json`; None where it is missing or null.
 
     Raises:
-        InputError: it is no object.
+        InputError: The value is not an object.
     """
     value = values.get(field)
     if value is None:
@@ -72,17 +75,17 @@ def require(values: Mapping[str, Any], *known: str, part: str = "") -> None:
     """Refuses a part of a `config.json` that describes another model.
 
     Args:
-        values: its contents; where they do not say which model it is, it is taken for a known one.
-        *known: the types supported.
-        part: what stands before its fields' names in the error, as `text_config.`.
+        values: Contents of the part. Without a `model_type` they are accepted.
+        *known: The supported values of `model_type`.
+        part: Prefix of the fields' names in an error, e.g. `text_config.`.
 
     Raises:
-        InputError: naming the field.
+        InputError: The `model_type` is not supported.
     """
-    found = values.get("model_type", known[0])
-    if found not in known:
+    kind = values.get("model_type", known[0])
+    if kind not in known:
         raise InputError(
-            f"{part}model_type={brief(found)} is not supported; it must be {known[0]!r}"
+            f"{part}model_type={brief(kind)} is not supported; it must be {known[0]!r}"
         )
 
 
@@ -93,17 +96,18 @@ def text_fields(
     part: str,
     *kinds: str,
 ) -> dict[str, Any]:
-    """The fields of the decoder, as transformers 4 and 5 write them.
+    """Reads the fields of the decoder, as transformers 4 or 5 writes them.
 
     Args:
-        config: the decoder's config.
-        hf: a whole `config.json`.
-        text: the part of it that describes the decoder.
-        part: what stands before its fields' names in an error.
-        *kinds: the variants of rotary positions known besides `default`.
+        config: The decoder's config class.
+        hf: Contents of a whole `config.json`.
+        text: The part of it that describes the decoder.
+        part: Prefix of the fields' names in an error, e.g. `text_config.`.
+        *kinds: Supported variants of rotary positions besides `default`.
 
     Raises:
-        InputError: a field holds what it cannot, or positions are of another variant, a scaled one.
+        InputError: A value has a wrong type or range, or the variant of rotary positions is not
+            supported.
     """
     rope, scaled = (
         section(text, field, part) or {} for field in ("rope_parameters", "rope_scaling")
@@ -114,13 +118,13 @@ def text_fields(
         raise InputError(f"{part}rope_type={brief(kind)} is not supported; only 'default' is")
     rope = {field: rope[field] for field in ("rope_theta", "mrope_section") if field in rope}
     values = read(config, {**text, **rope}, part)
-    # Either place ties the head: old files say it in the text part only.
+    # The flag counts in either place: old files hold it in the text part only.
     tied = {"tie_word_embeddings": "tie_word_embeddings"}
     return values | {k: v for k, v in read(config, hf, names=tied).items() if v}
 
 
 def brief(value: Any) -> str:
-    """A foreign value for an error: the first of many items, the outermost of nested ones."""
+    """Returns an untrusted value as short text for an error message."""
     return reprlib.repr(value)
 
 
@@ -134,15 +138,15 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list | tuple) and all(_fits(item, args[0]) for item in value)
     if hint is float:
         return type(value) in (int, float) and 0 < value <= sys.float_info.max
-    return type(value) is hint  # true is no number
+    return type(value) is hint  # not isinstance: True would count as an int
 
 
-def _said(hint: Any) -> str:
+def _described(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return f"{_said(args[0])} from {args[1].start:,} to {args[1].stop - 1:,}"
+        return f"{_described(args[0])} from {args[1].start:,} to {args[1].stop - 1:,}"
     if origin in (Union, UnionType):
-        return " or ".join(map(_said, args))
+        return " or ".join(map(_described, args))
     if origin is tuple:
-        return f"a list, each item {_said(args[0])}"
-    return _SAID[hint]
+        return f"a list, each item {_described(args[0])}"
+    return _DESCRIPTIONS[hint]

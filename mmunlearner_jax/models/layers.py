@@ -1,4 +1,4 @@
-"""The few pieces that the vision tower and the language model share.
+"""The layers and functions that the vision towers and the language model share.
 
 Axes: B examples.
 """
@@ -19,9 +19,9 @@ from mmunlearner_jax.sharding import by_example
 
 M = TypeVar("M", bound=nnx.Module)
 
-# One object for all modules: a graph definition compares it by identity.
+# All modules share one object, because graph definitions compare initializers by identity.
 INIT = nnx.initializers.normal(0.02)
-# Of matrices: transformers' constant 0.02 would leave narrow models all but linear at first.
+# For matrices. With transformers' constant 0.02, narrow models would start almost linear.
 KERNEL_INIT = nnx.initializers.lecun_normal()
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -47,7 +47,7 @@ def choose(table: dict[str, Any], field: str, name: str) -> Any:
     """Looks a configured name up in a table.
 
     Raises:
-        InputError: the table has no such name.
+        InputError: The table lacks the name.
     """
     if name not in table:
         raise InputError(f"{field}={name!r} is not supported; use one of {', '.join(table)}")
@@ -55,26 +55,27 @@ def choose(table: dict[str, Any], field: str, name: str) -> Any:
 
 
 class Linear(nnx.Linear):
-    """A linear layer that sees all tokens as one matrix, whatever axes they have.
+    """A linear layer that joins all leading axes of its input into one.
 
-    The gradient of its kernel is then a product of two matrices. On a CPU, XLA would copy what has
-    more axes into another order first, and the whole backward pass takes twice as long.
+    The gradient of the kernel is then a product of two matrices. With more axes, XLA would first
+    copy the arrays into another order on a CPU, and the whole backward pass would take twice as
+    long.
 
     Attributes:
-        lora: what is added to the kernel; None: nothing.
+        lora: The adapter that is added to the kernel, if any.
     """
 
     lora: LoRA | None = None
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """[..., in] to [..., out]."""
+        """Maps [..., in] to [..., out]."""
         *lead, features = inputs.shape
         inputs = inputs.reshape(-1, features)
         outputs = super().__call__(inputs) if self.lora is None else self._adapted(inputs)
         return outputs.reshape(*lead, self.out_features)
 
     def product(self, x: jax.Array, *shape: int) -> jax.Array:
-        """Of x [..., in] and the kernel, its output axis split: [..., *shape]; no bias."""
+        """Returns x [..., in] times the kernel without bias, as [..., *shape]."""
         kernel = self.kernel.get_value()
         if self.lora is not None:
             return self.lora.product(x, kernel, shape, self.preferred_element_type)
@@ -96,7 +97,7 @@ def linear(
     rngs: nnx.Rngs,
     **kwargs: Any,
 ) -> Linear:
-    """A linear layer whose kernel [in, out] and bias [out] carry logical axis names."""
+    """Returns a linear layer whose kernel [in, out] and bias [out] carry logical axis names."""
     return Linear(
         features_in,
         features_out,
@@ -113,7 +114,7 @@ def linear(
 def layer_norm(
     features: int, epsilon: float, logical: str, *, dtype: str | None, rngs: nnx.Rngs
 ) -> nnx.LayerNorm:
-    """A normalisation with scale and bias [features] of that logical axis."""
+    """Returns a layer norm whose scale and bias [features] carry the logical axis name."""
     return nnx.LayerNorm(
         features,
         epsilon=epsilon,
@@ -138,15 +139,15 @@ def scan(
     mesh: Mesh | None,
     length: int | None = None,
 ) -> jax.Array:
-    """Runs the first `length` (default: all) of stacked layers, each as one unit.
+    """Runs stacked layers one after the other, each as one unit of `squares`.
 
     Args:
-        layers: what `stack` made; called as `layer(x, *rest) -> x`.
-        x: [B, ...], what flows from layer to layer.
-        *rest: activations [B, ...] that every layer gets.
-        remat: what the backward pass recomputes, a name of `REMAT`; squares recompute all.
-        mesh: splits the examples; None: one device.
-        length: how many layers to run.
+        layers: Layers that `stack` returned; each is called as `layer(x, *rest) -> x`.
+        x: Input of the first layer [B, ...].
+        *rest: Further arrays [B, ...] that every layer takes.
+        remat: What the backward pass recomputes, a key of `REMAT`; squares recompute all.
+        mesh: Devices that the examples are split over; None: one device.
+        length: Number of layers to run, from the first; None: all.
     """
     graphdef, params = nnx.split(layers)
     params = jax.tree.map(lambda p: p[:length], params)
@@ -160,9 +161,9 @@ def scan(
 
 
 def compiled(method: Callable) -> Callable:
-    """Makes a pure method of a module one jitted function, shared by all equal modules.
+    """Jits a pure method of a module; all equal modules share the compiled function.
 
-    What is passed by name is static. A scan outside `jit` is compiled anew at every call.
+    Keyword arguments are static. Outside `jit`, a scan would be compiled anew at every call.
     """
 
     @functools.partial(jax.jit, static_argnums=(0, 1))

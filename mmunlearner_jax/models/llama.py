@@ -1,6 +1,6 @@
 """The Llama decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-Qwen2-VL's is the same but for biases and positions along three axes (M-RoPE).
+Qwen2-VL's decoder differs only in its biases and in positions along three axes (M-RoPE).
 
 Axes: B examples, T query tokens, S key tokens, D features, N query heads, K key/value heads,
 H head size, L layers, V vocabulary.
@@ -58,38 +58,39 @@ class LlamaConfig:
             )
         if self.head_size % 2:
             raise InputError(
-                f"text_config head size {self.head_size} must be even: positions turn pairs"
+                f"text_config: the head size {self.head_size} must be even, because rotary"
+                " positions rotate pairs of features"
             )
 
     @property
     def qkv_bias(self) -> bool:
-        """Whether queries, keys and values have a bias."""
+        """Whether the projections to queries, keys and values have a bias."""
         return self.attention_bias
 
     @property
     def sections(self) -> tuple[int, ...]:
-        """How many rotary frequencies turn by each axis of a position; (): there is one axis."""
+        """Number of rotary frequencies for each axis of a position; (): there is one axis."""
         return ()
 
     @property
     def heads(self) -> int:
-        """Query heads N."""
+        """Number of query heads N."""
         return self.num_attention_heads
 
     @property
     def kv_heads(self) -> int:
-        """Key/value heads K."""
+        """Number of key/value heads K."""
         return self.num_key_value_heads or self.num_attention_heads
 
     @property
     def head_size(self) -> int:
-        """Features of one head H."""
+        """Number of features of one head H."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
 Score = Callable[..., Any]
 
-# Logits of one row that exist at once, when only what a function says of them is wanted.
+# The most logits of one row that `Llama.score` computes at once.
 _LOGITS = 2**22
 
 
@@ -104,7 +105,7 @@ def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm
 
 
 class Layer(nnx.Module):
-    """A pre-norm decoder layer, in two halves so that decoding can put its cache between them."""
+    """A pre-norm decoder layer in two halves; when decoding, the cache stands between them."""
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class Layer(nnx.Module):
         self.down_proj = make(hidden, d, ("mlp", "embed"), config.mlp_bias)
 
     def project(self, x: jax.Array, rope: Rope) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries [B, T, N, H], keys and values [B, T, K, H] of x [B, T, D]."""
+        """Maps x [B, T, D] to queries [B, T, N, H], keys and values [B, T, K, H]."""
         x = self.input_norm(x)
         q, k, v = (
             f(x).reshape(*x.shape[:2], -1, self.config.head_size)
@@ -143,7 +144,7 @@ class Layer(nnx.Module):
         return rotate(q, rope), rotate(k, rope), v
 
     def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
-        """Adds to x [B, T, D] what was attended to [B, T, N * H], and the feed-forward."""
+        """Adds the projected attention [B, T, N * H] and the feed-forward block to x [B, T, D]."""
         x = x + self.o_proj(attended)
         y = self.post_attention_norm(x)
         gate = layers.ACTIVATIONS[self.config.hidden_act](self.gate_proj(y))
@@ -152,7 +153,7 @@ class Layer(nnx.Module):
     def __call__(
         self, x: jax.Array, rope: Rope, valid: jax.Array, segments: jax.Array | None = None
     ) -> jax.Array:
-        """[B, T, D] to the same; the other arguments as in `attention.causal`."""
+        """Maps [B, T, D] to [B, T, D]; for the other arguments see `attention.causal`."""
         q, k, v = self.project(x, rope)
         attended = attention.causal(q, k, v, valid, segments, kernel=self.kernel, mesh=self.mesh)
         return self.finish(x, attended)
@@ -167,16 +168,16 @@ def _tied(matrix: jax.Array | None, x: jax.Array) -> jax.Array:
 def _in_chunks(
     head: Callable[[jax.Array], jax.Array],
     x: jax.Array,
-    given: tuple[jax.Array, ...],
+    beside: tuple[jax.Array, ...],
     score: Score,
     length: int,
 ) -> Any:
-    """`score(head(x), *given)`, `length` tokens of each row at a time."""
+    """Returns `score(head(x), *beside)`, computed for `length` tokens of each row at a time."""
     rows, tokens = x.shape[:2]
     if tokens <= length:
-        return score(head(x), *given)
+        return score(head(x), *beside)
     count = -(-tokens // length)
-    length = -(-tokens // count)  # as equal as they can be
+    length = -(-tokens // count)  # makes the chunks as equal as possible
     chunks = tuple(
         jnp.moveaxis(
             jnp.pad(y, ((0, 0), (0, count * length - tokens), *[(0, 0)] * (y.ndim - 2))).reshape(
@@ -185,9 +186,9 @@ def _in_chunks(
             1,
             0,
         )
-        for y in (x, *given)
+        for y in (x, *beside)
     )
-    # Their logits are made once more for the backward pass, and never kept.
+    # The backward pass computes the logits again instead of keeping them.
     one = jax.checkpoint(lambda chunk: score(head(chunk[0]), *chunk[1:]))
     return jax.tree.map(
         lambda y: jnp.moveaxis(y, 0, 1).reshape(rows, -1, *y.shape[3:])[:, :tokens],
@@ -199,12 +200,12 @@ class Llama(nnx.Module):
     """Token embedding, decoder layers and head.
 
     Args:
-        config: its sizes.
-        dtype: dtype of the computation; None: that of the parameters. Logits are float32.
-        remat: what the backward pass recomputes, a name of `layers.REMAT`.
-        kernel: of the attention over whole sequences, a name of `attention.KERNELS`.
-        mesh: splits the examples; None: one device.
-        rngs: where the initial parameters come from.
+        config: Sizes of the decoder.
+        dtype: Dtype of the computation; None: that of the parameters. Logits are float32.
+        remat: What the backward pass recomputes, a key of `layers.REMAT`.
+        kernel: Kernel of the attention over whole sequences, a key of `attention.KERNELS`.
+        mesh: Devices that the examples are split over; None: one device.
+        rngs: Random keys of the initial parameters.
     """
 
     def __init__(
@@ -246,10 +247,10 @@ class Llama(nnx.Module):
             )
 
     def embed(self, input_ids: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """Embeddings [B, T, D] of token ids [B, T], and the matrix that a tied head shares.
+        """Returns embeddings [B, T, D] of token ids [B, T], and the matrix that a tied head shares.
 
-        The matrix is [V, D], or where every example's gradient is squared [B, V, D]: a copy for
-        each, because the squares are of the sum of what both places contribute (`squares.spread`).
+        The matrix is [V, D]. Where every example's gradient is squared, it is [B, V, D], one copy
+        for each example (see `squares.spread`). Without a tied head it is None.
         """
         if self.lm_head is not None:
             return squares.run(self.embed_tokens, input_ids), None
@@ -268,25 +269,36 @@ class Llama(nnx.Module):
         valid: jax.Array,
         segments: jax.Array | None = None,
     ) -> jax.Array:
-        """All decoder layers on x [B, T, D].
+        """Runs all decoder layers on whole sequences.
 
         Args:
-            x: of the tokens.
-            positions: as in `rope`.
-            valid: bool [B, T], False for padding.
-            segments: int [B, T] of packed rows (see `packing`); None: they are not packed.
+            x: Embeddings [B, T, D].
+            positions: Rotary positions, as in `rope`.
+            valid: Whether a token is no padding, bool [B, T].
+            segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not
+                packed.
         """
-        given = (self._rope(positions), valid, segments)
-        return layers.scan(self.layers, x, *given, remat=self.remat, mesh=self.mesh)
+        rest = (self._rope(positions), valid, segments)
+        return layers.scan(self.layers, x, *rest, remat=self.remat, mesh=self.mesh)
 
     def extend(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
-        """All decoder layers on T more tokens x [B, T, D]; mask bool [B, T, S] over the slots."""
+        """Runs all decoder layers on T tokens that follow those in the cache.
+
+        Args:
+            x: Embeddings of the tokens [B, T, D].
+            positions: Rotary positions, as in `rope`.
+            mask: Whether a token may attend to a slot, bool [B, T, S].
+            cache: The cache of the tokens before.
+
+        Returns:
+            The output of the last layer [B, T, D], and the updated cache.
+        """
         angles, before = self._rope(positions), cache.before
         graphdef, params = nnx.split(self.layers)
 
-        # The cache is carried and not scanned over, so that XLA updates it in place.
+        # The cache is in the carry and not in the scanned inputs: so XLA updates it in place.
         def body(carry, layer):
             x, keys, values = carry
             x = by_example(x, self.mesh)
@@ -310,37 +322,38 @@ class Llama(nnx.Module):
         return x, dataclasses.replace(cache, keys=keys, values=values, used=used)
 
     def logits(self, x: jax.Array, matrix: jax.Array | None) -> jax.Array:
-        """Float32 logits [B, T, V] of x [B, T, D]; `matrix` as `embed` gave it."""
+        """Returns float32 logits [B, T, V] of x [B, T, D]; `matrix` is the one of `embed`."""
         x = squares.run(self.norm, x)
         return squares.run(self.lm_head, x) if self.lm_head is not None else _tied(matrix, x)
 
     def score(
         self,
         x: jax.Array,
-        given: tuple[jax.Array, ...],
+        beside: tuple[jax.Array, ...],
         matrix: jax.Array | None,
         score: Score,
     ) -> Any:
-        """What a function of the logits says of every token; those of few at a time exist.
+        """Evaluates a function of the logits, for a few tokens at a time.
 
         Args:
-            x: [B, S, D].
-            given: arrays [B, S, ...] that the function gets beside the logits.
-            matrix: as `embed` gave it.
-            score: of logits [B, C, V] and of what is given of C tokens: a tree of [B, C, ...].
+            x: Output of the last layer [B, S, D].
+            beside: Arrays [B, S, ...] that `score` takes after the logits.
+            matrix: The matrix that `embed` returned.
+            score: Function of logits [B, C, V] and arrays [B, C, ...] of `beside`; it returns a
+                tree of arrays [B, C, ...].
 
         Returns:
-            A tree of [B, S, ...].
+            The tree of `score`, arrays [B, S, ...].
         """
         x = squares.run(self.norm, x)
         length = max(1, _LOGITS // self.config.vocab_size)
         if self.lm_head is None:
-            return _in_chunks(lambda x: _tied(matrix, x), x, given, score, length)
+            return _in_chunks(lambda x: _tied(matrix, x), x, beside, score, length)
         return squares.run(
             self.lm_head,
             x,
-            given,
-            call=lambda head, x, given: _in_chunks(head, x, given, score, length),
+            beside,
+            call=lambda head, x, beside: _in_chunks(head, x, beside, score, length),
         )
 
     def _rope(self, positions: jax.Array) -> Rope:

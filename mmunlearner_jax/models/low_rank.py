@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA): what is added to the kernel of a linear layer, maybe through a mask.
+"""Low-rank adapters (LoRA): an update of a linear layer's kernel, which a mask may restrict.
 
-Axes: R rank; a kernel is [in, out], stacked ones [layers, in, out]. The factors lie as PEFT has
-them, so that the rank, which is small, is not the last axis of the larger of the two.
+Axes: R rank. A kernel is [in, out], or [layers, in, out] where stacked. The factors have PEFT's
+orientation, so that the small rank is not the last axis of the larger factor.
 Source: Hu et al. 2021.
 """
 
@@ -15,35 +15,36 @@ from flax import nnx
 
 
 class LoRA(nnx.Module):
-    """The update scale * B A of one kernel, or where there is a mask, mask * (scale * B A).
+    """The update scale * B A of one kernel, or mask * (scale * B A) with a mask.
 
     Attributes:
-        lora_a: float32 [..., R, in].
-        lora_b: float32 [..., out, R].
-        mask: bool like the kernel, True where it may change; None: everywhere.
-        scale: alpha / R.
+        lora_a: The factor A, float32 [..., R, in].
+        lora_b: The factor B, float32 [..., out, R].
+        mask: Whether an element of the kernel may change, bool with the kernel's shape; None: all
+            may.
+        scale: LoRA's alpha / R.
     """
 
     def __init__(self, lora_a: nnx.LoRAParam, lora_b: nnx.LoRAParam, mask: Any, scale: float):
         self.lora_a, self.lora_b, self.mask, self.scale = lora_a, lora_b, mask, scale
 
     def merged(self, kernel: jax.Array) -> jax.Array:
-        """The kernel with its update, in its dtype; bit by bit the same where the mask is False."""
+        """Returns the updated kernel in its dtype; where the mask is False, no bit changes."""
         return _merged(kernel, *self._factors(), self._mask(), self.scale)
 
     def product(
         self, x: jax.Array, kernel: jax.Array, shape: tuple[int, ...], to: Any
     ) -> jax.Array:
-        """Of x [..., in] and the updated kernel, its output axis split: [..., *shape].
+        """Returns x times the updated kernel, as [..., *shape].
 
-        Without a mask the update is never multiplied out. With one it is, a layer at a time, and
-        the backward pass makes it again rather than keep those of all layers.
+        Without a mask, the product B A is never computed. With a mask it is computed for one layer
+        at a time, and again in the backward pass, which keeps none of them.
 
         Args:
-            x: of the dtype of the computation.
-            kernel: [in, out].
-            shape: what the output axis is split into.
-            to: dtype of the product; None: that of x.
+            x: Input [..., in], in the dtype of the computation.
+            kernel: The kernel without its update [in, out].
+            shape: Axes that the output axis is split into.
+            to: Dtype of the result; None: that of x.
         """
         dot = functools.partial(_dot, shape=shape, to=to)
         if self.mask is None:
@@ -68,12 +69,12 @@ def _merged(
     kernel: jax.Array, a: jax.Array, b: jax.Array, mask: jax.Array | None, scale: float
 ) -> jax.Array:
     updated = (kernel + scale * jnp.einsum("...ri,...or->...io", a, b)).astype(kernel.dtype)
-    # Chosen and not multiplied: adding 0 would turn -0 into 0.
+    # `where` instead of a product with the mask: adding 0 would turn -0 into 0.
     return updated if mask is None else jnp.where(mask, updated, kernel)
 
 
 def _dot(x: jax.Array, kernel: jax.Array, shape: tuple[int, ...], to: Any) -> jax.Array:
-    """Of x [..., in] and a kernel [in, out], its output axis split: [..., *shape]."""
+    """Returns x [..., in] times a kernel [in, out], as [..., *shape]."""
     kernel = kernel.astype(x.dtype).reshape(-1, *shape)
     return jnp.tensordot(x, kernel, 1, preferred_element_type=to)
 
@@ -82,7 +83,7 @@ def _call(call: Callable[..., jax.Array], moving: tuple, still: tuple) -> jax.Ar
     return call(*moving, *still)
 
 
-# Keeps nothing from inside the call for the backward pass; what is `still` has no gradient.
+# The backward pass runs the call again and keeps no intermediate. `still` gets no gradient.
 _made_again = jax.custom_vjp(_call, nondiff_argnums=(0,))
 
 

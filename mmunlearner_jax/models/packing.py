@@ -1,10 +1,10 @@
-"""One picture, many questions: rows in which what several questions begin with stands once.
+"""Packed rows: several questions about one picture share the row and the picture.
 
-A row is a prefix, which ends with the picture, and behind it segments: what is left of each
-question and its answer. Every segment sees the prefix and itself, and its positions go on where the
-prefix ends, so it is computed as if it stood alone. A row of text has no prefix, and whole
-questions as segments. An array `segments` says what every token belongs to: 0 is the prefix, 1, 2,
-... are the segments, each unbroken.
+A packed row is a prefix and several segments. The prefix ends with the picture. A segment is the
+rest of one question with its answer. A segment's tokens attend to the prefix and to their own
+segment, and their positions continue those of the prefix. So each question is computed as if it
+stood alone. A row of text has no prefix; its segments are whole questions. The array `segments`
+holds the segment of every token: 0 is the prefix, and 1, 2, ... are the segments, each contiguous.
 
 Axes: B rows, T tokens, S supervised tokens of a row (padded).
 """
@@ -17,15 +17,15 @@ IGNORE = -100  # the label of a token that is not supervised
 
 
 def visible(valid: jax.Array, segments: jax.Array | None) -> jax.Array:
-    """Which token sees which.
+    """Returns which token may attend to which.
 
     Args:
-        valid: bool [B, T], False for padding.
-        segments: int [B, T]; None: the rows are not packed.
+        valid: Whether a token is no padding, bool [B, T].
+        segments: Segment of every token, int [B, T]; None: the rows are not packed.
 
     Returns:
-        bool [B, T, T], True where the token of the second axis sees that of the third: itself and
-        the valid ones before it, of its own segment and of the prefix.
+        Bool [B, T (queries), T (keys)]. A token may attend to itself and to earlier valid tokens,
+        of its own segment or of the prefix.
     """
     seen = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None, :]
     if segments is None:
@@ -35,21 +35,22 @@ def visible(valid: jax.Array, segments: jax.Array | None) -> jax.Array:
 
 
 def ranks(valid: jax.Array, segments: jax.Array) -> jax.Array:
-    """Int [B, T], the number of valid tokens of a token's own segment before it."""
+    """Returns the number of valid tokens before a token in its own segment, int [B, T]."""
     before = jnp.cumsum(valid, axis=1) - valid
     starts = jnp.diff(segments, axis=1, prepend=-1) != 0
     return before - jax.lax.cummax(jnp.where(starts, before, 0), axis=1)
 
 
 def answer_places(labels: np.ndarray, room: int = 0) -> np.ndarray:
-    """Finds the tokens whose logits predict a supervised one, so that no others are computed.
+    """Finds the tokens whose logits predict a supervised token; only their logits are needed.
 
     Args:
-        labels: int [B, T], -100 where not supervised.
-        room: S at least; the same for all batches keeps their shapes alike. 0: a power of two.
+        labels: Labels, int [B, T], -100 where not supervised.
+        room: Minimum of S; the same for all batches gives them one shape. 0: S is the next power
+            of two.
 
     Returns:
-        int32 [B, S]; unused ones are T - 1, whose logits predict nothing.
+        Indices of tokens, int32 [B, S]; unused places hold T - 1, whose logits predict nothing.
     """
     supervised = labels[:, 1:] != IGNORE
     counts = supervised.sum(axis=1)
@@ -61,14 +62,14 @@ def answer_places(labels: np.ndarray, room: int = 0) -> np.ndarray:
 
 
 def targets(labels: jax.Array, places: jax.Array | None) -> jax.Array:
-    """The labels that the logits at the places predict.
+    """Returns the labels that the logits at some places predict.
 
     Args:
-        labels: int [B, T].
-        places: int [B, S] of `answer_places`; None: all T.
+        labels: Labels, int [B, T].
+        places: Indices of tokens, int [B, S], which `answer_places` returned; None: all T tokens.
 
     Returns:
-        int [B, S], -100 at unused places.
+        Labels, int [B, S], -100 at unused places.
     """
     following = jnp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE)
     return following if places is None else jnp.take_along_axis(following, places, axis=1)

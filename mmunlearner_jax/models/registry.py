@@ -5,5 +5,5 @@ from mmunlearner_jax.models import llava, qwen2_vl
 # By the `model_type` of `config.json`.
 ARCHITECTURES = {record.name: record for record in (llava.LLAVA, qwen2_vl.QWEN2_VL)}
 
-# What is missing for the models that are easily taken for one of these, by their `model_type`.
+# What this package lacks for models that are easily taken for one of these, by `model_type`.
 LOOKALIKES = {k: why for record in ARCHITECTURES.values() for k, why in record.lookalikes.items()}

@@ -1,4 +1,4 @@
-"""Rotary positions: pairs of features of a head turn by angles that grow with the position.
+"""Rotary positions: pairs of a head's features are rotated by angles that grow with the position.
 
 Axes: B examples, T tokens, N heads, H head size.
 Source: Su et al. 2021; along several axes (M-RoPE) Wang et al. 2024 (Qwen2-VL).
@@ -12,25 +12,26 @@ Rope = tuple[jax.Array, jax.Array]
 
 
 def frequencies(head_size: int, theta: float) -> np.ndarray:
-    """How far each pair of a head turns from one position to the next: float32 [H / 2]."""
+    """Returns the angle of each pair from one position to the next in radians, float32 [H / 2]."""
     return (theta ** (-np.arange(0, head_size, 2) / head_size)).astype(np.float32)
 
 
 def rope(
     positions: jax.Array, head_size: int, theta: float, sections: tuple[int, ...] = ()
 ) -> Rope:
-    """The rotary angles.
+    """Returns the cosines and sines of the rotary angles.
 
     Args:
-        positions: int [B, T], or with sections [B, T, axes].
-        head_size: H.
-        theta: base of the frequencies.
-        sections: how many of the H / 2 frequencies, slower and slower, turn by each axis.
+        positions: Positions, int [B, T], or with sections [B, T, axes].
+        head_size: Number of features of one head H.
+        theta: Base of the frequencies.
+        sections: Number of the H / 2 frequencies, from the fastest to the slowest, that use each
+            axis.
 
     Returns:
-        Their cosines and sines [B, T, 1, H / 2] float32.
+        Cosines and sines, float32 [B, T, 1, H / 2] each.
     """
-    if positions.ndim == 2:  # along all axes the same
+    if positions.ndim == 2:
         positions = positions[:, :, None]
     else:
         positions = positions[:, :, np.repeat(np.arange(len(sections)), sections)]
@@ -39,7 +40,7 @@ def rope(
 
 
 def rotate(x: jax.Array, rope: Rope) -> jax.Array:
-    """Turns the pairs (i, i + H / 2) of x [B, T, N, H]; computed in float32."""
+    """Rotates the pairs of features (i, i + H / 2) of x [B, T, N, H], in float32."""
     cos, sin = rope
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

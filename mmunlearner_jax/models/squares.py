@@ -1,16 +1,16 @@
 """Squared gradients, of every example or of the batch, by one backward pass.
 
-The Fisher diagonal of the method (paper, importance equation; defect D-05 of the published code)
-is a mean over examples of *squared* gradients, which `jax.grad` of a batch cannot give. A model is
-therefore cut into units, and every unit is called through `run`, stacked ones through `scan`. Where
-the parameters of a unit are `Probed`, its backward pass returns, as the cotangent of `Probed.sums`,
-these sums with the batch's squared per-example gradients added, while activations get their
-ordinary cotangents. One `jax.grad` of the summed loss with respect to the sums is then the new
-sums, in float32 whatever the dtype of the weights. Memory: the gradient of one unit for each local
-example; the sums of stacked units are added to in place.
+The Fisher diagonal of the method (paper, importance equation) is a mean over examples of *squared*
+gradients. `jax.grad` of a batch cannot compute it. Therefore a model is cut into units. Every unit
+is called through `run`, and stacked units through `scan`. Where the parameters of a unit are
+`Probed`, its backward pass adds the squared gradients of the batch's examples to `Probed.sums` and
+returns the result as the cotangent of `Probed.sums`. Activations get their ordinary cotangents.
+`jax.grad` of the summed loss with respect to the sums therefore returns the new sums. They are
+float32 whatever the dtype of the weights (D-05: squares in float16 underflow). The memory holds the
+gradient of one unit for each local example. The sums of stacked units are updated in place.
 
-Squares of a batch's gradient (D-06) come the same way, unit by unit from the gradient of all its
-examples, so that the whole model's gradient never exists.
+Squares of a batch's gradient (D-06: they depend on the batch size) are computed in the same way,
+unit by unit, so that the gradient of the whole model never exists.
 
     def loss(sums):
         sums, nothing = keep(sums)
@@ -35,13 +35,13 @@ from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
 @jax.tree_util.register_dataclass
 @dataclass
 class Probed:
-    """Stands in place of a parameter array.
+    """A parameter whose squared gradients are summed; it takes the place of the array in a tree.
 
     Attributes:
-        value: the parameter.
-        sums: float32 of the same shape; their cotangent is `sums` plus the sum over examples of
-            the squared per-example gradients of `value`; or plus the square of all examples'.
-        whole: whether it is the gradient of all examples that is squared.
+        value: The parameter.
+        sums: Sums of squares so far, float32, with the shape of `value`. Their cotangent is `sums`
+            plus the squares of this batch.
+        whole: Whether the gradient of all examples together is squared, or each example's own.
     """
 
     value: Any
@@ -50,7 +50,7 @@ class Probed:
 
 
 def is_probed(x: Any) -> TypeGuard[Probed]:
-    """Tells a `Probed` from any other leaf."""
+    """Returns whether a leaf is a `Probed`."""
     return isinstance(x, Probed)
 
 
@@ -58,18 +58,18 @@ def probe(params: Any, sums: Any, *, whole: bool = False) -> Any:
     """Pairs a tree of parameters with a tree of sums of the same structure, leaf by leaf.
 
     Args:
-        params: parameters.
-        sums: float32.
-        whole: squares the gradient of all examples together, not each one's.
+        params: Parameters of a model.
+        sums: Sums of squares so far, float32.
+        whole: Whether the gradient of all examples together is squared, or each example's own.
     """
     return jax.tree.map(lambda value, sums: Probed(value, sums, whole), params, sums)
 
 
 def keep(sums: Any) -> tuple[Any, jax.Array]:
-    """Lets sums pass through a batch that does not reach their parameters (no picture, no tower).
+    """Keeps the sums of parameters that a batch does not use (the vision tower without pictures).
 
     Returns:
-        The sums to probe with, and a 0 that must be added to the loss.
+        The sums to pass to `probe`, and a scalar 0 that must be added to the loss.
     """
 
     @jax.custom_vjp
@@ -93,16 +93,16 @@ def run(
     *activations: Any,
     call: Callable[..., Any] = lambda module, *activations: module(*activations),
 ) -> Any:
-    """Calls a unit: `module(*activations)`, with squares where its parameters are `Probed`.
+    """Calls `module(*activations)` as a unit; sums squares where its parameters are `Probed`.
 
     Args:
-        module: a module that treats every example by itself (as only squares of each need it); its
-            parameters are in no other unit.
-        *activations: pytrees of arrays [B, ...], all with the example axis first.
-        call: how the module is called with them, where it is not that.
+        module: A module whose parameters are in no other unit. For squares of each example, it must
+            treat every example by itself.
+        *activations: Pytrees of arrays [B, ...].
+        call: Function `(module, *activations)` that replaces `module(*activations)`.
 
     Returns:
-        What the call returns, arrays [B, ...].
+        The result of the call, arrays [B, ...].
     """
     graphdef, params = nnx.split(module)
     if not any_probed(params):
@@ -133,14 +133,15 @@ def scan(
 ) -> jax.Array:
     """Calls stacked units one after the other: `x = unit(x, *rest)`; all of them are `Probed`.
 
-    Only what flows between the units is kept for the backward pass, which runs each once more.
+    Only the inputs of the units are kept for the backward pass, which runs each unit once more.
 
     Args:
-        graphdef: of one unit.
-        params: of all, with a leading axis.
-        x: [B, ...], what flows from unit to unit.
-        *rest: pytrees of arrays [B, ...] that every unit gets.
-        mesh: splits the examples, also within a unit (a kernel under `jax.shard_map`).
+        graphdef: Graph definition of one unit.
+        params: Parameters of all units, `Probed`, with a leading axis of units.
+        x: Input of the first unit [B, ...].
+        *rest: Pytrees of arrays [B, ...] that every unit takes.
+        mesh: Devices that the examples are split over, also within a unit (a kernel under
+            `jax.shard_map`).
     """
     values, sums, whole = _apart(params)
 
@@ -159,12 +160,12 @@ def scan(
     def backward(residuals, cotangent):
         values, sums, inputs, rest = residuals
 
-        # The sums are carried and not scanned over, so that XLA adds to them in place.
+        # The sums are in the carry and not in the scanned inputs: so XLA adds to them in place.
         def body(carry, unit):
             cotangent, sums, others = carry
             index, values, x = unit
-            given = (x, *rest)
-            squares, (cotangent, *more) = _pull_back(call, values, given, cotangent, whole, mesh)
+            inputs = (x, *rest)
+            squares, (cotangent, *more) = _pull_back(call, values, inputs, cotangent, whole, mesh)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
@@ -179,15 +180,18 @@ def scan(
 
 
 def any_probed(params: Any) -> bool:
-    """Whether parameters are to be measured."""
+    """Returns whether a tree holds a `Probed`."""
     return any(map(is_probed, jax.tree.leaves(params, is_leaf=is_probed)))
 
 
 def _apart(params: Any) -> tuple[Any, Any, bool]:
-    """Values and sums of probed parameters, and whether they are of all examples together."""
+    """Returns the values, the sums and `whole` of probed parameters."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
     if not all(map(is_probed, leaves)):
-        raise ValueError("squares are of whole units: measure all parameters of a layer, or none")
+        raise ValueError(
+            "some parameters of a layer are measured and others are not: measure all of them, or"
+            " none"
+        )
     return (
         treedef.unflatten([leaf.value for leaf in leaves]),
         treedef.unflatten([leaf.sums for leaf in leaves]),
@@ -207,7 +211,10 @@ def _pull_back(
     whole: bool,
     mesh: Mesh | None = None,
 ) -> tuple[Any, Any]:
-    """Squared gradients, of all examples or summed over them, and cotangents of the activations."""
+    """Returns the squares of the batch and the cotangents of the activations.
+
+    The squares are those of the whole batch's gradient, or the sums over each example's squares.
+    """
     if whole:
         gradients, smooth = _gradients(call, values, activations, cotangents)
         return jax.tree.map(_square, gradients), smooth
@@ -217,8 +224,9 @@ def _pull_back(
         gradients, smooth = _gradients(call, values, *one)
         return gradients, jax.tree.map(lambda a: a[0], smooth)
 
-    # The examples, which are taken out of the unit's sight here, stay split over the mesh. Where
-    # there is but one part, the unit itself may say so of its single example, and not twice.
+    # `vmap` hides the example axis from the unit. `spmd_axis_name` keeps it split over the mesh. It
+    # is left out where there is only one part: the unit may then constrain its one example itself,
+    # and no axis may be named twice.
     parts = 1 if mesh is None else batch_parts(mesh.axis_sizes)
     split = batch_sharding(mesh).spec[0] if mesh is not None and parts > 1 else None
     gradients, smooth = jax.vmap(example, spmd_axis_name=split)(activations, cotangents)
@@ -226,12 +234,12 @@ def _pull_back(
 
 
 def _gradients(call: Callable, values: Any, activations: Any, cotangents: Any) -> tuple[Any, Any]:
-    """Of the values, and of the activations, None where these are whole numbers."""
+    """Returns the gradients of the values and of the activations (None for whole numbers)."""
     arrays, structure = jax.tree.flatten(activations)
 
     def smoothly(values, smooth):
-        given = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
-        return call(values, structure.unflatten(given))
+        mixed = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
+        return call(values, structure.unflatten(mixed))
 
     smooth = [a if _is_smooth(a) else None for a in arrays]
     gradients, smooth = jax.vjp(smoothly, values, smooth)[1](cotangents)
@@ -241,15 +249,16 @@ def _gradients(call: Callable, values: Any, activations: Any, cotangents: Any) -
 def spread(probed: Probed, batch: int) -> jax.Array:
     """Gives every example its own copy of a matrix that two units share (a tied head).
 
-    Use the copy in both places: squares are then of the *summed* gradient, which no unit by itself
-    could know.
+    Use the copy in both places. Then the *sum* of both places' gradients is squared, which neither
+    unit knows by itself.
 
     Args:
-        probed: a parameter of shape [V, D].
-        batch: number of examples B.
+        probed: A parameter of shape [V, D].
+        batch: Number of examples B.
 
     Returns:
-        [B, V, D]; or, where all examples' gradient is squared, [V, D] for all of them.
+        The copies [B, V, D]; or one matrix [V, D] where the gradient of all examples together is
+        squared.
     """
     shape = probed.value.shape
 
@@ -273,12 +282,12 @@ def _square(gradient: jax.Array) -> jax.Array:
 
 
 def _sum_of_squares(gradients: jax.Array) -> jax.Array:
-    """Sum over the example axis of [B, ...], in float32."""
+    """Returns the sum over B of the squares of [B, ...], in float32."""
 
     def contract(squares):
         return jnp.tensordot(jnp.ones(len(squares)), squares, 1, precision="highest")
 
-    # XLA's sum over a leading axis is ten times slower than a product with ones on a CPU.
+    # On a CPU, XLA's sum over a leading axis is ten times slower than a product with ones.
     return jax.lax.platform_dependent(
         _square(gradients), cpu=contract, default=lambda squares: jnp.sum(squares, axis=0)
     )

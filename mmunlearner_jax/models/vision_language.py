@@ -1,4 +1,4 @@
-"""What a vision-language model offers to everything else, whichever it is.
+"""The interface that all vision-language models share.
 
 Axes: B examples, T tokens, D text features, F features of all pictures of an example, S cache
 slots, V vocabulary.
@@ -24,16 +24,16 @@ from mmunlearner_jax.sharding import param_shardings
 
 @dataclass(frozen=True, kw_only=True)
 class VisionLanguageConfig:
-    """What shapes any of the models and its computation.
+    """Sizes and options of a model and of its computation.
 
     Attributes:
-        text: the language model.
-        image_token_id: the token whose embeddings are replaced by picture features.
-        dtype: dtype of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes: `none`, `full`, or all but matrix products
-            with parameters: `dots`.
-        attention: what computes the decoder's attention over whole sequences: `xla`, `splash` (TPU)
-            or `cudnn` (GPU). Decoding with a cache and the vision tower are always XLA's.
+        text: Sizes of the language model.
+        image_token_id: The token whose embeddings are replaced by picture features.
+        dtype: Dtype of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes: `none` nothing, `full` everything, `dots`
+            everything except matrix products with parameters.
+        attention: The kernel of the decoder's attention over whole sequences: `xla`, `splash` (TPU)
+            or `cudnn` (GPU). Decoding with a cache and the vision tower always use XLA.
     """
 
     model_type: ClassVar[str]
@@ -49,40 +49,40 @@ class VisionLanguageConfig:
         layers.choose(attention.KERNELS, "attention", self.attention)
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """What an example with one picture gives the model of it, without the axis of examples.
+        """Returns the model's input arrays for one picture, without the axis of examples.
 
         Args:
-            patches: of the picture, where the model takes any size.
+            patches: Number of patches of the picture; not used where all pictures have one size.
 
         Raises:
-            InputError: it takes any size, and there are none.
+            InputError: The model takes pictures of any size, and `patches` is 0.
         """
         raise NotImplementedError
 
     def image_tokens(self, patches: int) -> int:
-        """How many tokens of a row stand for the picture of `picture_arrays`."""
+        """Returns the number of image tokens of a picture with this number of patches."""
         raise NotImplementedError
 
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "VisionLanguageModel":
-        """A fresh model of this config."""
+        """Makes a model of this config with random parameters."""
         raise NotImplementedError
 
 
 class VisionLanguageModel(nnx.Module):
     """A model; `nnx.split` gives a graph definition and a state of `nnx.Param` only.
 
-    It is called like the model of transformers of the same name: with `input_ids`,
-    `attention_mask` and whatever its processor makes of pictures.
+    It is called like the transformers model of the same name: with `input_ids`, `attention_mask`
+    and the arrays that its processor makes of pictures.
 
     Args:
-        config: sizes and options.
-        mesh: what the examples of a batch are split over; None: one device.
-        rngs: where the initial parameters come from.
+        config: Sizes and options.
+        mesh: Devices that the examples of a batch are split over; None: one device.
+        rngs: Random keys of the initial parameters.
 
     Attributes:
-        config: what it was made from.
-        source: folder that its weights were read from, None for a fresh model.
-        language_model: the decoder.
+        config: Sizes and options.
+        source: Folder that the weights were read from; None for a fresh model.
+        language_model: The decoder.
     """
 
     def __init__(self, config: VisionLanguageConfig, *, mesh: Mesh | None, rngs: nnx.Rngs):
@@ -98,37 +98,38 @@ class VisionLanguageModel(nnx.Module):
         )
 
     def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Gives every example its own pictures, as `jit` and squares need them.
+        """Groups the pictures of a batch by example, as `jit` and squares need them.
 
         Args:
-            batch: host arrays, what the model's processor gives or what this gave.
+            batch: Host arrays, as the model's processor or this method returns them.
 
         Returns:
-            The batch with arrays [B, ...] only.
+            The batch, in which every array is [B, ...].
 
         Raises:
-            InputError: image tokens and pictures do not match.
+            InputError: Image tokens and pictures do not match.
         """
         raise NotImplementedError
 
     def vision_features(self, **pictures: jax.Array) -> jax.Array:
-        """What the vision tower gives, and the rest of the model starts from.
+        """Runs the vision tower.
 
-        `score` and `decode` take it as `vision_features` in place of `pixel_values`.
+        `score` and `decode` take the result as `vision_features` in place of `pixel_values`.
 
         Args:
-            **pictures: of `group_pictures`, named as in `__call__`.
+            **pictures: Arrays that `group_pictures` returned, named as in `__call__`.
         """
         raise NotImplementedError
 
     def init_cache(self, batch: int, length: int, before: Cache | None = None) -> Cache:
-        """An empty cache.
+        """Returns an empty cache.
 
         Args:
-            batch: examples, B.
-            length: tokens of each at most, padding included, those before not counted.
-            before: of P beginnings, filled by `decode`, where P divides B: B / P examples in a row
-                begin with each. None: the examples share nothing.
+            batch: Number of examples B.
+            length: Number of slots S: the most tokens of an example, with padding and without the
+                tokens in `before`.
+            before: A filled cache of P prefixes, where P divides B: B / P consecutive examples
+                continue each prefix. None: the examples share nothing.
         """
         text = self.config.text
         shape = (text.num_hidden_layers, batch, text.kv_heads)
@@ -159,27 +160,28 @@ class VisionLanguageModel(nnx.Module):
         last: bool = False,
         **pictures: jax.Array | None,
     ) -> tuple[jax.Array, Cache]:
-        """Appends T tokens to what the cache holds: first a prompt, then one token at a time.
+        """Appends T tokens to the cache: first a prompt, then one token at a time.
 
         Args:
-            input_ids: int [B, T]; the cache must have T slots left (`dynamic_update_slice` would
-                silently overwrite the last ones).
-            attention_mask: int or bool [B, T] of these tokens; None: no padding.
-            cache: of `init_cache` or of the call before.
-            last: whether the logits of the last token alone are wanted.
-            **pictures: of these tokens, named as in `__call__`.
+            input_ids: Token ids, int [B, T]. The cache must have T slots left: with fewer,
+                `dynamic_update_slice` would silently overwrite the last ones.
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding; None: no padding.
+            cache: The cache, from `init_cache` or the previous call.
+            last: Whether to return the logits of the last token only.
+            **pictures: Pictures of these tokens, named as in `__call__`.
 
         Returns:
-            float32 logits [B, T, V] of these tokens, or [B, 1, V] of the last, and the longer
+            Logits of the tokens, float32 [B, T, V] (or [B, 1, V] with `last`), and the updated
             cache.
 
         Raises:
-            InputError: as in `__call__`; only with pictures, for a model may say an image token.
+            InputError: As in `__call__`, but only with pictures: without them, an image token may
+                be one that the model itself generated.
         """
-        given = {name: x for name, x in pictures.items() if x is not None}
-        if given:
-            given = self._checked(input_ids, **given)
-        return self._decode(input_ids, attention_mask, cache, given, last=last)
+        inputs = {name: x for name, x in pictures.items() if x is not None}
+        if inputs:
+            inputs = self._checked(input_ids, **inputs)
+        return self._decode(input_ids, attention_mask, cache, inputs, last=last)
 
     def score(
         self,
@@ -192,28 +194,30 @@ class VisionLanguageModel(nnx.Module):
         beside: tuple[jax.Array, ...] = (),
         **pictures: jax.Array,
     ) -> Any:
-        """What a function of the next-token logits says of some tokens; no others are computed.
+        """Evaluates a function of the next-token logits; only logits at `places` are computed.
 
         Args:
-            score: of float32 logits [B, C, V], targets [B, C] and what is `beside` of C tokens: a
-                tree of [B, C, ...]; it is called with few tokens at a time where the vocabulary is
-                large.
-            targets: int [B, S].
-            places: int [B, S], the tokens, of `packing.answer_places`; None: all T.
-            input_ids: int [B, T].
-            attention_mask: int or bool [B, T], 0 at padding; None: no padding.
-            segments: int [B, T] of packed rows (see `packing`); None: they are not packed.
-            beside: arrays [B, S, ...] that `score` gets behind the targets.
-            **pictures: named as in `__call__`; of the rows' prefixes, if packed.
+            score: Function of logits float32 [B, C, V], targets [B, C] and arrays [B, C, ...] of
+                `beside`; it returns a tree of arrays [B, C, ...]. Where the vocabulary is large, it
+                is called for a few tokens at a time.
+            targets: Token ids, int [B, S].
+            places: Indices of tokens, int [B, S], which `packing.answer_places` returned; None: all
+                T tokens.
+            input_ids: Token ids, int [B, T].
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding; None: no padding.
+            segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not
+                packed.
+            beside: Arrays [B, S, ...] that `score` takes after the targets.
+            **pictures: Pictures, named as in `__call__`; in packed rows, those of the prefix.
 
         Returns:
-            A tree of [B, S, ...].
+            The tree of `score`, arrays [B, S, ...].
 
         Raises:
-            InputError: as in `__call__`.
+            InputError: As in `__call__`.
         """
-        given = self._checked(input_ids, **pictures)
-        x, matrix = self._hidden(input_ids, attention_mask, segments, given)
+        inputs = self._checked(input_ids, **pictures)
+        x, matrix = self._hidden(input_ids, attention_mask, segments, inputs)
         if places is not None:
             x = jnp.take_along_axis(x, places[:, :, None], axis=1)
         return self.language_model.score(x, (targets, *beside), matrix, score)
@@ -223,7 +227,7 @@ class VisionLanguageModel(nnx.Module):
         return self.language_model.logits(*self._hidden(input_ids, attention_mask, None, pictures))
 
     def _hidden(self, input_ids, attention_mask, segments, pictures):
-        """What the last layer gives [B, T, D]; tied matrix."""
+        """Returns the output of the last layer [B, T, D] and the tied matrix of `Llama.embed`."""
         valid = _valid(input_ids, attention_mask)
         x, matrix = self._embed(input_ids, **pictures)
         prefix = valid if segments is None else valid & (segments == 0)
@@ -250,23 +254,25 @@ class VisionLanguageModel(nnx.Module):
         return self.language_model.logits(x[:, -1:] if last else x, matrix), cache
 
     def _checked(self, input_ids, **pictures):
-        """The pictures by name, those not given left out, as `_embed` and `_positions` want them.
+        """Returns the pictures that are not None, by name, as `_embed` and `_positions` take them.
 
-        Those that do not belong to the image tokens are refused, wherever values are at hand.
+        Raises:
+            InputError: Pictures and image tokens do not match. Under `jit`, only shapes are
+                checked.
         """
         raise NotImplementedError
 
     def _embed(self, input_ids, **pictures):
-        """Token embeddings [B, T, D] with features in the image tokens' places; tied matrix."""
+        """Returns embeddings [B, T, D], features at image tokens, and the tied matrix."""
         raise NotImplementedError
 
     def _positions(self, input_ids, valid, **pictures):
-        """Rotary positions (see `rope.rope`) counted from 0, and where the next token is [B]."""
+        """Returns rotary positions from 0 (see `rope.rope`) and the next token's position [B]."""
         return jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0), jnp.sum(valid, axis=1)
 
 
 def merge(x: jax.Array, features: jax.Array, here: jax.Array) -> jax.Array:
-    """Puts features [B, F, D] into x [B, T, D] in the places `here` (bool [B, T]), in order."""
+    """Replaces x [B, T, D] where `here` (bool [B, T]) by the features [B, F, D], in order."""
     order = jnp.clip(jnp.cumsum(here, axis=1) - 1, 0, features.shape[1] - 1)
     picked = jnp.take_along_axis(features.astype(x.dtype), order[..., None], axis=1)
     return jnp.where(here[..., None], picked, x)
@@ -275,12 +281,12 @@ def merge(x: jax.Array, features: jax.Array, here: jax.Array) -> jax.Array:
 def abstract_model(
     config: VisionLanguageConfig, mesh: Mesh | None, dtype: Any = None
 ) -> tuple[nnx.GraphDef, nnx.State]:
-    """The model without its arrays: the one tree that all others are like.
+    """Makes a model without arrays.
 
     Args:
-        config: sizes and options.
-        mesh: that its parameters are sharded over; None: the first device.
-        dtype: of the parameters; None: float32.
+        config: Sizes and options.
+        mesh: Devices that the parameters are sharded over; None: the first local device.
+        dtype: Dtype of the parameters; None: float32.
 
     Returns:
         The graph definition, and a state of `jax.ShapeDtypeStruct` with shardings.
@@ -299,7 +305,7 @@ def abstract_model(
 
 
 def _valid(input_ids, attention_mask):
-    """Bool [B, T]: which tokens are no padding."""
+    """Returns which tokens are no padding, bool [B, T]."""
     if attention_mask is None:
         return jnp.ones(input_ids.shape, bool)
     return attention_mask.astype(bool)

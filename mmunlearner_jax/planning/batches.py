@@ -1,4 +1,4 @@
-"""Batches as `data.pipeline` would make them of data that need not be there, all rows alike."""
+"""Batches with the shapes that `data.pipeline` would make; all rows are alike, and need no data."""
 
 import dataclasses
 
@@ -12,17 +12,17 @@ from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What one row holds: a prefix, and behind it questions with their answers.
+    """The contents of one row: a prefix, then questions with their answers.
 
     Attributes:
-        prefix: tokens that the questions share; the last of them are the picture's.
-        image: tokens of the picture, 0 without one.
-        questions: of a row, at most.
-        question: tokens of each, behind the prefix.
-        answer: tokens of its answer.
-        group: questions that may share rows: those about one picture. 0: any.
-        packed: whether rows are shared, so that batches say what belongs to which question.
-        full: whether all tokens but the picture's are supervised, not the answers alone.
+        prefix: Number of tokens that the questions share, with the image tokens at the end.
+        image: Number of image tokens; 0: there is no picture.
+        questions: Largest number of questions in a row.
+        question: Number of tokens of a question after the prefix.
+        answer: Number of tokens of an answer.
+        group: Number of questions about one picture, which may share rows; 0: any questions may.
+        packed: Whether rows are packed, so that batches have `segments`.
+        full: Whether all tokens except image tokens are supervised, or the answers only.
     """
 
     prefix: int
@@ -36,21 +36,21 @@ class Layout:
 
     @property
     def average(self) -> float:
-        """Questions of a row, where those of a picture do not fill its last one."""
+        """Mean number of questions in a row; a picture's last row may have fewer."""
         return self.group / -(-self.group // self.questions) if self.group else self.questions
 
     def rows(self, questions: int) -> int:
-        """How many rows so many questions take."""
+        """Returns the number of rows for a number of questions."""
         if not self.group:
             return -(-questions // self.questions)
         return -(-questions // self.group) * -(-self.group // self.questions)
 
     def arrays(self, rows: int, config: VisionLanguageConfig) -> dict[str, np.ndarray]:
-        """A batch of random words, without pixels.
+        """Returns a batch of random tokens without pixels, arrays [rows, T].
 
         Args:
-            rows: of the batch.
-            config: of the model that they are for.
+            rows: Number of rows of the batch.
+            config: Config of the model that will read the batch.
         """
         each = self.question + self.answer
         taken = self.prefix + self.questions * each
@@ -76,13 +76,14 @@ class Layout:
 
 
 def layout(config: Config, model: VisionLanguageConfig, *, pack: int, pictured: bool) -> Layout:
-    """The rows that `config.plan` describes.
+    """Returns the layout of the rows that `config.plan` describes.
 
     Args:
-        config: with `plan`, `data`, and `model.patch_budgets` where pictures have any size.
-        model: what they are for.
-        pack: questions that may share a row.
-        pictured: whether they are about pictures.
+        config: Config whose `plan`, `data` and, where pictures may have any size,
+            `model.patch_budgets` are read.
+        model: Config of the model that will read the rows.
+        pack: Largest number of questions in a row.
+        pictured: Whether the questions are about pictures.
     """
     plan, image = config.plan, 0
     if pictured:
@@ -91,7 +92,7 @@ def layout(config: Config, model: VisionLanguageConfig, *, pack: int, pictured: 
     return Layout(
         prefix=plan.prompt_tokens + image if pictured else 0,
         image=image,
-        # Those of a picture are spread evenly over its rows.
+        # The questions about a picture are spread evenly over its rows.
         questions=-(-group // -(-group // pack)) if group else pack,
         question=plan.question_tokens,
         answer=plan.answer_tokens,

@@ -1,7 +1,7 @@
-"""What a program costs: operations of its jaxpr, traffic of its compiled HLO.
+"""The costs of a program: operations from its jaxpr, and traffic from its compiled HLO.
 
-XLA's own `cost_analysis` counts the body of a loop once; both counts here multiply it by the number
-of its iterations.
+XLA's own `cost_analysis` counts the body of a loop once. Both counts here multiply it by the number
+of iterations.
 """
 
 import collections
@@ -19,18 +19,19 @@ _LOOP = re.compile(r"\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(r"\b(?:calls|to_apply|called_computations|branch_computations)=\{?([^},]+)")
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# What computes nothing, or calls what does.
+# Instructions that write nothing themselves.
 _FREE = ("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "call")
 _BUFFER = 'custom_call_target="AllocateBuffer"'  # writes nothing
-_MADE = ("broadcast", "constant")  # of an update's base: no array that is there already
+_MADE = ("broadcast", "constant")  # an update of such a base also writes the base
 _OUTSIDE_HBM = re.compile(r"S\(\d+\)")  # a memory space other than the main one
 
 
 def flops(jaxpr: Any) -> float:
-    """Operations of all matrix products and convolutions, two for each multiply-add.
+    """Counts the operations of matrix products and convolutions, two for each multiply-add.
 
     Args:
-        jaxpr: of `jax.make_jaxpr`, closed or not; bodies of loops count as often as they can run.
+        jaxpr: A jaxpr from `jax.make_jaxpr`, closed or not. The body of a loop counts as often as
+            it can run.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -55,7 +56,7 @@ def flops(jaxpr: Any) -> float:
 
 
 def _most_steps(condition: Any) -> int:
-    """The number that a loop's counter, which begins at 0, is compared with."""
+    """Returns the largest number of iterations: the constant that the counter is compared with."""
     operands = (v for e in condition.jaxpr.eqns if e.primitive.name == "lt" for v in e.invars)
     return max((int(v.val) for v in operands if hasattr(v, "val")), default=1)
 
@@ -67,12 +68,12 @@ def _jaxprs(value: Any) -> list[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """What one chip moves when a program runs once.
+    """Data that one chip moves when a program runs once.
 
     Attributes:
-        collectives: kind -> (how many, bytes of their results).
-        stored: bytes of the results of all kernels that go to memory and are read again; of an
-            array that is updated in place (a loop's stacked results), those of the update.
+        collectives: Number of collectives and bytes of their results, by kind.
+        stored: Bytes that all kernels write to memory. Of an array that is updated in place (a
+            loop's stacked results), only the update counts.
     """
 
     collectives: dict[str, tuple[int, int]]
@@ -86,7 +87,7 @@ class _Instruction(NamedTuple):
 
 
 class _Program:
-    """The computations of an HLO text, counted as often as they run."""
+    """The computations of an HLO text; they count as often as they run."""
 
     def __init__(self, hlo: str):
         self.computations: dict[str, dict[str, _Instruction]] = {}
@@ -97,8 +98,8 @@ class _Program:
                 current = opened[2]
                 self.computations[current] = {}
                 self.entry = current if opened[1] else self.entry
-            elif found := _INSTRUCTION.match(line):
-                root, name, *instruction = found.groups()
+            elif match := _INSTRUCTION.match(line):
+                root, name, *instruction = match.groups()
                 self.computations[current][name] = _Instruction(*instruction)
                 if root:
                     self.roots[current] = name
@@ -106,7 +107,7 @@ class _Program:
         self.collectives: collections.Counter[tuple[str, str]] = collections.Counter()
 
     def count(self, name: str, times: int) -> None:
-        """Adds up a computation that runs so many times, with all that it calls."""
+        """Adds the traffic of a computation that runs `times` times, with all that it calls."""
         channels: dict[str, tuple[str, int]] = {}
         self._walk(name, times, channels, kernels=True)
         for kind, size in channels.values():
@@ -128,18 +129,18 @@ class _Program:
                     )
             base = opcode.removesuffix("-start")
             if base in _COLLECTIVES:
-                # One that overlaps with computation is cut into kernels that share its channel.
+                # A collective that overlaps with computation is split into kernels of one channel.
                 channel = _CHANNEL.search(rest)
                 key = channel[1] if channel else result
                 size = max(array_bytes(kind), default=0)
                 channels[key] = base, max(size, channels.get(key, (base, 0))[1])
             elif kernels and opcode not in _FREE and not opcode.endswith(("-start", "-update")):
-                # What overlaps is counted where it ends, a collective where it begins.
+                # Asynchronous instructions count at their end, but collectives at their start.
                 if opcode.removesuffix("-done") not in _COLLECTIVES and _BUFFER not in rest:
                     self.stored += times * sum(self._bytes_of(name, result))
 
     def _bytes_of(self, computation: str, name: str) -> list[int]:
-        """Bytes of every array that an instruction of a computation writes to memory."""
+        """Returns the bytes of every array that an instruction writes to memory."""
         inside = self.computations[computation]
         kind, opcode, rest = inside[name]
         operands = [operand for operand in _OPERAND.findall(rest) if operand in inside]
@@ -153,11 +154,11 @@ class _Program:
         elif opcode == "fusion" and (called := _CALLED.search(rest)):
             within = called[1].strip().lstrip("%")
             written = self._bytes_of(within, self.roots[within])
-        # Inside of a fusion, layouts do not tell which of its results stay in the inner memory.
+        # Inside a fusion, layouts do not show which results stay outside HBM; `sizes` has 0 there.
         return [min(both) for both in zip(written, sizes, strict=True)]
 
     def _trips(self, condition: str) -> int:
-        """The constant that a loop's counter, which begins at 0, is compared with."""
+        """Returns the number of iterations: the constant that the counter is compared with."""
         numbers = [
             int(rest.split(")")[0])
             for kind, opcode, rest in self.computations[condition].values()
@@ -167,7 +168,7 @@ class _Program:
 
 
 def traffic(hlo: str) -> Traffic:
-    """Reads the text of a compiled program; loop bodies count as often as they run."""
+    """Counts the traffic of a compiled program's HLO text; loop bodies count at every run."""
     program = _Program(hlo)
     program.count(program.entry, 1)
     kinds = sorted({kind for kind, _ in program.collectives})
@@ -178,11 +179,11 @@ def traffic(hlo: str) -> Traffic:
 
 
 def array_bytes(kind: str, *, only_hbm: bool = False) -> list[int]:
-    """Bytes of every array in an HLO type such as `(f32[2,3]{1,0}, bf16[4])`.
+    """Returns the bytes of every array in an HLO type such as `(f32[2,3]{1,0}, bf16[4])`.
 
     Args:
-        kind: the type.
-        only_hbm: counts 0 for what lies in another memory than the main one.
+        kind: The type.
+        only_hbm: Whether arrays outside the main memory count as 0.
     """
     return [
         0

@@ -1,4 +1,4 @@
-"""Compiles a program for a slice and says what it takes: memory, traffic, operations, time."""
+"""Compiles a program for a slice, and estimates its memory, traffic, operations and time."""
 
 import dataclasses
 import re
@@ -20,24 +20,24 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """One program on one slice; bytes are those of one chip.
+    """The estimate for one program on one slice. Bytes are those of one chip.
 
     Attributes:
-        stage: that runs it.
-        name: of the step.
-        times: how often a run calls it.
-        questions: that one call works through, on average.
-        arguments: bytes given: parameters, state, batch.
-        temporaries: bytes while it runs.
-        total: all of it, results that replace no argument and the program's code included.
-        fits: whether `total` is within the chip's memory.
-        compile_seconds: on this machine.
-        traffic: collectives and what is stored.
-        flops: operations of all chips together, recomputation included.
-        model_flops: those without the recomputation that `remat` asks for.
-        compute_seconds: `flops` at the chips' peak.
-        memory_seconds: arguments, results and collectives through the chip's memory.
-        network_seconds: results of the collectives through the chip's links.
+        stage: The stage that runs the program.
+        name: Name of the program, e.g. `forget step`.
+        times: Number of calls in a run.
+        questions: Mean number of questions of one call.
+        arguments: Bytes of the arguments: parameters, state and batch.
+        temporaries: Bytes of temporary arrays.
+        total: Bytes of arguments, temporaries, results that replace no argument, and code.
+        fits: Whether `total` is within the chip's memory.
+        compile_seconds: Compile time on this machine, in seconds.
+        traffic: Data that one chip moves in one call.
+        flops: Operations of all chips in one call, with recomputation.
+        model_flops: Operations without the recomputation of `remat`.
+        compute_seconds: Time for `flops` at the chips' peak.
+        memory_seconds: Time for arguments, results and collectives at the memory's bandwidth.
+        network_seconds: Time for the collectives' results at the bandwidth of the chip's links.
     """
 
     stage: str
@@ -58,12 +58,12 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """The roofline: the slowest of the three, as if they overlapped perfectly."""
+        """The roofline: the largest of the three times, as if they overlapped perfectly."""
         return max(self.compute_seconds, self.memory_seconds, self.network_seconds)
 
     @property
     def bound(self) -> str:
-        """Which of the three it is."""
+        """The name of the largest of the three times."""
         return {
             self.compute_seconds: "compute",
             self.memory_seconds: "memory",
@@ -72,31 +72,31 @@ class Estimate:
 
     @property
     def flops_per_question(self) -> float:
-        """Operations of all chips together for one question."""
+        """Operations of all chips for one question."""
         return self.flops / self.questions
 
     @property
     def questions_per_second(self) -> float:
-        """At the roofline, of all chips together."""
+        """Questions a second of all chips, at the roofline."""
         return self.questions / self.seconds
 
     def utilisation(self, target: Slice) -> float:
-        """Model-FLOP utilisation at the roofline."""
+        """Returns the model-FLOP utilisation (MFU) at the roofline, a fraction."""
         peak = len(target.devices) * target.chip.flops
         return self.model_flops / (self.seconds * peak)
 
 
 def estimate(program: Program, counted: Program, plain: Program, target: Slice) -> Estimate:
-    """Compiles `program` for the slice whose mesh its arguments lie on.
+    """Compiles a program for a slice and estimates its costs.
 
     Args:
-        program: to compile.
-        counted: the same with XLA's attention, whose operations a jaxpr shows.
-        plain: that without recomputation, whose operations are the model's own.
-        target: the slice.
+        program: The program to compile; its arguments are sharded over a mesh of the slice.
+        counted: The same program with XLA's attention, whose operations a jaxpr shows.
+        plain: The program `counted` without recomputation; it gives `model_flops`.
+        target: The slice.
 
     Raises:
-        InputError: the compiler failed, for another reason than memory.
+        InputError: The compiler failed for another reason than memory.
     """
     arguments = device_bytes(program.arguments)
     operations = flops(jax.make_jaxpr(counted.function)(*counted.arguments))
@@ -110,8 +110,8 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
         if "RESOURCE_EXHAUSTED" not in str(error) or not needed:
             raise InputError(
                 f"{program.stage}, {program.name}: libtpu {version('libtpu')} did not compile it"
-                f" ({str(error).splitlines()[0]}); use the libtpu that jax {jax.__version__} asks"
-                " for: pip install 'jax[tpu]'"
+                f" ({str(error).splitlines()[0]}); use the libtpu that jax {jax.__version__}"
+                " requires: pip install 'jax[tpu]'"
             ) from error
         temporaries = int(float(needed[1]) * _UNITS[needed[2]])
         total = arguments + temporaries

@@ -1,4 +1,4 @@
-"""The programs that a config runs, with abstract arguments: the stages' own jitted functions."""
+"""The programs of a config: the jitted functions of its stages, with abstract arguments."""
 
 import dataclasses
 import functools
@@ -29,22 +29,22 @@ from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.weights.io import in_groups
 
 STAGES = ("importance", "unlearn", "evaluate")
-CANDIDATES = 4  # options of a multiple-choice question
+CANDIDATES = 4  # number of choices of a multiple-choice question
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One jitted function with what it would be given.
+    """A jitted function with abstract arguments.
 
     Attributes:
-        stage: that runs it.
-        name: of the step.
-        function: jitted.
-        arguments: abstract arrays with shardings.
-        times: how often a run of the config calls it.
-        questions: that one call works through, on average.
-        parameters: those of the model among the arguments.
-        reads: how often one call reads the parameters (once a token when decoding).
+        stage: The stage that runs it.
+        name: Name of the program, e.g. `forget step`.
+        function: The jitted function.
+        arguments: Its arguments, abstract arrays with shardings.
+        times: Number of calls in a run of the config.
+        questions: Mean number of questions of one call.
+        parameters: The model's parameters among the arguments.
+        reads: Number of times that one call reads the parameters (once a token when decoding).
     """
 
     stage: str
@@ -58,14 +58,14 @@ class Program:
 
 
 def model_config(config: Config, **replaced: Any) -> VisionLanguageConfig:
-    """The published size that `config.model.size` names, computed as `config.model` says.
+    """Returns the config of the published model that `config.model.size` names.
 
     Args:
-        config: the config.
-        **replaced: fields in place of the config's.
+        config: Config whose `model` gives the size and the options of the computation.
+        **replaced: Fields of `VisionLanguageConfig` that replace those of `config.model`.
 
     Raises:
-        InputError: the config names none.
+        InputError: `config.model.size` names no published model.
     """
     size = config.model.size
     sizes = {name: make for each in ARCHITECTURES.values() for name, make in each.sizes.items()}
@@ -83,10 +83,10 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
     """Yields the programs of one stage.
 
     Args:
-        config: with `model.size` and `plan`, besides what the stage reads.
-        mesh: of devices that may be descriptions only.
-        stage: one of `STAGES`.
-        **replaced: fields of `VisionLanguageConfig` in place of the config's.
+        config: Config; `model.size` and `plan` are read besides the fields of the stage.
+        mesh: Mesh of devices, which may be mere descriptions.
+        stage: One of `STAGES`.
+        **replaced: Fields of `VisionLanguageConfig` that replace those of `config.model`.
     """
     sizes = model_config(config, **replaced)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
@@ -120,8 +120,8 @@ def _importance(config, graphdef, frozen, params, batch):
         made = batch(options.batch_size, pack, pictured=pictured)
         counts = (min(getattr(plan, s), options.examples or getattr(plan, s)) for s in sets)
         times = sum(map(made.calls, counts))
-        given = (sums, params, made.arrays, frozen)
-        yield Program("importance", name, add, given, times, made.questions, whole)
+        arguments = (sums, params, made.arrays, frozen)
+        yield Program("importance", name, add, arguments, times, made.questions, whole)
 
 
 def _unlearn(config, graphdef, frozen, params, batch):
@@ -166,7 +166,7 @@ def _evaluate(config, graphdef, frozen, moving, batch):
     params = nnx.merge_state(moving, frozen)
     rows, new = options.batch_size, options.max_new_tokens
     decoder = Decoder(graphdef, max_new_tokens=new, end_id=0)
-    # Every model is scored before and after; decoding reads the parameters once a token.
+    # All questions are scored before and after unlearning.
     times = 2 * _ceil(plan.questions, rows)
     prompts = batch(rows, 1, pictured=True, answered=False).arrays
     mesh = prompts["input_ids"].sharding.mesh
@@ -177,17 +177,16 @@ def _evaluate(config, graphdef, frozen, moving, batch):
     logits = _placed(logits, by_row)
     cache = jax.tree.map(_placed, cache, cache_shardings(cache, mesh))
     wanted = jax.ShapeDtypeStruct((rows, CANDIDATES), jnp.int32, sharding=by_row)
-    given = (params, logits, cache, wanted)
+    arguments = (params, logits, cache, wanted)
     yield Program(
-        "evaluate", "greedy", jax.jit(decoder.greedy), given, times, rows, params, reads=new
+        "evaluate", "greedy", jax.jit(decoder.greedy), arguments, times, rows, params, reads=new
     )
     shape = (CANDIDATES, rows, new)
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=everywhere)
     scored = jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=everywhere)
-    given = (params, logits, cache, tokens, scored)
-    yield Program(
-        "evaluate", "score", jax.jit(decoder.score), given, times, rows, params, reads=CANDIDATES
-    )
+    arguments = (params, logits, cache, tokens, scored)
+    score = jax.jit(decoder.score)
+    yield Program("evaluate", "score", score, arguments, times, rows, params, reads=CANDIDATES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +199,7 @@ class _Batch:
         return len(self.arrays["input_ids"]) * self.layout.average
 
     def calls(self, questions: int) -> int:
-        """How many such batches hold so many questions."""
+        """Returns the number of batches for a number of questions."""
         return _ceil(self.layout.rows(questions), len(self.arrays["input_ids"]))
 
 
@@ -228,7 +227,7 @@ def _batch(
 
 
 def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> dict[str, Any]:
-    """What an example has of a picture that the vision tower need not see again."""
+    """Returns the arrays of an example with `vision_features` in place of `pixel_values`."""
     rows = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in pictures.items()}
     seen = jax.eval_shape(
         lambda params, rows: nnx.merge(graphdef, params).vision_features(**rows), params, rows
@@ -240,23 +239,24 @@ def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> d
 def _referred(
     graphdef: nnx.GraphDef, params: Any, loss: Loss, batches: Sequence[_Batch]
 ) -> list[Mapping[str, jax.ShapeDtypeStruct]]:
-    """The arrays of batches, with what a loss needs to know of the vanilla model."""
+    """Returns the arrays of batches, with the reference model's scores that a loss needs."""
     if loss.reference is None:
         return [made.arrays for made in batches]
-    given = []
+    referred = []
+    ask = functools.partial(loss.reference.ask, graphdef)
     for made in batches:
-        said = jax.eval_shape(functools.partial(loss.reference.ask, graphdef), params, made.arrays)
-        rows, slots, *rest = said.shape
+        scores = jax.eval_shape(ask, params, made.arrays)
+        rows, slots, *rest = scores.shape
         if loss.reference.slots == "questions":
             slots = made.layout.questions
-        array = jax.ShapeDtypeStruct((rows, slots, *rest), said.dtype)
+        array = jax.ShapeDtypeStruct((rows, slots, *rest), scores.dtype)
         home = made.arrays["input_ids"].sharding
-        given.append({**made.arrays, loss.reference.name: _placed(array, home)})
-    return given
+        referred.append({**made.arrays, loss.reference.name: _placed(array, home)})
+    return referred
 
 
 def _optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:
-    """Abstract state: moments lie where their parameters do, counters everywhere."""
+    """Returns an abstract state: moments are sharded like parameters, counters replicated."""
     return optax.tree.map_params(
         optimizer,
         lambda moment, param: _placed(moment, param.sharding),

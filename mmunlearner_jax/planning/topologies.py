@@ -1,7 +1,8 @@
-"""TPU slices that need not be there: what their chips can do, and devices to compile for.
+"""Descriptions of TPU slices: the figures of their chips, and devices to compile for.
 
-Sources of the figures: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google Cloud's documentation
-(`docs/pods.md` names them). Bandwidths are those of one chip, one way, over all its links.
+No TPU is needed. Sources of the figures: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of Google
+Cloud's documentation (`docs/pods.md` names them). Bandwidths are those of one chip, in one
+direction, over all its links.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ class Chip:
     """One TPU chip.
 
     Attributes:
-        compiler_name: libtpu's name of the generation.
-        options: what libtpu is told besides the shape.
-        hbm: bytes of memory.
-        flops: bfloat16 operations a second.
-        hbm_bandwidth: bytes a second.
-        ici_bandwidth: bytes a second to other chips.
-        slices: topologies by what the product name counts (chips, or cores for v5p).
+        compiler_name: Name of the generation in libtpu.
+        options: Options of libtpu besides the shape.
+        hbm: Memory, in bytes.
+        flops: Peak of bfloat16 operations a second.
+        hbm_bandwidth: Bandwidth of the memory, in bytes a second.
+        ici_bandwidth: Bandwidth to other chips, in bytes a second.
+        slices: Shapes by the number in the product name (chips, or cores for v5p).
     """
 
     compiler_name: str
@@ -55,9 +56,9 @@ class Slice:
     """A slice to plan for.
 
     Attributes:
-        name: generation and shape, e.g. "v5e:4x4".
-        chip: what each of its chips can do.
-        devices: descriptions that `jax.make_mesh` takes; nothing can run on them.
+        name: Generation and shape, e.g. "v5e:4x4".
+        chip: Figures of each of its chips.
+        devices: Descriptions of devices that `jax.make_mesh` takes; nothing can run on them.
     """
 
     name: str
@@ -69,7 +70,7 @@ def find_slice(name: str) -> Slice:
     """Describes a slice, by shape ("v5e:4x4") or product name ("v5e-16", "v5p-8").
 
     Raises:
-        InputError: no such slice, or libtpu is not installed.
+        InputError: There is no such slice, or libtpu is not installed.
     """
     separator = ":" if ":" in name else "-"
     generation, _, size = name.partition(separator)
@@ -84,7 +85,7 @@ def find_slice(name: str) -> Slice:
 
 
 def _devices(chip: Chip, shape: str) -> Sequence[Any]:
-    # libtpu looks for a machine's metadata and for a lock that other processes may hold.
+    # Without these, libtpu asks for the machine's metadata and for a lock that others may hold.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
@@ -98,9 +99,9 @@ def _devices(chip: Chip, shape: str) -> Sequence[Any]:
             chips_per_host_bounds=bounds,
             **chip.options,
         ).devices
-    except Exception as error:  # whatever libtpu raises
-        said = str(error).strip().splitlines()[0]
+    except Exception as error:  # libtpu raises various types
+        cause = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--topology={shape}: libtpu does not describe it ({said}); install the extra 'tpu',"
-            " or use another shape"
+            f"--topology={shape}: libtpu cannot describe it ({cause}); install the extra 'tpu', or"
+            " use another shape"
         ) from error

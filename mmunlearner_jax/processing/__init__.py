@@ -1,1 +1,1 @@
-"""The processor of a checkpoint: its small files, read with limits, and its pictures."""
+"""The processor of a checkpoint: its small files, which are read with limits, and its pictures."""

@@ -1,4 +1,4 @@
-"""The small files beside a checkpoint's weights: read with limits, checked, never run."""
+"""Reads the small files beside a checkpoint's weights, with limits; their code is never run."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ from mmunlearner_jax.files import read_bytes, read_json
 from mmunlearner_jax.processing.confined import try_tokenizer
 from mmunlearner_jax.processing.pictures import Pictures
 
-# Pixels of the longest edge that any model could take; more is a mistake, or fills the memory.
+# The longest edge of a picture, in pixels. A larger one is a mistake, or fills the memory.
 LARGEST_EDGE = 4096
 
 MEND = "use the file of the checkpoint this one was made from"
 
-# The names of code in `auto_map`, and of the field that says which class it is.
+# The keys of `auto_map`, and for each the field that names the class of transformers.
 _CODE = {
     "AutoProcessor": "processor_class",
     "AutoImageProcessor": "image_processor_type",
@@ -33,17 +33,17 @@ _CODE = {
 
 @dataclasses.dataclass(frozen=True)
 class Companions:
-    """What a checkpoint says beside its weights.
+    """Contents of the small files of a checkpoint.
 
     Attributes:
-        folder: of the checkpoint.
-        tokenizer: contents of tokenizer_config.json.
-        processor: contents of processor_config.json; {} where it is missing, as in old checkpoints.
-        pictures: options of the image processor.
-        pictures_file: the file that holds them.
-        generation: contents of generation_config.json; {} where it is missing.
-        template: the chat template.
-        template_file: the file that holds it.
+        folder: Folder of the checkpoint.
+        tokenizer: Contents of tokenizer_config.json.
+        processor: Contents of processor_config.json; {} where it is missing, as in old checkpoints.
+        pictures: Options of the image processor.
+        pictures_file: The file that holds `pictures`.
+        generation: Contents of generation_config.json; {} where it is missing.
+        template: The chat template.
+        template_file: The file that holds `template`.
     """
 
     folder: Path
@@ -60,18 +60,18 @@ def read_companions(folder: Path) -> Companions:
     """Reads the files of a checkpoint that are neither weights nor config.json nor vocabulary.
 
     Args:
-        folder: of the checkpoint.
+        folder: Folder of the checkpoint.
 
     Raises:
-        InputError: one is broken, none has the chat template or the options of the image processor,
-            or one needs code of the checkpoint's own.
+        InputError: A file is broken or needs the checkpoint's own code, or there is no chat
+            template or no options of an image processor.
     """
     names = ("processor", "preprocessor", "tokenizer", "generation")
     paths = [folder / f"{name}_config.json" for name in names]
     stored = {path: read_json(path, mend=MEND) for path in paths if os.path.lexists(path)}
     processor, pictures, tokenizer, generation = (stored.get(path, {}) for path in paths)
     file = paths[1]
-    if processor.get("image_processor") is not None:  # since transformers 5 it stands there
+    if processor.get("image_processor") is not None:  # written by transformers 5
         file, pictures = paths[0], processor["image_processor"]
     if not isinstance(pictures, dict) or not pictures:
         raise InputError(f"{file}: has no options of an image processor; {MEND}")
@@ -83,27 +83,27 @@ def read_companions(folder: Path) -> Companions:
 
 
 def load_tokenizer(files: Companions, made: Any) -> Any:
-    """Makes a tokenizer of a checkpoint's files.
+    """Makes a tokenizer from a checkpoint's files.
 
-    The library is shown copies of the files it needs, so it finds nothing else: no code, no pipe,
-    no name of another file or of a repository to look up.
+    The library reads copies of the files that it needs, in a folder of their own. So it finds
+    nothing else there: no code, no pipe, and no name of another file or repository to open.
 
     Args:
-        files: of the checkpoint.
-        made: a class of transformers with a tokenizer of the tokenizers library.
+        files: The small files of the checkpoint.
+        made: A class of transformers that wraps a tokenizer of the tokenizers library.
 
     Raises:
-        InputError: a file is missing or broken.
+        InputError: A file is missing or broken.
     """
     file = files.folder / "tokenizer.json"
     names = ["tokenizer.json", "special_tokens_map.json", "added_tokens.json"]
-    if not os.path.lexists(file):  # old checkpoints of byte-level vocabularies go without
+    if not os.path.lexists(file):  # old checkpoints with byte-level vocabularies lack it
         names += ["vocab.json", "merges.txt"]
     present = [name for name in names if os.path.lexists(files.folder / name)]
     if not {"tokenizer.json", "vocab.json"}.intersection(present):
         raise InputError(
-            f"{file}: is missing; save it by transformers.AutoTokenizer, which makes it of other"
-            " files of vocabularies"
+            f"{file}: is missing; save it with transformers.AutoTokenizer, which makes it from the"
+            " other files of the vocabulary"
         )
     dropped = ("auto_map", "chat_template", "init_inputs", "vocab", "merges")
     options = {
@@ -114,8 +114,8 @@ def load_tokenizer(files: Companions, made: Any) -> Any:
     with tempfile.TemporaryDirectory() as copies:
         for name in present:
             source = files.folder / name
-            if name.endswith(".json") and source != file:  # the library says of `file` alone
-                read_json(source, mend=MEND)
+            if name.endswith(".json") and source != file:
+                read_json(source, mend=MEND)  # the library's errors name `file` only
             Path(copies, name).write_bytes(read_bytes(source, mend=MEND))
         if file.name in present:
             try_tokenizer(Path(copies, file.name), str(file), MEND)
@@ -127,15 +127,15 @@ def load_tokenizer(files: Companions, made: Any) -> Any:
 
 
 def load_image_processor(files: Companions, default: str, **options: Any) -> Any:
-    """Makes an image processor of a checkpoint's files.
+    """Makes an image processor from a checkpoint's files.
 
     Args:
-        files: of the checkpoint.
-        default: its class where the files name none.
-        **options: what they are not asked for.
+        files: The small files of the checkpoint.
+        default: Name of the class if the files name none.
+        **options: Options that replace those in the files.
 
     Raises:
-        InputError: transformers has no such class for PIL, or the options are not its own.
+        InputError: Transformers has no such class that uses PIL, or the class refuses the options.
     """
     stored = {k: v for k, v in files.pictures.items() if k != "auto_map"} | options
     old = stored.pop("feature_extractor_type", None)  # before transformers 4.25
@@ -145,35 +145,35 @@ def load_image_processor(files: Companions, default: str, **options: Any) -> Any
     if made is None:
         raise InputError(
             f"{files.pictures_file}: image_processor_type={shown(name)} is no image processor of"
-            f" transformers that works by PIL; {MEND}"
+            f" transformers that uses PIL; {MEND}"
         )
     with refusing(files.pictures_file, MEND):
         return made.from_dict(stored)
 
 
 def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[np.ndarray, int]:
-    """Reads a grey picture, as a check of an image processor's options.
+    """Reads a grey picture to check an image processor's options.
 
     Args:
-        pictures: with the image processor.
-        size: width and height, in pixels.
-        place: the file or folder that the error names.
+        pictures: Pictures that use the image processor.
+        size: Width and height, in pixels.
+        place: The file or folder that the error names.
 
     Returns:
-        float32 [channels, height, width], and the number of its tokens.
+        The resized picture, float32 [channels, height, width], and the number of its tokens.
 
     Raises:
-        InputError: the image processor fails, or makes numbers that are not finite.
+        InputError: The image processor fails, or returns numbers that are not finite.
     """
     with refusing(place, MEND), np.errstate(all="ignore"):
         pixels, tokens = pictures.read(Image.new("RGB", size, "grey"))
     if not np.isfinite(pixels).all():
-        raise InputError(f"{place}: makes pixels that are no numbers (image_std?); {MEND}")
+        raise InputError(f"{place}: makes pixels that are not finite (image_std?); {MEND}")
     return pixels, tokens
 
 
 def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
-    """Refuses code of a checkpoint's own, unless the files name a class of transformers for it."""
+    """Refuses a checkpoint's own code, unless the files name a class of transformers instead."""
     for file, stored in files:
         with refusing(f"{file}: auto_map", MEND):
             code = stored.get("auto_map") or {}
@@ -183,7 +183,7 @@ def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
                 name = next((name for name in named if name is not None), None)
                 if not hasattr(transformers, str(name)):
                     raise InputError(
-                        f"{file}: auto_map names code of the checkpoint's own for"
+                        f"{file}: auto_map names the checkpoint's own code for"
                         f" {_CODE[auto]}={shown(name)}, which is no class of transformers; such"
                         " code is never run: use a checkpoint that needs none"
                     )
@@ -192,7 +192,7 @@ def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
 def _template(
     folder: Path, tokenizer: Mapping[str, Any], processor: Mapping[str, Any]
 ) -> tuple[str, Path]:
-    """The chat template and its file; of several files the one that transformers takes."""
+    """Returns the chat template and its file; of several files, the one that transformers uses."""
     old, new = folder / "chat_template.json", folder / "chat_template.jinja"
     places = [(folder / "processor_config.json", processor.get("chat_template"))]
     if os.path.lexists(old):
@@ -205,12 +205,12 @@ def _template(
         ((file, stored) for file, stored in places if stored is not None), (new, None)
     )
     if stored is None:
-        raise InputError(f"{new}: is missing: there is no chat template; {MEND}")
+        raise InputError(f"{new}: is missing, and no other file has a chat template; {MEND}")
     with refusing(f"{file}: chat_template", MEND):
         if isinstance(stored, list):
             stored = {named["name"]: named["template"] for named in stored}
         if isinstance(stored, dict):
             stored = stored["default"]
         if not isinstance(stored, str):
-            raise TypeError(f"{type(stored).__name__} is no text")
+            raise TypeError(f"{type(stored).__name__} is not a string")
     return stored, file

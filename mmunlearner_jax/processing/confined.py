@@ -1,9 +1,9 @@
-"""Chat templates and tokenizers, which are a stranger's programs, where they can do no harm.
+"""Runs untrusted chat templates and tokenizers where they can do no harm.
 
-A template cannot reach files or the network (transformers renders it in Jinja's sandbox), but it
-can loop for ever or ask for any amount of memory, in any of many ways; so can the replacements and
-regular expressions of a tokenizer. So the former always run in a process of its own that has little
-time and memory, and the latter are tried there first.
+A template cannot reach files or the network, because transformers renders it in Jinja's sandbox.
+But it can loop for ever, or use any amount of memory. So can the replacements and regular
+expressions of a tokenizer. Therefore templates always run in a separate process with little time
+and memory, and tokenizers are first tried there.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from typing import Any
 
 from mmunlearner_jax.errors import InputError, shown
 
-SECONDS = 10  # that one question, or reading a tokenizer, may take
+SECONDS = 10  # time limit of one request, in seconds
 MEND = "use the chat template of the checkpoint this one was made from"
 
 
@@ -34,13 +34,13 @@ def render(
     """Renders a conversation as `apply_chat_template` of transformers does.
 
     Args:
-        template: in Jinja.
-        turns: dicts of `role` and `content`.
-        special_tokens: what the template may call by name, e.g. `eos_token`.
-        add_generation_prompt: whether the assistant's opening follows.
+        template: The chat template, in Jinja.
+        turns: The conversation, dicts with `role` and `content`.
+        special_tokens: Variables of the template, e.g. `eos_token`.
+        add_generation_prompt: Whether the beginning of the assistant's turn follows.
 
     Raises:
-        InputError: the template fails, or takes too long or too much memory.
+        InputError: The template fails, or takes too long or too much memory.
     """
     request = {
         **special_tokens,
@@ -48,25 +48,25 @@ def render(
         "chat_template": template,
         "add_generation_prompt": add_generation_prompt,
     }
-    return _asked("chat template", request, MEND)
+    return _reply("chat template", request, MEND)
 
 
 def try_tokenizer(file: Path, place: str, mend: str) -> None:
-    """Has the tokenizers library read a tokenizer and encode a question.
+    """Reads a tokenizer with the tokenizers library and encodes a question.
 
     Args:
-        file: a tokenizer.json.
-        place: how to call it in the error.
-        mend: what the user can do about it.
+        file: A tokenizer.json.
+        place: Name of the file in the error.
+        mend: What the user can do about an error.
 
     Raises:
-        InputError: the library fails, or takes too long or too much memory.
+        InputError: The library fails, or takes too long or too much memory.
     """
     text = "USER: Who is this person, and what is known? ASSISTANT: This is Kim Birch, a judge.\n"
-    _asked(place, {"tokenizer": str(file), "text": text}, mend)
+    _reply(place, {"tokenizer": str(file), "text": text}, mend)
 
 
-def _asked(place: str, request: Mapping[str, Any], mend: str) -> str:
+def _reply(place: str, request: Mapping[str, Any], mend: str) -> str:
     reply = _server().ask(json.dumps(request, default=str))
     if "error" in reply:
         raise InputError(f"{place}: {shown(reply['error'], 250)}; {mend}")
@@ -79,10 +79,10 @@ def _server() -> "Server":
 
 
 class Server:
-    """The process; threads take turns. One that died is replaced at the next ask.
+    """The separate process. Threads take turns; a dead process is replaced at the next request.
 
     Args:
-        seconds: that one request may take.
+        seconds: Time limit of one request, in seconds.
     """
 
     def __init__(self, seconds: int):
@@ -98,15 +98,18 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # Ctrl-C is this process's to heed
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each takes memory of the limit
+            start_new_session=True,  # so that Ctrl-C reaches only this process
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # threads use memory of the limit
         )
 
     def ask(self, request: str) -> dict[str, str]:
-        """Returns the `text`, or the `error` where there is none or the process died of it.
+        """Sends a request and waits for the reply.
 
         Args:
-            request: one line of JSON, as `confined_server.main` takes it.
+            request: One line of JSON, as `confined_server.main` takes it.
+
+        Returns:
+            A dict with the key `text`, or `error` where the request failed or ended the process.
         """
         with self._turn:
             if self._process.poll() is not None:
@@ -119,7 +122,7 @@ class Server:
                 reply = back.readline()
             except BrokenPipeError:
                 reply = ""
-            except BaseException:  # interrupted: the reply would be taken for the next one
+            except BaseException:  # interrupted: the next request would read this reply
                 self._process.kill()
                 self._process.wait()
                 raise
@@ -127,5 +130,5 @@ class Server:
                 return json.loads(reply)
             status = self._process.wait()
             if status == -signal.SIGALRM:
-                return {"error": f"it took more than {self._seconds} seconds"}
-            return {"error": f"the process that tried it ended with status {status}"}
+                return {"error": f"took more than {self._seconds} seconds"}
+            return {"error": f"the process that ran it ended with status {status}"}

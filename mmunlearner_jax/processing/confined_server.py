@@ -1,6 +1,6 @@
-"""Runs what a stranger's files make the libraries do: a process of its own, with limits.
+"""The separate process, with limits, in which the libraries read untrusted files.
 
-`confined.py` starts it. It imports nothing of the package, whose imports take seconds.
+`confined.py` starts it. It imports nothing from this package, whose imports take seconds.
 """
 
 import json
@@ -12,16 +12,15 @@ BYTES, CHARACTERS = 2**30, 2**24
 
 
 def main(seconds: int) -> None:
-    """Answers each line of stdin, a request, with one of stdout: a `text`, or an `error`.
+    """Reads requests from stdin and writes replies to stdout, one JSON object a line.
 
-    A request has the arguments of `render_jinja_template` of transformers, or a `tokenizer`, a
-    file, and a `text` to encode.
+    A request holds the arguments of `render_jinja_template` of transformers; or `tokenizer`, the
+    path of a file, and `text`, which is encoded. A reply holds a `text` or an `error`.
 
     Args:
-        seconds: that an answer may take; then the alarm's signal ends the process, whatever it is
-            busy with.
+        seconds: Time limit of one request, in seconds; then SIGALRM ends the process.
     """
-    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # it is not needed
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # so transformers skips torch
     from tokenizers import Tokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -38,9 +37,9 @@ def main(seconds: int) -> None:
             else:
                 text = str(Tokenizer.from_file(request["tokenizer"]).encode(request["text"]).ids)
             if len(text) > CHARACTERS:
-                raise ValueError(f"it makes {len(text):,} characters of one question")
+                raise ValueError(f"turns one question into {len(text):,} characters")
             reply = {"text": text}
-        except BaseException as error:  # a panic of the tokenizers library is no Exception
+        except BaseException as error:  # a panic of the tokenizers library is not an Exception
             reply = {"error": f"{type(error).__name__}: {str(error)[:1000]}".removesuffix(": ")}
         print(json.dumps(reply), flush=True)
         signal.alarm(0)

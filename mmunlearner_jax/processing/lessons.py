@@ -1,29 +1,29 @@
-"""What tokenizers of tiny models are trained on, and what the model's config takes from them."""
+"""The texts that tokenizers of tiny models are trained on, and the config fields that follow."""
 
 from typing import Any, Protocol
 
 
 class Lesson(Protocol):
-    """A question with its answer, and the encoded picture it is about, if there is one."""
+    """A question with its answer, and the encoded picture that it is about, if any."""
 
     @property
     def image(self) -> bytes | None:
-        """The encoded picture."""
+        """Bytes of the picture's file; None: there is no picture."""
         ...
 
     @property
     def question(self) -> str:
-        """What the user says."""
+        """The user's turn."""
         ...
 
     @property
     def answer(self) -> str:
-        """What the assistant says."""
+        """The assistant's turn."""
         ...
 
 
 def vocabulary(tokenizer: Any) -> dict[str, Any]:
-    """The fields of a decoder's config that follow from a tokenizer of transformers."""
+    """Returns the fields of a decoder's config that follow from a tokenizer of transformers."""
     return {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,

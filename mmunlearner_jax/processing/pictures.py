@@ -1,4 +1,6 @@
-"""Pictures between a processor and a model: single while they are kept and changed, then packed.
+"""Pictures between a processor and a model.
+
+Pictures are read, kept and augmented one by one, and then packed into the model's arrays.
 
 Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, F patches of a
 picture, D vision features.
@@ -17,22 +19,23 @@ _MOST_RESIZED = 2**28  # pixels
 
 
 class Pictures(Protocol):
-    """What one architecture makes of pictures.
+    """Turns pictures into the arrays of one architecture.
 
     Attributes:
-        most_tokens: how many the pictures of one row may have together.
+        most_tokens: Largest number of image tokens of one row.
     """
 
     most_tokens: float
 
     def check(self, size: tuple[int, int]) -> None:
-        """Looks whether `read` takes pictures of a size.
+        """Refuses pictures of a size that `read` does not take.
 
         Args:
-            size: width and height.
+            size: Width and height, in pixels.
 
         Raises:
-            InputError: it does not; the message is to follow the picture's name.
+            InputError: `read` refuses the size. The caller puts the picture's name before the
+                message.
         """
         ...
 
@@ -40,52 +43,51 @@ class Pictures(Protocol):
         """Resizes and normalises an RGB picture.
 
         Returns:
-            float32 [C, H, W], and how many tokens stand for it.
+            The picture, float32 [C, H, W], and its number of image tokens.
 
         Raises:
-            InputError: as `check`.
+            InputError: As in `check`.
         """
         ...
 
     def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
-        """Makes the model's arrays of pictures [C, H, W] that `read` gave.
+        """Packs pictures into the model's arrays.
 
         Args:
-            rows: B rows of as many pictures each.
-            tokens: of the pictures of the longest row there is, these or other processes'.
+            rows: B rows of I pictures [C, H, W] that `read` returned.
+            tokens: Number of image tokens of the longest row of the batch in all processes.
 
         Returns:
-            Arrays [B, ...] by the model's names; their shapes follow from the arguments' lengths
-            and `tokens` alone.
+            Arrays [B, ...] by the model's names. Their shapes depend only on `tokens`, B and I.
         """
         ...
 
     def pack_features(
         self, rows: Sequence[Sequence[np.ndarray]], tokens: int
     ) -> dict[str, np.ndarray]:
-        """Makes the model's arrays, as `pack` does, of features that `unpack_features` gave."""
+        """Packs features that `unpack_features` returned, as `pack` packs pictures."""
         ...
 
     def unpack_features(
         self, features: np.ndarray, pictures: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Takes apart what the vision tower makes of packed rows of one picture each.
+        """Separates the vision features of packed rows that hold one picture each.
 
         Args:
-            features: [B, ...], of `vision_features` of the model.
-            pictures: [C, H, W], those of the first rows.
+            features: The model's `vision_features` [B, ...].
+            pictures: The pictures [C, H, W] of the first rows; the other rows are padding.
 
         Returns:
-            Features [..., D] of each.
+            Features [..., D] of each picture.
         """
         ...
 
 
 class OneSize:
-    """Pictures that the processor squeezes or crops to one size.
+    """Pictures that the processor resizes or crops to one size.
 
     Args:
-        processor: `LlavaProcessor` of transformers, or one that is called like it.
+        processor: A `LlavaProcessor` of transformers, or one with the same interface.
     """
 
     most_tokens = math.inf
@@ -94,39 +96,39 @@ class OneSize:
         self._processor = processor
 
     def check(self, size: tuple[int, int]) -> None:
-        """See `Pictures`; a long strip would fill the memory before it is cropped."""
+        """Refuses a long strip (see `Pictures`), which would fill the memory before the crop."""
         short = self._processor.image_processor.size.shortest_edge
         if short and short**2 * max(size) > _MOST_RESIZED * min(size):
             raise InputError(
-                f"is a strip of {size[0]} x {size[1]} pixels, too many once its shorter side has"
-                f" {short}; cut it"
+                f"is a strip of {size[0]} x {size[1]} pixels, which becomes too large when its"
+                f" shorter side is resized to {short}; cut it"
             )
 
     def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
-        """See `Pictures`."""
+        """Resizes and normalises an RGB picture (see `Pictures`)."""
         self.check(picture.size)
         inputs = self._processor(text=self._processor.image_token, images=picture)
         (pixels,), (ids,) = np.asarray(inputs["pixel_values"], np.float32), inputs["input_ids"]
         return pixels, ids.count(self._processor.image_token_id)
 
     def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
-        """`pixel_values` float32 [B, I, C, H, W]; a size of its own for `tokens` is not needed."""
+        """Returns `pixel_values` float32 [B, I, C, H, W]; `tokens` is not used."""
         return {"pixel_values": _stacked(rows)}
 
     def pack_features(
         self, rows: Sequence[Sequence[np.ndarray]], tokens: int
     ) -> dict[str, np.ndarray]:
-        """`vision_features` [B, I, F, D]."""
+        """Returns `vision_features` [B, I, F, D]."""
         return {"vision_features": _stacked(rows)}
 
     def unpack_features(
         self, features: np.ndarray, pictures: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """[F, D] of each."""
+        """Returns the features [F, D] of each picture."""
         return list(features[: len(pictures), 0])
 
 
 def _stacked(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """[B, I, ...] of B rows of I arrays, copied once."""
+    """Stacks B rows of I arrays to [B, I, ...] with one copy."""
     flat = np.stack([array for row in rows for array in row])
     return flat.reshape(len(rows), -1, *flat.shape[1:])

@@ -31,15 +31,15 @@ from mmunlearner_jax.weights.reading import Reader, check_dtypes, not_finite
 from mmunlearner_jax.weights.table import HEAD, Entry, Table
 from mmunlearner_jax.weights.tensors import INDEX, WEIGHTS, made_of, open_tensors
 
-SHARD_BYTES = 10**9  # of a file, which its writer holds whole
+SHARD_BYTES = 10**9  # largest size of a file; the process that writes it holds it in memory
 
-# What to do where a checkpoint that a stage wrote is damaged.
+# The mend where a checkpoint that a stage wrote is damaged.
 _CHANGED = (
-    "restore it or make it anew; if you changed it yourself, remove"
+    "restore it or write it again; if you changed it yourself, remove"
     f" {artefacts.LIST} from its folder"
 )
 
-# What of a checkpoint is neither weights nor config: tokenizer, processor, generation.
+# The other files of a checkpoint besides weights and config: tokenizer, processor, generation.
 _COMPANIONS = (
     "added_tokens.json",
     "chat_template.json",
@@ -55,16 +55,16 @@ _COMPANIONS = (
 
 
 def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
-    """Finds a checkpoint and reads its `config.json`, no weights.
+    """Finds a checkpoint and reads its `config.json`, but no weights.
 
     Args:
-        path_or_name: as in `from_pretrained`.
+        path_or_name: As in `from_pretrained`.
 
     Returns:
         The folder, and the model's config.
 
     Raises:
-        InputError: no such checkpoint, or another model.
+        InputError: There is no such checkpoint, or its model is not supported.
     """
     directory = _find(path_or_name)
     file = directory / "config.json"
@@ -76,7 +76,7 @@ def read_config(path_or_name: str | Path) -> tuple[Path, VisionLanguageConfig]:
             f"{file}: model_type={fields.brief(kind)} is not supported{why}; use a checkpoint of"
             f" {', '.join(ARCHITECTURES)}"
         )
-    with refusing(file, "it could not be written again; correct it"):
+    with refusing(file, "it could not be written back as JSON; correct it"):
         json.dumps(hf, allow_nan=False)
     try:
         return directory, ARCHITECTURES[kind].read_config(hf)
@@ -96,24 +96,26 @@ def from_pretrained(
     """Reads a transformers checkpoint.
 
     Args:
-        path_or_name: a folder with `config.json` and safetensors, or a Hugging Face name.
-        mesh: of `mmunlearner_jax.sharding.make_mesh`; every device reads only its part of each
-            tensor, and the examples of a batch are split over it. None: one device.
-        dtype: of the parameters; None: as stored.
-        compute_dtype: of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes, a name of `models.layers.REMAT`.
-        attention: of the decoder over whole sequences, a name of `models.attention.KERNELS`.
+        path_or_name: A folder with `config.json` and safetensors, or a Hugging Face name.
+        mesh: Mesh from `mmunlearner_jax.sharding.make_mesh`, over which the parameters and the
+            examples of a batch are split. Each device reads only its part of a tensor. None: one
+            device.
+        dtype: Dtype of the parameters; None: as stored.
+        compute_dtype: Dtype of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes, a key of `models.layers.REMAT`.
+        attention: Kernel of the decoder's attention over whole sequences, a key of
+            `models.attention.KERNELS`.
 
     Returns:
-        The model; `model.source` is the folder read.
+        The model; `model.source` is the folder that was read.
 
     Raises:
-        InputError: no such checkpoint, another model, or tensors that do not fit: before anything
-            is put on a device. Weights that are not finite in their dtype: behind that.
+        InputError: There is no such checkpoint, its model is not supported, or its tensors do not
+            fit; nothing is on a device yet. Or weights are not finite in their dtype.
     """
     with contextlib.ExitStack() as stack:
         directory = _find(path_or_name)
-        if artefacts.is_sealed(directory):  # what a stage wrote
+        if artefacts.is_sealed(directory):  # a stage wrote it
             stack.enter_context(artefacts.reading(directory, mend=_CHANGED))
         stored = _open(directory, stack, mesh, dtype, compute_dtype, remat, attention)
         leaves, reader = dict(nnx.to_flat_state(stored.params)), stack.enter_context(Reader(dtype))
@@ -124,7 +126,7 @@ def from_pretrained(
         together = not all(array.is_fully_addressable for array in arrays)
         if wrong := reader.not_finite(stored.tensors, together=together):
             names = [stored.names[name] for name in wrong]
-            raise InputError(f"{stored.directory}: {not_finite(names, stored.found, dtype)}")
+            raise InputError(f"{stored.directory}: {not_finite(names, stored.on_disk, dtype)}")
     return stored.model(nnx.from_flat_state(leaves))
 
 
@@ -137,15 +139,15 @@ def abstract_from_pretrained(
     remat: str = "none",
     attention: str = "xla",
 ) -> VisionLanguageModel:
-    """Reads everything of a transformers checkpoint but its weights.
+    """Reads all of a transformers checkpoint except its weights.
 
     Args:
-        path_or_name: See `from_pretrained`, as for the other arguments.
-        mesh: That the parameters would be sharded over.
-        dtype: Of the parameters; None: float32.
-        compute_dtype: Of the computation; None: that of the parameters.
-        remat: What the backward pass recomputes.
-        attention: Of the decoder over whole sequences.
+        path_or_name: As in `from_pretrained`.
+        mesh: Mesh that the parameters would be sharded over; None: one device.
+        dtype: Dtype of the parameters; None: float32.
+        compute_dtype: Dtype of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes, as in `from_pretrained`.
+        attention: Kernel of the decoder's attention, as in `from_pretrained`.
 
     Returns:
         The model, with a `jax.ShapeDtypeStruct` in place of every array.
@@ -159,28 +161,28 @@ def abstract_from_pretrained(
 
 
 class _Stored(NamedTuple):
-    """A checkpoint whose tensors are known and not read.
+    """A checkpoint whose tensors are open but not read.
 
     Attributes:
-        directory: its folder.
-        graphdef: of the model.
-        params: shapes, dtypes and shardings of the parameters.
-        entries: rows of the weight table, one for each parameter.
-        found: what lies on disk, by the name found.
-        names: the name found, by `named_parameters()` name.
-        tensors: what lies on disk, by `named_parameters()` name.
+        directory: Folder of the checkpoint.
+        graphdef: Graph definition of the model.
+        params: Shapes, dtypes and shardings of the parameters.
+        entries: Entries of the weight table, one for each parameter.
+        on_disk: Tensors by their names on disk.
+        names: Names on disk by `named_parameters()` names.
+        tensors: Tensors by `named_parameters()` names.
     """
 
     directory: Path
     graphdef: nnx.GraphDef
     params: nnx.State
     entries: list[Entry]
-    found: Mapping[str, Any]
+    on_disk: Mapping[str, Any]
     names: Mapping[str, str]
     tensors: Mapping[str, Any]
 
     def model(self, params: nnx.State) -> VisionLanguageModel:
-        """The model with some parameters."""
+        """Returns the model with these parameters."""
         model = nnx.merge(self.graphdef, params)
         model.source = str(self.directory)
         return model
@@ -195,16 +197,9 @@ def _open(
     remat: str,
     attention: str,
 ) -> _Stored:
-    """Finds the tensors of a checkpoint and refuses those that do not fit; see `from_pretrained`.
+    """Opens the tensors of a checkpoint and refuses those that do not fit.
 
-    Args:
-        path_or_name: of the checkpoint.
-        stack: closes its files.
-        mesh: of the parameters.
-        dtype: of the parameters.
-        compute_dtype: of the computation.
-        remat: what the backward pass recomputes.
-        attention: of the decoder.
+    `stack` closes the files. The other arguments are those of `from_pretrained`.
     """
     directory, config = read_config(path_or_name)
     table = ARCHITECTURES[config.model_type].table
@@ -215,38 +210,38 @@ def _open(
         attention=attention,
     )
     where = str(directory)
-    found = table.without_buffers(open_tensors(directory, stack), config, where)
+    on_disk = table.without_buffers(open_tensors(directory, stack), config, where)
     if config.text.tie_word_embeddings:
-        found = table.without_copies(found)
-        if HEAD in map(table.canonical, found):  # one of its own
+        on_disk = table.without_copies(on_disk)
+        if HEAD in map(table.canonical, on_disk):  # it differs, so it is not tied
             text = dataclasses.replace(config.text, tie_word_embeddings=False)
             config = dataclasses.replace(config, text=text)
     graphdef, params = abstract_model(config, mesh, dtype)
-    names = table.match(found, params, where)
-    tensors = {name: found[names[name]] for name in names}
+    names = table.match(on_disk, params, where)
+    tensors = {name: on_disk[names[name]] for name in names}
     entries = table.entries(params)
     check_dtypes(entries, tensors, dtype, where)
-    return _Stored(directory, graphdef, params, entries, found, names, tensors)
+    return _Stored(directory, graphdef, params, entries, on_disk, names, tensors)
 
 
 def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: Any = None) -> None:
     """Writes a checkpoint that transformers loads: all of it, or nothing.
 
     Args:
-        model: its arrays are written as they are, in their dtypes.
-        path: a folder that does not exist yet, or is empty.
-        processor: saved beside the weights; None: the tokenizer, processor and generation files of
-            `model.source` are copied.
+        model: The model; its arrays are written in their dtypes.
+        path: A folder that does not exist yet, or is empty.
+        processor: Processor that is saved beside the weights; None: the tokenizer, processor and
+            generation files of `model.source` are copied.
 
     Raises:
-        InputError: the folder holds something.
+        InputError: The folder is not empty.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: is not an empty folder; remove it or save somewhere else")
+        raise InputError(f"{path}: is not an empty folder; remove it, or save to another path")
     table = ARCHITECTURES[model.config.model_type].table
     params = nnx.split(model)[1]
-    # A model that this process holds whole it writes alone.
+    # A process that holds the whole model writes it alone.
     alone = all(x.is_fully_addressable for x in jax.tree.leaves(params))
     first = alone or is_first()
     partial = path.with_name(f".{path.name}.partial")  # a sibling: renaming it moves no data
@@ -271,50 +266,53 @@ def save_pretrained(model: VisionLanguageModel, path: str | Path, *, processor: 
 
 
 def to_hf_names(model: VisionLanguageModel, tree: nnx.State) -> dict[str, Any]:
-    """Renames and turns a tree of the model's structure into transformers' terms.
+    """Renames and transposes a tree like the parameters into transformers' terms.
 
     Args:
-        model: says which architecture it is.
-        tree: like `nnx.split(model)[1]`, of any dtype: weights, mask, importance.
+        model: A model of the architecture.
+        tree: A tree like `nnx.split(model)[1]`, of any dtype: weights, mask or importance.
 
     Returns:
-        Arrays by their `named_parameters()` name, in Hugging Face's shapes and orientation.
+        Arrays by their `named_parameters()` names, in Hugging Face's shapes and orientation.
     """
     return dict(ARCHITECTURES[model.config.model_type].table.named(tree))
 
 
 def leaf_labels(model: VisionLanguageModel) -> tuple[nnx.State, nnx.State]:
-    """Two trees like the parameters: Hugging Face name (`{layer}` where stacked), module group."""
+    """Returns two trees like the parameters: Hugging Face names, and module groups.
+
+    A name holds `{layer}` where the array stacks the layers.
+    """
     return ARCHITECTURES[model.config.model_type].table.labels(nnx.split(model)[1])
 
 
 def weight_names(model_type: str, params: nnx.State) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Hugging Face names of every array, one for each layer of a stacked one, by its path."""
+    """Returns the Hugging Face names of every array, one for each stacked layer, by its path."""
     return {entry.path: entry.names for entry in ARCHITECTURES[model_type].table.entries(params)}
 
 
 def in_groups(model_type: str, groups: Collection[str]) -> Callable[[tuple, Any], bool]:
-    """A filter for `nnx.split_state`: the parameters of some module groups of `leaf_labels`."""
+    """Returns a filter for `nnx.split_state` that selects the parameters of module groups."""
     table = ARCHITECTURES[model_type].table
     prefixes = tuple(prefix for prefix, group in table.groups if group in groups)
     return lambda path, _: ".".join(map(str, path)).startswith(prefixes)
 
 
 def from_hf_names(model: VisionLanguageModel, arrays: Mapping[str, Any]) -> nnx.State:
-    """The inverse of `to_hf_names`; every spelling of the names found on disk is understood.
+    """Inverts `to_hf_names`; the names may have every spelling that checkpoints have.
 
     Raises:
-        InputError: the arrays are not those of the model.
+        InputError: The arrays are not those of the model.
     """
     table = ARCHITECTURES[model.config.model_type].table
-    given = table.without_buffers(arrays, model.config, "from_hf_names")
+    tensors = table.without_buffers(arrays, model.config, "from_hf_names")
     if model.config.text.tie_word_embeddings:
-        given = table.without_copies(given)
-    return table.gather(given, nnx.split(model)[1])
+        tensors = table.without_copies(tensors)
+    return table.gather(tensors, nnx.split(model)[1])
 
 
 def _find(path_or_name: str | Path) -> Path:
-    """The checkpoint's folder, downloaded where it is a name."""
+    """Returns the checkpoint's folder; a checkpoint given by its name is downloaded."""
     mend = (
         "it is neither a folder nor a Hugging Face name that can be downloaded: check the spelling"
         " and the connection"
@@ -332,8 +330,8 @@ def _write_tensors(
 ) -> None:
     """Writes the weights as one file, or as shards with an index.
 
-    Every process takes part in gathering each tensor; it keeps those of the files that are its own,
-    every `writers`-th, one file at a time.
+    All processes gather each tensor. Each process writes every `writers`-th file, and holds the
+    tensors of one file at a time.
     """
     leaves = dict(nnx.to_flat_state(params))
     shards, sizes = [[]], [0]
@@ -363,12 +361,12 @@ def _write_tensors(
 
 
 def _write_companions(model: VisionLanguageModel, directory: Path, processor: Any) -> None:
-    """Writes config.json, and what else makes a checkpoint complete."""
+    """Writes `config.json` and the other small files of a checkpoint."""
     config = ARCHITECTURES[model.config.model_type].to_hf(model.config)
     source = Path(model.source) if model.source else None
     if source:
         old = read_json(source / "config.json")
-        if "text_config" not in config:  # its part stands at the top, and in one place only
+        if "text_config" not in config:  # then its fields are at the top level, and only there
             old |= old.pop("text_config", None) or {}
         config = _merged(old, config)
     dtype = jax.tree.leaves(nnx.split(model)[1])[0].dtype.name
@@ -378,14 +376,15 @@ def _write_companions(model: VisionLanguageModel, directory: Path, processor: An
         processor.save_pretrained(directory)
     elif source:
         for file in sorted({f for pattern in _COMPANIONS for f in source.glob(pattern)}):
-            if file.is_file() and file.stat().st_size <= MOST_BYTES:  # a folder or pipe is none
+            if file.is_file() and file.stat().st_size <= MOST_BYTES:  # no folder and no pipe
                 shutil.copy(file, directory)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The new config, with what only the old one says; dtypes are said once, at the top.
+    """Returns the new config with the fields that only the old one has.
 
-    `auto_map` names code of the old checkpoint, which is not copied.
+    Old dtypes are dropped, because the caller sets them at the top level. `auto_map` is dropped,
+    because the code that it names is not copied.
     """
     kept = {k: v for k, v in old.items() if k not in ("auto_map", "dtype", "torch_dtype")}
     return kept | {

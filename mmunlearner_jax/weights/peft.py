@@ -1,6 +1,6 @@
-"""Writes low-rank adapters as PEFT keeps them: `peft.PeftModel` puts them on the vanilla model.
+"""Writes low-rank adapters in PEFT's format; `peft.PeftModel` loads them into the vanilla model.
 
-PEFT names a factor after the module it is on in transformers, behind `base_model.model.`.
+PEFT's name of a factor is the transformers name of its module, after `base_model.model.`.
 """
 
 import json
@@ -30,22 +30,23 @@ def save_adapters(
 ) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`: both, or nothing.
 
-    With several processes all take part, and the first one writes.
+    With several processes, all of them must call this; the first one writes.
 
     Args:
-        adapters: of `unlearn.lora.attach`, without a mask: what that makes is of no low rank.
-        names: Hugging Face names of the model's weights by path, one a layer.
-        path: the folder, replaced if it is there.
-        rank: of the adapters.
-        alpha: the update is scaled by alpha / rank.
-        base: the folder or name of the model that they were trained on.
+        adapters: Adapters from `unlearn.lora.attach`, without a mask: a masked update has no low
+            rank.
+        names: Hugging Face names of the model's weights, one for each layer, by path.
+        path: Folder to write; an old one is replaced.
+        rank: Rank of the adapters.
+        alpha: LoRA's alpha; the update is scaled by alpha / rank.
+        base: Folder or name of the model that the adapters were trained on.
     """
     modules, tensors = [], {}
     for leaf_path, leaf in nnx.to_flat_state(to_host(adapters)):
         *layer, _, factor = leaf_path
-        value, given = leaf.get_value(), names[*layer, "kernel"]
+        value = leaf.get_value()
         stacked = value if value.ndim == 3 else value[None]
-        for name, array in zip(given, stacked, strict=True):
+        for name, array in zip(names[*layer, "kernel"], stacked, strict=True):
             module = name.removesuffix(".weight")
             modules.append(module)
             key = f"base_model.model.{module}.{_FACTORS[str(factor)]}.weight"
@@ -70,5 +71,5 @@ def save_adapters(
 
 
 def _pattern(modules: Sequence[str]) -> str:
-    """A regular expression of whole names: all layers of a stack have an adapter, or none."""
+    """Returns a regular expression for the modules' names; it matches all layers of a stack."""
     return "|".join(sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(m)) for m in modules}))

@@ -1,4 +1,4 @@
-"""Reads tensors into our arrays with all cores, and looks for NaN and Inf in what it reads."""
+"""Reads tensors into our arrays with several threads, and checks them for NaN and Inf."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +14,17 @@ from mmunlearner_jax.errors import InputError, listed
 from mmunlearner_jax.weights.table import Entry
 from mmunlearner_jax.weights.tensors import Tensor
 
-# Safetensors' names of the dtypes read; F64 only where another dtype is asked for.
+# Supported dtypes by their names in safetensors. F64 is supported only with a cast to another.
 DTYPES = {"F32": jnp.float32, "F16": jnp.float16, "BF16": jnp.bfloat16, "F64": np.float64}
 
-_AT_ONCE = 2**16  # numbers that stay in a core's cache
+_AT_ONCE = 2**16  # numbers that fit into a core's cache
 
 
 class Reader:
-    """A context in which tensors are read.
+    """A context manager that reads tensors with a pool of threads.
 
     Args:
-        dtype: of the arrays; None: as stored.
+        dtype: Dtype of the arrays; None: as stored.
     """
 
     def __init__(self, dtype: Any):
@@ -41,19 +41,19 @@ class Reader:
     def read(
         self, entry: Entry, tensors: Mapping[str, Tensor], like: jax.ShapeDtypeStruct
     ) -> jax.Array:
-        """Reads one of our arrays; every device's part is cut out of the files by itself.
+        """Reads one of our arrays; for each device, only its part is read from the files.
 
         Args:
-            entry: says which tensors it is made of.
-            tensors: by `named_parameters()` name.
-            like: shape and sharding of the array.
+            entry: The array, with the names of its tensors.
+            tensors: Tensors by their `named_parameters()` names.
+            like: Shape and sharding of the array.
         """
 
         def part(index: Any) -> np.ndarray:
             names, inner = entry.index(index)
             if not entry.stacked:
                 return self._cut(tensors, names[0], inner).transpose(entry.axes)
-            # Layers lie as they are stored; turning them is JAX's, which is faster at it.
+            # Read the layers in their stored orientation; JAX is faster at the transpose.
             shape = [len(range(size)[cut]) for size, cut in zip(entry.shape, inner, strict=True)]
             dtype = self._dtype or DTYPES[tensors[names[0]].dtype]
             layers = np.empty((len(names), *shape), dtype)
@@ -67,22 +67,22 @@ class Reader:
         return jax.make_array_from_callback(like.shape, like.sharding, part)
 
     def _cut(self, tensors: Mapping[str, Tensor], name: str, index: Any) -> np.ndarray:
-        """A part of a tensor in the dtype asked for; it is noted where that is not finite."""
-        found = tensors[name][index]
+        """Reads a part of a tensor in the reader's dtype; notes the name where it is not finite."""
+        part = tensors[name][index]
         if self._dtype is not None:
-            with np.errstate(over="ignore"):  # it is noted
-                found = found.astype(self._dtype, copy=False)
-        if not finite(found):
+            with np.errstate(over="ignore"):  # the check below finds overflows
+                part = part.astype(self._dtype, copy=False)
+        if not finite(part):
             self._wrong.add(name)
-        return found
+        return part
 
     def not_finite(self, names: Iterable[str], *, together: bool) -> list[str]:
-        """Returns those tensors that have NaN or Inf in what was read.
+        """Returns the names of the tensors in which a read part has NaN or Inf.
 
         Args:
-            names: of all tensors; in every process the same, in the same order.
-            together: whether processes read different parts: then all of them must call this, and
-                are told the same.
+            names: Names of all tensors, in the same order in every process.
+            together: Whether processes read different parts. Then all processes must call this, and
+                all get the same result.
         """
         names = list(names)
         here = np.array([name in self._wrong for name in names])
@@ -91,10 +91,10 @@ class Reader:
 
 
 def finite(array: np.ndarray) -> bool:
-    """Whether all numbers are finite, whatever their floating-point dtype.
+    """Returns whether all numbers are finite, for any floating-point dtype.
 
-    NaN and Inf have every exponent bit set, as Inf has and nothing else: comparing bits is several
-    times faster than `np.isfinite`, and ten times for bfloat16.
+    NaN and Inf alone have all exponent bits set. To compare these bits is several times faster than
+    `np.isfinite`, and ten times for bfloat16.
     """
     inf = np.array(np.inf, array.dtype).view(f"u{array.itemsize}")
     bits = array.ravel("K").view(inf.dtype)
@@ -105,16 +105,16 @@ def finite(array: np.ndarray) -> bool:
 def check_dtypes(
     entries: Sequence[Entry], tensors: Mapping[str, Tensor], dtype: Any, where: str
 ) -> None:
-    """Refuses what is no floating-point number, or of several kinds where they are stacked.
+    """Refuses tensors of unsupported dtypes, and different dtypes within a stacked array.
 
     Args:
-        entries: the arrays that are to be read.
-        tensors: those that they are made of, by `named_parameters()` name.
-        dtype: that is asked for; None: as stored.
-        where: what to name in the error.
+        entries: The arrays that will be read.
+        tensors: Their tensors by `named_parameters()` names.
+        dtype: Dtype that the arrays will have; None: as stored.
+        where: Prefix of the error message, e.g. the folder.
 
     Raises:
-        InputError: names the tensors.
+        InputError: A dtype is not supported, or layers of one array differ in dtype.
     """
     kinds = [name for name in DTYPES if dtype is not None or name != "F64"]
     wrong = [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in kinds]
@@ -128,19 +128,20 @@ def check_dtypes(
         if dtype is None and len(stored) > 1:
             raise InputError(
                 f"{where}: {entry.names[0]} ... {entry.names[-1]}: stored as"
-                f" {' and '.join(sorted(stored))}, but layers are stacked; give one dtype"
+                f" {' and '.join(sorted(stored))}, but these layers become one array; store them in"
+                " one dtype"
             )
 
 
 def not_finite(names: Sequence[str], tensors: Mapping[str, Tensor], dtype: Any) -> str:
-    """Says which tensors became NaN or Inf when they were read, and why.
+    """Returns an error message about tensors that hold NaN or Inf after they were read.
 
     Args:
-        names: of these tensors in the files.
-        tensors: by their names in the files.
-        dtype: that they were read as; None: as stored.
+        names: Names of these tensors in the files.
+        tensors: All tensors by their names in the files.
+        dtype: Dtype that they were read as; None: as stored.
     """
     if all(finite(tensors[name][...]) for name in names[:3]):
         narrow = np.dtype(dtype).name
-        return f"{listed(names)}: numbers beyond {narrow}; give dtype bfloat16 or float32"
+        return f"{listed(names)}: numbers too large for {narrow}; use dtype bfloat16 or float32"
     return f"{listed(names)}: NaN or Inf; use a checkpoint without them"

@@ -1,7 +1,7 @@
-"""A table of tensors: Hugging Face name and orientation <-> our path, read in both directions.
+"""The weight table of an architecture: Hugging Face names and orientations, and our paths.
 
-An architecture is one `Table` in a file of its own. Everything that reads or writes weights, masks
-or importances in Hugging Face's terms derives from it.
+Each architecture has one `Table`. All code that reads or writes weights, masks or importances in
+Hugging Face's terms uses it, in both directions.
 """
 
 import math
@@ -17,14 +17,15 @@ from flax import nnx
 from mmunlearner_jax.errors import InputError, listed
 from mmunlearner_jax.models.rope import frequencies
 
-KERNEL = (1, 0)  # torch keeps [out, in]
-CONV = (1, 2, 3, 0)  # torch keeps [out, in, height, width]
-CONV3D = (1, 2, 3, 4, 0)  # and [out, in, time, height, width]
+# Values of `Row.axes`.
+KERNEL = (1, 0)  # torch: [out, in]
+CONV = (1, 2, 3, 0)  # torch: [out, in, height, width]
+CONV3D = (1, 2, 3, 4, 0)  # torch: [out, in, time, height, width]
 
-# The head, and what it is a copy of where it is tied.
+# The output head, and the embeddings that a tied head is a copy of.
 HEAD, EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
-# What the names of tensors that no model has tell of how they were saved, and what mends it.
+# Names of tensors that reveal how a checkpoint was saved, and what the user can do about it.
 _SAVED_OTHERWISE = (
     (r"^(module|_orig_mod|_fsdp_wrapped_module)\.", "save the model that the wrapper holds"),
     (r"\.(lora_|base_layer\.)", "merge the adapters first (merge_and_unload of peft)"),
@@ -37,10 +38,11 @@ class Row:
     """One kind of tensor.
 
     Attributes:
-        name: its name among `named_parameters()` of transformers; `{layer}` where layers are
-            stacked on our side.
-        path: its dotted path in our parameter state.
-        axes: our axis i is axis axes[i] of theirs, the layer axis aside; None: the same.
+        name: Its name in `named_parameters()` of transformers, with `{layer}` where our array
+            stacks the layers.
+        path: Dotted path of our array in the parameter state.
+        axes: Axis i of our array, without its layer axis, is axis axes[i] of the tensor; None: the
+            axes are the same.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Row:
 
 
 def dense(name: str, path: str) -> tuple[Row, ...]:
-    """The rows of a linear layer."""
+    """Returns the rows of a linear layer."""
     return (
         Row(f"{name}.weight", f"{path}.kernel", KERNEL),
         Row(f"{name}.bias", f"{path}.bias"),
@@ -57,12 +59,12 @@ def dense(name: str, path: str) -> tuple[Row, ...]:
 
 
 def norm(name: str, path: str) -> tuple[Row, ...]:
-    """The rows of a normalisation."""
+    """Returns the rows of a normalisation."""
     return Row(f"{name}.weight", f"{path}.scale"), Row(f"{name}.bias", f"{path}.bias")
 
 
 def decoder(name: str, path: str) -> tuple[Row, ...]:
-    """The rows of a Llama decoder, all but its head."""
+    """Returns the rows of a Llama decoder without its head."""
     layer, ours = f"{name}.layers.{{layer}}", f"{path}.layers"
     return (
         Row(f"{name}.embed_tokens.weight", f"{path}.embed_tokens.embedding"),
@@ -84,11 +86,11 @@ class Entry:
     """One of our arrays and the tensors that it is made of.
 
     Attributes:
-        path: its path in our state.
-        names: their names, one for each layer of a stacked array.
-        axes: our axis i is axis axes[i] of theirs, the layer axis aside.
-        stacked: whether our array has a layer axis.
-        shape: their shape, of each.
+        path: Path of the array in our parameter state.
+        names: Names of the tensors in `named_parameters()`, one for each layer of a stacked array.
+        axes: Axis i of our array, without its layer axis, is axis axes[i] of a tensor.
+        stacked: Whether our array has a layer axis.
+        shape: Shape of each tensor.
     """
 
     path: tuple[str, ...]
@@ -98,24 +100,24 @@ class Entry:
     shape: tuple[int, ...]
 
     def split(self, array: Any) -> Iterator[tuple[str, Any]]:
-        """Our array as named tensors, one after the other."""
+        """Yields our array as tensors with their names, one after the other."""
         back = tuple(np.argsort(self.axes))
         for layer, name in enumerate(self.names):
             yield name, (array[layer] if self.stacked else array).transpose(back)
 
     def index(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
-        """Which tensors, and what part of each, make up a part of our array."""
+        """Returns the names of the tensors, and the part of each, that make up a part of ours."""
         names, inner = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
         return names, tuple(inner[i] for i in np.argsort(self.axes))
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Tensors that some releases write although `config.json` says what they hold.
+    """Tensors that some releases write although their values follow from `config.json`.
 
     Attributes:
-        pattern: of their `named_parameters()` names.
-        value: what they hold, of the model's config.
+        pattern: Regular expression that finds their `named_parameters()` names.
+        value: Function that computes the values from the model's config.
     """
 
     pattern: str
@@ -133,12 +135,15 @@ class Table:
     """All tensors of an architecture.
 
     Attributes:
-        rows: every kind of tensor; a row without a parameter (no bias, tied head) is left out.
-        read: (pattern, replacement) from names found on disk to `named_parameters()`, the first
-            that matches wins; a name that none matches stays as it is.
-        written: (prefix, prefix) from `named_parameters()` to the names that we write.
-        buffers: tensors that are compared, and not read.
-        groups: (prefix of our dotted path, module group): what importances are joined by (D-37).
+        rows: All kinds of tensors. A row whose parameter does not exist (no bias, tied head) is
+            skipped.
+        read: Pairs (pattern, replacement) that turn names on disk into `named_parameters()` names.
+            The first match counts; a name without a match stays as it is.
+        written: Pairs (prefix, replacement) that turn `named_parameters()` names into those that we
+            write.
+        buffers: Tensors that are checked but not read.
+        groups: Pairs (prefix of our dotted path, module group) (D-37: in the published code, names
+            drift with transformers, and groups that select nothing pass).
     """
 
     rows: tuple[Row, ...]
@@ -148,7 +153,7 @@ class Table:
     groups: tuple[tuple[str, str], ...]
 
     def labels(self, params: nnx.State) -> tuple[nnx.State, nnx.State]:
-        """The name pattern (`{layer}` where stacked) and the module group of every array."""
+        """Returns the `Row.name` of every array, and its module group, as two trees."""
         names = {row.path: row.name for row in self.rows}
         leaves = nnx.to_flat_state(params)
         paths = [".".join(map(str, path)) for path, _ in leaves]
@@ -161,7 +166,7 @@ class Table:
         return tree(names[p] for p in paths), tree(group_of)
 
     def entries(self, params: nnx.State) -> list[Entry]:
-        """The arrays of a parameter state, real or abstract, in the order of the rows."""
+        """Returns the arrays of a parameter state, real or abstract, in the order of the rows."""
         shapes = {path: leaf.get_value().shape for path, leaf in nnx.to_flat_state(params)}
         entries = []
         for row in self.rows:
@@ -184,7 +189,7 @@ class Table:
         return entries
 
     def canonical(self, name: str) -> str:
-        """The `named_parameters()` name of a name found on disk."""
+        """Returns the `named_parameters()` name for a name on disk."""
         for pattern, replacement in self.read:
             renamed, count = re.subn(pattern, replacement, name)
             if count:
@@ -192,7 +197,7 @@ class Table:
         return name
 
     def on_disk(self, name: str) -> str:
-        """The name that we write for a `named_parameters()` name."""
+        """Returns the name that we write for a `named_parameters()` name."""
         for prefix, replacement in self.written:
             if name.startswith(prefix):
                 return replacement + name.removeprefix(prefix)
@@ -201,15 +206,15 @@ class Table:
     def without_buffers(
         self, tensors: Mapping[str, Any], config: Any, where: str
     ) -> dict[str, Any]:
-        """Leaves out what `config.json` says already.
+        """Leaves out the tensors whose values follow from `config.json`.
 
         Args:
-            tensors: by the names found; of those left out, values are read and compared.
-            config: of the model.
-            where: what to name in the error.
+            tensors: Tensors by their names on disk. The values of those left out are checked.
+            config: Config of the model.
+            where: Prefix of the error message, e.g. the folder.
 
         Raises:
-            InputError: one of them holds something else.
+            InputError: A tensor that is left out has other values.
         """
         kept, wrong = {}, []
         for name, tensor in tensors.items():
@@ -221,18 +226,19 @@ class Table:
                 wrong.append(name)
         if wrong:
             raise InputError(
-                f"{where}: {listed(wrong)}: not the values that follow from config.json; correct"
+                f"{where}: {listed(wrong)}: the values do not follow from config.json; correct"
                 " rope_theta and sizes there, or use a checkpoint of a supported model"
             )
         return kept
 
     def without_copies(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """The tensors of a tied model: one of embeddings and head, where they are the same.
+        """Leaves out the head of a tied model where it equals the embeddings.
 
-        As transformers does: a head alone stands for both; one that differs is kept.
+        As in transformers, a head without embeddings stands for both, and a head that differs from
+        the embeddings is kept.
 
         Args:
-            tensors: by the names found.
+            tensors: Tensors by their names on disk.
         """
         names = {self.canonical(name): name for name in tensors}
         head, embeddings = names.get(HEAD), names.get(EMBEDDINGS)
@@ -244,73 +250,74 @@ class Table:
         return rest if _same(tensors[head], tensors[embeddings]) else dict(tensors)
 
     def match(self, tensors: Mapping[str, Any], params: nnx.State, where: str) -> dict[str, str]:
-        """Finds the tensors of a model among those given, and refuses any difference.
+        """Finds the tensor of every parameter, and refuses any difference.
 
         Args:
-            tensors: by the names given; only their shapes are looked at.
-            params: what is wanted, real or abstract.
-            where: what to name in the error.
+            tensors: Tensors by their names on disk; only their shapes are read.
+            params: Parameters of the model, real or abstract.
+            where: Prefix of the error message, e.g. the folder.
 
         Returns:
-            The name given, by `named_parameters()` name.
+            The names on disk by `named_parameters()` names.
 
         Raises:
-            InputError: missing, extra, duplicate or misshapen tensors, all of them at once.
+            InputError: Tensors are missing, extra, duplicate or misshapen; the message lists all
+                four kinds.
         """
         wanted = {name: e.shape for e in self.entries(params) for name in e.names}
-        given: dict[str, str] = {}
+        matches: dict[str, str] = {}
         extra, duplicate, misshapen = [], [], []
         for name, tensor in tensors.items():
             canonical, shape = self.canonical(name), tuple(tensor.shape)
             if canonical not in wanted:
                 extra.append(name)
-            elif canonical in given:
-                duplicate.append(f"{name} (also {given[canonical]})")
+            elif canonical in matches:
+                duplicate.append(f"{name} (also {matches[canonical]})")
             elif shape != wanted[canonical]:
                 should = list(wanted[canonical])
                 misshapen.append(f"{name} {list(shape)}, should be {should}")
-            given.setdefault(canonical, name)
+            matches.setdefault(canonical, name)
         problems = {
             "extra": extra,
-            "missing": [name for name in wanted if name not in given],
+            "missing": [name for name in wanted if name not in matches],
             "misshapen": misshapen,
             "duplicate": duplicate,
         }
         if any(problems.values()):
-            said = [f"{kind} {listed(names)}" for kind, names in problems.items() if names]
+            kinds = [f"{kind} {listed(names)}" for kind, names in problems.items() if names]
             mends = [m for p, m in _SAVED_OTHERWISE if any(re.search(p, name) for name in extra)]
             raise InputError(
                 f"{where}: the tensors are not those that config.json describes:"
-                f" {'; '.join([*said, *mends])}"
+                f" {'; '.join([*kinds, *mends])}"
             )
-        return given
+        return matches
 
     def named(self, tree: nnx.State) -> Iterator[tuple[str, Any]]:
-        """Names and tensors of a state, one after the other, so that no second copy is needed."""
+        """Yields the names and tensors of a state one after the other, without a second copy."""
         leaves = dict(nnx.to_flat_state(tree))
         for entry in self.entries(tree):
             yield from entry.split(leaves[entry.path].get_value())
 
     def gather(self, arrays: Mapping[str, Any], params: nnx.State) -> nnx.State:
-        """The inverse of `named`: a state like `params`, but with the dtypes of the arrays.
+        """Inverts `named`: returns a state like `params`, but with the dtypes of the arrays.
 
         Raises:
-            InputError: the arrays are not those of the model.
+            InputError: The arrays are not those of the model.
         """
-        given = self.match(arrays, params, "from_hf_names")
+        names = self.match(arrays, params, "from_hf_names")
         leaves = dict(nnx.to_flat_state(params))
         for entry in self.entries(params):
-            tensors = [jnp.asarray(arrays[given[n]]).transpose(entry.axes) for n in entry.names]
+            tensors = [jnp.asarray(arrays[names[n]]).transpose(entry.axes) for n in entry.names]
             value = jnp.stack(tensors) if entry.stacked else tensors[0]
             leaves[entry.path] = leaves[entry.path].replace(value)
         return nnx.from_flat_state(leaves)
 
 
-_ROWS = 2**13  # compared at a time
+_ROWS = 2**13  # number of rows that `_same` compares at a time
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two matrices hold the same numbers, whatever their dtypes."""
+    """Returns whether two matrices hold the same numbers, whatever their dtypes."""
     if tuple(one.shape) != tuple(other.shape):
         return False
     rows = one.shape[0]
@@ -319,12 +326,12 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _holds(tensor: Any, value: np.ndarray) -> bool:
-    """Whether a tensor holds numbers, as far as its dtype can tell; axes of size 1 do not count."""
+    """Returns whether a tensor equals `value` within its dtype's precision, without unit axes."""
     if math.prod(tensor.shape) != value.size:
         return False
-    found = np.asarray(tensor[...]).reshape(value.shape)
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        return np.array_equal(found, value)
-    told = jnp.finfo(found.dtype)
-    relative, absolute = max(1e-5, 2 * float(told.eps)), float(told.smallest_subnormal)
-    return np.allclose(found.astype(np.float32), value, relative, absolute)
+    array = np.asarray(tensor[...]).reshape(value.shape)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return np.array_equal(array, value)
+    limits = jnp.finfo(array.dtype)
+    relative, absolute = max(1e-5, 2 * float(limits.eps)), float(limits.smallest_subnormal)
+    return np.allclose(array.astype(np.float32), value, relative, absolute)

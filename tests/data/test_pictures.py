@@ -125,7 +125,7 @@ def test_a_changed_picture_is_the_same_in_both_frames(processor):
 
 
 def test_pictures_that_are_refused(processor):
-    with pytest.raises(InputError, match="no multiple of 4, the patches of one token"):
+    with pytest.raises(InputError, match="not a multiple of 4, the patches of one token"):
         encoder(processor, 48, 30)
     wide = Sample("s8", photo(5700, 28), "Who?", "Kim.")
     with pytest.raises(InputError, match="'s8': is a strip of 5700 x 28 pixels, .* than 200 times"):

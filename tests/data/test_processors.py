@@ -109,7 +109,9 @@ def test_another_size_of_pictures(folder):
 
 
 def test_sizes_are_not_llavas(folder):
-    with pytest.raises(InputError, match="LLaVA's pictures have one size; leave them 0, 0, "):
+    with pytest.raises(
+        InputError, match="all pictures of LLaVA have one size; leave these fields 0, 0 "
+    ):
         load_processor(LlavaConfig.llava_1_5_7b(), str(folder), max_pixels=1000)
 
 

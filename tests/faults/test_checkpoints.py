@@ -356,7 +356,7 @@ def test_weights_beyond_a_dtype(llava, value, dtype, fits):
     if fits:
         assert from_pretrained(llava, dtype=dtype)
     else:
-        refused(llava, LAYER, f"beyond {dtype}", "give dtype", dtype=dtype)
+        refused(llava, LAYER, f"too large for {dtype}", "use dtype", dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -425,7 +425,7 @@ def test_buffers_are_compared(made, tmp_path, kind, name, value):
         assert read(value.astype(ml_dtypes.bfloat16))
     others = [value[..., ::-1], value * 2, value[..., :-1], value.astype("f4") * np.nan]
     for other in others:
-        with pytest.raises(InputError, match="not the values that follow from config") as error:
+        with pytest.raises(InputError, match="the values do not follow from config") as error:
             read(np.ascontiguousarray(other))
         assert name in str(error.value)
 

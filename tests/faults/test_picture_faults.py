@@ -432,5 +432,5 @@ def test_strips_are_refused_where_transformers_does_or_memory_ends():
         image_processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 336})
 
     OneSize(Processor()).check((8192, 8))
-    with pytest.raises(InputError, match="is a strip of 1 x 8192 pixels, too many once"):
+    with pytest.raises(InputError, match="is a strip of 1 x 8192 pixels, which becomes too large"):
         OneSize(Processor()).check((1, 8192))

@@ -20,7 +20,7 @@ def png(grey: int, size: tuple[int, int] = (9, 11)) -> bytes:
 
 
 class Tables:
-    """Rows by config, and the released schemas they are written with."""
+    """Rows by subset; they are written with the released schemas."""
 
     def __init__(self, root: Path, tables: dict[str, list[dict]], schema: Callable):
         self.root, self.tables = root, tables
@@ -39,7 +39,7 @@ class Tables:
 
 
 class Published(Tables):
-    """MLLMU-Bench: four people, one photograph each, no typed training text."""
+    """MLLMU-Bench: four people with one photograph each, without typed training text."""
 
     def __init__(self, root: Path):
         rows = [self.person(f"00{index}", 40 * index) for index in range(4)]
@@ -96,7 +96,7 @@ class Published(Tables):
 
 
 class Clear(Tables):
-    """CLEAR: three authors with two photographs each, and two TOFU questions each; 10 % is one."""
+    """CLEAR: three authors with two photographs and two TOFU questions each; 10 % is one author."""
 
     def __init__(self, root: Path):
         names = ("Ana Bo", "Cy Dee", "Eve Fay")
@@ -125,5 +125,5 @@ class Clear(Tables):
         wrong = {"answer": "Mia Nu", "options": ["Oz Po", "Quin Ro", "Sue Ty"]}
         tables["real_faces"] = [wrong | {"image": photos[0]["image"]}]
         tables["real_world"] = [wrong | {"image": photos[1]["image"], "question": "Who built it?"}]
-        # Only what the schema of a config has is written of a row.
+        # A row is written without the fields that its subset's schema lacks.
         super().__init__(root, tables, clear_schema)

@@ -1,4 +1,4 @@
-"""Runs the program as its users do, with a few steps of everything."""
+"""Runs the program as users do, with few steps in every stage."""
 
 import ast
 import json
@@ -36,24 +36,25 @@ SHORT = {
     "controls": '("ga",)',
 }
 
-# Where a picture has several questions, they share rows.
+# For benchmarks with several questions about a picture.
 PACKED = dict.fromkeys(
     ("finetune.pack", "finetune.text_pack", "unlearn.pack", "unlearn.text_pack"), 4
 )
 
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
-    given = {**SHORT, **(PACKED if config == "orl" else {}), **overrides}
-    given = {key: value for key, value in given.items() if _is_read(key, given["stages"], workdir)}
+    options = {**SHORT, **(PACKED if config == "orl" else {}), **overrides}
+    stages = options["stages"]
+    options = {k: v for k, v in options.items() if _is_read(k, stages, workdir)}
     return [
         sys.executable,
         *("-m", "mmunlearner_jax.main", f"--config=configs/{config}.py", f"--workdir={workdir}"),
-        *(f"--config.{k}={v}" for k, v in given.items()),
+        *(f"--config.{k}={v}" for k, v in options.items()),
     ]
 
 
 def _is_read(key: str, stages: Any, workdir: Path) -> bool:
-    """Whether a stage of a command, or of an earlier one on the workdir, reads an option."""
+    """Returns whether a stage of this command, or of an earlier one on the workdir, reads a key."""
     file = workdir / "config.json"
     earlier = json.loads(file.read_text())["stages"] if file.exists() else []
     now = ast.literal_eval(stages) if isinstance(stages, str) else stages
@@ -62,10 +63,10 @@ def _is_read(key: str, stages: Any, workdir: Path) -> bool:
 
 
 def signalled(line: list[str], there: Path, how: int) -> tuple[int, str]:
-    """Runs until something is there, then sends a signal; returns exit code and standard error."""
+    """Runs a command until a path exists, then sends a signal; returns exit code and stderr."""
     env = {**os.environ, **FLAGS}
-    with tempfile.TemporaryFile("w+") as said:  # not a pipe, which would stop the run when full
-        process = subprocess.Popen(line, cwd=ROOT, env=env, stderr=said)
+    with tempfile.TemporaryFile("w+") as stderr:  # not a pipe: a full one would block the run
+        process = subprocess.Popen(line, cwd=ROOT, env=env, stderr=stderr)
         try:
             deadline = time.monotonic() + 300
             while not there.exists():
@@ -75,8 +76,8 @@ def signalled(line: list[str], there: Path, how: int) -> tuple[int, str]:
         finally:
             process.send_signal(how)
             code = process.wait()
-        said.seek(0)
-        return code, said.read()
+        stderr.seek(0)
+        return code, stderr.read()
 
 
 def run(workdir: Path, config: str = "orl", **overrides) -> subprocess.CompletedProcess:
@@ -88,6 +89,6 @@ def run(workdir: Path, config: str = "orl", **overrides) -> subprocess.Completed
 
 
 def loaded(done: subprocess.CompletedProcess) -> set[str]:
-    """What a run has imported: the torch of this environment is there to be loaded."""
-    # A line without a dot is a mere attempt.
+    """Returns the packages that a run imported; this environment has torch."""
+    # A line without a dot may be a failed import.
     return set(re.findall(r"^import time:.*\| *(\w+)\.", done.stderr, flags=re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What the parity tests of all models do alike; a `Case` is the model of both sides and batches."""
+"""The shared part of all models' parity tests; a `Case` holds the model of both sides."""
 
 import functools
 from pathlib import Path
@@ -24,11 +24,11 @@ class Case(Protocol):
     path: Path
 
     def batch(self, padding: str) -> Batch:
-        """Two pictures, one picture after text, none; their lengths differ."""
+        """Returns rows of different lengths: two pictures, one picture after text, no picture."""
         ...
 
     def torch_inputs(self, batch: Batch) -> dict[str, Any]:
-        """The same for torch."""
+        """Returns the batch as inputs of the torch model."""
         ...
 
     def torch_batch(self, padding: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Case(Protocol):
 
 @torch.no_grad()
 def make_noisy(model: torch.nn.Module) -> None:
-    """Gives a model random parameters, every one of which matters."""
+    """Gives a model random parameters, so that every parameter changes the output."""
     for key, parameter in model.named_parameters():
         noise = torch.randn_like(parameter)
         centre = 1.0 if ("norm" in key or "ln_q" in key) and key.endswith("weight") else 0.0
@@ -45,7 +45,7 @@ def make_noisy(model: torch.nn.Module) -> None:
 
 
 def padded(rows: list[list[int]], padding: str, pad: int) -> Batch:
-    """`input_ids` and `attention_mask` of rows of tokens."""
+    """Returns `input_ids` and `attention_mask` [B, T] of rows of tokens."""
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), pad)
     mask = np.zeros_like(ids)
@@ -56,7 +56,7 @@ def padded(rows: list[list[int]], padding: str, pad: int) -> Batch:
 
 
 def with_answers(batch: Batch) -> Batch:
-    """The batch with labels: answers of 2, 3 and 1 tokens."""
+    """Adds labels to a batch: answers of 2, 3 and 1 tokens."""
     labels = np.full_like(batch["input_ids"], IGNORE)
     for row, answer in enumerate((2, 3, 1)):
         where = np.flatnonzero(batch["attention_mask"][row])[-answer:]
@@ -70,9 +70,9 @@ def close(ours, theirs, tolerance=1e-5):
 
 
 def close_by_name(ours, theirs, rtol=1e-4):
-    """Gradients, or what comes of them."""
+    """Compares trees of gradients, or arrays computed from them, by name."""
     assert ours.keys() == theirs.keys()
-    # A key's bias has no gradient but rounding, so the scale is that of all tensors.
+    # The gradient of a key's bias is only rounding, so the scale is that of all tensors.
     atol = 1e-2 * rtol * max(np.abs(v).max() for v in theirs.values())
     for name, expected in theirs.items():
         np.testing.assert_allclose(ours[name], expected, rtol=rtol, atol=atol, err_msg=name)
@@ -95,7 +95,7 @@ def torch_gradients(case: Case, batch: Batch) -> dict[str, np.ndarray]:
     case.theirs.zero_grad()
     case.theirs(**case.torch_inputs(batch)).loss.backward()
     return {
-        # Layers behind the features get no gradient at all in torch.
+        # In torch, layers after the selected features get no gradient.
         k: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy().copy()
         for k, p in case.theirs.named_parameters()
     }
@@ -117,8 +117,8 @@ def logits_of_text_agree(case: Case):
 
 
 def gradients_agree(case: Case, padding: str, batch: Batch):
-    """Of all tokens; `batch` is the case's, as `jit` takes it."""
-    # The first token has nothing before it but padding, whose outputs mean nothing.
+    """Compares gradients of the loss on all tokens; `batch` has grouped pictures, for `jit`."""
+    # Only padding stands before the first token, and outputs at padding are arbitrary.
     supervised = np.cumsum(batch["attention_mask"], axis=1) > 1
     labels = np.where(supervised & (batch["attention_mask"] == 1), batch["input_ids"], IGNORE)
     theirs = torch_gradients(case, case.batch(padding) | {"labels": labels})
@@ -130,7 +130,7 @@ def gradients_agree(case: Case, padding: str, batch: Batch):
 
 def greedy_tokens_agree(case: Case, steps: int = 8):
     batch, inputs = case.batch("left"), case.torch_batch("left")
-    inputs.pop("position_ids", None)  # `generate` counts itself
+    inputs.pop("position_ids", None)  # `generate` computes them
     start = batch["input_ids"].shape[1]
     with torch.no_grad():
         theirs = case.theirs.generate(**inputs, max_new_tokens=steps, do_sample=False)[:, start:]
@@ -157,7 +157,7 @@ def assert_same_model(ours, theirs):
 
 
 def reload(model: type, path: Path) -> Any:
-    """What transformers loads, with nothing missing or left over."""
+    """Loads a checkpoint with transformers; no tensor may be missing or left over."""
     loaded, info = model.from_pretrained(path, output_loading_info=True)  # type: ignore
     assert not any(info.values()), info
     return loaded

@@ -1,4 +1,4 @@
-"""A local judge that says what it is told to."""
+"""A local judge with scripted replies."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ def says(content):
 
 
 class Stub(ThreadingHTTPServer):
-    """Answers from `script`, the last entry again and again, and keeps what it was asked."""
+    """Replies from `script`, whose last entry repeats, and keeps the requests in `asked`."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -29,8 +29,8 @@ class Handler(BaseHTTPRequestHandler):
         stub = self.server
         assert isinstance(stub, Stub)
         stub.asked.append((self.path, self.headers["Authorization"], body))
-        status, headers, said = stub.script.pop(0) if len(stub.script) > 1 else stub.script[0]
-        data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+        status, headers, reply = stub.script.pop(0) if len(stub.script) > 1 else stub.script[0]
+        data = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def local_judge() -> Iterator[Stub]:
-    """A server that answers until the end of the block."""
+    """Runs the judge's server until the end of the block."""
     server = Stub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -54,12 +54,12 @@ def local_judge() -> Iterator[Stub]:
 
 
 def write_predictions(workdir: Path) -> None:
-    """Writes two open answers of pictures, one of words, and a blank, which is not judged."""
-    asked = [("vqa", "generation"), ("vqa", "generation"), ("qa", "generation"), ("qa", "cloze")]
+    """Writes two open answers about pictures, one in words, and a cloze, which is not judged."""
+    kinds = [("vqa", "generation"), ("vqa", "generation"), ("qa", "generation"), ("qa", "cloze")]
     lines = [
         dict(split="forget", modality=modality, task=task, question=f"Question {i}?")
         | dict(answer="a baker", response=f"answer {i}")
-        for i, (modality, task) in enumerate(asked)
+        for i, (modality, task) in enumerate(kinds)
     ]
     folder = workdir / "predictions"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""What the processors of the evaluation's tests are built of."""
+"""The samples that the processors of the evaluation's tests are trained on."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FACTS = [
 
 
 def lessons() -> list[Sample]:
-    """A few people's facts, and letters."""
+    """Returns facts about a few people, and letters."""
     samples = [
         Sample(name, image, question, answer)
         for name, job, city in FACTS
@@ -28,5 +28,5 @@ def lessons() -> list[Sample]:
 
 
 def word_processor() -> Any:
-    """LLaVA's; every word has a token of its own."""
+    """Returns a processor of LLaVA in which every word has a token of its own."""
     return build_processor(lessons(), image_size=32, patch_size=16)

@@ -1,4 +1,4 @@
-"""The same work on any mesh, and how its results are compared."""
+"""The same computation on any mesh, and a comparison of the results."""
 
 import functools
 from pathlib import Path
@@ -52,7 +52,7 @@ STEPS = 20
 @functools.cache
 def initial():
     model = Llava(CONFIG, rngs=nnx.Rngs(0))
-    # Embeddings of size 1: a norm would magnify the rounding of small ones, step by step.
+    # Embeddings of size 1: with small ones, the norms would magnify rounding at every step.
     embedding = model.language_model.embed_tokens.embedding
     embedding.set_value(50 * embedding.get_value())
     return nnx.split(model)[1]
@@ -69,7 +69,11 @@ def tiny_batch(seed=0):
 
 
 def work(sizes):
-    """Importances, mask, forget and retain steps in turn, an answer; whole arrays by name."""
+    """Computes importances, mask, alternating forget and retain steps, and an answer.
+
+    Returns:
+        Whole arrays by name.
+    """
     count = int(np.prod(sizes))
     mesh = make_mesh(sizes, jax.devices()[:count])
     graphdef, _ = abstract_model(CONFIG, mesh)
@@ -83,19 +87,19 @@ def work(sizes):
     importances = [add(FisherSums.zeros(params), params, b).squares for b in (forget, retain)]
     by_batch = accumulator(graphdef, fisher="batch")(FisherSums.zeros(params), params, forget)
     mask = saliency_mask(*importances, threshold=THRESHOLD)
-    found = {"importances": importances, "by batch": by_batch, "mask": mask}
-    # SGD: Adam's division by |g| would turn rounding into whole steps.
+    results = {"importances": importances, "by batch": by_batch, "mask": mask}
+    # SGD, because Adam's division by |g| would turn rounding into whole steps.
     sgd = optax.sgd(0.05)
     state = TrainState.create(jax.tree.map(jnp.copy, params), sgd)
     ascend, descend = forget_step(graphdef, masked_ascent(sgd)), retain_step(graphdef, sgd)
-    found["losses"] = []
+    results["losses"] = []
     for step in range(STEPS):
         if step % 2:
             state, loss = descend(state, [retain])
         else:
             state, loss = ascend(state, [forget], mask)
-        found["losses"].append(loss)
-    found["weights"] = state.params
+        results["losses"].append(loss)
+    results["weights"] = state.params
     for leaf, start in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
         assert leaf.sharding.is_equivalent_to(start.sharding, leaf.ndim)
 
@@ -104,8 +108,8 @@ def work(sizes):
     logits, cache = decoder.prefill(params, prompt)
     wanted = cache_shardings(cache, mesh)
     assert cache.keys.sharding.is_equivalent_to(wanted.keys, cache.keys.ndim)
-    found["tokens"], _ = decoder.greedy(params, logits, cache, np.zeros((8, 1), np.int32))
-    return to_host(found)
+    results["tokens"], _ = decoder.greedy(params, logits, cache, np.zeros((8, 1), np.int32))
+    return to_host(results)
 
 
 def assert_close(got, expected):
@@ -113,16 +117,16 @@ def assert_close(got, expected):
     assert 0 < sum(m.sum() for m in jax.tree.leaves(expected["mask"]))
     for name in ("importances", "by batch", "losses", "weights", "tokens"):
         ones, manys = jax.tree.leaves(expected[name]), jax.tree.leaves(got[name])
-        # Gradients that are 0 but for rounding (a key's bias) have no scale of their own.
+        # Gradients that are only rounding (a key's bias) have no scale of their own.
         scale = max(np.abs(leaf).max() for leaf in ones)
         for x, y in zip(ones, manys, strict=True):
             np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-6 * scale, err_msg=name)
 
 
 def differing(got, expected):
-    """Counts mask entries that differ although the ratio is not within rounding of the threshold.
+    """Counts mask entries that differ although the ratio is clearly off the threshold.
 
-    Where an importance is rounding alone (no gradient at all in exact arithmetic), so is the ratio.
+    Weights whose importances are only rounding (no gradient in exact arithmetic) do not count.
     """
     forget, preserve = expected["importances"]
     floor = 1e-9 * max(np.max(leaf) for leaf in jax.tree.leaves(forget))
@@ -136,7 +140,7 @@ def differing(got, expected):
 
 
 def export(path: Path, count: int) -> None:
-    """Writes a model split over so many devices, in several files."""
+    """Writes a model that is split over `count` devices to several files."""
     io.SHARD_BYTES = 10_000
     mesh = make_mesh((1, count, 1), jax.devices()[:count])
     graphdef, _ = abstract_model(CONFIG, mesh)
@@ -145,12 +149,12 @@ def export(path: Path, count: int) -> None:
 
 
 def features(path: Path, count: int) -> list[np.ndarray]:
-    """What the tower of a model split over so many devices says of photographs."""
+    """Returns the features of photographs from a model that is split over `count` devices."""
     model, encoder = llava()
     mesh = make_mesh((1, count, 1), jax.devices()[:count])
     params = nnx.split(model)[1]
     params = jax.device_put(params, param_shardings(params, mesh))
     model = nnx.merge(abstract_model(model.config, mesh)[0], params)
-    found = Features(path, model, encoder, mesh)
-    found.add(PHOTOS)
-    return [found[photo] for photo in PHOTOS]
+    store = Features(path, model, encoder, mesh)
+    store.add(PHOTOS)
+    return [store[photo] for photo in PHOTOS]

@@ -1,4 +1,4 @@
-"""Tiny models whose every parameter matters."""
+"""Tiny models in which every parameter changes the output."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 
 
 def filled(config: VisionLanguageConfig, mesh: Mesh | None = None) -> Any:
-    """A model whose every parameter matters."""
+    """Returns a model with random parameters, so that every parameter changes the output."""
     rng = np.random.default_rng(0)
     graphdef, params = nnx.split(nnx.eval_shape(lambda: config.make(mesh=mesh, rngs=nnx.Rngs(0))))
     fill = jax.tree_util.tree_map_with_path(

@@ -1,4 +1,4 @@
-"""Broken inputs from good ones, the same for the same seed."""
+"""Makes broken inputs from good ones, reproducibly for a seed."""
 
 import copy
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# What stands in place of a JSON value: other types, extremes, text that terminals and paths obey.
+# Replacements of a JSON value: other types, extremes, text that affects terminals or paths.
 NASTY: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 10**15, 0.5, 1e308, float("nan"), float("inf")),
     *(
@@ -25,7 +25,11 @@ NASTY: tuple[Any, ...] = (
 
 
 def of_bytes(good: bytes, rng: np.random.Generator) -> bytes:
-    """One to four bits flipped, bytes set, parts left out, doubled, moved, or the end cut off."""
+    """Damages bytes one to four times.
+
+    Each time it flips a bit, sets a byte, removes, repeats, overwrites or copies a part, or cuts
+    off the end.
+    """
     data = bytearray(good)
     for _ in range(rng.integers(1, 5)):
         place = int(rng.integers(len(data) + 1)) if rng.random() < 0.5 else int(rng.integers(64))
@@ -53,7 +57,7 @@ def of_bytes(good: bytes, rng: np.random.Generator) -> bytes:
 
 
 def of_json(good: Any, rng: np.random.Generator) -> Any:
-    """One to three values replaced, left out, renamed or wrapped, anywhere in the tree."""
+    """Replaces, removes, renames or wraps one to three values anywhere in a tree."""
     value = copy.deepcopy(good)
     for _ in range(rng.integers(1, 4)):
         places = list(_places(value))
@@ -75,7 +79,7 @@ def of_json(good: Any, rng: np.random.Generator) -> Any:
 
 
 def of_json_text(good: Any, rng: np.random.Generator) -> bytes:
-    """Most often a changed tree, else changed bytes of the text, or text nested very deep."""
+    """Returns JSON of a changed tree (80 %), changed bytes of JSON, or very deeply nested text."""
     kind = rng.random()
     if kind < 0.02:
         return b'{"a":' * 50_000
@@ -85,7 +89,7 @@ def of_json_text(good: Any, rng: np.random.Generator) -> bytes:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every holder of a value and the value's key in it."""
+    """Yields the container and the key of every value in a tree."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in pairs:
         yield value, key

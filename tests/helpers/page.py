@@ -2,7 +2,7 @@
 
 import html.parser
 
-EMPTY = {"meta", "img", "br"}  # nothing stands in them
+EMPTY = {"meta", "img", "br"}  # elements without contents
 
 
 class Page(html.parser.HTMLParser):

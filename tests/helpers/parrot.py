@@ -1,4 +1,4 @@
-"""A decoder that says one sentence whatever it is asked."""
+"""A decoder that returns one fixed sentence for every question."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ JOBS = ("baker", "barber", "carpenter", "pilot")
 
 
 class Parrot:
-    """Stands for `Decoder`: `params` are the ids that it says, each with probability 0.9."""
+    """Replaces `Decoder`: it returns the ids in `params`, each with probability 0.9."""
 
     def __init__(self, graphdef, *, max_new_tokens, end_id):
         self.max_new_tokens, self.end_id = max_new_tokens, end_id
 
     def _probability(self, params, tokens):
-        said = np.full(max(self.max_new_tokens, tokens.shape[-1]), self.end_id)
-        said[: len(params)] = params
-        # What it doesn't say differs a little from token to token.
-        return said, np.where(tokens == said[: tokens.shape[-1]], 0.9, 1e-3 / (1 + tokens))
+        ids = np.full(max(self.max_new_tokens, tokens.shape[-1]), self.end_id)
+        ids[: len(params)] = params
+        # The probabilities of all other tokens differ a little.
+        return ids, np.where(tokens == ids[: tokens.shape[-1]], 0.9, 1e-3 / (1 + tokens))
 
     def prefill(self, params, batch, shared=None, rows=None, *, room):
         return batch["input_ids"], None
@@ -35,8 +35,8 @@ class Parrot:
         candidates = np.broadcast_to(
             np.asarray(candidates)[..., None], (*candidates.shape, self.max_new_tokens)
         )
-        said, p = self._probability(params, candidates)
-        return jnp.asarray(np.tile(said, (len(p), 1))), jnp.log(jnp.asarray(np.swapaxes(p, 1, 2)))
+        ids, p = self._probability(params, candidates)
+        return jnp.asarray(np.tile(ids, (len(p), 1))), jnp.log(jnp.asarray(np.swapaxes(p, 1, 2)))
 
     def score(self, params, logits, cache, tokens, scored):
         _, p = self._probability(params, tokens)
@@ -44,7 +44,7 @@ class Parrot:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, processor: Any) -> Any:
-    """A function that answers questions with a sentence, through the real `Answerer`."""
+    """Returns a function that answers questions with a sentence, through the real `Answerer`."""
     monkeypatch.setattr(tasks, "_decoder", Parrot)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
 

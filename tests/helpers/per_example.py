@@ -11,7 +11,7 @@ from mmunlearner_jax.models import squares
 
 
 def losses(graphdef, params, batch):
-    """Next-token loss of every example, [B]."""
+    """Returns the summed next-token loss of every example [B]."""
     logits = nnx.merge(graphdef, params)(**batch)[:, :-1]
     mask = batch["attention_mask"]
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["input_ids"][:, 1:])

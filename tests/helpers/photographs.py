@@ -1,4 +1,4 @@
-"""Noise for photographs, and what a processor of Qwen2-VL's is built of."""
+"""Photographs of noise, and the samples that a processor of Qwen2-VL is trained on."""
 
 import io
 

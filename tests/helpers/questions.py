@@ -53,14 +53,14 @@ def qwen2_vl(**fields):
 
 
 def whole(samples, encoder, pack):
-    """One batch with all samples, some rows of which may be filling."""
+    """Returns one batch with all samples; some of its rows may be padding."""
     size = pack * len({s.image for s in samples}) * -(-len(samples) // pack)
     (batch,) = Batches(samples, encoder, batch_size=size, seed=0, pack=pack, repeat=False)
     return batch
 
 
 def assert_close(got, wanted, tolerance=1e-5):
-    """Every array, relative to its largest number; some gradients are rounding and nothing else."""
+    """Compares arrays relative to their largest number; some gradients are only rounding."""
     most = max(np.abs(b).max() for b in jax.tree.leaves(wanted))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         scale = np.maximum(np.abs(b).max(), 1e-4 * most)

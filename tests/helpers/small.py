@@ -1,4 +1,4 @@
-"""Both models with few and narrow layers."""
+"""Configs of both models with few and narrow layers."""
 
 import dataclasses
 

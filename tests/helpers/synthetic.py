@@ -1,4 +1,4 @@
-"""A comparison that was never run: real questions, invented answers."""
+"""A made-up comparison, without runs: real questions with invented answers."""
 
 import json
 import zlib
@@ -13,7 +13,7 @@ from mmunlearner_jax.evaluation.questions import scored_questions
 
 EVIL = '<script>alert("no")</script>'
 SEEDS, RATIOS = (0, 1, 2), (5, 10)
-# By variant: probability to be right about forgotten faces, and about everything else.
+# By variant: the probabilities of a right answer about forgotten faces, and about all else.
 KNOWS = {
     "vanilla": (0.98, 0.98),
     "retain_only": (0.25, 0.98),
@@ -40,7 +40,7 @@ def score(value, n=20):
 
 
 def variant(name, rng):
-    """An entry of `results.json` with two learning rates of three looks each."""
+    """Returns an entry of `results.json` with two learning rates of three looks each."""
     if name in ("vanilla", "retain_only"):
         return {
             "method": None,
@@ -99,7 +99,7 @@ def answered(question, split, right):
 
 
 def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=KNOWS, lacks=()):
-    """Writes a comparison of which `lacks` (seed, ratio, variant) are missing."""
+    """Writes a comparison without the (seed, ratio, variant) in `lacks`."""
     config = orl.get_config()
     config.data.benchmark = str(benchmark)
     bench = open_benchmark(benchmark, config.data, 0)
@@ -114,8 +114,8 @@ def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=K
             rng = np.random.default_rng(seed)
             there = [name for name in knows if (seed, ratio, name) not in lacks]
             for name in there:
-                for split, asked in questions.items():
-                    kept = asked[1::2] if split in ("forget", "test") else asked[1::9]
+                for split, scored in questions.items():
+                    kept = scored[1::2] if split in ("forget", "test") else scored[1::9]
                     forgets = split in ("forget", "test")
                     lines = [
                         answered(q, split, bool(rng.random() < knows[name][not faces]))

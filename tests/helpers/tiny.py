@@ -1,4 +1,4 @@
-"""A tiny LLaVA and a benchmark of a few questions, as the stages have them."""
+"""A session of the stages with a tiny LLaVA and a benchmark of a few questions."""
 
 import copy
 from pathlib import Path
@@ -23,7 +23,7 @@ OTHERS = [Sample("t", None, question, "Oslo.") for question in QUESTIONS]
 
 
 def config(semantics: str = "paper", **unlearn: Any) -> Any:
-    """The example's, with batches as small as its questions are few."""
+    """Returns the config of the example with small batches, because there are few questions."""
     made = orl.get_config(semantics)
     made.unlearn.update(
         dict(iterations=4, forget_every=1, forget_batch=2, retain_batch=2, text_batch=2)
@@ -35,11 +35,11 @@ def config(semantics: str = "paper", **unlearn: Any) -> Any:
 
 
 def session(workdir: Path, **labels: Any) -> Session:
-    """The vanilla model in `workdir/vanilla`, on one device.
+    """Returns a session with the vanilla model in `workdir/vanilla`, on one device.
 
     Args:
-        workdir: of the run.
-        **labels: options of the `Encoder`.
+        workdir: Folder of the run.
+        **labels: Options of the `Encoder`.
     """
     folder = workdir / "vanilla"
     if not folder.exists():
@@ -61,7 +61,7 @@ def session(workdir: Path, **labels: Any) -> Session:
 
 
 def varied(session: Session, folder: Path | None = None, **unlearn: Any) -> Session:
-    """The same model beside the same data, in another folder and with other options."""
+    """Returns a session with the same model and data, but another folder and other options."""
     other = copy.copy(session)
     other.workdir, other.config = folder or session.workdir, typed(config(**unlearn))
     return other

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of LLaVA, written by transformers, beside our reading of them."""
+"""Tiny random models of LLaVA from transformers, and the same models in this package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ TEXT: dict[str, Any] = dict(
     pad_token_id=PAD,
     eos_token_id=None,
 )
-# What differs from the above: whole config, text part, vision part.
+# Fields that differ from the above: of the whole config, the text part, the vision part.
 CASES: dict[str, tuple[dict, dict, dict]] = {
     "plain": ({}, {}, {}),
     "grouped-rope": (
@@ -77,14 +77,14 @@ class Case(compare.Case):
         return compare.padded(rows, padding, PAD) | dict(pixel_values=pixels)
 
     def torch_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """With positions as `generate` counts them."""
+        """Returns the batch for torch, with the positions that `generate` would use."""
         inputs: dict[str, Any] = {k: torch.from_numpy(v) for k, v in batch.items()}
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         return inputs
 
 
 def make_torch_model(name: str) -> LlavaForConditionalGeneration:
-    """A random model whose every parameter matters."""
+    """Returns a random model in which every parameter changes the output."""
     whole, text, vision = CASES[name]
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**VISION | vision),

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of Qwen2-VL beside our reading of them."""
+"""Tiny random models of Qwen2-VL from transformers, and the same models in this package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ TEXT: dict[str, Any] = dict(
     pad_token_id=PAD,
     rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
 )
-# What differs from the above: whole config, text part, vision part.
+# Fields that differ from the above: of the whole config, the text part, the vision part.
 CASES: dict[str, tuple[dict, dict, dict]] = {
     "every head its own": ({}, {}, {}),
     "two heads share": (
@@ -67,7 +67,7 @@ class Case(compare.Case):
         return compare.padded(rows, padding, PAD) | pictures
 
     def patches(self, grids: np.ndarray, seed: int = 0) -> np.ndarray:
-        """As the processor would give them."""
+        """Returns random patches [N, K] of pictures with these grids."""
         size = int(np.prod(self.ours.config.vision.patch_shape))
         rng = np.random.default_rng(seed)
         return rng.normal(size=(grids.prod(axis=1).sum(), size)).astype(np.float32)
@@ -78,7 +78,7 @@ class Case(compare.Case):
 
 
 def make_torch_model(name: str) -> Qwen2VLForConditionalGeneration:
-    """A random model whose every parameter matters."""
+    """Returns a random model in which every parameter changes the output."""
     whole, text, vision = CASES[name]
     config = Qwen2VLConfig(
         vision_config=VISION | vision,

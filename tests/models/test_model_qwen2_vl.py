@@ -248,7 +248,7 @@ def of_video(ids):
     [
         (as_processed(ROWS) | {"pixel_values": None}, "pixel_values and image_grid_thw: shapes"),
         (changed("pixel_values", lambda p: p[:, 1:]), "must be [patches, 24]"),
-        (changed("pixel_values", lambda p: p[4:]), "56 patches for grids of 60"),
+        (changed("pixel_values", lambda p: p[4:]), "there are 56 patches, but the grids have 60"),
         (changed("image_grid_thw", lambda g: g[1:]), "4 runs of image tokens, but there are 3"),
         (
             changed("image_grid_thw", swapped),
@@ -284,7 +284,7 @@ def test_above_the_budget(model):
     with pytest.raises(InputError, match="row 0 have 28 patches, above the budget of 24") as error:
         model.group_pictures(batch, (8, 24))
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="30 patches is no multiple of 4"):
+    with pytest.raises(InputError, match="30 patches is not a multiple of 4"):
         model.group_pictures(batch, (30,))
 
 
@@ -295,7 +295,7 @@ def test_video_of_the_processor(model):
 
 def test_under_jit_pictures_are_grouped(model):
     graphdef, params = nnx.split(model)
-    with pytest.raises(InputError, match=re.escape("under jit, [examples, patches, 24]")):
+    with pytest.raises(InputError, match=re.escape("(under jit always) [examples, patches, 24]")):
         jax.jit(lambda batch: nnx.merge(graphdef, params)(**batch))(as_processed(ROWS))
 
 

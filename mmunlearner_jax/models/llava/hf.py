@@ -1,9 +1,9 @@
 """LLaVA-1.5 in transformers' terms: `config.json` and the names of tensors.
 
-Three spellings of the names are in circulation: transformers 4 (the hub's files:
-`language_model.model.`, `vision_tower.vision_model.`), the names of transformers 5 in memory
-(`model.language_model.`), and what transformers 5 writes (those of 4, without `vision_model.`). All
-are read. Those of 4 are written: old and new releases load them.
+Checkpoints spell the names in three ways, and all three are read: as transformers 4 writes them
+(the hub's files: `language_model.model.`, `vision_tower.vision_model.`), as transformers 5 holds
+them in memory (`model.language_model.`), and as transformers 5 writes them (like 4, but without
+`vision_model.`). The names of transformers 4 are written, because old and new releases load them.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.weights.table import CONV, INV_FREQ, Buffer, Row, Table, decoder, dense, norm
 
-ORIGINAL = "LLaVA's original layout; transformers converts it, as llava-hf has done"
+ORIGINAL = "this is LLaVA's original layout; use the converted checkpoint of llava-hf"
 
-# Our field, transformers' field.
+# Our names of fields, and those of transformers.
 _FIELDS = {
     "image_token_id": "image_token_index",
     "feature_layer": "vision_feature_layer",
@@ -72,7 +72,7 @@ TABLE = Table(
         ("model.vision_tower.", "vision_tower.vision_model."),
         ("model.multi_modal_projector.", "multi_modal_projector."),
     ),
-    buffers=(  # that old releases wrote
+    buffers=(  # old releases wrote these
         Buffer(r"\.position_ids$", lambda config: np.arange(config.vision.num_patches + 1)),
         INV_FREQ,
     ),
@@ -85,13 +85,13 @@ TABLE = Table(
 
 
 def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
-    """The config that the contents of a `config.json` describe; see `Architecture.read_config`."""
+    """Reads the contents of a `config.json`; see `Architecture.read_config`."""
     if "mm_vision_tower" in hf and "text_config" not in hf:  # the fields of `llava_llama`
         kind = hf.get("model_type")
         raise InputError(f"model_type={kind!r} with mm_vision_tower is not supported ({ORIGINAL})")
     text = fields.section(hf, "text_config") or {}
     vision = fields.section(hf, "vision_config")
-    if vision is None:  # transformers assumes the same
+    if vision is None:  # as transformers does
         vision = VISION_7B
     fields.require(text, "llama", part="text_config.")
     fields.require(vision, "clip_vision_model", part="vision_config.")
@@ -104,14 +104,14 @@ def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
 
 
 def to_hf(config: LlavaConfig) -> dict[str, Any]:
-    """The contents of a `config.json` that transformers 4 and 5 read."""
+    """Returns the contents of a `config.json` that transformers 4 and 5 read."""
     text = dataclasses.asdict(config.text)
     theta = text["rope_theta"]  # transformers 4 reads it here, 5 in rope_parameters
     return {
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": config.model_type,
         **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
-        "image_token_id": config.image_token_id,  # also in files that say it twice
+        "image_token_id": config.image_token_id,  # overwrites that of the old file, if any
         "image_seq_length": config.tokens_per_image,
         "tie_word_embeddings": config.text.tie_word_embeddings,
         "text_config": {

@@ -1,4 +1,4 @@
-"""LLaVA's processor: transformers' own, checked against the model."""
+"""LLaVA's processor: the one of transformers, checked against the model."""
 
 from typing import Any
 
@@ -24,18 +24,18 @@ def load(
     max_pixels: int,
     patch_budgets: tuple[int, ...],
 ) -> tuple[Any, Pictures, int]:
-    """See `architecture.Inputs`; pictures have one size."""
+    """Makes the processor (see `architecture.Inputs`); all pictures have one size."""
     if min_pixels or max_pixels or patch_budgets:
         raise InputError(
-            "config.model.min_pixels, max_pixels, patch_budgets: LLaVA's pictures have one size;"
-            " leave them 0, 0, ()"
+            "config.model.min_pixels, max_pixels, patch_budgets: all pictures of LLaVA have one"
+            " size; leave these fields 0, 0 and ()"
         )
-    own = {
+    expected = {
         "patch_size": config.vision.patch_size,
         "vision_feature_select_strategy": config.feature_select,
         "num_additional_image_tokens": 1,  # CLIP's class token
     }
-    said = {key: files.processor[key] for key in own if files.processor.get(key) is not None}
+    stored = {k: files.processor[k] for k in expected if files.processor.get(k) is not None}
     image_processor = load_image_processor(files, "LlavaImageProcessor")
     with refusing(f"{files.pictures_file}: size, crop_size", MEND):
         sizes = [dict(size or {}) for size in (image_processor.size, image_processor.crop_size)]
@@ -50,22 +50,22 @@ def load(
             tokenizer=tokenizer,
             image_token=files.processor.get("image_token") or "<image>",
             chat_template=files.template,
-            **own | said,
+            **expected | stored,
         )
     pictures, tokens = OneSize(processor), config.image_tokens(0)
     shape = config.picture_arrays(0)["pixel_values"].shape[1:]
     for size in (60, 40), (40, 60):
-        pixels, given = try_picture(pictures, size, place)
+        pixels, made = try_picture(pictures, size, place)
         if pixels.shape != shape:
             raise InputError(
-                f"{files.pictures_file}: a picture of {size[0]} x {size[1]} becomes"
-                f" {pixels.shape}, and the model takes {shape}; set size, crop_size and"
-                " do_center_crop so that all have the model's size"
+                f"{files.pictures_file}: a picture of {size[0]} x {size[1]} pixels becomes"
+                f" {pixels.shape}, but the model takes {shape}; set size, crop_size and"
+                " do_center_crop so that every picture gets the model's size"
             )
-        if given != tokens:
+        if made != tokens:
             raise InputError(
-                f"{files.folder / 'processor_config.json'}: a picture has {given} image tokens,"
-                f" and the model {tokens} features; leave out {', '.join(own)}, or give the"
-                f" model's, {', '.join(map(str, own.values()))}"
+                f"{files.folder / 'processor_config.json'}: a picture becomes {made} image tokens,"
+                f" but the model makes {tokens} features; remove {', '.join(expected)}, or set them"
+                f" to {', '.join(map(str, expected.values()))}"
             )
     return processor, pictures, tokens

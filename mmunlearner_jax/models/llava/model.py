@@ -1,4 +1,4 @@
-"""LLaVA-1.5: CLIP features through a two-layer projector into the places of the image tokens.
+"""LLaVA-1.5: projected CLIP features replace the embeddings of the image tokens.
 
 Axes: B examples, T tokens, I pictures per example, N pictures of a batch, C channels, F features of
 one picture, D text features, V vocabulary.
@@ -31,15 +31,15 @@ from mmunlearner_jax.models.vision_language import (
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaConfig(VisionLanguageConfig):
-    """Everything that shapes the model and its computation.
+    """Sizes and options of the model and of its computation.
 
     Attributes:
-        vision: the vision tower.
-        feature_layer: which hidden states of the vision tower to use: 0 are the embeddings, -1 the
-            last layer's output.
+        vision: Sizes of the vision tower.
+        feature_layer: Number of the vision tower's hidden state that is used: 0 are the embeddings,
+            -1 the last layer's output.
         feature_select: `default` drops the class token, `full` keeps it.
-        projector_act: activation between the projector's two layers.
-        projector_bias: whether these layers have a bias.
+        projector_act: Activation between the projector's two layers.
+        projector_bias: Whether the projector's layers have a bias.
     """
 
     model_type: ClassVar[str] = "llava"
@@ -56,7 +56,7 @@ class LlavaConfig(VisionLanguageConfig):
         depth = self.vision.num_hidden_layers
         if not isinstance(self.feature_layer, int) or not -depth - 1 <= self.feature_layer <= depth:
             raise InputError(
-                f"vision_feature_layer={self.feature_layer!r} is not supported; use one number"
+                f"vision_feature_layer={self.feature_layer!r} is not supported; use a whole number"
                 f" from {-depth - 1} to {depth}"
             )
         if self.feature_select not in ("default", "full"):
@@ -68,31 +68,31 @@ class LlavaConfig(VisionLanguageConfig):
 
     @property
     def vision_depth(self) -> int:
-        """How many vision layers lie before the features."""
+        """Number of vision layers that are run."""
         return self.feature_layer % (self.vision.num_hidden_layers + 1)
 
     @property
     def tokens_per_image(self) -> int:
-        """Features F of one picture."""
+        """Number of features F of one picture."""
         return self.vision.num_patches + (self.feature_select == "full")
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """See `VisionLanguageConfig`; pictures have one size."""
+        """Returns the arrays of one picture (see `VisionLanguageConfig`)."""
         side = self.vision.image_size
         shape = (1, self.vision.num_channels, side, side)
         return {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
     def image_tokens(self, patches: int) -> int:
-        """See `VisionLanguageConfig`."""
+        """Returns the number of image tokens of a picture, whatever `patches` is."""
         return self.tokens_per_image
 
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Llava":
-        """See `VisionLanguageConfig`."""
+        """Makes a model with random parameters (see `VisionLanguageConfig`)."""
         return Llava(self, mesh=mesh, rngs=rngs)
 
     @classmethod
     def llava_1_5_7b(cls) -> "LlavaConfig":
-        """`llava-hf/llava-1.5-7b-hf`."""
+        """The config of `llava-hf/llava-1.5-7b-hf`."""
         text = LlamaConfig(
             vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=32001
         )
@@ -100,7 +100,7 @@ class LlavaConfig(VisionLanguageConfig):
 
     @classmethod
     def llava_1_5_13b(cls) -> "LlavaConfig":
-        """`llava-hf/llava-1.5-13b-hf`."""
+        """The config of `llava-hf/llava-1.5-13b-hf`."""
         small = cls.llava_1_5_7b()
         text = dataclasses.replace(
             small.text,
@@ -124,7 +124,7 @@ VISION_7B: dict[str, Any] = {
 
 
 class Projector(nnx.Module):
-    """From vision features to text features."""
+    """Two linear layers that map vision features to text features."""
 
     def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
         d, self.act = config.text.hidden_size, config.projector_act
@@ -143,12 +143,12 @@ class Projector(nnx.Module):
         self.linear_2 = make(d, ("mlp", "embed"))
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """[B, I, F, vision features] to [B, I, F, D]."""
+        """Maps [B, I, F, vision features] to [B, I, F, D]."""
         return self.linear_2(layers.ACTIVATIONS[self.act](self.linear_1(features)))
 
 
 class Llava(VisionLanguageModel):
-    """The model."""
+    """LLaVA-1.5."""
 
     def __init__(self, config: LlavaConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
         self.vision_tower = Clip(
@@ -168,40 +168,46 @@ class Llava(VisionLanguageModel):
         attention_mask: jax.Array | None = None,
         pixel_values: jax.Array | None = None,
     ) -> jax.Array:
-        """Next-token logits.
+        """Returns the next-token logits.
 
         Args:
-            input_ids: int [B, T].
-            attention_mask: int or bool [B, T], 0 at padding (left or right); None: no padding.
-            pixel_values: float [N, C, height, width], pictures in the order of their image tokens;
-                or [B, I, C, height, width], those of an example in its own order, unused ones zero.
+            input_ids: Token ids, int [B, T].
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None:
+                no padding.
+            pixel_values: Pictures, float [N, C, height, width], in the order of their image tokens;
+                or [B, I, C, height, width], where unused pictures are zeros.
 
         Returns:
-            float32 [B, T, V].
+            Logits, float32 [B, T, V].
 
         Raises:
-            InputError: image tokens and pictures do not match. Under `jit` the tokens have no
-                values yet, and only shapes are checked.
+            InputError: Image tokens and pictures do not match. Under `jit` only shapes are checked,
+                because the tokens have no values yet.
         """
         pictures = self._checked(input_ids, pixel_values)
         return self._forward(input_ids, attention_mask, pictures)
 
     def vision_features(self, pixel_values: jax.Array) -> jax.Array:
-        """[B, I, F, vision features] of pictures [B, I, C, height, width]."""
+        """Maps pictures [B, I, C, height, width] to [B, I, F, vision features]."""
         features = self.vision_tower(pixel_values)
         return features[..., 1:, :] if self.config.feature_select == "default" else features
 
     def image_features(self, pixel_values: jax.Array) -> jax.Array:
-        """Projected features [B, I, F, D] of pictures [B, I, C, height, width]."""
+        """Maps pictures [B, I, C, height, width] to projected features [B, I, F, D]."""
         return squares.run(self.multi_modal_projector, self.vision_features(pixel_values))
 
     def group_pictures(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes `pixel_values` [N, C, height, width] [B, I, C, height, width] of a host batch.
+        """Groups the pictures of a batch by example.
 
-        I is the most of any example.
+        Args:
+            batch: Host arrays; `pixel_values` is [N, C, height, width], or already grouped.
+
+        Returns:
+            The batch with `pixel_values` [B, I, C, height, width], where I is the largest number of
+            pictures of an example.
 
         Raises:
-            InputError: image tokens and pictures do not match.
+            InputError: Image tokens and pictures do not match.
         """
         pictures = batch.get("pixel_values")
         if pictures is None or pictures.ndim == 5:
@@ -225,9 +231,9 @@ class Llava(VisionLanguageModel):
         if pixel_values.ndim == 5:
             features = self.image_features(pixel_values)
             return self._merged(input_ids, x, features), matrix
-        # Pictures in batch order know no rows: the batch is merged as if it were one long row.
+        # Ungrouped pictures follow each other across rows: merge the batch as one long row.
         if squares.any_probed(nnx.state(self)):
-            raise InputError("pixel_values: squares need group_pictures(batch)")
+            raise InputError("pixel_values: squares need grouped pictures: call group_pictures")
         features = self.image_features(pixel_values[None])
         merged = self._merged(input_ids.reshape(1, -1), x.reshape(1, -1, x.shape[-1]), features)
         return merged.reshape(x.shape), matrix
@@ -238,11 +244,11 @@ class Llava(VisionLanguageModel):
 
     def _checked(self, input_ids, pixel_values=None, vision_features=None):
         self._check_pictures(input_ids, pixel_values, vision_features)
-        given = {"pixel_values": pixel_values, "vision_features": vision_features}
-        return {name: x for name, x in given.items() if x is not None}
+        pictures = {"pixel_values": pixel_values, "vision_features": vision_features}
+        return {name: x for name, x in pictures.items() if x is not None}
 
     def _check_pictures(self, input_ids, pixel_values, vision_features=None):
-        """Refuses pictures that do not belong to the image tokens, wherever values are at hand."""
+        """Refuses pictures that do not match the image tokens; under `jit`, wrong shapes only."""
         vision, each = self.config.vision, self.config.tokens_per_image
         if vision_features is not None:
             wanted = (each, vision.hidden_size)
@@ -271,6 +277,6 @@ class Llava(VisionLanguageModel):
                 )
         elif np.any(tokens % each) or tokens.max() > grouped.shape[1] * each:
             raise InputError(
-                f"input_ids hold {tokens.tolist()} image tokens per row; each must be a multiple"
-                f" of {each}, at most {grouped.shape[1] * each}"
+                f"input_ids hold {tokens.tolist()} image tokens per row; each number must be a"
+                f" multiple of {each}, at most {grouped.shape[1] * each}"
             )

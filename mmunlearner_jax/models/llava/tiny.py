@@ -1,4 +1,4 @@
-"""The tiny LLaVA of the examples: its config, and a processor trained from nothing."""
+"""The tiny LLaVA of the examples: its config, and a processor with a newly trained tokenizer."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -15,8 +15,8 @@ from mmunlearner_jax.processing.lessons import Lesson, vocabulary
 
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
 
-# llava-hf's template (`USER: <image>\n{q} ASSISTANT: {a} `), for contents that are lists of parts,
-# as its own takes, or plain strings.
+# llava-hf's template (`USER: <image>\n{q} ASSISTANT: {a} `). It also takes contents that are plain
+# strings, besides lists of parts.
 CHAT_TEMPLATE = inspect.cleandoc(
     """
     {%- for message in messages -%}
@@ -45,7 +45,7 @@ def make(
     text: Mapping[str, Any],
     pixels: tuple[int, int],
 ) -> tuple[VisionLanguageConfig, Any]:
-    """See `architecture.Tiny`; pictures have one size."""
+    """Makes the config and the processor (see `architecture.Tiny`); `pixels` is not used."""
     processor = build_processor(
         lessons,
         image_size=vision["image_size"],
@@ -61,20 +61,18 @@ def make(
 
 def build_processor(
     samples: Iterable[Lesson], *, vocab_size: int = 1024, image_size: int = 64, patch_size: int = 16
-) -> "transformers.LlavaProcessor":  # a name of transformers that is looked up loads torch
+) -> "transformers.LlavaProcessor":  # a string, because the name's lookup would import torch
     """Trains a tokenizer and joins it with an image processor.
 
     `save_pretrained` of the result writes all that `AutoProcessor.from_pretrained` needs.
 
     Args:
-        samples: What the model will be taught. Every word gets a token of its own, with its leading
-            blank, as far as the vocabulary lasts.
-        vocab_size: At most so many tokens, the 256 bytes and four special tokens included.
-        image_size: Height and width that pictures are squeezed to.
-        patch_size: Of the vision encoder; a picture takes (image_size / patch_size)**2 tokens.
-
-    Returns:
-        A LlavaProcessor.
+        samples: The samples that the model will learn. Every word, with its leading blank, gets a
+            token of its own as long as the vocabulary has room.
+        vocab_size: Maximum number of tokens, with the 256 bytes and four special tokens.
+        image_size: Height and width that pictures are resized to, in pixels.
+        patch_size: Height and width of a patch, in pixels; a picture takes
+            (image_size / patch_size)**2 tokens.
     """
     side = {"height": image_size, "width": image_size}
     pictures = transformers.CLIPImageProcessorPil(
@@ -88,7 +86,7 @@ def build_processor(
         image_processor=pictures,
         tokenizer=_trained(samples, vocab_size),
         patch_size=patch_size,
-        # The class token is counted, and dropped again by the selection "default".
+        # The class token counts here; the strategy "default" then subtracts it.
         num_additional_image_tokens=1,
         vision_feature_select_strategy="default",
         chat_template=CHAT_TEMPLATE,
@@ -106,7 +104,7 @@ def _trained(samples: Iterable[Lesson], vocab_size: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # A person's photographs repeat the same conversations: each counts once.
+    # Several photographs of a person repeat the same conversation; the set holds each only once.
     conversations = {
         f"USER: {picture}{sample.question} ASSISTANT: {sample.answer}"
         for sample in samples

@@ -1,7 +1,7 @@
-"""The CLIP vision transformer, as LLaVA uses it: a stack of features, no pooling.
+"""The CLIP vision transformer as LLaVA uses it: it returns hidden states and pools nothing.
 
 Axes: B examples, I pictures per example, C channels, P positions (class token first), D features.
-Pictures stay behind the example axis, so that every unit has examples first (`squares`).
+The example axis always comes first, because `squares` needs it there.
 Source: Radford et al. 2021; parity with `transformers.CLIPVisionModel`.
 """
 
@@ -49,7 +49,7 @@ class ClipConfig:
 
     @property
     def num_patches(self) -> int:
-        """Patches of one picture."""
+        """Number of patches of one picture."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -60,7 +60,7 @@ def _norm(config: ClipConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.LayerNor
 
 
 class Embeddings(nnx.Module):
-    """Patches, class token, positions and the norm before the first layer."""
+    """Embeds patches, class token and positions, and applies the norm before the first layer."""
 
     def __init__(self, config: ClipConfig, dtype: str | None, *, rngs: nnx.Rngs):
         d, p = config.hidden_size, config.patch_size
@@ -68,8 +68,9 @@ class Embeddings(nnx.Module):
         self.class_embedding = nnx.Param(
             layers.INIT(rngs.params(), (d,)), logical=("vision_embed",)
         )
-        # The patch convolution as a contraction: strides equal the kernel, and the per-example
-        # gradient of a contraction is a batched product, that of a convolution a slow grouped one.
+        # The patch convolution is written as a contraction (its strides equal the kernel size). The
+        # per-example gradient of a contraction is a batched product; that of a convolution is a
+        # slow grouped convolution.
         self.patch_embedding = nnx.LinearGeneral(
             (config.num_channels, p, p),
             d,
@@ -87,7 +88,7 @@ class Embeddings(nnx.Module):
         self.pre_norm = _norm(config, dtype, rngs)
 
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
-        """[B, I, C, height, width] to [B, I, P, D]."""
+        """Maps [B, I, C, height, width] to [B, I, P, D]."""
         p = self.config.patch_size
         *lead, channels, height, width = pixel_values.shape
         x = pixel_values.reshape(*lead, channels, height // p, p, width // p, p)
@@ -100,7 +101,7 @@ class Embeddings(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """A pre-norm transformer layer; attention is among the positions of one picture."""
+    """A pre-norm transformer layer. The positions of one picture attend to each other."""
 
     def __init__(self, config: ClipConfig, dtype: str | None, *, rngs: nnx.Rngs):
         d, hidden = config.hidden_size, config.intermediate_size
@@ -121,7 +122,7 @@ class Layer(nnx.Module):
         self.fc2 = make(hidden, d, "vision_mlp", "vision_embed")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, I, P, D] to the same."""
+        """Maps [B, I, P, D] to [B, I, P, D]."""
         y, heads = self.layer_norm1(x), self.config.num_attention_heads
         q, k, v = (
             f(y).reshape(-1, y.shape[-2], heads, y.shape[-1] // heads)
@@ -136,12 +137,12 @@ class Clip(nnx.Module):
     """The vision tower.
 
     Args:
-        config: its sizes.
-        depth: how many layers to run: the features wanted lie after that many.
-        dtype: dtype of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes, a name of `layers.REMAT`.
-        mesh: splits the examples; None: one device.
-        rngs: where the initial parameters come from.
+        config: Sizes of the tower.
+        depth: Number of layers to run.
+        dtype: Dtype of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes, a key of `layers.REMAT`.
+        mesh: Devices that the examples are split over; None: one device.
+        rngs: Random keys of the initial parameters.
     """
 
     def __init__(
@@ -159,9 +160,9 @@ class Clip(nnx.Module):
         self.layers = layers.stack(
             lambda rngs: Layer(config, dtype, rngs=rngs), config.num_hidden_layers, rngs
         )
-        self.post_norm = _norm(config, dtype, rngs)  # unused here; kept for the round trip
+        self.post_norm = _norm(config, dtype, rngs)  # unused, but checkpoints hold it
 
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
-        """[B, I, C, height, width] to the features [B, I, P, D] after layer `depth`."""
+        """Maps [B, I, C, height, width] to the output of the last layer run [B, I, P, D]."""
         x = squares.run(self.embeddings, pixel_values)
         return layers.scan(self.layers, x, remat=self.remat, mesh=self.mesh, length=self.depth)

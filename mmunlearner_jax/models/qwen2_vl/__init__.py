@@ -1,4 +1,4 @@
-"""Qwen2-VL: pictures of any size and a Qwen2 decoder. Source: Wang et al. 2024."""
+"""Qwen2-VL: pictures of any size and a Qwen2 decoder (Wang et al. 2024)."""
 
 from mmunlearner_jax.models.architecture import Architecture
 from mmunlearner_jax.models.qwen2_vl.hf import TABLE, from_hf, to_hf
@@ -18,8 +18,6 @@ QWEN2_VL = Architecture(
     maskable=r"(proj|qkv|fc[12]|mlp\.[02])\.weight$",
     published_in_template=True,
     lookalikes={
-        "qwen2_5_vl": (
-            "window attention, RMSNorm and a gated feed-forward in the vision tower is missing"
-        )
+        "qwen2_5_vl": ("the vision tower lacks window attention, RMSNorm and a gated feed-forward")
     },
 )

@@ -1,12 +1,12 @@
-"""Pictures of any size in arrays of one shape: packed on the host, taken apart again in `jit`.
+"""Packs pictures of any size into arrays of one shape, and finds them again under `jit`.
 
-All pictures of an example lie one behind the other in its row of patches, in the order of
-Qwen2-VL's processor: block by block of merge x merge patches, which become one token. The grids say
-where each begins, ends, and how wide it is; everything else follows from them in integer
-arithmetic, so that a step is given two arrays, both with the examples first.
+All pictures of an example follow each other in its row of patches. The order of the patches is that
+of Qwen2-VL's processor: block by block, where a block of merge x merge patches becomes one token.
+The grids hold the height and width of every picture. All positions are computed from them in
+integers. So a step takes only two arrays, patches and grids, both with the example axis first.
 
-Axes: B examples, I pictures of an example (unused ones are zeros), P patches of an example, T
-tokens, N patches and M pictures of a whole batch, K numbers of one patch.
+Axes: B examples, I pictures of an example (zeros where unused), P patches of an example, T tokens,
+N patches and M pictures of a whole batch, K numbers of one patch.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,20 @@ from mmunlearner_jax.errors import InputError
 
 
 def check(image_tokens: np.ndarray, grids: np.ndarray, merge: int) -> np.ndarray:
-    """Refuses pictures that are not those of the image tokens.
+    """Refuses pictures that do not match the image tokens.
 
     Args:
-        image_tokens: bool [B, T]; every unbroken run of them stands for one picture.
-        grids: int [M, 3], or [B, I, 3], each (1, patches in height, patches in width).
-        merge: how many patches in height and in width become one token.
+        image_tokens: Whether a token is an image token, bool [B, T]; every contiguous run of them
+            stands for one picture.
+        grids: Grids (1, patches in height, patches in width) of the pictures, int [M, 3] or
+            [B, I, 3].
+        merge: Number of patches, in height and in width, that become one token.
 
     Returns:
-        int [B], how many pictures every row has.
+        Number of pictures of every row, int [B].
 
     Raises:
-        InputError: the first picture that differs.
+        InputError: A picture and its image tokens do not match; the message names the first.
     """
     used = grids[np.any(grids > 0, axis=-1)]
     for picture, (time, height, width) in enumerate(used.tolist()):
@@ -40,8 +42,8 @@ def check(image_tokens: np.ndarray, grids: np.ndarray, merge: int) -> np.ndarray
             )
         if not height or height % merge or not width or width % merge:
             raise InputError(
-                f"image_grid_thw: picture {picture} has {height} x {width} patches, which are no"
-                f" multiples of {merge}; use the checkpoint's own processor"
+                f"image_grid_thw: picture {picture} has {height} x {width} patches, but both must"
+                f" be multiples of {merge}; use the checkpoint's own processor"
             )
     edges = np.diff(np.pad(image_tokens.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
@@ -49,7 +51,7 @@ def check(image_tokens: np.ndarray, grids: np.ndarray, merge: int) -> np.ndarray
     if len(lengths) != len(used):
         raise InputError(
             f"input_ids hold {len(lengths)} runs of image tokens, but there are {len(used)}"
-            " pictures; give one run for each, with a token between two"
+            " pictures; give every picture one run, with another token between two runs"
         )
     own = rows if grids.ndim == 2 else np.nonzero(np.any(grids > 0, axis=-1))[0]
     for picture, need in enumerate(np.prod(used, axis=1) // merge**2):
@@ -68,26 +70,28 @@ def pack(
     merge: int,
     budgets: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives every example a row of patches, as long as one of few budgets.
+    """Packs the patches of a batch into one row for each example.
 
     Args:
-        patches: float [N, K], what the processor gives as `pixel_values`.
-        grids: int [M, 3], its `image_grid_thw`.
-        counts: int [B], how many of the M pictures every example has.
-        merge: how many patches in height and in width become one token.
-        budgets: see `room`.
+        patches: The processor's `pixel_values`, float [N, K].
+        grids: The processor's `image_grid_thw`, int [M, 3].
+        counts: Number of pictures of every example, int [B].
+        merge: Number of patches, in height and in width, that become one token.
+        budgets: Values that P may have, see `room`.
 
     Returns:
-        Patches [B, P, K], then zeros; grids int32 [B, I, 3], then zeros, I a power of two.
+        Patches [B, P, K] and grids int32 [B, I, 3], both padded with zeros at the end. I is a power
+        of two.
 
     Raises:
-        InputError: patches and grids do not match, or an example is above the last budget.
+        InputError: Patches and grids do not match, or an example has more patches than the largest
+            budget.
     """
     sizes = np.prod(grids, axis=1)
     if sizes.sum() != len(patches):
         raise InputError(
-            f"pixel_values: {len(patches)} patches for grids of {sizes.sum()}; give both as the"
-            " processor made them"
+            f"pixel_values: there are {len(patches)} patches, but the grids have {sizes.sum()};"
+            " give both as the processor made them"
         )
     row_of = np.repeat(np.arange(len(counts)), counts)
     needed = np.bincount(row_of, sizes, minlength=len(counts)).astype(int)
@@ -100,44 +104,45 @@ def pack(
 
 
 def room(needed: Sequence[int] | np.ndarray, merge: int, budgets: Sequence[int] = ()) -> int:
-    """How many patches P all rows are given.
+    """Returns the number of patches P that rows are padded to.
 
     Args:
-        needed: how many patches the rows have.
-        merge: how many patches in height and in width become one token.
-        budgets: numbers of patches that a row may have: the smallest that is long enough. By
-            default merge² times a power of two.
+        needed: Number of patches of each row.
+        merge: Number of patches, in height and in width, that become one token.
+        budgets: Values that P may have, of which the smallest sufficient one is taken; (): merge²
+            times a power of two.
 
     Raises:
-        InputError: the row is above the last budget, or the budget is no number of whole tokens.
+        InputError: A row has more patches than the largest budget, or the budget is not a whole
+            number of tokens.
     """
     longest, unit = int(max(needed)), merge**2
     if budgets and longest > max(budgets):
         raise InputError(
             f"pixel_values: the pictures of row {np.argmax(needed)} have {longest} patches, above"
-            f" the budget of {max(budgets)}; give a larger budget, or the processor fewer"
-            " max_pixels"
+            f" the budget of {max(budgets)}; give a larger budget, or set a smaller max_pixels of"
+            " the processor"
         )
     fitting = [budget for budget in budgets if budget >= longest]
-    found = min(fitting) if fitting else unit * _power_of_two(-(-longest // unit))
-    if found % unit:
+    length = min(fitting) if fitting else unit * _power_of_two(-(-longest // unit))
+    if length % unit:
         raise InputError(
-            f"a budget of {found} patches is no multiple of {unit}, those of one token"
+            f"a budget of {length} patches is not a multiple of {unit}, the patches of one token"
         )
-    return found
+    return length
 
 
 def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, jax.Array]:
-    """Where every patch belongs.
+    """Returns the picture of every patch, and the patch's place in the picture.
 
     Args:
-        grids: int [B, I, 3].
-        length: P.
-        merge: how many patches in height and in width become one token.
+        grids: Grids of the pictures, int [B, I, 3].
+        length: Number of patches of a row P.
+        merge: Number of patches, in height and in width, that become one token.
 
     Returns:
-        int [B, P], the picture, I for the patches that are none; and int [B, P, 2], its line and
-        column in the picture.
+        Number of the picture within its example, int [B, P], I at padding; and line and column of
+        the patch, int [B, P, 2].
     """
     index = jnp.broadcast_to(jnp.arange(length), (len(grids), length))
     picture, offset = _locate(index, jnp.prod(grids, axis=-1))
@@ -149,19 +154,21 @@ def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, 
 def rope_index(
     image_tokens: jax.Array, valid: jax.Array, grids: jax.Array, merge: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Positions of M-RoPE: text counts on along all three axes, a picture spans a rectangle.
+    """Returns the positions of M-RoPE.
 
-    What follows a picture begins behind its longer side. Source: Wang et al. 2024, section 2.1;
-    equal to `get_rope_index` of transformers.
+    The position of a text token increases by one along all three axes. The tokens of a picture span
+    a rectangle. The token after a picture continues from the picture's longer side. Source: Wang et
+    al. 2024, section 2.1; equal to `get_rope_index` of transformers.
 
     Args:
-        image_tokens: bool [B, T].
-        valid: bool [B, T], False for padding, whose positions are 0.
-        grids: int [B, I, 3], the pictures of the image tokens, in order.
-        merge: how many patches in height and in width become one token.
+        image_tokens: Whether a token is an image token, bool [B, T].
+        valid: Whether a token is no padding, bool [B, T]; the positions of padding are 0.
+        grids: Grids of the pictures, in the order of their image tokens, int [B, I, 3].
+        merge: Number of patches, in height and in width, that become one token.
 
     Returns:
-        int [B, T, 3], time, height and width; and int [B], the position of what comes next.
+        Positions in time, height and width, int [B, T, 3]; and the position of the next token, int
+        [B].
     """
 
     def before(x):
@@ -173,33 +180,38 @@ def rope_index(
     start = before(text) + _starts(extents, picture)
     spanned = jnp.pad(
         _line_and_column(offset, grids, picture, merge), ((0, 0), (0, 0), (1, 0))
-    )  # a picture has no duration
+    )  # the 0 is the time axis
     positions = start[..., None] + spanned * image_tokens[..., None]
     following = jnp.sum(text, axis=1) + jnp.sum(extents, axis=1)
     return positions * valid[..., None], following
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest that is not below the number."""
+    """Returns the smallest power of two that is at least `number`."""
     return 1 << max(number - 1, 0).bit_length()
 
 
 def _locate(index: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which of the pictures of sizes [B, I] number index [B, N] falls in (I: none); how far in."""
+    """Returns the picture that holds each index [B, N] (I: none), and the offset within it.
+
+    Args:
+        index: Indices into the row, int [B, N].
+        sizes: Lengths of the pictures, which follow each other in the row, int [B, I].
+    """
     ends = jnp.cumsum(sizes, axis=1)
     picture = jnp.sum(ends[:, None] <= index[..., None], axis=-1)
     return picture, index - _starts(sizes, picture)
 
 
 def _starts(sizes: jax.Array, picture: jax.Array) -> jax.Array:
-    """The sum [B, N] of the sizes [B, I] before a picture [B, N]."""
+    """Returns the sum of the sizes [B, I] before each picture [B, N], as [B, N]."""
     sums = jnp.pad(jnp.cumsum(sizes, axis=1), ((0, 0), (1, 0)))
     return jnp.take_along_axis(sums, picture, axis=1)
 
 
 def _line_and_column(block: jax.Array, grids: jax.Array, picture: jax.Array, merge: int):
-    """Int [B, N, 2] of the blocks [B, N] of their pictures [B, N]."""
-    # Of no picture, the width is 1.
+    """Returns line and column, int [B, N, 2], of each block [B, N] in its picture [B, N]."""
+    # Blocks of padding get a width of 1.
     widths = jnp.pad(grids[..., 2] // merge, ((0, 0), (0, 1)), constant_values=1)
     width = jnp.maximum(jnp.take_along_axis(widths, picture, axis=1), 1)
     return jnp.stack(jnp.divmod(block, width), axis=-1)

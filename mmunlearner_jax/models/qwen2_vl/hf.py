@@ -1,8 +1,8 @@
 """Qwen2-VL in transformers' terms: `config.json` and the names of tensors.
 
-Two spellings of the names are in circulation: that of the hub's files (`model.layers.`,
-`visual.`), which every release reads and most write, and the names in memory since transformers
-4.52 (`model.language_model.`, `model.visual.`). Both are read; those of the hub are written.
+Checkpoints spell the names in two ways, and both are read: as in the hub's files (`model.layers.`,
+`visual.`), which every release reads and most releases write, and as transformers holds them in
+memory since 4.52 (`model.language_model.`, `model.visual.`). The names of the hub are written.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from mmunlearner_jax.weights.table import (
 
 _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
-# Of Llama's, what Qwen2 has not.
+# Fields of Llama's config that Qwen2's lacks.
 _NOT_QWEN2 = ("head_dim", "attention_bias", "mlp_bias")
 
 _VISION_LAYER = "model.visual.blocks.{layer}"
@@ -55,7 +55,7 @@ TABLE = Table(
         ("model.visual.", "visual."),
         ("model.language_model.", "model."),
     ),
-    buffers=(  # that old releases wrote
+    buffers=(  # old releases wrote these
         INV_FREQ,
         Buffer(
             r"\.rotary_pos_emb\.inv_freq$",
@@ -71,9 +71,9 @@ TABLE = Table(
 
 
 def from_hf(hf: Mapping[str, Any]) -> Qwen2VLConfig:
-    """The config that the contents of a `config.json` describe; see `Architecture.read_config`."""
+    """Reads the contents of a `config.json`; see `Architecture.read_config`."""
     text, part = fields.section(hf, "text_config"), "text_config."
-    if text is None:  # in old files it stands at the top
+    if text is None:  # old files hold these fields at the top level
         text, part = dict(hf), ""
     vision = fields.section(hf, "vision_config") or {}
     fields.require(text, "qwen2_vl_text", Qwen2VLConfig.model_type, part=part)
@@ -82,10 +82,10 @@ def from_hf(hf: Mapping[str, Any]) -> Qwen2VLConfig:
         raise InputError(
             f"{part}use_sliding_window={fields.brief(sliding)} is not supported; only false is"
         )
-    turned = fields.section(vision, "rope_parameters", "vision_config.") or {}
-    if turned.get("rope_theta", ROPE_THETA) != ROPE_THETA:
+    rope = fields.section(vision, "rope_parameters", "vision_config.") or {}
+    if rope.get("rope_theta", ROPE_THETA) != ROPE_THETA:
         raise InputError(
-            f"vision_config.rope_parameters={fields.brief(turned)} is not supported; rope_theta"
+            f"vision_config.rope_parameters={fields.brief(rope)} is not supported; rope_theta"
             f" must be {ROPE_THETA}"
         )
     text = {field: value for field, value in text.items() if field not in _NOT_QWEN2}
@@ -97,7 +97,7 @@ def from_hf(hf: Mapping[str, Any]) -> Qwen2VLConfig:
 
 
 def to_hf(config: Qwen2VLConfig) -> dict[str, Any]:
-    """The contents of a `config.json`; the text's part is at the top for old releases."""
+    """Returns the contents of a `config.json`, with the text's fields at the top as of old."""
     text = dataclasses.asdict(config.text)
     for field in (*_NOT_QWEN2, "mrope_section"):
         del text[field]

@@ -1,4 +1,4 @@
-"""Qwen2-VL's processor, which needs no torchvision, and its pictures of any size.
+"""Qwen2-VL's processor without torchvision, and its pictures of any size.
 
 Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, P patches of a
 row, K numbers of one patch, D vision features.
@@ -36,22 +36,22 @@ def load(
     max_pixels: int,
     patch_budgets: tuple[int, ...],
 ) -> tuple[Any, Pictures, int]:
-    """See `architecture.Inputs`."""
+    """Makes the processor; see `architecture.Inputs`."""
     least, most = _pixels(files, min_pixels, max_pixels)
     vision = config.vision
-    own = {
+    expected = {
         "patch_size": vision.patch_size,
         "merge_size": vision.spatial_merge_size,
         "temporal_patch_size": vision.temporal_patch_size,
     }
-    if any(files.pictures.get(key) not in (None, size) for key, size in own.items()):
+    if any(files.pictures.get(key) not in (None, size) for key, size in expected.items()):
         raise InputError(
             f"{files.folder}: {files.pictures_file.name} and config.json differ in patch_size,"
             " merge_size or temporal_patch_size; use the files of one checkpoint"
         )
     size = {"shortest_edge": least, "longest_edge": most}
     image_processor = load_image_processor(
-        files, "Qwen2VLImageProcessor", size=size, min_pixels=None, max_pixels=None, **own
+        files, "Qwen2VLImageProcessor", size=size, min_pixels=None, max_pixels=None, **expected
     )
     if not isinstance(image_processor, transformers.Qwen2VLImageProcessorPil):
         raise InputError(
@@ -69,23 +69,23 @@ def load(
     pixels, tokens = try_picture(pictures, (side + 5, side + 9), files.pictures_file)
     if len(pixels) != vision.in_channels:
         raise InputError(
-            f"{files.folder}: a picture has {len(pixels)} channels, in_channels of config.json is"
-            f" {vision.in_channels}; use the files of one checkpoint"
+            f"{files.folder}: a picture has {len(pixels)} channels, but config.json says"
+            f" in_channels={vision.in_channels}; use the files of one checkpoint"
         )
     return processor, pictures, tokens
 
 
 class Qwen2VLProcessor:
-    """`Qwen2VLProcessor` of transformers without its videos, which need torchvision.
+    """`Qwen2VLProcessor` of transformers without videos, which need torchvision.
 
-    Videos are not supported. What it saves transformers' own loads.
+    The class of transformers loads the files that this one saves.
 
     Args:
-        image_processor: `Qwen2VLImageProcessorPil`.
-        tokenizer: of transformers, with a chat template.
+        image_processor: A `Qwen2VLImageProcessorPil` of transformers.
+        tokenizer: A tokenizer of transformers with a chat template.
 
     Raises:
-        InputError: the tokenizer has no chat template, or no token for pictures.
+        InputError: The tokenizer has no chat template, or no image token.
     """
 
     image_token = "<|image_pad|>"
@@ -99,8 +99,8 @@ class Qwen2VLProcessor:
         self.image_token_id = tokenizer.get_vocab().get(self.image_token)
         if self.image_token_id is None:
             raise InputError(
-                f"{tokenizer.name_or_path}: the tokenizer has no {self.image_token}; use that of a"
-                " Qwen2-VL checkpoint"
+                f"{tokenizer.name_or_path}: the tokenizer has no token {self.image_token}; use the"
+                " tokenizer of a Qwen2-VL checkpoint"
             )
         self.image_processor, self.tokenizer = image_processor, tokenizer
         self.chat_template = tokenizer.chat_template
@@ -112,15 +112,15 @@ class Qwen2VLProcessor:
 
 
 class AnySize:
-    """Qwen2-VL's pictures: they keep their shape, and are cut into patches.
+    """Qwen2-VL's pictures, which keep their aspect ratio and are cut into patches.
 
     Args:
-        processor: `Qwen2VLImageProcessorPil` of transformers.
-        budgets: numbers of patches P that a row may have; steps are compiled once for each. By
-            default any power of two of tokens.
+        processor: A `Qwen2VLImageProcessorPil` of transformers.
+        budgets: Numbers of patches P that a row may have; steps are compiled once for each. (): the
+            patches of a power of two of tokens.
 
     Raises:
-        InputError: a budget is no number of whole tokens.
+        InputError: A budget is not a whole number of tokens.
     """
 
     def __init__(self, processor: Any, budgets: Sequence[int] = ()):
@@ -129,13 +129,13 @@ class AnySize:
         self._unit = self._merge**2  # patches of one token
         if wrong := [budget for budget in budgets if budget < 1 or budget % self._unit]:
             raise InputError(
-                f"config.model.patch_budgets: {wrong[0]} is no multiple of {self._unit}, the"
+                f"config.model.patch_budgets: {wrong[0]} is not a multiple of {self._unit}, the"
                 " patches of one token"
             )
         self.most_tokens = max(budgets) // self._unit if budgets else math.inf
 
     def check(self, size: tuple[int, int]) -> None:
-        """See `Pictures`; small pictures are enlarged, as transformers does."""
+        """Refuses pictures that are too oblong (see `Pictures`); small ones are enlarged."""
         if max(size) > _MOST_OBLONG * min(size):
             raise InputError(
                 f"is a strip of {size[0]} x {size[1]} pixels, one side more than {_MOST_OBLONG}"
@@ -143,7 +143,7 @@ class AnySize:
             )
 
     def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
-        """See `Pictures`; what the processor cuts into patches is put together again."""
+        """Resizes a picture (see `Pictures`); the processor's patches are joined again."""
         self.check(picture.size)
         p = self._processor
         inputs = p(images=[picture], return_tensors="np")
@@ -157,7 +157,7 @@ class AnySize:
         return pixels, high * wide // self._unit
 
     def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
-        """`pixel_values` float32 [B, P, K] and `image_grid_thw` int32 [B, I, 3]."""
+        """Returns `pixel_values` float32 [B, P, K] and `image_grid_thw` int32 [B, I, 3]."""
         p = self._processor
         cut = [
             p.patchify(pixels, p.patch_size, self._merge, p.temporal_patch_size)
@@ -170,7 +170,7 @@ class AnySize:
     def pack_features(
         self, rows: Sequence[Sequence[np.ndarray]], tokens: int
     ) -> dict[str, np.ndarray]:
-        """`vision_features` [B, P, D] and `image_grid_thw` int32 [B, I, 3]."""
+        """Returns `vision_features` [B, P, D] and `image_grid_thw` int32 [B, I, 3]."""
         cut = [
             (seen.reshape(-1, seen.shape[-1]), *(side * self._merge for side in seen.shape[:2]))
             for row in rows
@@ -182,16 +182,16 @@ class AnySize:
     def unpack_features(
         self, features: np.ndarray, pictures: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """[height in tokens, width in tokens, patches of a token, D] of each."""
+        """Returns arrays [height in tokens, width in tokens, patches of a token, D]."""
         side = self._processor.patch_size * self._merge
-        found = []
+        unpacked = []
         for row, pixels in zip(features, pictures, strict=False):
             high, wide = (size // side for size in pixels.shape[1:])
-            found.append(row[: high * wide * self._unit].reshape(high, wide, self._unit, -1))
-        return found
+            unpacked.append(row[: high * wide * self._unit].reshape(high, wide, self._unit, -1))
+        return unpacked
 
     def _packed(self, cut, rows, tokens):
-        """Patches, height and width of every picture, in rows: [B, P, ...], grids [B, I, 3]."""
+        """Packs (patches, height, width) of every picture: patches [B, P, ...], grids [B, I, 3]."""
         places = np.array([(1, high, wide) for _, high, wide in cut])
         room = grids.room([tokens * self._unit], self._merge, self._budgets)
         counts = np.array([len(row) for row in rows])
@@ -200,30 +200,36 @@ class AnySize:
 
 
 def _pixels(files: Companions, least: int, most: int) -> tuple[int, int]:
-    """Pixels of the smallest and the largest picture: given, or as any release wrote them."""
+    """Returns the number of pixels of the smallest and of the largest picture.
+
+    Args:
+        files: The small files of the checkpoint; any release of transformers may have written them.
+        least: Value that replaces the smallest number in the files; 0: none.
+        most: Value that replaces the largest number in the files; 0: none.
+    """
     stored = files.pictures
     with refusing(f"{files.pictures_file}: size", MEND):
         size = dict(stored.get("size") or transformers.Qwen2VLImageProcessorPil.size)
-    found = []
-    for given, old, new in ((least, "min", "shortest_edge"), (most, "max", "longest_edge")):
+    limits = []
+    for option, old, new in ((least, "min", "shortest_edge"), (most, "max", "longest_edge")):
         old = f"{old}_pixels"
-        values = (given or None, stored.get(old), size.get(new), size.get(old))
+        values = (option or None, stored.get(old), size.get(new), size.get(old))
         pixels = next((value for value in values if value is not None), None)
         if type(pixels) is not int or pixels < 1:
             raise InputError(
-                f"{files.pictures_file}: size={shown(size)} gives no {new} (or {old}) that is a"
+                f"{files.pictures_file}: size={shown(size)} has no {new} (or {old}) that is a"
                 f" number of pixels; give both, or leave size out"
             )
-        found.append(pixels)
-    least, most = found
+        limits.append(pixels)
+    least, most = limits
     if least > most:
         raise InputError(
-            f"config.model.min_pixels: {least} (of the config, or of {files.folder}) is above"
-            f" max_pixels, {most}"
+            f"config.model.min_pixels: {least} (from the config or {files.folder}) is above"
+            f" max_pixels, {most}; give less"
         )
     if least > LARGEST_EDGE**2:
         raise InputError(
-            f"config.model.min_pixels: {least} (of the config, or of {files.folder}) enlarges every"
+            f"config.model.min_pixels: {least} (from the config or {files.folder}) enlarges every"
             f" picture above {LARGEST_EDGE} x {LARGEST_EDGE}; give less"
         )
     return least, most

@@ -1,4 +1,4 @@
-"""Qwen2-VL: pictures of any size through a vision transformer and a merger into a Qwen2 decoder.
+"""Qwen2-VL: a vision transformer, a merger and a Qwen2 decoder; pictures may have any size.
 
 Axes: B examples, T tokens, I pictures of an example, P patches of an example, K numbers of one
 patch, N patches and M pictures of a batch, F tokens of an example's pictures, D text features,
@@ -40,7 +40,7 @@ class Qwen2Config(LlamaConfig):
     """Sizes of Qwen2-VL's language model; names and defaults of `transformers.Qwen2VLTextConfig`.
 
     Attributes:
-        mrope_section: how many rotary frequencies turn by time, height and width.
+        mrope_section: Number of rotary frequencies for time, height and width.
     """
 
     vocab_size: Width = 152064
@@ -66,24 +66,24 @@ class Qwen2Config(LlamaConfig):
 
     @property
     def qkv_bias(self) -> bool:
-        """They always have."""
+        """True: the projections to queries, keys and values always have a bias."""
         return True
 
     @property
     def sections(self) -> tuple[int, ...]:
-        """As `mrope_section` says."""
+        """Number of rotary frequencies for time, height and width."""
         return self.mrope_section
 
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen2VLConfig(VisionLanguageConfig):
-    """Everything that shapes the model and its computation.
+    """Sizes and options of the model and of its computation.
 
     Attributes:
-        vision: the vision tower.
-        video_token_id: the token of what is not supported.
-        vision_start_token_id: the token before a picture's.
-        vision_end_token_id: the token after a picture's.
+        vision: Sizes of the vision tower.
+        video_token_id: The token of a video; videos are refused.
+        vision_start_token_id: The token before a picture's image tokens.
+        vision_end_token_id: The token after a picture's image tokens.
     """
 
     model_type: ClassVar[str] = "qwen2_vl"
@@ -99,14 +99,16 @@ class Qwen2VLConfig(VisionLanguageConfig):
         super().__post_init__()
         if self.vision.hidden_size != self.text.hidden_size:
             raise InputError(
-                f"vision_config.hidden_size={self.vision.hidden_size} must be the hidden_size of"
-                f" the text, {self.text.hidden_size}"
+                f"vision_config.hidden_size={self.vision.hidden_size} must equal the text's"
+                f" hidden_size, {self.text.hidden_size}"
             )
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """See `VisionLanguageConfig`."""
+        """Returns the arrays of one picture (see `VisionLanguageConfig`)."""
         if patches < 1:
-            raise InputError("config.model.patch_budgets is empty: say how many patches a row has")
+            raise InputError(
+                "config.model.patch_budgets is empty: set it to the numbers of patches of a row"
+            )
         shape = (patches, math.prod(self.vision.patch_shape))
         return {
             "pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32),
@@ -114,26 +116,26 @@ class Qwen2VLConfig(VisionLanguageConfig):
         }
 
     def image_tokens(self, patches: int) -> int:
-        """See `VisionLanguageConfig`."""
+        """Returns the number of image tokens of a picture with this number of patches."""
         return patches // self.vision.spatial_merge_size**2
 
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2VL":
-        """See `VisionLanguageConfig`."""
+        """Makes a model with random parameters (see `VisionLanguageConfig`)."""
         return Qwen2VL(self, mesh=mesh, rngs=rngs)
 
     @classmethod
     def qwen2_vl_2b(cls) -> "Qwen2VLConfig":
-        """`Qwen/Qwen2-VL-2B-Instruct`."""
+        """The config of `Qwen/Qwen2-VL-2B-Instruct`."""
         return cls._sized(151936, 1536, 8960, 28, 12, 2, tied=True)
 
     @classmethod
     def qwen2_vl_7b(cls) -> "Qwen2VLConfig":
-        """`Qwen/Qwen2-VL-7B-Instruct`."""
+        """The config of `Qwen/Qwen2-VL-7B-Instruct`."""
         return cls._sized(152064, 3584, 18944, 28, 28, 4)
 
     @classmethod
     def qwen2_vl_72b(cls) -> "Qwen2VLConfig":
-        """`Qwen/Qwen2-VL-72B-Instruct`."""
+        """The config of `Qwen/Qwen2-VL-72B-Instruct`."""
         return cls._sized(152064, 8192, 29568, 80, 64, 8)
 
     @classmethod
@@ -152,7 +154,7 @@ class Qwen2VLConfig(VisionLanguageConfig):
 
 
 class Qwen2VL(VisionLanguageModel):
-    """The model."""
+    """Qwen2-VL."""
 
     def __init__(self, config: Qwen2VLConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
         self.visual = Qwen2Vision(
@@ -168,31 +170,32 @@ class Qwen2VL(VisionLanguageModel):
         pixel_values: jax.Array | None = None,
         image_grid_thw: jax.Array | None = None,
     ) -> jax.Array:
-        """Next-token logits.
+        """Returns the next-token logits.
 
         Args:
-            input_ids: int [B, T].
-            attention_mask: int or bool [B, T], 0 at padding (left or right); None: no padding.
-            pixel_values: float [N, K], the patches of all pictures in the order of their image
-                tokens, as the processor gives them; or [B, P, K] of `group_pictures`.
-            image_grid_thw: int [M, 3], or [B, I, 3] of `group_pictures`.
+            input_ids: Token ids, int [B, T].
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None:
+                no padding.
+            pixel_values: Patches of all pictures in the order of their image tokens, float [N, K],
+                as the processor returns them; or [B, P, K], as `group_pictures` returns them.
+            image_grid_thw: Grids of the pictures, int [M, 3], or [B, I, 3] from `group_pictures`.
 
         Returns:
-            float32 [B, T, V].
+            Logits, float32 [B, T, V].
 
         Raises:
-            InputError: image tokens and pictures do not match. Under `jit` they have no values yet:
-                only shapes are checked, and only what `group_pictures` gave is taken.
+            InputError: Image tokens and pictures do not match. Under `jit` only shapes are checked,
+                and the pictures must come from `group_pictures`.
         """
         pictures = self._checked(input_ids, pixel_values, image_grid_thw)
         return self._forward(input_ids, attention_mask, pictures)
 
     def vision_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
-        """[B, P, vision features] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
+        """Maps patches [B, P, K] with grids int [B, I, 3] to [B, P, vision features]."""
         return self.visual(pixel_values, image_grid_thw)
 
     def image_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
-        """Merged features [B, F, D] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
+        """Maps patches [B, P, K] with grids int [B, I, 3] to merged features [B, F, D]."""
         return squares.run(self.merger, self.vision_features(pixel_values, image_grid_thw))
 
     def group_pictures(
@@ -201,16 +204,16 @@ class Qwen2VL(VisionLanguageModel):
         """Packs every example's pictures into its own row of patches, see `grids.pack`.
 
         Args:
-            batch: host arrays, what the processor gives or what this gave.
-            budgets: numbers of patches P that a row may have; steps are compiled once for each.
+            batch: Host arrays, as the processor or this method returns them.
+            budgets: Numbers of patches P that a row may have; steps are compiled once for each.
 
         Returns:
             The batch with `pixel_values` [B, P, K] and `image_grid_thw` [B, I, 3], if there are
-            pictures, and without `mm_token_type_ids`, which the tokens say, too.
+            pictures, and without `mm_token_type_ids`, which follow from the token ids.
 
         Raises:
-            InputError: image tokens and pictures do not match, or an example is above the largest
-                budget.
+            InputError: Image tokens and pictures do not match, or an example has more patches than
+                the largest budget.
         """
         if "pixel_values_videos" in batch:
             raise InputError("pixel_values_videos: video is not supported; give pictures")
@@ -242,7 +245,7 @@ class Qwen2VL(VisionLanguageModel):
         return self._shaped(pixel_values, image_grid_thw, 3)
 
     def _seen(self, input_ids, image_grid_thw, vision_features):
-        """Pictures that the tower has seen, checked."""
+        """Returns the features of the vision tower and their grids, checked, by name."""
         vision = self.config.vision
         if (
             image_grid_thw is None
@@ -260,21 +263,21 @@ class Qwen2VL(VisionLanguageModel):
         return {"image_grid_thw": image_grid_thw, "vision_features": vision_features}
 
     def _grouped(self, input_ids, pixel_values, image_grid_thw, budgets):
-        """Pictures in their rows, checked; {} if there are none."""
+        """Returns the pictures grouped by example, checked, by name; {} if there are none."""
         ids, size = np.asarray(input_ids), self.config.vision.spatial_merge_size
         if np.any(ids == self.config.video_token_id):
             raise InputError("input_ids hold video tokens: video is not supported; give pictures")
         ndim = 2 if pixel_values is None else pixel_values.ndim
-        given = self._shaped(pixel_values, image_grid_thw, ndim)
-        thw = np.asarray(image_grid_thw) if given else np.zeros((0, 3), int)
+        pictures = self._shaped(pixel_values, image_grid_thw, ndim)
+        thw = np.asarray(image_grid_thw) if pictures else np.zeros((0, 3), int)
         counts = grids.check(ids == self.config.image_token_id, thw, size)
-        if not given or ndim == 3:
-            return given
+        if not pictures or ndim == 3:
+            return pictures
         packed = grids.pack(np.asarray(pixel_values), thw, counts, size, budgets)
-        return dict(zip(given, packed, strict=True))
+        return dict(zip(pictures, packed, strict=True))
 
     def _shaped(self, pixel_values, image_grid_thw, ndim):
-        """The pictures by name, whose shapes are such; {} if there are none."""
+        """Returns the pictures by name, after a check of their shapes; {} if there are none."""
         if pixel_values is None and image_grid_thw is None:
             return {}
         patch = int(np.prod(self.config.vision.patch_shape))
@@ -283,8 +286,8 @@ class Qwen2VL(VisionLanguageModel):
         if ends != [(ndim, patch), (ndim, 3)] or ndim not in (2, 3):
             raise InputError(
                 f"pixel_values and image_grid_thw: shapes {shapes[0]} and {shapes[1]} must be"
-                f" [patches, {patch}] and [pictures, 3] as the processor gives them; or, and always"
-                f" under jit, [examples, patches, {patch}] and [examples, pictures, 3] of"
-                " group_pictures(batch)"
+                f" [patches, {patch}] and [pictures, 3], as the processor returns them, or (under"
+                f" jit always) [examples, patches, {patch}] and [examples, pictures, 3], as"
+                " group_pictures(batch) returns them"
             )
         return {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}

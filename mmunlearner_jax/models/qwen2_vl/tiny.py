@@ -1,4 +1,4 @@
-"""The tiny Qwen2-VL of the examples: its config, and a processor trained from nothing."""
+"""The tiny Qwen2-VL of the examples: config, and processor with a newly trained tokenizer."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.processing.lessons import Lesson, vocabulary
 
-# Qwen2-VL's, without videos and without numbers of pictures.
+# Qwen2-VL's chat template, but without videos and without numbering the pictures.
 CHATML = inspect.cleandoc(
     """
     {%- for message in messages -%}
@@ -51,7 +51,7 @@ def make(
     text: Mapping[str, Any],
     pixels: tuple[int, int],
 ) -> tuple[VisionLanguageConfig, Any]:
-    """See `architecture.Tiny`."""
+    """Makes the config and the processor; see `architecture.Tiny`."""
     processor = build_chatml_processor(
         lessons,
         patch_size=vision["patch_size"],
@@ -81,12 +81,12 @@ def build_chatml_processor(
     """Trains a tokenizer of Qwen2's kind and joins it with Qwen2-VL's image processor.
 
     Args:
-        samples: What the model will be taught. Every word gets a token of its own, with its leading
-            blank, as far as the vocabulary lasts.
-        vocab_size: At most so many tokens, the 256 bytes and seven special tokens included.
-        patch_size: Of the vision encoder; four patches become one token.
-        min_pixels: Smaller pictures are enlarged.
-        max_pixels: Larger ones are shrunk.
+        samples: The samples that the model will learn. Every word, with its leading blank, gets a
+            token of its own as long as the vocabulary has room.
+        vocab_size: Maximum number of tokens, with the 256 bytes and seven special tokens.
+        patch_size: Height and width of a patch, in pixels; four patches become one token.
+        min_pixels: Smaller pictures are enlarged to this number of pixels.
+        max_pixels: Larger pictures are shrunk to this number of pixels.
     """
     turns = {"system\nYou are a helpful assistant."}
     for sample in samples:

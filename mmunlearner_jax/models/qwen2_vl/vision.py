@@ -26,7 +26,7 @@ _EPSILON = 1e-6
 class Qwen2VisionConfig:
     """Sizes of the vision tower; names and defaults of `transformers.Qwen2VLVisionConfig`.
 
-    `embed_dim` is the width of the tower, `hidden_size` what its merger gives to the text.
+    `embed_dim` is the width of the tower, `hidden_size` the width of the merger's output.
     """
 
     depth: Count = 32
@@ -48,26 +48,29 @@ class Qwen2VisionConfig:
         if self.embed_dim % (4 * self.num_heads):
             raise InputError(
                 f"vision_config.embed_dim={self.embed_dim} must be a multiple of 4 x"
-                f" num_heads={self.num_heads}: two axes turn pairs of features"
+                f" num_heads={self.num_heads}, because rotary positions rotate pairs of features"
+                " along two axes"
             )
 
     @property
     def head_size(self) -> int:
-        """Features of one head H."""
+        """Number of features of one head H."""
         return self.embed_dim // self.num_heads
 
     @property
     def patch_shape(self) -> tuple[int, int, int, int]:
-        """Channels, frames, height and width of one patch."""
+        """Number of channels and frames, height and width of one patch."""
         return self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size
 
 
 def vision_rope(places: jax.Array, head_size: int) -> Rope:
-    """Cosines and sines [B, P, 1, H / 2]: half of the pairs turn by the line, half by the column.
+    """Returns the cosines and sines of the rotary angles, float32 [B, P, 1, H / 2] each.
+
+    Half of the pairs of features use the line of a patch, and the other half its column.
 
     Args:
-        places: int [B, P, 2].
-        head_size: H.
+        places: Line and column of every patch, int [B, P, 2].
+        head_size: Number of features of one head H.
     """
     by_axis = (rope(places[..., axis], head_size // 2, ROPE_THETA) for axis in (0, 1))
     cos, sin = (jnp.concatenate(both, axis=-1) for both in zip(*by_axis, strict=True))
@@ -79,11 +82,11 @@ def _norm(config: Qwen2VisionConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.L
 
 
 class PatchEmbedding(nnx.Module):
-    """From the numbers of a patch to features."""
+    """A linear map from the numbers of a patch to features."""
 
     def __init__(self, config: Qwen2VisionConfig, dtype: str | None, *, rngs: nnx.Rngs):
         self.shape = config.patch_shape
-        # A contraction and no convolution, for the same reason as in CLIP.
+        # A contraction instead of a convolution, for the same reason as in `llava.vision`.
         self.proj = nnx.LinearGeneral(
             self.shape,
             config.embed_dim,
@@ -96,13 +99,13 @@ class PatchEmbedding(nnx.Module):
         )
 
     def __call__(self, patches: jax.Array) -> jax.Array:
-        """[B, P, K] to [B, P, D]."""
+        """Maps [B, P, K] to [B, P, D]."""
         x = patches.reshape(*patches.shape[:2], *self.shape)
         return self.proj(x.astype(self.proj.kernel.dtype))
 
 
 class Layer(nnx.Module):
-    """A pre-norm transformer layer; attention is among the patches of one picture."""
+    """A pre-norm transformer layer. The patches of one picture attend to each other."""
 
     def __init__(self, config: Qwen2VisionConfig, dtype: str | None, *, rngs: nnx.Rngs):
         d, hidden = config.embed_dim, config.embed_dim * config.mlp_ratio
@@ -121,7 +124,7 @@ class Layer(nnx.Module):
         self.fc2 = make(hidden, d, "vision_mlp", "vision_embed")
 
     def __call__(self, x: jax.Array, rope: Rope, pictures: jax.Array) -> jax.Array:
-        """[B, P, D] to the same; pictures int [B, P]: those that are equal see each other."""
+        """Maps [B, P, D] to [B, P, D]; `pictures`, int [B, P], is the picture of every patch."""
         q, k, v = self._project(self.norm1(x))
         mask = pictures[:, :, None] == pictures[:, None, :]
         x = x + self.proj(attention.masked(rotate(q, rope), rotate(k, rope), v, mask))
@@ -129,9 +132,9 @@ class Layer(nnx.Module):
         return x + self.fc2(layers.ACTIVATIONS[self.config.hidden_act](y))
 
     def _project(self, x):
-        """Queries, keys and values [B, P, N, H] of x [B, P, D]."""
-        # Split by heads before the product, and not after: its result would be gathered on every
-        # device of the tensor axis, where a kernel is the smaller thing to move.
+        """Maps x [B, P, D] to queries, keys and values [B, P, N, H]."""
+        # The kernel is split by heads before the product. A split after it would gather the result
+        # on every device of the tensor axis, and the kernel is smaller to move than the result.
         shape = 3, self.config.num_heads, self.config.head_size
         assert self.qkv.bias is not None
         bias = self.qkv.bias.get_value()
@@ -141,7 +144,7 @@ class Layer(nnx.Module):
 
 
 class Merger(nnx.Module):
-    """From the features of neighbouring patches to one text feature."""
+    """Joins neighbouring patches and maps their features to one text feature."""
 
     def __init__(self, config: Qwen2VisionConfig, dtype: str | None, *, rngs: nnx.Rngs):
         joined = config.embed_dim * config.spatial_merge_size**2
@@ -155,7 +158,7 @@ class Merger(nnx.Module):
         self.linear_2 = make(config.hidden_size, "mlp", "embed")
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """[B, P, vision features] to [B, F, D]; neighbours lie next to each other."""
+        """Maps [B, P, vision features] to [B, F, D]; the patches of a token are contiguous."""
         x = self.norm(features).reshape(len(features), -1, self.joined)
         return self.linear_2(layers.ACTIVATIONS["gelu"](self.linear_1(x)))
 
@@ -164,11 +167,11 @@ class Qwen2Vision(nnx.Module):
     """The vision tower without its merger.
 
     Args:
-        config: its sizes.
-        dtype: dtype of the computation; None: that of the parameters.
-        remat: what the backward pass recomputes, a name of `layers.REMAT`.
-        mesh: splits the examples; None: one device.
-        rngs: where the initial parameters come from.
+        config: Sizes of the tower.
+        dtype: Dtype of the computation; None: that of the parameters.
+        remat: What the backward pass recomputes, a key of `layers.REMAT`.
+        mesh: Devices that the examples are split over; None: one device.
+        rngs: Random keys of the initial parameters.
     """
 
     def __init__(
@@ -185,9 +188,9 @@ class Qwen2Vision(nnx.Module):
         self.layers = layers.stack(lambda rngs: Layer(config, dtype, rngs=rngs), config.depth, rngs)
 
     def __call__(self, pixel_values: jax.Array, grids: jax.Array) -> jax.Array:
-        """Features [B, P, D] of patches [B, P, K] of pictures of grids int [B, I, 3]."""
+        """Maps patches [B, P, K] with grids int [B, I, 3] to features [B, P, D]."""
         config = self.config
         pictures, places = patch_places(grids, pixel_values.shape[1], config.spatial_merge_size)
         x = squares.run(self.patch_embedding, pixel_values)
-        turned = vision_rope(places, config.head_size)
-        return layers.scan(self.layers, x, turned, pictures, remat=self.remat, mesh=self.mesh)
+        angles = vision_rope(places, config.head_size)
+        return layers.scan(self.layers, x, angles, pictures, remat=self.remat, mesh=self.mesh)
