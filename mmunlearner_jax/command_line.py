@@ -52,7 +52,7 @@ class _ConfigFile(ConfigFileFlagParser):
                 error = error.__cause__ or error.__context__ or error
             if isinstance(error, InputError):
                 raise flags.Error(str(error)) from None
-            raise flags.Error(f"--config={path}: {in_words(error)}; mend the file") from None
+            raise flags.Error(f"--config={path}: {in_words(error)}; correct the file") from None
         self.config = config
         return config
 

@@ -269,7 +269,7 @@ def test_mllmu_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, c
     config.evaluate.splits = ()
     line = mistake(config, tmp_path / "run")
     assert "Test_Set/train-00000-of-00001.parquet: row 2: images[0] cannot be decoded: " in line
-    assert "; mend the file or raise max_bad_fraction" in line
+    assert "; correct the file or raise max_bad_fraction" in line
 
 
 def test_clear_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, checkpoint, config):
