@@ -224,7 +224,7 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path, capsys):
     train(tmp_path, 3)
     (tmp_path / "3" / LIST).unlink()
     assert train(tmp_path, 4) == (10.0, 2)
-    assert f"{tmp_path / '3'}: is not complete and is passed over" in capsys.readouterr().err
+    assert f"{tmp_path / '3'}: is not complete and is ignored" in capsys.readouterr().err
     assert train(tmp_path, 4) == (10.0, 4)
 
 
