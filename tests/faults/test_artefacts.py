@@ -214,7 +214,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_ends_with_the_same_bit
             line = refused(
                 lambda: train(tmp_path, 4), str(file), f"remove {tmp_path / '3'} and run"
             )
-            assert "goes on from the checkpoint before" in line
+            assert "continues from the previous checkpoint" in line
             file.write_bytes(before)
     shutil.rmtree(tmp_path / "3")
     assert train(tmp_path, 3) == (6.0, 2)
