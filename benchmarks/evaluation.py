@@ -67,9 +67,9 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     def ours(label: str) -> tuple[float, list[str]]:
         begin = time.perf_counter()
         # Like the other side, this reads pictures and questions again; compiled programs are kept.
-        anew = copy.copy(session)
-        anew.encoder = Encoder(session.encoder.processor, session.encoder.pictures)
-        answerer = anew.answerer()
+        fresh = copy.copy(session)
+        fresh.encoder = Encoder(session.encoder.processor, session.encoder.pictures)
+        answerer = fresh.answerer()
         lines = [
             line
             for split, of_split in questions.items()
