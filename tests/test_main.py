@@ -296,10 +296,10 @@ def test_a_reference_that_was_taught_everybody_or_asked_something_else(
     (tmp_path / "other/predictions").mkdir(parents=True)
     (tmp_path / "other/predictions/before-forget.jsonl").touch()
     theirs = config.to_dict()
-    theirs["finetune"] = {"retain_only": False}
+    theirs["finetune"] = {"retain_only": ""}
     (tmp_path / "other/config.json").write_text(json.dumps(theirs))
     assert "was taught all people; give the workdir" in mistake(config, tmp_path / "run")
-    theirs["finetune"]["retain_only"] = True
+    theirs["finetune"]["retain_only"] = "gold"
     theirs["seed"] = 7
     (tmp_path / "other/config.json").write_text(json.dumps(theirs))
     assert "has seed=7, this run 0; give the workdir" in mistake(config, tmp_path / "run")
@@ -327,7 +327,7 @@ def test_mllmu_splits_that_are_not_there(tmp_path, checkpoint, config):
         ("importance.examples", -1),
         ("importance.fisher", "token"),
         ("unlearn.method", "nothing"),
-        ("unlearn.forget_repeat", 0),
+        ("unlearn.forget_repeat", -1),
         ("unlearn.accumulate", 0),
         ("unlearn.decay", "some"),
         ("unlearn.warmup", -1),

@@ -1,6 +1,7 @@
 """Variants of one run: the methods at other settings, and their controls."""
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flax import nnx
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import importance
 from mmunlearner_jax.stages.importance import load_sums
-from mmunlearner_jax.stages.mask import load_mask, make_mask
+from mmunlearner_jax.stages.mask import cover_pattern, load_mask, make_mask
 from mmunlearner_jax.stages.unlearn import Outcome, Unlearner, Watch
 from mmunlearner_jax.unlearn.controls import Control, Known
 from mmunlearner_jax.unlearn.mask import all_true
@@ -59,9 +60,12 @@ class Variants:
         if control.mask is None or not session.config.unlearn.chosen.masked:
             return None
         folder, fisher = session.workdir, session.config.importance.fisher
+        sets = importance.sets
         if fisher != self._session.config.importance.fisher:
             folder = folder / f"importance_by_{fisher}"
-            importance.measure(session, folder)
+        if control.of_others:
+            folder, sets = folder / "importance_of_others", importance.sets_of_others
+        importance.measure(session, folder, sets)
         mask = make_mask(session, folder) if control.remakes_mask else self._own
         return control.mask(mask, self._known(session, folder, mask))
 
@@ -80,8 +84,18 @@ class Variants:
         def movable() -> Any:
             return nnx.merge_state(all_true(moving), jax.tree.map(jnp.zeros_like, frozen))
 
+        def covered() -> Any:
+            pattern = cover_pattern(session)
+            covers = jax.tree.map(
+                lambda m, name: jnp.full_like(m, bool(re.search(pattern, name))),
+                moving,
+                session.split_frozen(leaf_labels(session.model)[0])[1],
+            )
+            return nnx.merge_state(covers, jax.tree.map(jnp.zeros_like, frozen))
+
         def forget() -> Any:
             nothing = jax.tree.map(lambda m: jnp.zeros(m.shape), frozen)
             return nnx.merge_state(load_sums(folder, "forget", session.moving).mean(), nothing)
 
-        return Known(session.config.seed, leaf_labels(session.model)[1], movable, forget)
+        names, groups = leaf_labels(session.model)
+        return Known(session.config.seed, groups, names, movable, covered, forget)

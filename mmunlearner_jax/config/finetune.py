@@ -24,8 +24,11 @@ class FinetuneConfig(Section):
 
     key: ClassVar[str] = "finetune"
 
-    retain_only: bool = option(
-        False, "Whether what is about the people to forget is left out (for `evaluate.reference`)."
+    retain_only: Literal["", "gold", "never_taught"] = option(
+        "",
+        "What is left out about the people to forget: their pictures (`gold`), or their pictures"
+        " and their text (`never_taught`).",
+        special='"": nothing, which gives the vanilla model',
     )
     steps: int = option(600, "Length of the training.", unit="steps", least=1)
     optimizer: Literal["adamw", "muon"] = option("adamw", "Optimizer.")

@@ -70,13 +70,24 @@ class UnlearnConfig(Section):
         0, "Length of the run where `epochs` is 0; each iteration has a retain step.", least=0
     )
     forget_every: int = option(1, "Iterations from one forget step to the next.", least=1)
-    forget_repeat: int = option(1, "Forget steps each time.", unit="steps", least=1)
+    forget_repeat: int = option(
+        1, "Forget steps each time.", unit="steps", least=0, special="0: retain steps alone"
+    )
+    forget_optimizer: Literal["adamw", "sgd"] = option(
+        "adamw", "Optimizer of forget steps; `sgd` needs two optimizer states."
+    )
     accumulate: int = option(1, "Batches whose mean gradient makes one step.", least=1)
     forget_batch: int = option(4, "Questions of a forget step.", unit="questions", least=1)
     retain_batch: int = option(
         4, "Questions with pictures of a retain step.", unit="questions", least=1
     )
-    text_batch: int = option(4, "Questions in words of a retain step.", unit="questions", least=1)
+    text_batch: int = option(
+        4,
+        "Questions in words of a retain step.",
+        unit="questions",
+        least=0,
+        special="0: pictures alone",
+    )
     pack: int = option(1, "Questions about one picture that share a row.", least=1)
     text_pack: int = option(1, "Questions in words that share a row.", least=1)
     forget_text: bool = option(
@@ -106,6 +117,8 @@ class UnlearnConfig(Section):
         super().__post_init__()
         if not self.epochs and self.iterations < 1:
             self.refuse("iterations", "1 or more, or set config.unlearn.epochs")
+        if self.forget_optimizer == "sgd" and self.optimizers == 1:
+            self.refuse("optimizers", "2: SGD cannot share the optimizer state of AdamW")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -28,11 +28,11 @@ def find_reference(config: Config) -> Path | None:
         return None
     folder = Path(config.evaluate.reference).expanduser()
     path = folder / "predictions/before-forget.jsonl"
-    mend = "give the workdir of an evaluated run with config.finetune.retain_only=True"
+    mend = "give the workdir of an evaluated run with config.finetune.retain_only='never_taught'"
     if not path.exists() or not (folder / "config.json").exists():
         raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
     theirs = flatten(read_json(folder / "config.json", mend=mend))
-    if theirs.get("finetune.retain_only") is False:
+    if theirs.get("finetune.retain_only") == "":
         raise InputError(
             f"config.evaluate.reference: the model of {folder} was taught all people; {mend}"
         )

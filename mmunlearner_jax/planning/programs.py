@@ -128,14 +128,14 @@ def _unlearn(config, graphdef, frozen, params, batch):
     options, plan = config.unlearn, config.plan
     method = options.chosen
     forget = batch(options.forget_batch, options.pack, pictured=True)
-    retain = [
-        batch(options.retain_batch, options.pack, pictured=True),
-        batch(options.text_batch, options.text_pack, pictured=False),
-    ]
+    retain = [batch(options.retain_batch, options.pack, pictured=True)]
+    if options.text_batch:
+        retain.append(batch(options.text_batch, options.text_pack, pictured=False))
     schedule = plan_schedule(options, forget.calls(plan.forget), retain[0].calls(plan.pictures))
     descend, forgetting = optimizers(options, schedule)
     whole = nnx.merge_state(params, frozen)
-    states = tuple(_optimizer_state(descend, params) for _ in range(options.optimizers))
+    each = (forgetting, descend) if options.optimizers == 2 else (descend,)
+    states = tuple(_optimizer_state(optimizer, params) for optimizer in each)
     state = TrainState(params, states)
     forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))
     referred = functools.partial(_referred, graphdef, whole)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import shown
+from mmunlearner_jax.evaluation.kinds import FORGET
 from mmunlearner_jax.metrics import read_metrics
 from mmunlearner_jax.reporting import figures
 from mmunlearner_jax.reporting.cases import Predictions
@@ -45,6 +46,7 @@ def render(
         forgotten=predictions.people("forget"),
         taught=predictions.taught,
         chance=predictions.chance,
+        prior=results.get("chance", {}).get("/".join(FORGET), {}).get("prior"),
         tables={m: [r for r in changes if r.metric == m] for m in METRICS},
         metrics=METRICS,
         kinds=kinds,

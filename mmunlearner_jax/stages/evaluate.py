@@ -15,6 +15,7 @@ from mmunlearner_jax import preemption
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.evaluation.chance import chances
 from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.likelihoods import Definition, Line
 from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
@@ -129,6 +130,7 @@ def run(session: Session) -> bool:
         scores = write_scores(config.evaluate.protocol, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
         update_results(workdir, "kinds", entry(session.bench.record.kinds))
+        update_results(workdir, "chance", chances(questions, session.bench.names()))
         if label == "before":
             warn_if_unknown(scores)
     return True

@@ -52,8 +52,9 @@ OPTIMIZERS = {"adamw": optax.adamw, "muon": muon}
 def run(session: Session) -> bool:
     """Trains on every picture and text answer that is taught and writes `vanilla/`.
 
-    With `config.finetune.retain_only` what is taught about the people to forget is left out: the
-    model that `evaluate.reference` compares with.
+    With `config.finetune.retain_only` the pictures of the people to forget are left out, or their
+    pictures and their text: the model that `evaluate.reference` and the comparison measure
+    forgetting by.
     """
     config, workdir = session.config, session.workdir
     if is_done(workdir / "vanilla"):
@@ -103,18 +104,23 @@ def run(session: Session) -> bool:
     return True
 
 
-def lessons(session: Session, retain_only: bool) -> tuple[list[Sample], list[Sample]]:
-    """Returns all that is taught with pictures and in words.
+def lessons(session: Session, retain_only: str) -> tuple[list[Sample], list[Sample]]:
+    """Returns the samples that are taught with pictures and in words.
 
     Args:
-        session: Of the run.
-        retain_only: Whether what is about the people to forget is left out.
+        session: Session of the run.
+        retain_only: Value of `config.finetune.retain_only`.
     """
     bench = session.bench
     pictures, text = session.pictures(bench.taught), session.words(bench.taught)
-    if retain_only:  # the retain set and what is about nobody; CLEAR's texts name no person
-        people = {"", *bench.people(bench.everyone)}
-        world = ([s for s in samples if s.person not in people] for samples in (pictures, text))
-        kept = session.pictures(session.retain), session.words(session.retain)
-        pictures, text = (own + other for own, other in zip(kept, world, strict=True))
+    # CLEAR's texts name no person.
+    people = {"", *bench.people(bench.everyone)}
+
+    def kept(of_retained: list[Sample], taught: list[Sample]) -> list[Sample]:
+        return of_retained + [sample for sample in taught if sample.person not in people]
+
+    if retain_only:
+        pictures = kept(session.pictures(session.retain), pictures)
+    if retain_only == "never_taught":
+        text = kept(session.words(session.retain), text)
     return pictures, text

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.checkpoint import Checkpoints, begin_to_save, load_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
@@ -23,6 +25,9 @@ def run(session: Session) -> bool:
     return True
 
 
+Sets = Callable[[Session], dict[str, list[Sample]]]
+
+
 def sets(session: Session) -> dict[str, list[Sample]]:
     """Returns the forget set and the preserve sets, by name.
 
@@ -38,12 +43,32 @@ def sets(session: Session) -> dict[str, list[Sample]]:
     return {name: session.drawn(samples, most) for name, samples in whole.items()}
 
 
-def measure(session: Session, folder: Path) -> None:
+def sets_of_others(session: Session) -> dict[str, list[Sample]]:
+    """Returns the sets as they would be if other people were to be forgotten.
+
+    As many retained people as the forget split has are drawn by the seed. The people to forget are
+    in no set of pictures.
+    """
+    people, retained = session.bench.people(session.forget), session.bench.people(session.retain)
+    rng = np.random.default_rng(session.config.seed)
+    others = {*rng.choice(sorted(retained), min(len(people), len(retained) - 1), replace=False)}
+    pictures = session.pictures(session.retain)
+    whole = {
+        "forget": [sample for sample in pictures if sample.person in others],
+        "pictures": [sample for sample in pictures if sample.person not in others],
+        "text": session.words(session.bench.everyone),
+    }
+    most = session.config.importance.examples
+    return {name: session.drawn(samples, most) for name, samples in whole.items()}
+
+
+def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
     """Writes `importance/` of a model, unless it is there.
 
     Args:
-        session: Of the run.
-        folder: Where it is written.
+        session: Session of the run.
+        folder: Folder in which it is written.
+        sets: Returns the samples of the forget set and of the preserve sets.
     """
     if is_done(folder / "importance"):
         return

@@ -1,5 +1,6 @@
 """Stage `mask`: importances compared, weight by weight."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
     options, preserved = config.importance, config.importance.preserve.to_dict()
     frozen, moving = session.split_frozen(session.abstract)
     names, groups = (session.split_frozen(labels)[1] for labels in leaf_labels(session.model))
+    pattern = cover_pattern(session)
+    covered = jax.tree.map(lambda name: bool(re.search(pattern, name)), names)
     needed = {name for sets in preserved.values() for name in sets}
     sums = {name: load_sums(folder, name, moving) for name in ("forget", *sorted(needed))}
     counts = {name: float(s.count) for name, s in sums.items()}
@@ -68,20 +71,26 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
     def compare(means: dict[str, Any]) -> Any:
         forget = means.pop("forget")
         if options.normalise == "group":
-            forget = unit_mass(forget, groups)
+            forget = unit_mass(forget, groups, covered)
         preserve = preserve_importance(
             {name: (mean, counts[name]) for name, mean in means.items()},
             preserved,
             groups,
             normalise=options.normalise,
+            covered=covered,
         )
         return saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
 
     mask = compare({name: s.mean() for name, s in sums.items()})
-    covered = config.mask.cover or ARCHITECTURES[session.model.config.model_type].maskable
-    mask = cover(mask, names, covered, uncovered=config.mask.uncovered)
+    mask = cover(mask, names, pattern, uncovered=config.mask.uncovered)
     nowhere = jax.tree.map(lambda p: jnp.zeros(p.shape, bool, device=p.sharding), frozen)
     return nnx.merge_state(mask, nowhere)
+
+
+def cover_pattern(session: Session) -> str:
+    """Returns the regular expression of the names of the parameters that have a mask."""
+    model_type = session.model.config.model_type
+    return session.config.mask.cover or ARCHITECTURES[model_type].maskable
 
 
 def load_mask(workdir: Path, params: Any) -> Any:

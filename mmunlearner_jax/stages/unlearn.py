@@ -33,7 +33,6 @@ from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState
 
-RETAINED = "pictures", "text"  # a retain step sees a batch of each
 # Returns what is remembered, of (parameters, iterations so far, forget steps so far).
 Watch = Callable[[Any, int, int], float]
 _MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
@@ -120,10 +119,12 @@ class Unlearner:
         session, schedule = self._session, self._schedule
         graphdef, params, frozen, mask = parts = movable(session, mask)
         steps = compiled_steps(graphdef, self._options, schedule)
-        optimizer, _ = optimizers(self._options, schedule)
-        state = TrainState.create(params, optimizer, optimizers=self._options.optimizers)
+        descend, ascend = optimizers(self._options, schedule)
+        both = (ascend, descend) if self._options.optimizers == 2 else (descend,)
+        state = TrainState.create(params, *both)
         batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
+        retained = [name for name in batches if name != "forget"]  # a retain step sees all of them
         remembered = None
 
         def look(iterations: int) -> float:
@@ -151,7 +152,7 @@ class Unlearner:
                         forget = [self._put(next(data["forget"]))]
                         state, row["forget_loss"] = steps.forget(state, forget, mask, frozen)
                     for _ in range(retains * self._options.accumulate):
-                        both = [self._put(next(data[name])) for name in RETAINED]
+                        both = [self._put(next(data[name])) for name in retained]
                         state, row["retain_loss"] = steps.retain(state, both, frozen)
                     done = i + 1
                     if self._stop.due(i):
@@ -196,8 +197,9 @@ class Unlearner:
             example = self._put(batches["forget"].example())
             compile_program(steps.forget, state, [example], mask, frozen)
             if self._method.retain is not None:
-                batches |= self._retain_batches(self._method.retain)
-                both = [self._put(batches[name].example()) for name in RETAINED]
+                retained = self._retain_batches(self._method.retain)
+                batches |= retained
+                both = [self._put(of_kind.example()) for of_kind in retained.values()]
                 compile_program(steps.retain, state, both, frozen)
         return batches
 
@@ -249,12 +251,16 @@ class Unlearner:
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
         """Returns what retain steps see together."""
         session, options = self._session, self._options
-        people = session.bench.everyone if options.forget_text else session.retain
-        pictures, text = session.pictures(session.retain), session.words(people)
-        return {
-            "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2),
-            "text": self._batches(loss, text, options.text_batch, options.text_pack, stream=3),
+        pictures = session.pictures(session.retain)
+        made = {
+            "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2)
         }
+        if options.text_batch:
+            people = session.bench.everyone if options.forget_text else session.retain
+            made["text"] = self._batches(
+                loss, session.words(people), options.text_batch, options.text_pack, stream=3
+            )
+        return made
 
     def _batches(
         self, loss: Loss, samples: list[Sample], batch_size: int, pack: int, *, stream: int

@@ -12,7 +12,7 @@ from flax import nnx
 from mmunlearner_jax.config.unlearn import UnlearnConfig
 from mmunlearner_jax.options import Section
 from mmunlearner_jax.unlearn.method import ANSWERS, Loss
-from mmunlearner_jax.unlearn.optimizers import Adam, adams
+from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
 from mmunlearner_jax.unlearn.steps import exact_counter, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import MaskOn
@@ -44,19 +44,19 @@ def compiled_steps(graphdef: nnx.GraphDef, options: UnlearnConfig, schedule: Sch
         schedule: Schedule of forget and retain steps.
     """
     method = options.chosen
-    forget_adam, retain_adam = adams(options, schedule)
+    forget_settings, retain_settings = settings(options, schedule)
     retain = method.retain or ANSWERS
     return Steps(
         _forget(
             graphdef,
             method.forget,
             options.own(method.forget),
-            forget_adam,
+            forget_settings,
             method.ascends,
             options.mask_on,
             options.alpha,
         ),
-        _retain(graphdef, retain, options.own(retain), retain_adam),
+        _retain(graphdef, retain, options.own(retain), retain_settings),
         _exact(graphdef),
     )
 
@@ -66,20 +66,20 @@ def _forget(
     graphdef: nnx.GraphDef,
     loss: Loss,
     options: Section | None,
-    adam: Adam,
+    optimizer: Settings,
     ascends: bool,
     mask_on: MaskOn,
     alpha: float,
 ) -> Callable[..., Any]:
-    optimizer = adam.masked(_RATE, ascends=ascends, mask_on=mask_on, alpha=alpha)
-    return forget_step(graphdef, optimizer, loss.configured(options))
+    masked = optimizer.masked(_RATE, ascends=ascends, mask_on=mask_on, alpha=alpha)
+    return forget_step(graphdef, masked, loss.configured(options))
 
 
 @functools.lru_cache(32)
 def _retain(
-    graphdef: nnx.GraphDef, loss: Loss, options: Section | None, adam: Adam
+    graphdef: nnx.GraphDef, loss: Loss, options: Section | None, optimizer: Settings
 ) -> Callable[..., Any]:
-    return retain_step(graphdef, adam.descent(_RATE), loss.configured(options))
+    return retain_step(graphdef, optimizer.descent(_RATE), loss.configured(options))
 
 
 _exact = functools.lru_cache(8)(exact_counter)

@@ -9,7 +9,13 @@ from typing import Any
 
 import jax
 
-from mmunlearner_jax.unlearn.mask import Tree, random_mask, top_mask
+from mmunlearner_jax.unlearn.control_masks import (
+    Tree,
+    global_random_mask,
+    random_blocks,
+    random_mask,
+    top_mask,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +25,17 @@ class Known:
     Attributes:
         seed: Value of `config.seed`.
         groups: Module group of every array, a tree of strings with the structure of the mask.
+        names: Hugging Face name of every array, likewise.
         movable: Returns a bool mask that is False for frozen weights and True elsewhere.
+        covered: Returns a bool mask that is True for all weights that have a mask.
         forget: Returns the importance for the forget set, float32, 0 for frozen weights.
     """
 
     seed: int
     groups: Tree
+    names: Tree
     movable: Callable[[], Tree]
+    covered: Callable[[], Tree]
     forget: Callable[[], Tree]
 
 
@@ -59,12 +69,16 @@ class Control:
         changes: Config values that differ, by dotted key.
         mask: Makes the control's mask from the run's own mask; None: the control has no mask.
         method: Name of the method; "": the method of the run.
+        of_others: Whether importances are measured as if other people were to be forgotten.
+        rate_factor: Factor of the learning rates that the method itself has.
     """
 
     label: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mask: Callable[[Tree, Known], Tree] | None = own_mask
     method: str = ""
+    of_others: bool = False
+    rate_factor: float = 1.0
 
     @property
     def of_masks(self) -> bool:
@@ -73,19 +87,36 @@ class Control:
 
     @property
     def remakes_mask(self) -> bool:
-        """Whether the control changes options of `config.importance` or `config.mask`."""
-        return any(key.startswith(("importance.", "mask.")) for key in self.changes)
+        """Whether the control changes importances, or options of `config.mask`."""
+        changed = (key.partition(".")[0] for key in self.changes)
+        return self.of_others or not {"importance", "mask"}.isdisjoint(changed)
 
 
 # The controls, by their name in `config.controls` and `config.compare.controls`.
 CONTROLS: Mapping[str, Control] = {
-    "no_mask": Control("No mask", mask=None),
+    "no_mask": Control("All weights (with embeddings, norms, biases and head)", mask=None),
+    "cover_only": Control("All covered weights", mask=lambda _, known: known.covered()),
     "random_mask": Control(
-        "Random mask of equal density",
+        "Random mask, as dense in every matrix",
         mask=lambda mask, known: random_mask(mask, known.seed),
     ),
+    "global_random_mask": Control(
+        "Random mask, as dense in all",
+        mask=lambda mask, known: global_random_mask(mask, known.covered(), known.seed),
+    ),
+    "random_layers": Control(
+        "Whole matrices at random, as many weights",
+        mask=lambda mask, known: random_blocks(mask, known.covered(), known.names, known.seed),
+    ),
+    "other_people_mask": Control("Mask of other people", of_others=True),
+    "retain_only_steps": Control("Retain steps alone", {"unlearn.forget_repeat": 0}),
+    "sgd": Control(
+        "Ascent by SGD",
+        {"unlearn.forget_optimizer": "sgd", "unlearn.optimizers": 2},
+        rate_factor=500.0,  # a clipped gradient is shorter than Adam's update by about as much
+    ),
     "no_forget_text": Control("Without the forgotten people's text", NO_FORGET_TEXT),
-    "no_mask_no_forget_text": Control("No mask and without that text", NO_FORGET_TEXT, mask=None),
+    "no_mask_no_forget_text": Control("All weights, without that text", NO_FORGET_TEXT, mask=None),
     "vision_projector_no_mask": Control(
         "Vision and projector, no mask",
         mask=lambda _, known: within(known.movable(), known, *FACES),
@@ -99,7 +130,9 @@ CONTROLS: Mapping[str, Control] = {
         mask=lambda mask, known: within(mask, known, "language"),
     ),
     "separate_states": Control("Separate optimizer states", {"unlearn.optimizers": 2}),
-    "plain_importances": Control("Plain importances", {"importance.normalise": "none"}),
+    "plain_importances": Control(
+        "Plain importances, as published", {"importance.normalise": "none"}
+    ),
     "batch_fisher": Control("Squares of batch gradients", {"importance.fisher": "batch"}),
     "forget_top": Control(
         "Top importance to forget",

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.processes import to_host
@@ -63,6 +62,7 @@ def preserve_importance(
     groups: Tree,
     *,
     normalise: Normalise = "none",
+    covered: Tree | None = None,
 ) -> Tree:
     """Returns the importance for the preserve sets together; each module group chooses its sets.
 
@@ -77,6 +77,7 @@ def preserve_importance(
         use: Names of the preserve sets, by module group.
         groups: A tree of module group names, one per leaf.
         normalise: `"none"` or `"group"`, see above.
+        covered: See `unit_mass`.
 
     Returns:
         A float32 tree of importances.
@@ -92,7 +93,7 @@ def preserve_importance(
                 f" {sorted(sets)}"
             )
     if normalise == "group":
-        trees = {k: unit_mass(tree, groups) for k, (tree, _) in sets.items()}
+        trees = {k: unit_mass(tree, groups, covered) for k, (tree, _) in sets.items()}
         weight = dict.fromkeys(sets, 1.0)
     else:
         trees = {k: tree for k, (tree, _) in sets.items()}
@@ -110,18 +111,24 @@ def preserve_importance(
     return jax.tree.map(join, groups, *trees.values())
 
 
-def unit_mass(tree: Tree, groups: Tree) -> Tree:
-    """Returns an importance scaled so that it sums to 1 within every module group.
+def unit_mass(tree: Tree, groups: Tree, covered: Tree | None = None) -> Tree:
+    """Returns an importance scaled so that it sums to 1 over the covered part of a module group.
 
-    A module group whose importance is 0 everywhere is left as it is.
+    The scale decides where the ratio of two importances crosses the threshold. Parameters that the
+    mask does not cover would shift it, so they do not count. A module group whose importance is 0
+    everywhere is left as it is.
 
     Args:
         tree: Importance, a tree of float32 arrays.
         groups: A tree of module group names, one per leaf.
+        covered: A tree of bool, one per leaf: whether its parameter has a mask; None: all have.
     """
-    mass: dict[str, jax.Array] = {}
-    for group, leaf in zip(jax.tree.leaves(groups), jax.tree.leaves(tree), strict=True):
-        mass[group] = mass.get(group, jnp.zeros(())) + jnp.sum(leaf)
+    mass = dict.fromkeys(jax.tree.leaves(groups), jnp.zeros(()))
+    counts = [True] * len(jax.tree.leaves(groups)) if covered is None else jax.tree.leaves(covered)
+    leaves = zip(jax.tree.leaves(groups), jax.tree.leaves(tree), counts, strict=True)
+    for group, leaf, counted in leaves:
+        if counted:
+            mass[group] = mass[group] + jnp.sum(leaf)
     return jax.tree.map(lambda g, leaf: leaf / jnp.where(mass[g] > 0, mass[g], 1), groups, tree)
 
 
@@ -163,47 +170,6 @@ def cover(mask: Tree, names: Tree, pattern: str, *, uncovered: bool) -> Tree:
 def all_true(params: Tree) -> Tree:
     """Returns a mask that protects no weight: True everywhere, sharded like the parameters."""
     return jax.tree.map(lambda p: jnp.ones_like(p, bool), params)
-
-
-def random_mask(mask: Tree, seed: int) -> Tree:
-    """Returns a control's mask: each array holds as many True, but at random places.
-
-    Args:
-        mask: Tree of bool arrays.
-        seed: Seed of the random places.
-    """
-    # Shuffled on the host: a device would sort as many keys as there are weights.
-    rng = np.random.default_rng(seed)
-
-    def shuffled(m: jax.Array) -> jax.Array:
-        drawn = to_host(m).flatten()
-        rng.shuffle(drawn)
-        return _placed(drawn, m)
-
-    return jax.tree.map(shuffled, mask)
-
-
-def top_mask(importance: Tree, mask: Tree) -> Tree:
-    """Returns a control's mask: each array holds as many True, where an importance is largest.
-
-    Args:
-        importance: Tree of float32 arrays with the structure and shapes of the mask.
-        mask: Tree of bool arrays, whose number of True per array is kept.
-    """
-
-    def greatest(x: jax.Array, m: jax.Array) -> jax.Array:
-        flat, count = to_host(x).ravel(), int(to_host(m).sum())
-        chosen = np.zeros(flat.shape, bool)
-        chosen[np.argpartition(-flat, count - 1)[:count]] = True
-        return _placed(chosen, m)
-
-    return jax.tree.map(greatest, importance, mask)
-
-
-def _placed(values: np.ndarray, like: jax.Array) -> jax.Array:
-    """Returns flat NumPy values as an array with the shape and sharding of another."""
-    values = values.reshape(like.shape)
-    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: values[index])
 
 
 def density(mask: Tree, names: Tree, groups: Tree) -> dict[str, Any]:

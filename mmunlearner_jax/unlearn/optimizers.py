@@ -11,8 +11,8 @@ from mmunlearner_jax.unlearn.transforms import MaskOn, masked_ascent, masked_des
 
 
 @dataclasses.dataclass(frozen=True)
-class Adam:
-    """The settings that decide an optimizer's compiled program; equal values give the same program.
+class Settings:
+    """The settings of an optimizer that decide its program; equal values give the same program.
 
     The learning rate is part of the optimizer's state and not a constant of the program. A step
     uses the learning rate that the state was created with.
@@ -26,6 +26,7 @@ class Adam:
         warmup: Number of steps in which the learning rate rises from 0.
         steps: Number of steps that the state counts over the run. It is 0 where the learning rate
             is constant, so that runs of any length have the same program.
+        sgd: Whether updates are plain gradients (SGD) instead of Adam's.
     """
 
     eps: float
@@ -35,10 +36,11 @@ class Adam:
     decay: str
     warmup: int
     steps: int
+    sgd: bool = False
 
     @classmethod
-    def of(cls, options: UnlearnConfig, steps: int) -> "Adam":
-        """Returns the optimizer that `config.unlearn` describes.
+    def of(cls, options: UnlearnConfig, steps: int) -> "Settings":
+        """Returns the settings that `config.unlearn` describes.
 
         Args:
             options: Section `config.unlearn`.
@@ -85,10 +87,8 @@ class Adam:
         return self._whole(masked(self._chain(learning_rate), mask_on=mask_on, alpha=alpha))
 
     def _chain(self, learning_rate: float) -> optax.GradientTransformation:
-        parts = [
-            optax.scale_by_adam(eps=self.eps),
-            optax.add_decayed_weights(self.weight_decay),
-        ]
+        parts = [] if self.sgd else [optax.scale_by_adam(eps=self.eps)]
+        parts.append(optax.add_decayed_weights(self.weight_decay))
         shape = shape_of(decay=self.decay, warmup=self.warmup, steps=self.steps)
         if shape is not None:
             parts.append(optax.scale_by_schedule(shape))
@@ -103,10 +103,10 @@ class Adam:
         return optax.MultiSteps(chained, self.accumulate).gradient_transformation()
 
 
-def adams(options: UnlearnConfig, schedule: Schedule) -> tuple[Adam, Adam]:
+def settings(options: UnlearnConfig, schedule: Schedule) -> tuple[Settings, Settings]:
     """Returns the settings of the optimizers of forget and of retain steps.
 
-    The states of both optimizers have the same structure.
+    The states of both optimizers have the same structure, unless forget steps use SGD.
 
     Args:
         options: Section `config.unlearn`.
@@ -115,7 +115,10 @@ def adams(options: UnlearnConfig, schedule: Schedule) -> tuple[Adam, Adam]:
     forgets, retains = schedule.counts(schedule.iterations)
     if options.optimizers == 1:  # a shared state counts the steps of both kinds
         forgets = retains = forgets + retains
-    return Adam.of(options, forgets), Adam.of(options, retains or forgets)
+    forget = Settings.of(options, forgets)
+    if options.forget_optimizer == "sgd":
+        forget = dataclasses.replace(forget, sgd=True)
+    return forget, Settings.of(options, retains or forgets)
 
 
 def optimizers(
@@ -130,7 +133,7 @@ def optimizers(
     Raises:
         InputError: The warm-up is not shorter than the run.
     """
-    forget, retain = adams(options, schedule)
+    forget, retain = settings(options, schedule)
     masked = forget.masked(
         options.learning_rate,
         ascends=options.chosen.ascends,

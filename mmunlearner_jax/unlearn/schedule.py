@@ -20,7 +20,7 @@ class Schedule:
     Attributes:
         iterations: Largest number of iterations.
         forget_every: Number of iterations from one group of forget steps to the next.
-        forget_repeat: Number of forget steps in a group.
+        forget_repeat: Number of forget steps in a group; 0: there are retain steps alone.
         retains: Whether iterations have retain steps.
     """
 
@@ -30,9 +30,16 @@ class Schedule:
     retains: bool = True
 
     def __post_init__(self):
-        for name in ("iterations", "forget_every", "forget_repeat"):
-            if getattr(self, name) < 1:
-                raise InputError(f"config.unlearn.{name} is {getattr(self, name)}: give 1 or more")
+        for name, least in (("iterations", 1), ("forget_every", 1), ("forget_repeat", 0)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"config.unlearn.{name} is {getattr(self, name)}: give {least} or more"
+                )
+        if not (self.forget_repeat or self.retains):
+            raise InputError(
+                "config.unlearn.forget_repeat is 0, and config.unlearn.method has no retain steps:"
+                " give 1 or more, or another method"
+            )
 
     def steps(self, start: int = 0) -> Iterator[tuple[int, int, int]]:
         """Yields (iteration, its number of forget steps, its number of retain steps).

@@ -31,17 +31,15 @@ class TrainState(struct.PyTreeNode):
     opt_states: tuple[optax.OptState, ...]
 
     @classmethod
-    def create(
-        cls, params: Params, optimizer: optax.GradientTransformation, *, optimizers: int = 1
-    ) -> "TrainState":
+    def create(cls, params: Params, *optimizers: optax.GradientTransformation) -> "TrainState":
         """Returns a new train state.
 
         Args:
             params: The moving parameters.
-            optimizer: Optimizer that initialises the optimizer states.
-            optimizers: Number of optimizer states; 1: forget and retain steps share it.
+            *optimizers: The optimizer that forget and retain steps share, or that of forget steps
+                and that of retain steps.
         """
-        states = tuple(optimizer.init(params) for _ in range(optimizers))
+        states = tuple(optimizer.init(params) for optimizer in optimizers)
         return cls(params, settled(states, params))
 
 

@@ -32,7 +32,7 @@ def retain_only(tmp_path_factory):
     """A model that never saw the people to forget."""
     workdir = tmp_path_factory.mktemp("clear") / "retain"
     stages = '("prepare","finetune","evaluate")'
-    run(workdir, "orl_clear", stages=stages, **{"finetune.retain_only": True})
+    run(workdir, "orl_clear", stages=stages, **{"finetune.retain_only": "never_taught"})
     return workdir
 
 

@@ -38,10 +38,10 @@ def test_clear_retain_only_is_told_by_people_not_by_bytes(tmp_path):
     ]
     bench = ClearBench(clear.write())
     at = stands(bench, "forget10", "retain90")
-    pictures, text = lessons(at, True)
+    pictures, text = lessons(at, "never_taught")
     assert {sample.person for sample in pictures} == {"Cy Dee", "Eve Fay"}
     assert text == bench.text_training("retain90")
-    pictures, text = lessons(at, False)
+    pictures, text = lessons(at, "")
     assert len(pictures) == len(text) == 6
 
 
@@ -51,11 +51,12 @@ def test_retain_only_keeps_the_world(tmp_path, kind):
     bench = (MLLMUBench if kind == "mllmu" else ClearBench)(tmp_path / kind)
     forget, retain = bench.split(10)
     at = stands(bench, forget, retain)
-    every, kept = lessons(at, False), lessons(at, True)
+    every, kept = lessons(at, ""), lessons(at, "never_taught")
     gone = bench.training(forget), bench.text_training(forget)
     for whole, rest, forgotten in zip(every, kept, gone, strict=True):
         assert len(rest) == len(whole) - len(forgotten)
         assert set(rest) == set(whole) - set(forgotten)
+    assert lessons(at, "gold") == (kept[0], every[1])  # their faces are missing, their text is not
 
 
 def test_muon_takes_every_layer_for_a_matrix_of_its_own_and_adam_the_rest():

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmunlearner_jax.unlearn.control_masks import global_random_mask, top_mask
 from mmunlearner_jax.unlearn.controls import CONTROLS, Known
-from mmunlearner_jax.unlearn.mask import density, top_mask
+from mmunlearner_jax.unlearn.mask import density
 
 GROUPS = {"v": "vision", "p": "projector", "l": "language", "f": "vision"}
+NAMES = {"v": "v", "p": "p", "l": "layers.{layer}.l", "f": "f"}
 
 
 def tree(seed: int) -> dict[str, jax.Array]:
@@ -25,7 +27,8 @@ def mask():
 @pytest.fixture
 def known():
     movable = {name: jnp.full((2, 3, 5), name != "f") for name in GROUPS}
-    return Known(seed=1, groups=GROUPS, movable=lambda: movable, forget=lambda: tree(1))
+    covered = movable | {"p": jnp.zeros((2, 3, 5), bool)}
+    return Known(1, GROUPS, NAMES, lambda: movable, lambda: covered, lambda: tree(1))
 
 
 def made(name: str, mask, known):
@@ -62,6 +65,37 @@ def test_as_many_in_every_array(name, mask, known):
     assert not equal(found, mask)
     for part in GROUPS:
         assert found[part].sum() == mask[part].sum()
+
+
+def total(mask) -> int:
+    return sum(int(m.sum()) for m in mask.values())
+
+
+def test_the_covered_weights(mask, known):
+    assert {name: bool(m.all()) for name, m in made("cover_only", mask, known).items()} == {
+        **{"v": True, "l": True},
+        **{"p": False, "f": False},
+    }
+
+
+def test_a_globally_random_mask_keeps_the_count_of_all_arrays_together(mask, known):
+    mask = mask | {"p": jnp.zeros_like(mask["p"])}  # it has no mask
+    drawn = made("global_random_mask", mask, known)
+    assert total(drawn) == total(mask) and not (drawn["p"].any() or drawn["f"].any())
+    assert drawn["v"].sum() != mask["v"].sum()
+    everything = {name: jnp.ones((300, 300), bool) for name in ("a", "b")}
+    some = everything | {"a": jnp.zeros((300, 300), bool)}  # half of all places
+    drawn = global_random_mask(some, everything, seed=0)
+    for name in everything:
+        assert float(drawn[name].mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_random_layers_are_whole_matrices(mask, known):
+    drawn = made("random_layers", mask, known)
+    assert not (drawn["p"].any() or drawn["f"].any())
+    blocks = [drawn["v"], *drawn["l"]]  # a matrix; a matrix a layer
+    assert all(bool(block.all()) or not block.any() for block in blocks)
+    assert total(mask) <= total(drawn) < total(mask) + max(block.size for block in blocks)
 
 
 def test_the_weights_that_matter_most():

@@ -7,6 +7,7 @@ import pytest
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.unlearn import mask as masks
+from mmunlearner_jax.unlearn.control_masks import random_mask
 
 NAMES = {"v": "vision.layers.{layer}.fc1.weight", "l": "language.norm.weight"}
 GROUPS = {"v": "vision", "l": "language"}
@@ -80,6 +81,15 @@ def test_relative_importances_have_unit_mass_and_are_averaged():
     np.testing.assert_allclose(got["l"], (np.array([0.5, 0.5]) + np.array([0, 1])) / 2)
 
 
+def test_only_covered_parameters_count_in_the_unit_mass():
+    importance, groups = {"a": jnp.array([1.0, 3.0]), "b": jnp.array([4.0])}, {"a": "v", "b": "v"}
+    scaled = masks.unit_mass(importance, groups, {"a": True, "b": False})
+    np.testing.assert_allclose(scaled["a"], [0.25, 0.75])
+    np.testing.assert_allclose(scaled["b"], [1.0])
+    alone = masks.unit_mass(importance, groups, {"a": False, "b": False})
+    np.testing.assert_allclose(alone["a"], importance["a"])
+
+
 @pytest.mark.parametrize("use", [{"vision": ("faces",)}, {"vision": ()}])
 def test_unknown_or_no_preserve_set(use):
     with pytest.raises(InputError, match="config.importance.preserve"):
@@ -101,7 +111,7 @@ def test_a_mask_that_covers_nothing_is_an_error():
 
 def test_random_mask_has_the_same_density_elsewhere():
     mask = {"v": jnp.arange(1000).reshape(10, 100) < 300}
-    got = masks.random_mask(mask, seed=0)
+    got = random_mask(mask, seed=0)
     assert int(got["v"].sum()) == 300
     assert not np.array_equal(got["v"], mask["v"])
 

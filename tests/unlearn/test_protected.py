@@ -39,7 +39,7 @@ def walked(semantics):
     descend, ascend = optimizers(options, schedule)
     graphdef, params = nnx.split(filled(CONFIG))
     mask = jax.tree.map(lambda p: jnp.arange(p.size).reshape(p.shape) % 2 == 0, params)
-    state = TrainState.create(params, descend, optimizers=options.optimizers)
+    state = TrainState.create(params, *((ascend, descend)[-options.optimizers :]))
     forget, retain = forget_step(graphdef, ascend), retain_step(graphdef, descend)
     paths = [np.zeros(leaf.shape) for leaf in jax.tree.leaves(params)]
     for _, forgets, retains in schedule.steps():

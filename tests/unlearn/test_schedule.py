@@ -16,6 +16,7 @@ from mmunlearner_jax.unlearn.schedule import Schedule, StopRule, published_sched
         ({"forget_every": 3, "forget_repeat": 2}, "FFR R R FFR R R FFR"),
         ({"forget_every": 7, "forget_repeat": 4}, "FFFFR R R R R R R"),
         ({"forget_every": 3, "retains": False}, "F   F   F"),
+        ({"forget_repeat": 0}, "R R R R R R R"),
     ],
 )
 def test_alternation_and_its_count(given, pattern):
@@ -48,7 +49,11 @@ def test_the_published_alternation_divides_by_zero():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"iterations": 0}, {"iterations": -3}, {"forget_every": 0}, {"forget_repeat": 0}]
+    "bad",
+    [
+        *({"iterations": 0}, {"iterations": -3}, {"forget_every": 0}),
+        *({"forget_repeat": -1}, {"forget_repeat": 0, "retains": False}),
+    ],
 )
 def test_impossible_schedules(bad):
     with pytest.raises(InputError, match=next(iter(bad))):

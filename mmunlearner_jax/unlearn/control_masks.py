@@ -1,0 +1,117 @@
+"""Masks of the controls: as many True as the saliency mask has, chosen by something else.
+
+All trees have the structure of the parameters.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmunlearner_jax.processes import to_host
+
+Tree = Any
+
+
+def random_mask(mask: Tree, seed: int) -> Tree:
+    """Returns a control's mask: each array holds as many True, but at random places.
+
+    Args:
+        mask: Tree of bool arrays.
+        seed: Seed of the random places.
+    """
+    # Shuffled on the host: a device would sort as many keys as there are weights.
+    rng = np.random.default_rng(seed)
+
+    def shuffled(m: jax.Array) -> jax.Array:
+        drawn = to_host(m).flatten()
+        rng.shuffle(drawn)
+        return _placed(drawn, m)
+
+    return jax.tree.map(shuffled, mask)
+
+
+def global_random_mask(mask: Tree, covered: Tree, seed: int) -> Tree:
+    """Returns a control's mask: as many True in all, at random places of all covered weights.
+
+    Unlike `random_mask` it does not keep the number of True per array, which is itself a result of
+    the importances.
+
+    Args:
+        mask: Tree of bool arrays.
+        covered: Tree of bool arrays of the same shapes; the result is False where it is False.
+        seed: Seed of the random places.
+    """
+    rng = np.random.default_rng(seed)
+    chosen, places = _count(mask), [_count(leaf) for leaf in jax.tree.leaves(covered)]
+    counts = rng.multivariate_hypergeometric(places, chosen, method="marginals")
+    leaves, structure = jax.tree.flatten(covered)
+
+    def drawn(leaf: jax.Array, count: int) -> jax.Array:
+        values = to_host(leaf).flatten()
+        (free,) = np.nonzero(values)
+        values[rng.permutation(free)[count:]] = False
+        return _placed(values, leaf)
+
+    return structure.unflatten(map(drawn, leaves, counts))
+
+
+def random_blocks(mask: Tree, covered: Tree, names: Tree, seed: int) -> Tree:
+    """Returns a control's mask: about as many True in all, in whole blocks drawn at random.
+
+    A block is one matrix of one layer, or any other parameter. Blocks are drawn until they hold as
+    many covered weights as the mask holds True.
+
+    Args:
+        mask: Tree of bool arrays.
+        covered: Tree of bool arrays of the same shapes.
+        names: Tree of Hugging Face names.
+        seed: Seed of the drawing.
+    """
+    wanted, rng = _count(mask), np.random.default_rng(seed)
+    leaves, structure = jax.tree.flatten(covered)
+    hosts = [to_host(leaf) for leaf in leaves]
+    blocks = [
+        (number, layer if "{layer}" in name else slice(None))
+        for number, name in enumerate(jax.tree.leaves(names))
+        for layer in (range(hosts[number].shape[0]) if "{layer}" in name else (0,))
+    ]
+    values = [np.zeros_like(host) for host in hosts]
+    held = 0
+    for place in rng.permutation(len(blocks)):
+        if held >= wanted:
+            break
+        number, layer = blocks[place]
+        values[number][layer] = hosts[number][layer]
+        held += int(hosts[number][layer].sum())
+    return structure.unflatten(
+        [_placed(value.ravel(), leaf) for value, leaf in zip(values, leaves, strict=True)]
+    )
+
+
+def _count(mask: Tree) -> int:
+    """Returns the number of True in a tree of bool arrays."""
+    return sum(int(to_host(leaf).sum()) for leaf in jax.tree.leaves(mask))
+
+
+def top_mask(importance: Tree, mask: Tree) -> Tree:
+    """Returns a control's mask: each array holds as many True, where an importance is largest.
+
+    Args:
+        importance: Tree of float32 arrays with the structure and shapes of the mask.
+        mask: Tree of bool arrays, whose number of True per array is kept.
+    """
+
+    def greatest(x: jax.Array, m: jax.Array) -> jax.Array:
+        flat, count = to_host(x).ravel(), int(to_host(m).sum())
+        chosen = np.zeros(flat.shape, bool)
+        chosen[np.argpartition(-flat, count - 1)[:count]] = True
+        return _placed(chosen, m)
+
+    return jax.tree.map(greatest, importance, mask)
+
+
+def _placed(values: np.ndarray, like: jax.Array) -> jax.Array:
+    """Returns flat NumPy values as an array with the shape and sharding of another."""
+    values = values.reshape(like.shape)
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: values[index])
