@@ -1,13 +1,13 @@
-"""Times our evaluation against asking transformers' `generate` one question at a time.
+"""Times our evaluation against transformers' `generate` with one question at a time.
 
     python -m benchmarks.evaluation --config=configs/orl.py --workdir=runs/orl
 
-The workdir is that of a run (`make demo`); its vanilla model answers the benchmark's scored
-questions on both sides: same checkpoint, same prompts, greedy, float32. Ours answers all of them,
-in batches, and also scores the options; transformers answers a drawn part, one by one, as the
-published scripts do, with as many of torch's threads as serve it best. The sides take turns. Both
-read questions and pictures anew in every round. Our first round, which compiles, is timed apart.
-The answers must be the same. Measure on an idle machine: torch's threads suffer most from company.
+The workdir is that of a run (`make demo`). Its vanilla model answers the benchmark's scored
+questions on both sides: same checkpoint, same prompts, greedy, float32. Our side answers all of
+them, in batches, and also scores the options. Transformers answers a random part, one by one, as
+the published scripts do, with the faster number of torch threads. The sides take turns. Both read
+questions and pictures again in every round. Our first round, which compiles, is timed separately.
+The answers must be equal. Measure on an idle machine: torch's threads suffer most from other load.
 """
 
 import copy
@@ -35,24 +35,24 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.session import Session
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of a run that has a vanilla model.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run with a vanilla model.", required=True)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds of each side.", lower_bound=1)
 _QUESTIONS = flags.DEFINE_integer(
-    "questions", 150, "So many a round for transformers.", lower_bound=1
+    "questions", 150, "Questions of a round for transformers.", lower_bound=1
 )
-_OUT = flags.DEFINE_string("out", None, "File for everything measured.")
+_OUT = flags.DEFINE_string("out", None, "File for all measurements.")
 
-TRIED = 20  # questions with each number of torch's threads
+TRIED = 20  # questions to try each number of torch threads with
 
 
 def run(config: Config, workdir: Path) -> dict[str, Any]:
-    """Everything that was measured, ready for JSON."""
+    """Returns all measurements, ready for JSON."""
     transformers.logging.set_verbosity_error()
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     session = Session(config, workdir)
     checkpoint, params, questions = session.checkpoint, session.params, session.questions()
-    everything = [question for asked in questions.values() for question in asked]
+    everything = [question for of_split in questions.values() for question in of_split]
     model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint)
     render = protocol(
         config.evaluate.protocol,
@@ -66,14 +66,14 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
 
     def ours(label: str) -> tuple[float, list[str]]:
         begin = time.perf_counter()
-        # Pictures and questions are read anew, as by the other side; programs are kept.
-        anew = copy.copy(session)
-        anew.encoder = Encoder(session.encoder.processor, session.encoder.pictures)
-        answerer = anew.answerer()
+        # Like the other side, this reads pictures and questions again; compiled programs are kept.
+        fresh = copy.copy(session)
+        fresh.encoder = Encoder(session.encoder.processor, session.encoder.pictures)
+        answerer = fresh.answerer()
         lines = [
             line
-            for split, asked in questions.items()
-            for line in answerer.answer(params, asked, split=split, label=label)
+            for split, of_split in questions.items()
+            for line in answerer.answer(params, of_split, split=split, label=label)
         ]
         return time.perf_counter() - begin, [line["response"] for line in lines]
 
@@ -87,11 +87,11 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         seconds["ours"].append(took)
         drawn = rng.choice(len(everything), min(_QUESTIONS.value, len(everything)), replace=False)
         begin = time.perf_counter()
-        said = [
+        responses = [
             theirs.answer(everything[n], new) for n in tqdm(drawn, "transformers", unit="question")
         ]
         seconds["theirs"].append(time.perf_counter() - begin)
-        same += sum(answers[n] == words for n, words in zip(drawn, said, strict=True))
+        same += sum(answers[n] == words for n, words in zip(drawn, responses, strict=True))
     return {
         "config": config.to_dict()["evaluate"],
         "torch_threads": torch.get_num_threads(),
@@ -110,7 +110,7 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints a report of `run`."""
+    """Prints the measurements of `run`."""
     count = report["questions"]
     rates = {side: [count[side] / s for s in took] for side, took in report["seconds"].items()}
     ratios = [a / b for a, b in zip(rates["ours"], rates["theirs"], strict=True)]
@@ -120,11 +120,11 @@ def show(report: dict[str, Any]) -> None:
             f"{name:<26}{middle:8.1f} questions/s  [{min(rates[side]):.1f}, {max(rates[side]):.1f}]"
             f"  {count[side]:,} questions a round"
         )
-    right, asked = report["same_answers"]
+    same, total = report["same_answers"]
     print(
         f"ratio {statistics.median(ratios):.1f} [{min(ratios):.1f}, {max(ratios):.1f}] over"
-        f" {report['rounds']} rounds; our first round, compilation included,"
-        f" {report['first']:.1f} s; same answers: {right} of {asked}"
+        f" {report['rounds']} rounds; our first round, with compilation,"
+        f" {report['first']:.1f} s; same answers: {same} of {total}"
     )
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     print(
@@ -140,8 +140,8 @@ def main(argv: list[str]) -> None:
     if _OUT.value:
         Path(_OUT.value).write_text(json.dumps(report, indent=2) + "\n")
     show(report)
-    right, asked = report["same_answers"]
-    sys.exit(right != asked)
+    same, total = report["same_answers"]
+    sys.exit(same != total)
 
 
 if __name__ == "__main__":

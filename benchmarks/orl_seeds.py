@@ -1,4 +1,4 @@
-"""The example over several seeds, as one table with its bars.
+"""Runs the example with several seeds, and writes one table with its bars.
 
     python benchmarks/orl_seeds.py --seeds=0,1,2 --runs=runs/seeds --out=docs/orl.md
     python benchmarks/orl_seeds.py --example=orl_qwen --seeds=0,1,2
@@ -23,7 +23,7 @@ from absl import app, flags
 from mmunlearner_jax.results import read_results
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run.")
-_EXAMPLE = flags.DEFINE_enum("example", "orl", ["orl", "orl_qwen"], "Which of the configs.")
+_EXAMPLE = flags.DEFINE_enum("example", "orl", ["orl", "orl_qwen"], "Name of the config.")
 _RUNS = flags.DEFINE_string("runs", "runs/seeds", "Folder of the workdirs, one per seed.")
 _OUT = flags.DEFINE_string("out", "", "Markdown file to write; by default docs/EXAMPLE.md.")
 
@@ -37,7 +37,7 @@ CELLS = {
     ("realworld", "vqa"): "realworld VQA",
     ("realworld", "qa"): "realworld QA",
 }
-# What the example is to reach on the mean over the seeds, set before any run: (least, most).
+# Limits for the mean over the seeds, set before any run: (least, most).
 BARS: dict[tuple[str, str, str], tuple[float, float]] = {
     ("before", "forget", "vqa"): (0.95, 1),
     ("before", "test", "vqa"): (0.85, 1),
@@ -49,12 +49,12 @@ BARS: dict[tuple[str, str, str], tuple[float, float]] = {
     ("after", "test_retain", "vqa"): (0.90, 1),
     ("after", "retain", "qa"): (0.98, 1),
 }
-WITHIN = 0.03  # of the other things' accuracy before
+WITHIN = 0.03  # largest change of the accuracy about other things
 RUNS = "before", "after"
 
 
 def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[str, Any] | None:
-    """One kind of question of one run over the seeds; None if it was not asked."""
+    """Returns a kind of question of one run over the seeds; None if it was not asked."""
     scores = [r[run].get(cell[0], {}).get(cell[1], {}).get("classification") for r in results]
     if None in scores:
         return None
@@ -81,7 +81,7 @@ def row(results: list[dict[str, Any]], run: str, cell: tuple[str, str]) -> dict[
 
 
 def main(_: list[str]) -> None:
-    """Runs what is missing and writes the table."""
+    """Runs the missing seeds and writes the table."""
     example = _EXAMPLE.value
     out = Path(_OUT.value or f"docs/{example}.md")
     workdirs = [Path(_RUNS.value) / f"{example}-{seed}" for seed in _SEEDS.value]

@@ -1,10 +1,9 @@
-"""Writes docs/performance.md from what the other benchmarks measured, counted and planned.
+"""Writes docs/performance.md from the results of the other benchmarks.
 
     python -m benchmarks.performance
 
-Reads `benchmarks/results` (`vs_torch`, `scaling`) and `docs/plans` (`plans.py`); what is missing is
-left out of the page. The rest of the page, and what it says of causes, is written by hand in
-`performance.md.j2`.
+Reads `benchmarks/results` (`vs_torch`, `scaling`) and `docs/plans` (`plans.py`); missing results
+are left out of the page. The text of the page is written by hand in `performance.md.j2`.
 """
 
 import json
@@ -21,11 +20,11 @@ _RESULTS = flags.DEFINE_string("results", "benchmarks/results", "Folder of measu
 _PLANS = flags.DEFINE_string("plans", "docs/plans", "Folder of the planner's figures.")
 _OUT = flags.DEFINE_string("out", "docs/performance.md", "File to write.")
 
-# The planner's figures of one v5p chip hold for any other with enough memory but for its speed.
-# NVIDIA's data sheet of the H100 SXM: dense bfloat16, HBM3.
+# The planner's counts for one v5p chip hold for any chip with enough memory; only peaks differ.
+# From NVIDIA's data sheet of the H100 SXM: dense bfloat16, HBM3.
 H100_FLOPS, H100_BANDWIDTH = 989e12, 3.35e12
 
-# What a row's questions share, against rows of one: pairs of plans.
+# Pairs of plans: rows of one question, and packed rows.
 PAIRS = {
     "LLaVA 7b": ("7b-v5e-16-unlearn", "7b-v5e-16-unlearn-packed"),
     "LLaVA 7b, 160 rows of one against 16 of ten": (
@@ -47,13 +46,13 @@ CHIP_PLANS = ("7b-v5e-16", "7b-v5p-8", "7b-v6e-8", "7b-v5p-1")
 
 
 def read(folder: str) -> dict[str, Any]:
-    """Every JSON file of a folder, by name."""
+    """Returns the content of every JSON file of a folder, by name."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
 
 
 def pairs(plans: dict[str, Any]) -> list[dict[str, Any]]:
-    """Programs of rows of one question beside those of shared rows."""
-    found = []
+    """Returns pairs of the same program with rows of one question and with packed rows."""
+    table = []
     for label, names in PAIRS.items():
         if not all(name in plans for name in names):
             continue
@@ -61,7 +60,7 @@ def pairs(plans: dict[str, Any]) -> list[dict[str, Any]]:
         for one, many in zip(alone["programs"], packed["programs"], strict=True):
             both = one["fits"] and many["fits"]
             faster = many["questions_per_second"] / one["questions_per_second"] if both else None
-            found.append(
+            table.append(
                 {
                     "label": label,
                     "alone": one,
@@ -71,11 +70,11 @@ def pairs(plans: dict[str, Any]) -> list[dict[str, Any]]:
                     "faster": faster,
                 }
             )
-    return found
+    return table
 
 
 def on_h100(program: dict[str, Any]) -> dict[str, Any]:
-    """A program of one v5p chip at an H100's peaks."""
+    """Returns a program of one v5p chip with times at an H100's peaks."""
     moved = program["memory_seconds"] * CHIPS["v5p"].hbm_bandwidth
     times = {"compute": program["flops"] / H100_FLOPS, "memory": moved / H100_BANDWIDTH}
     bound = max(times, key=lambda name: times[name])
@@ -88,8 +87,8 @@ def on_h100(program: dict[str, Any]) -> dict[str, Any]:
 
 
 def rooflines(plans: dict[str, Any]) -> list[dict[str, Any]]:
-    """What one chip of every kind can do at most, step by step."""
-    found = []
+    """Returns the programs of every kind of chip, with the highest rate of one chip."""
+    table = []
     for plan in CHIP_PLANS:
         for suffix in ("unlearn", "unlearn-packed", "importance", "importance-batch-packed"):
             name = f"{plan}-{suffix}"
@@ -102,23 +101,23 @@ def rooflines(plans: dict[str, Any]) -> list[dict[str, Any]]:
                 rows += [("H100", 1, on_h100(p)) for _, _, p in rows]
             for chip, chips, program in rows:
                 each = program["questions_per_second"] / chips
-                told = {
+                labels = {
                     "rows": "shared rows" if "packed" in suffix else "own rows",
                     "squares": ", batch squares" if "batch" in suffix else "",
                 }
-                found.append(program | told | {"chip": chip, "each": each})
-    return sorted(found, key=lambda row: row["chip"])
+                table.append(program | labels | {"chip": chip, "each": each})
+    return sorted(table, key=lambda row: row["chip"])
 
 
 def fitting(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The programs of a plan that fit."""
+    """Returns the programs of a plan that fit."""
     return [program for program in plan["programs"] if program["fits"]]
 
 
 def main(_: list[str]) -> None:
     """Renders the page."""
     results = read(_RESULTS.value)
-    # Older plans do not say what is stored, and their times are too long (`plans.timed`).
+    # Older plans lack the bytes stored, and their times are too long (`plans.timed`).
     plans = {
         name: plan
         for name, plan in read(_PLANS.value).items()
@@ -130,7 +129,7 @@ def main(_: list[str]) -> None:
     )
     environment.filters["median"] = statistics.median
     text = environment.from_string(template).render(
-        torch=[found for found in results.values() if "works" in found],
+        torch=[result for result in results.values() if "works" in result],
         pairs=pairs(plans),
         rooflines=rooflines(plans),
         scaling=results.get("scaling"),

@@ -1,9 +1,9 @@
-"""What both models take on several TPU slices: docs/plans.md, its summary in docs/pods.md.
+"""Plans both models on several TPU slices: docs/plans.md, and its summary in docs/pods.md.
 
     python benchmarks/plans.py --only=7b-v5e-16-unlearn    # minutes a program; without: all
 
-A plan in docs/plans/ that today's planner would make again as it is is only read. Each row of
-`PLANS` is one call of `python -m mmunlearner_jax.plan`, whose JSON is kept.
+Each row of `PLANS` is one call of `python -m mmunlearner_jax.plan`, whose JSON is stored in
+docs/plans/. A stored plan that is up to date (`current`) is not made again.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import jinja2
 from absl import app, flags
 
-_OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files; the table lies beside.")
+_OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files, beside the table.")
 _ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all.")
 
 # label -> (config, its `model.size`)
@@ -27,14 +27,14 @@ SIZES = {
 
 
 def rows(count: int, pack: int = 1) -> dict[str, object]:
-    """Overrides: batches of so many rows, split over all chips with the weights."""
+    """Returns overrides for batches of `count` rows, split over all chips like the weights."""
     names = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain", "text")))
     return {"mesh": "(1,-1,1)", **dict.fromkeys(names, pack * count)}
 
 
 SIXTEEN, EIGHT = rows(16), rows(8)
 BATCH_SQUARES = {"importance.fisher": "batch"}
-# All ten questions about a picture in one row, and ten in words.
+# A row holds all ten questions about a picture, or ten in words.
 PACKED_UNLEARN = {"unlearn.pack": 10, "unlearn.text_pack": 10}
 PACKED = rows(16, 10) | PACKED_UNLEARN
 SHARED = {"importance.pack": 10, "importance.text_pack": 10}
@@ -107,35 +107,38 @@ NOTES = {
 
 
 def make(name: str, path: Path) -> None:
-    """Calls the planner."""
+    """Makes a plan: calls the planner, which writes JSON to `path`."""
     topology, stage, size, overrides = PLANS[name]
     config, published = SIZES[size]
-    given = {"model.size": published, **overrides}
+    values = {"model.size": published, **overrides}
     command = [
         *(sys.executable, "-m", "mmunlearner_jax.plan", f"--config=configs/{config}.py"),
         *(f"--topology={topology}", f"--stage={stage}", f"--json={path}"),
-        *(f"--config.{key}={value}" for key, value in given.items()),
+        *(f"--config.{key}={value}" for key, value in values.items()),
     ]
     subprocess.run(command, check=True)
 
 
 def timed(program: dict) -> bool:
-    """Whether times are today's: older ones took what a loop stacks for written whole each time."""
+    """Returns whether the times of a program are up to date.
+
+    Older plans count the stacked results of a loop as written whole in each of its steps.
+    """
     return "stored" in program["traffic"]
 
 
-def old(found: dict) -> bool:
-    """Whether a plan is of before logits at answers only: rows of 1,024 tokens, or of 256."""
-    return "plan" not in found
+def old(plan: dict) -> bool:
+    """Returns whether a plan is older than logits at answers only: rows of 1,024 or 256 tokens."""
+    return "plan" not in plan
 
 
-def current(found: dict) -> bool:
-    """Whether making a plan again would change nothing."""
-    return not old(found) and all(map(timed, found["programs"]))
+def current(plan: dict) -> bool:
+    """Returns whether a plan is up to date."""
+    return not old(plan) and all(map(timed, plan["programs"]))
 
 
 def summary(table: list[dict]) -> str:
-    """Verdicts by model and slice, as lines of Markdown: the most that a chip needs in a stage."""
+    """Returns a Markdown table of verdicts, with the most memory that a chip needs in a stage."""
     most: dict[tuple[str, str, str], dict] = {}
     for row in table:
         key = row["size"], row["slice"], f"{row['stage']}, {row['note']}".removesuffix(", ")
@@ -153,7 +156,7 @@ def summary(table: list[dict]) -> str:
 
 
 def main(_: list[str]) -> None:
-    """Makes what is missing and writes the table."""
+    """Makes the plans that are missing or out of date, and writes the table."""
     folder = Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     table = []
@@ -164,20 +167,20 @@ def main(_: list[str]) -> None:
     for name, (topology, _stage, size, overrides) in PLANS.items():
         path = folder / f"{name}.json"
         if path.exists():
-            found = json.loads(path.read_text())
+            plan = json.loads(path.read_text())
             notes = [text for key, text in NOTES.items() if key in overrides]
-            notes += ["160 rows"] * name.endswith("-many") + ["logits of all tokens"] * old(found)
+            notes += ["160 rows"] * name.endswith("-many") + ["logits of all tokens"] * old(plan)
             note = ", ".join(notes)
             table += [
                 {
                     "slice": topology,
                     "size": size,
                     "note": note,
-                    "plan": found,
+                    "plan": plan,
                     "timed": program["fits"] and timed(program),
                     **program,
                 }
-                for program in found["programs"]
+                for program in plan["programs"]
             ]
     template = Path(__file__).with_suffix(".md.j2").read_text()
     text = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(

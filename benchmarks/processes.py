@@ -1,12 +1,12 @@
-"""Runs a config as several processes of this host and as one, and compares what they end with.
+"""Runs a config with several processes of this host and with one, and compares the results.
 
     python benchmarks/processes.py --workdir=runs/processes --counts=1,2,4 \
         -- --config.finetune.steps=20 --config.finetune.warmup=5
 
 Every run has the same mesh of CPU devices (the largest count) and the same batches, so only the
-reductions' order differs. Prints, against the first count: the largest difference of the exported
-weights, as a part of the tensor's largest entry; entries of the mask that differ;
-answers that differ. What stands behind `--` is given to the runs.
+order of reductions differs. The script compares each count with the first, and prints the largest
+difference of the exported weights as a fraction of the tensor's largest entry, and the numbers of
+mask entries and of answers that differ. Arguments after `--` are passed to the runs.
 """
 
 import json
@@ -26,24 +26,24 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the workdirs.", requi
 _COUNTS = flags.DEFINE_list("counts", ["1", "2", "4"], "Processes of each run.")
 
 ROOT = Path(__file__).parents[1]
-TINY = np.finfo(np.float32).tiny  # for biases that are all zeros
+TINY = np.finfo(np.float32).tiny  # avoids 0 / 0 for biases that are all 0
 
 
-def run(workdir: Path, count: int, devices: int, given: list[str]) -> None:
-    """One run, by the launcher that users have."""
+def run(workdir: Path, count: int, devices: int, overrides: list[str]) -> None:
+    """Does one run with the users' launcher."""
     environment = os.environ | {"PYTHON": sys.executable, "DEVICES": str(devices // count)}
     command = [str(ROOT / "launch/local.sh"), str(count), f"--config={_CONFIG.value}"]
-    command += [f"--workdir={workdir}", f"--config.mesh=({devices},1,1)", *given]
+    command += [f"--workdir={workdir}", f"--config.mesh=({devices},1,1)", *overrides]
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def tensors(files: list[Path]) -> dict[str, np.ndarray]:
-    """All of several safetensors files."""
+    """Returns all tensors of several safetensors files, by name."""
     return {name: x for file in files for name, x in load_file(file).items()}
 
 
 def compared(one: Path, other: Path) -> dict[str, float | int]:
-    """How two workdirs differ."""
+    """Returns the differences of two workdirs."""
     weights, others = (tensors(sorted((w / "export").glob("*.safetensors"))) for w in (one, other))
     mask, its = (load_file(w / "mask.safetensors") for w in (one, other))
     assert weights.keys() == others.keys() and mask.keys() == its.keys()
@@ -64,14 +64,14 @@ def compared(one: Path, other: Path) -> dict[str, float | int]:
 
 
 def main(argv: list[str]) -> None:
-    """Runs, compares."""
+    """Runs each count and compares the results."""
     counts = [int(count) for count in _COUNTS.value]
     workdir = Path(_WORKDIR.value).absolute()
     for count in counts:
         run(workdir / str(count), count, max(counts), argv[1:])
     for count in counts[1:]:
-        found = compared(workdir / str(counts[0]), workdir / str(count))
-        print(json.dumps({"processes": count, "against": counts[0], **found}))
+        differences = compared(workdir / str(counts[0]), workdir / str(count))
+        print(json.dumps({"processes": count, "against": counts[0], **differences}))
 
 
 if __name__ == "__main__":

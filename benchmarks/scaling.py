@@ -1,11 +1,11 @@
-"""What steps cost as people, questions about a picture, model width and devices grow.
+"""Counts the cost of steps by people, questions about a picture, model width and devices.
 
     python -m benchmarks.scaling --out=benchmarks/results/scaling.json --plot=docs/scaling.svg
 
-Compiles the method's own steps for fake CPU devices and counts: operations in the jaxpr,
+The method's own steps are compiled for fake CPU devices. Operations are counted in the jaxpr,
 collectives and memory in the compiled program. Nothing is run or timed. The model has LLaVA-1.5's
-576 tokens a picture and 32,064 words, and four narrow layers in each tower; layers are in a loop,
-so their number changes all figures but those of embeddings and head in proportion.
+576 tokens a picture and 32,064 words, and four narrow layers in each tower. Layers are in a loop,
+so all figures are proportional to their number, except those of embeddings and head.
 """
 
 import dataclasses
@@ -33,17 +33,23 @@ from mmunlearner_jax.planning.programs import Program, programs
 from mmunlearner_jax.reporting.figures import LOOK, draw_lines, svg
 from mmunlearner_jax.sharding import device_bytes, make_mesh
 
-_QUESTIONS = flags.DEFINE_list("questions", ["1", "2", "5", "10", "20"], "About one picture.")
-_PEOPLE = flags.DEFINE_list("people", ["50", "100", "200", "500"], "Ten questions about each.")
-_WIDTHS = flags.DEFINE_list("widths", ["256", "512", "1024"], "Features of a token.")
-_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "That share weights and batch.")
+_QUESTIONS = flags.DEFINE_list(
+    "questions", ["1", "2", "5", "10", "20"], "Numbers of questions about one picture."
+)
+_PEOPLE = flags.DEFINE_list(
+    "people", ["50", "100", "200", "500"], "Numbers of people, with ten questions about each."
+)
+_WIDTHS = flags.DEFINE_list("widths", ["256", "512", "1024"], "Numbers of features of a token.")
+_DEVICES = flags.DEFINE_list(
+    "devices", ["1", "2", "4", "8"], "Numbers of devices that share weights and batch."
+)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
 _PLOT = flags.DEFINE_string("plot", None, "SVG file for the charts.")
 
 ROWS, WIDTH, LAYERS, HEAD = 8, 512, 4, 64
-# Stage -> the program that is compiled, whose batch is pictures alone.
+# The program to compile, by stage; its batch has pictures only.
 COMPILED = {"unlearn": "forget step", "importance": "picture batch"}
-# What is counted does not depend on how well a CPU would run it.
+# The figures do not depend on XLA's optimizations for the CPU.
 QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 
@@ -52,10 +58,10 @@ class Point:
     """One setting.
 
     Attributes:
-        questions: about a picture, in a batch of `ROWS` pictures; as many in words.
-        packed: whether they share a row; if not, each has its own.
-        width: features of a token.
-        devices: that weights and batch are split over.
+        questions: Questions about a picture, in a batch of `ROWS` pictures; as many in words.
+        packed: Whether these questions share a row; if not, each has its own.
+        width: Features of a token.
+        devices: Devices over which weights and batch are split.
     """
 
     questions: int = 10
@@ -65,22 +71,22 @@ class Point:
 
 
 def configured(point: Point, people: int = 500) -> tuple[Config, dict[str, Any]]:
-    """The config of a point, and the fields of the model in place of the published one's."""
+    """Returns the config of a point, and the model's sections that differ from LLaVA-1.5-7B."""
     pack = point.questions if point.packed else 1
-    given = {"mesh": (1, point.devices, 1), "importance.fisher": "batch"}
+    values = {"mesh": (1, point.devices, 1), "importance.fisher": "batch"}
     packs = (f"{stage}.{key}" for stage in COMPILED for key in ("pack", "text_pack"))
-    given |= dict.fromkeys(packs, pack)
-    given |= {"model.compute_dtype": "float32"}  # a CPU has no other
+    values |= dict.fromkeys(packs, pack)
+    values |= {"model.compute_dtype": "float32"}  # a CPU has no other
     batches = ("importance.batch_size", *(f"unlearn.{k}_batch" for k in ("forget", "retain")))
-    given |= dict.fromkeys((*batches, "unlearn.text_batch"), ROWS * point.questions)
+    values |= dict.fromkeys((*batches, "unlearn.text_batch"), ROWS * point.questions)
     forget = people // 20
-    given |= {
+    values |= {
         "plan.questions_per_picture": point.questions,
         "plan.forget": point.questions * forget,
         "plan.pictures": point.questions * (people - forget),
         "plan.text": 5 * people,
     }
-    config = typed(llava.get_config()).with_values(given)
+    config = typed(llava.get_config()).with_values(values)
     whole, width = LlavaConfig.llava_1_5_7b(), point.width
     towers = {
         "text": dataclasses.replace(
@@ -102,7 +108,7 @@ def configured(point: Point, people: int = 500) -> tuple[Config, dict[str, Any]]
 
 
 def made(point: Point, people: int = 500) -> list[Program]:
-    """All programs of both stages."""
+    """Returns all programs of both stages."""
     config, towers = configured(point, people)
     mesh = make_mesh(config.mesh, jax.devices()[: point.devices])
     return [p for stage in COMPILED for p in programs(config, mesh, stage, **towers)]
@@ -110,14 +116,14 @@ def made(point: Point, people: int = 500) -> list[Program]:
 
 @functools.cache
 def operations(point: Point) -> dict[str, float]:
-    """Operations of one call of every program, all devices together."""
+    """Returns the operations of one call of every program, over all devices."""
     return {p.name: flops(jax.make_jaxpr(p.function)(*p.arguments)) for p in made(point)}
 
 
 @functools.cache
 def compiled(point: Point) -> list[dict[str, Any]]:
-    """What the programs of a point cost."""
-    found = []
+    """Returns the costs of the compiled programs of a point."""
+    costs = []
     for program in made(point):
         if program.name != COMPILED[program.stage]:
             continue
@@ -125,7 +131,7 @@ def compiled(point: Point) -> list[dict[str, Any]]:
         executable = lowered.compile(compiler_options=QUICK)
         moved = traffic(executable.as_text()).collectives
         total = operations(point)[program.name]
-        found.append(
+        costs.append(
             {
                 "program": program.name,
                 "questions_of_batch": program.questions,
@@ -138,11 +144,11 @@ def compiled(point: Point) -> list[dict[str, Any]]:
                 "parameters": device_bytes(program.parameters),
             }
         )
-    return found
+    return costs
 
 
 def run_of(point: Point, people: int) -> dict[str, Any]:
-    """Operations of the importance pass and of one epoch of unlearning, of so many people."""
+    """Returns the operations of the importance pass and of one epoch of unlearning."""
     totals = dict.fromkeys(COMPILED, 0.0)
     for program in made(point, people):
         totals[program.stage] += program.times * operations(point)[program.name]
@@ -152,7 +158,7 @@ def run_of(point: Point, people: int) -> dict[str, Any]:
 def axes(
     questions: Sequence[int], widths: Sequence[int], devices: Sequence[int]
 ) -> dict[str, list[Point]]:
-    """The points of every axis, packed ones and the same questions alone."""
+    """Returns the points of every axis, with packed rows and with rows of one question."""
     ways = (True, False)
     most = max(devices)
     return {
@@ -164,17 +170,17 @@ def axes(
     }
 
 
-def measured(found: dict[str, list[Point]], people: Sequence[int]) -> dict[str, Any]:
-    """Everything, as written to JSON."""
+def measured(settings: dict[str, list[Point]], people: Sequence[int]) -> dict[str, Any]:
+    """Returns all figures, as they are written to JSON."""
     tables = {
         axis: [
             dataclasses.asdict(point) | row
             for point in track(points, description=axis, console=Console(stderr=True))
             for row in compiled(point)
         ]
-        for axis, points in found.items()
+        for axis, points in settings.items()
     }
-    most = max(point.devices for point in found["devices"])
+    most = max(point.devices for point in settings["devices"])
     tables["people"] = [
         run_of(Point(packed=way, devices=most), n) for n in people for way in (True, False)
     ]
@@ -207,10 +213,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         totals = (f"{row[stage] / 1e12:,.1f}" for stage in COMPILED)
         table.add_row(str(row["people"]), _rows(row), *totals)
     console.print(table)
-    said = (
-        "q: question; collectives, temporaries, parameters: of one device, MiB, the first a number"
-    )
-    console.print(said, highlight=False)
+    legend = "q: question; collectives: number, of one device; temporaries, parameters: MiB of one"
+    console.print(legend, highlight=False)
 
 
 def _rows(row: dict[str, Any]) -> str:
@@ -218,13 +222,13 @@ def _rows(row: dict[str, Any]) -> str:
 
 
 def charts(result: dict[str, Any]) -> Figure:
-    """The charts of the forget step, whose batch is pictures alone, and the whole run's."""
+    """Returns charts of the forget step, whose batch has pictures only, and of the whole run."""
 
     def chart(panel: Axes, title: str, axis: str, field: str, unit: float) -> None:
         rows = [r for r in result["axes"][axis] if r.get("program", "forget step") == "forget step"]
         lines = {
             label: [
-                # One question has its row for itself either way.
+                # A single question has a row of its own in both cases.
                 (r[axis], r[field] / unit)
                 for r in rows
                 if r["packed"] == packed or r.get("questions") == 1
@@ -253,7 +257,7 @@ MOVED = ("collective_bytes_per_question", 2**20)
 
 
 def main(_: list[str]) -> None:
-    """Counts, prints, writes."""
+    """Counts, prints and writes the figures."""
     flagged = (_QUESTIONS, _WIDTHS, _DEVICES, _PEOPLE)
     questions, widths, devices, people = ([int(n) for n in flag.value] for flag in flagged)
     jax.config.update("jax_platforms", "cpu")

@@ -1,12 +1,12 @@
-"""Times the method's steps on the devices that are here, with random weights, and what they take.
+"""Measures time and memory of the method's steps on the local devices, with random weights.
 
     python benchmarks/steps.py --config=configs/llava.py --stage=importance --out=steps.json \
         --peak=989 --config.mesh='(1,1,1)' \
         --config.model.param_dtype=bfloat16 --config.importance.batch_size=4
 
-The programs are those that `python -m mmunlearner_jax.plan` compiles for slices that are not there;
-neither weights nor data are needed. Out of memory is a result, not an error. `--peak` is one
-device's, in bfloat16 TFLOP/s, from its data sheet; with it, model-FLOP utilisation is printed.
+The programs are those that `python -m mmunlearner_jax.plan` compiles for remote slices; neither
+weights nor data are needed. Running out of memory is a result, not an error. `--peak` is one
+device's peak in bfloat16 TFLOP/s, from its data sheet; with it, model-FLOP utilisation is printed.
 """
 
 import json
@@ -28,14 +28,14 @@ from mmunlearner_jax.planning.costs import flops
 from mmunlearner_jax.planning.programs import Program, model_config, programs
 from mmunlearner_jax.sharding import make_mesh
 
-_STAGE = flags.DEFINE_enum("stage", "unlearn", ["importance", "unlearn"], "Whose steps.")
+_STAGE = flags.DEFINE_enum("stage", "unlearn", ["importance", "unlearn"], "Stage of the steps.")
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed calls.", lower_bound=1)
 _PEAK = flags.DEFINE_float("peak", 0.0, "Peak of one device, bfloat16 TFLOP/s; 0: unknown.")
 _OUT = flags.DEFINE_string("out", None, "File for the figures.")
 
 
 def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: Config) -> dict[str, jax.Array]:
-    """Random tokens, behind a picture's where there is one, and random pixels."""
+    """Returns a batch of random tokens, after a picture's if there is one, and random pixels."""
     model, pictured = model_config(config), "pixel_values" in inputs
     pack = getattr(getattr(config, _STAGE.value), "pack" if pictured else "text_pack")
     arrays = layout(config, model, pack=pack, pictured=pictured).arrays(
@@ -48,7 +48,7 @@ def batch(inputs: dict[str, jax.ShapeDtypeStruct], config: Config) -> dict[str, 
 
 
 def arguments(program: Program, config: Config) -> tuple[Any, ...]:
-    """Arrays for a program: small random weights, zeros for sums and moments, a full mask."""
+    """Returns a program's arguments: small random weights, sums and moments of 0, a full mask."""
     weights = {id(leaf) for leaf in jax.tree.leaves(program.parameters)}
 
     def filled(leaf: Any) -> Any:
@@ -68,41 +68,47 @@ def arguments(program: Program, config: Config) -> tuple[Any, ...]:
 
 
 def measure(program: Program, plain: Program, config: Config) -> dict[str, Any]:
-    """Compiles, runs, times one program."""
-    found: dict[str, Any] = {
+    """Compiles, runs and times a program.
+
+    Args:
+        program: The program to measure.
+        plain: The same program with XLA attention and without remat, whose operations are counted.
+        config: The config.
+    """
+    figures: dict[str, Any] = {
         "stage": program.stage,
         "name": program.name,
         "questions": program.questions,
     }
     begin = time.monotonic()
     try:
-        given = arguments(program, config)
-        compiled = program.function.lower(*given).compile()
+        arrays = arguments(program, config)
+        compiled = program.function.lower(*arrays).compile()
         memory = compiled.memory_analysis()
-        found["compile_seconds"] = time.monotonic() - begin
-        found["arguments"] = memory.argument_size_in_bytes
-        found["temporaries"] = memory.temp_size_in_bytes
+        figures["compile_seconds"] = time.monotonic() - begin
+        figures["arguments"] = memory.argument_size_in_bytes
+        figures["temporaries"] = memory.temp_size_in_bytes
         seconds = []
         for _ in range(2 + _ROUNDS.value):
             start = time.monotonic()
-            out = jax.block_until_ready(compiled(*given))
+            out = jax.block_until_ready(compiled(*arrays))
             seconds.append(time.monotonic() - start)
-            # What a step returns takes the place of what it was given, and donated.
-            given = (out[0] if program.stage == "unlearn" else out, *given[1:])
+            # The result of a step replaces its first argument, which was donated.
+            arrays = (out[0] if program.stage == "unlearn" else out, *arrays[1:])
     except JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return found | {"fits": False, "said": str(error).splitlines()[0][:200]}
-    found |= {"fits": True, "seconds": seconds[2:], "median": statistics.median(seconds[2:])}
-    found["model_flops"] = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
-    found["questions_per_second"] = program.questions / found["median"]
+        return figures | {"fits": False, "said": str(error).splitlines()[0][:200]}
+    figures |= {"fits": True, "seconds": seconds[2:], "median": statistics.median(seconds[2:])}
+    figures["model_flops"] = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
+    figures["questions_per_second"] = program.questions / figures["median"]
     if _PEAK.value:
         peak = _PEAK.value * 1e12 * len(jax.devices())
-        found["mfu"] = found["model_flops"] / found["median"] / peak
+        figures["mfu"] = figures["model_flops"] / figures["median"] / peak
     stats = jax.local_devices()[0].memory_stats()
     if stats is not None:  # CPUs have none
-        found["peak_bytes_so_far"] = stats["peak_bytes_in_use"]
-    return found
+        figures["peak_bytes_so_far"] = stats["peak_bytes_in_use"]
+    return figures
 
 
 def main(argv: list[str]) -> None:

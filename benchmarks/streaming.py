@@ -1,11 +1,12 @@
-"""Peak memory of every process while a checkpoint of several GB is read, and written again.
+"""Measures the peak memory of processes that read and write a checkpoint of several GB.
 
     python benchmarks/streaming.py --workdir=runs/streaming --layers=12 --processes=4
 
 The checkpoint is random: LLaVA-1.5-7B's sizes in bfloat16, with fewer layers. The processes are
-connected over loopback, one CPU device each, so that a device's memory is part of its process's.
-Prints JSON: bytes of a process's shards, its peak of memory that is its own (mapped files are not:
-the system drops them when it likes), and whether the files written are those read, byte by byte.
+connected over loopback, with one CPU device each, so the memory of a device is part of its
+process's. The script prints JSON: the bytes of each process's shards, its peak of private memory
+(without mapped files, which the system may drop at any time), and whether the files written are
+equal to the files read, byte by byte.
 """
 
 import dataclasses
@@ -34,13 +35,13 @@ from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import device_bytes, make_mesh
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the checkpoints.", required=True)
-_LAYERS = flags.DEFINE_integer("layers", 12, "Of the decoder; 0.4 GB each.", lower_bound=1)
-_PROCESSES = flags.DEFINE_integer("processes", 4, "How many read and write.", lower_bound=1)
+_LAYERS = flags.DEFINE_integer("layers", 12, "Layers of the decoder; 0.4 GB each.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer("processes", 4, "Number of processes.", lower_bound=1)
 _ROLE = flags.DEFINE_enum("role", "parent", ["parent", "maker", "worker"], "Set by the parent.")
 
 
 class Peak:
-    """Samples this process's own resident memory until it is left."""
+    """Context manager that samples this process's private resident memory."""
 
     def __enter__(self) -> "Peak":
         self.bytes, self._left = 0, threading.Event()
@@ -69,7 +70,7 @@ def make(path: Path) -> None:
     graphdef, params = abstract_model(config, None, jnp.bfloat16)
 
     def fill(p: jax.ShapeDtypeStruct) -> jax.Array:
-        # Any 14 bits without the exponent's first are a number below 2.
+        # 14 random bits, with sign and highest exponent bit 0, are a number below 2.
         bits = rng.integers(0, 2**14, p.shape, dtype=np.uint16)
         return jax.device_put(bits.view(jnp.bfloat16))
 
@@ -98,14 +99,14 @@ def work(workdir: Path) -> None:
 
 
 def call(role: str, **environment: str) -> subprocess.Popen:
-    """Starts this script in another role."""
+    """Starts this script in a role."""
     command = [sys.executable, __file__, f"--role={role}"]
     command += [f"--workdir={_WORKDIR.value}", f"--layers={_LAYERS.value}"]
     return subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment)
 
 
 def main(_: list[str]) -> None:
-    """Makes, reads, writes, compares."""
+    """Makes a checkpoint, has the workers read and write it, and compares the files."""
     workdir = Path(_WORKDIR.value)
     if _ROLE.value == "maker":
         return make(workdir / "made")
@@ -118,8 +119,8 @@ def main(_: list[str]) -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     count = _PROCESSES.value
-    told = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
-    workers = [call("worker", **told, JAX_PROCESS_ID=str(i)) for i in range(count)]
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+    workers = [call("worker", **variables, JAX_PROCESS_ID=str(i)) for i in range(count)]
     if any([worker.wait() for worker in workers]):
         sys.exit("a process failed")
     files = sorted(p.name for p in (workdir / "made").glob("*.safetensors"))

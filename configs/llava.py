@@ -1,14 +1,13 @@
-"""LLaVA-1.5-7B forgets people: what `llava_mllmu.py` and `llava_clear.py` have in common.
+"""LLaVA-1.5-7B forgets people: the common part of `llava_mllmu.py` and `llava_clear.py`.
 
     python -m mmunlearner_jax.main --config=configs/llava.py --workdir=runs/llava \
         --config.model.checkpoint=PATH_OR_HF_NAME --config.data.benchmark=PATH_TO_PARQUET
 
-The checkpoint is a vanilla one, which knows the people (`third_party/manifest.toml` lists those
-that the benchmark's authors publish); the benchmark is a folder with the parquet files of
-MLLMU-Bench, or `hf://datasets/OWNER/NAME`. For CLEAR, whose splits are others, there is
-`llava_clear.py`.
-Its steps have run at this size on one H100 with random weights (docs/pods.md), the whole job not:
-expect to choose `mesh` and batch sizes.
+The checkpoint is a vanilla model, which knows the people (`third_party/manifest.toml` lists those
+that the benchmark's authors publish). The benchmark is a folder with the parquet files of
+MLLMU-Bench, or `hf://datasets/OWNER/NAME`. CLEAR has other splits: use `llava_clear.py`.
+The steps have run at this size on one H100 with random weights (docs/pods.md); the whole job has
+not. Expect to choose `mesh` and batch sizes.
 """
 
 from ml_collections import ConfigDict
@@ -18,8 +17,11 @@ from mmunlearner_jax.semantics import with_semantics
 
 
 def get_config(semantics: str = "paper") -> ConfigDict:
-    """Batch size, learning rate and epoch as published; `--config=configs/llava.py:released`."""
-    # The batches of 4 are split over the axes data and fsdp.
+    """Returns the config, with batch size, learning rate and epoch as published.
+
+    `--config=configs/llava.py:released` has all choices of the published code.
+    """
+    # The axes data and fsdp split the batches of 4.
     config = defaults(mesh=(1, 4, -1))
     config.model.size = "llava_1_5_7b"
     config.evaluate.splits = ("forget", "test", "retain", "realworld")

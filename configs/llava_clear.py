@@ -3,25 +3,25 @@
     python -m mmunlearner_jax.main --config=configs/llava_clear.py:ratio=5 --workdir=runs/clear5 \
         --config.model.checkpoint=PATH
 
-The checkpoint is one that was trained on `full+tofu` (none is published). The benchmark is fetched
+The checkpoint must have been trained on `full+tofu` (none is published). The benchmark is fetched
 from the hub at the revision of `third_party/manifest.toml`, unless
 `--config.data.benchmark=FOLDER` is given.
 
-Published, and kept: batches of 4, learning rate 1e-5, one epoch, AdamW with eps 1e-6 and no decay,
-zero-shot greedy answers of at most 50 tokens; the mask's sets are captions of the people to forget
-against captions of the others and TOFU's questions about everybody.
+As published: batches of 4, learning rate 1e-5, one epoch, AdamW with eps 1e-6 and no decay,
+zero-shot greedy answers of at most 50 tokens. The mask compares captions of the people to forget
+with captions of the other people and TOFU's questions about all people.
 
-Departures from the published scripts, each a value here or said in `data/benchmarks/clear.py`:
+Departures from the published scripts, as values here or described in `data/benchmarks/clear.py`:
 
-* Float32 statistics and master weights (D-09); gradients are clipped at 1 in retain steps, too.
-  Answer-only labels, per-example squares, the mask on the update: docs/method.md;
-  `:semantics=released` undoes these three.
-* Retain steps also learn TOFU's questions about the people to forget (`unlearn.forget_text`): the
-  aim is that text stays.
-* Others are recognised and captioned on `retain_perturbed`, which stands in for the config that was
-  never released; every answer is scored against its own reference (D-24, D-25).
+* Statistics and master weights are float32 (D-09: published in half precision). Gradients are
+  clipped at 1 in retain steps, too. Answer-only labels, per-example squares and the mask on the
+  update are described in docs/method.md; `:semantics=released` undoes these three.
+* Retain steps also learn TOFU's questions about the people to forget (`unlearn.forget_text`),
+  because the model should keep them.
+* The other people are recognised and captioned on `retain_perturbed`, which replaces a config that
+  was never released. Every answer is scored against its own reference (D-24, D-25).
 
-The whole job has not been run at this size; docs/pods.md says what was.
+The whole job has not been run at this size; docs/pods.md lists the parts that have.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +31,7 @@ from mmunlearner_jax.semantics import read_arguments
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """The config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
+    """Returns the config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
     given = read_arguments(arguments, ratio=(5, 1, 10), semantics="paper")
     config = llava.get_config(given["semantics"])
     config.data.benchmark = "hf://datasets/therem/CLEAR"

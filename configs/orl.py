@@ -1,9 +1,9 @@
-"""LLaVA forgets four faces: real photographs, invented facts, trained from nothing.
+"""LLaVA forgets four faces: real photographs, invented facts, trained from scratch.
 
     python -m mmunlearner_jax.main --config=configs/orl.py --workdir=runs/orl
 
-A 2.2 M parameter LLaVA learns 40 people of the ORL faces (8 photographs each) with the facts of an
-invented profile, then forgets the faces of 4 of them, and keeps what is written about them.
+A LLaVA of 2.2 M parameters learns 40 people of the ORL faces (8 photographs each) with the facts of
+invented profiles. Then it forgets the faces of 4 of them, and keeps the text about them.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from mmunlearner_jax.config import defaults
 from mmunlearner_jax.semantics import with_semantics
 
-# `config.finetune` of before Muon, which the examples beside this one keep.
+# The earlier `config.finetune`, without Muon, which the other ORL examples still use.
 ADAMW = dict(optimizer="adamw", steps=600, learning_rate=2e-3, warmup=100, text_batch=16)
 STAGES = "prepare finetune evaluate importance mask unlearn evaluate export report"
 VISION = dict(image_size=60, patch_size=20, hidden_size=128, intermediate_size=512)
@@ -24,7 +24,7 @@ threshold_half threshold_double lora lora_no_mask"""
 
 
 def get_config(semantics: str = "paper") -> ConfigDict:
-    """The default example; `--config=configs/orl.py:released` for the published code's choices."""
+    """Returns the default example; `--config=configs/orl.py:released`: the published choices."""
     config = defaults(stages=tuple(STAGES.split()), checkpoint_every=60)
     config.model.update(dict(compute_dtype="float32", remat="dots"))
     config.prepare.update(dict(vision=VISION, text=TEXT))
@@ -37,7 +37,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.unlearn.update(dict(forget_batch=16, retain_batch=32, text_batch=16))
     config.unlearn.update(dict(stop_remembered=0.1, stop_examples=224, stop_every=6))
     config.compare.update(dict(learning_rates=(1e-4, 3e-4), controls=tuple(CONTROLS.split())))
-    # The question alone: the model knows no letters.
+    # Prompts hold the question alone, because the model does not answer with letters.
     config.evaluate.update(dict(protocol="plain", photos_per_person=2))
     config.evaluate.decode.update(dict(batch_size=64, max_new_tokens=16))
     return with_semantics(config, semantics)

@@ -1,10 +1,10 @@
-"""LLaVA forgets four faces in CLEAR's form: photographs with captions, and questions in words.
+"""LLaVA forgets four faces, with data in CLEAR's form: captioned photographs and text questions.
 
     python -m mmunlearner_jax.main --config=configs/orl_clear.py --workdir=runs/orl_clear
 
-The people, photographs and profiles of configs/orl.py, written in CLEAR's schema and asked as CLEAR
-asks: for captions, for names by multiple choice and by likelihood, for what is written about the
-people, and for digits. A 2 M parameter LLaVA learns all captions from nothing, then forgets the
+The people, photographs and profiles are those of configs/orl.py, in CLEAR's schema. The questions
+are CLEAR's: for captions, for names by multiple choice and by likelihood, for the text about the
+people, and for digits. A LLaVA of 2 M parameters learns all captions from scratch, then forgets the
 faces of 4 of the 40 people (10 %).
 """
 
@@ -14,12 +14,12 @@ from configs import orl
 
 
 def get_config(semantics: str = "paper") -> ConfigDict:
-    """The default example; `--config=configs/orl_clear.py:released` as in configs/orl.py."""
+    """Returns the default example; `:released` as in configs/orl.py."""
     config = orl.get_config(semantics)
     config.prepare.benchmark = "clear"
-    # Captions were tried with these, on pictures of 64 x 64 in 16 patches.
+    # Pictures of 64 x 64 in 16 patches, with which captions were tried.
     config.prepare.vision.update(dict(image_size=64, patch_size=16))
     config.finetune.update(orl.ADAMW)
     config.compare.ratios = (5, 10)  # CLEAR's own are 1, 5 and 10 %
-    config.evaluate.decode.max_new_tokens = 32  # captions are longer than answers
+    config.evaluate.decode.max_new_tokens = 32  # captions are longer than other answers
     return config

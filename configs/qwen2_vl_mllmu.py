@@ -3,7 +3,7 @@
     python -m mmunlearner_jax.main --config=configs/qwen2_vl_mllmu.py:ratio=5 \
         --workdir=runs/qwen_mllmu5 --config.model.checkpoint=PATH_OR_HF_NAME
 
-All that configs/llava_mllmu.py says holds, with the model and the pictures of configs/qwen2_vl.py.
+As configs/llava_mllmu.py, with the model and the pictures of configs/qwen2_vl.py.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from mmunlearner_jax.semantics import read_arguments
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """The config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
+    """Returns the config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
     given = read_arguments(arguments, ratio=(5, 10, 15), semantics="paper")
     config = llava_mllmu.get_config(f"ratio={given['ratio']}")
     return qwen2_vl.adapted(config, given["semantics"])

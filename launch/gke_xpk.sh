@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC2153 # the variables in capitals are the caller's
-# Runs the program on a TPU slice of a GKE cluster through xpk, restarted where a spot slice is taken away.
+# shellcheck disable=SC2153 # the caller sets the variables in capitals
+# Runs the program on a TPU slice of a GKE cluster with xpk; it is restarted if a spot slice is taken away.
 #
 #   launch/gke_xpk.sh [--dry-run] run|logs|delete [ARGUMENTS OF mmunlearner_jax.main...]
 #
-# Needs xpk and the variables NAME (of the workload), CLUSTER, ZONE, PROJECT, TYPE (v5litepod-16 ...), IMAGE (with the package's extra
-# 'tpu' installed in it, and `configs/` in its working directory). May be set: RESTARTS (5). The workdir must be one that all pods see,
-# e.g. a mounted bucket; secrets are those that the cluster mounts into the image, none passes through here.
+# Needs xpk and the variables NAME (of the workload), CLUSTER, ZONE, PROJECT, TYPE (v5litepod-16 ...), IMAGE (which has the package with
+# its extra 'tpu', and `configs/` in its working directory). Optional: RESTARTS (5). All pods must see the workdir, e.g. a mounted
+# bucket. Secrets are those that the cluster mounts into the image; this script passes none.
 set -euo pipefail
 
 dry=

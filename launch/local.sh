@@ -3,8 +3,8 @@
 #
 #   launch/local.sh [--dry-run] N ARGUMENTS...      e.g.  launch/local.sh 2 --config=configs/orl.py --workdir=runs/two
 #
-# N is 1 to 999. Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: as they are).
-# Ends when all have ended; where one fails, the others are killed: they would wait for it. SIGTERM is for all: they save.
+# N is 1 to 999. Environment: PYTHON (python3), PORT (29500), DEVICES (CPU devices of each process; unset: JAX decides).
+# Ends when all have ended. If one fails, the others are killed, as they would wait for it. SIGTERM is passed to all: they save.
 set -euo pipefail
 
 dry=
@@ -50,7 +50,7 @@ done
 status=0
 for _ in "${processes[@]}"; do
   wait -n || status=$?
-  if ((status == 128 + 15 || status == 128 + 2)); then # of a process that was asked to end, or of this script
+  if ((status == 128 + 15 || status == 128 + 2)); then # a process, or this script, was asked to end
     stop
     wait
     exit "$status"

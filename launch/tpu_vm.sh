@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC2153 # the variables in capitals are the caller's
-# Runs the program on all workers of a TPU VM slice, and again where a spot slice is taken away.
+# shellcheck disable=SC2153 # the caller sets the variables in capitals
+# Runs the program on all workers of a TPU VM slice, and again if a spot slice is taken away.
 #
 #   launch/tpu_vm.sh [--dry-run] create|install|run|logs|delete|all [ARGUMENTS OF mmunlearner_jax.main...]
 #
 # Needs gcloud and the variables NAME (of the slice), ZONE, TYPE (v5litepod-16 ...), VERSION (of the runtime, v2-alpha-tpuv5-lite ...),
-# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (a config file here, whose folder is copied: configs/llava.py).
-# May be set: PROJECT (of gcloud's configuration), SPOT=1, TRIES (5: how often a spot slice is made). The workdir must be one that all
-# workers see, e.g. a mounted bucket. No secret passes through here: log in to Hugging Face on the workers.
-# `all` creates the slice where there is none, installs, runs, and makes it again where it was taken away.
+# SOURCE (what pip installs on the workers: a git+https URL or a package), CONFIG (a local config file, whose folder is copied: configs/llava.py).
+# Optional: PROJECT (default: gcloud's), SPOT=1, TRIES (5: how often a spot slice is created). All workers must see the workdir, e.g. a
+# mounted bucket. This script passes no secrets: log in to Hugging Face on the workers.
+# `all` creates the slice if there is none, installs and runs; if the slice is taken away, it does so again.
 set -euo pipefail
 
 dry=
@@ -31,7 +31,7 @@ for variable in NAME ZONE TYPE VERSION SOURCE CONFIG; do
     exit 2
   fi
 done
-# Before any of them is counted with or taken for an option: in arithmetic Bash runs what an index holds.
+# Checked before any use as a number or an option: in arithmetic, Bash runs commands within an index.
 for pattern in 'NAME=^[A-Za-z0-9][-._A-Za-z0-9]*$' 'CONFIG=^[^-]' 'SPOT=^[01]?$' 'TRIES=^([1-9][0-9]{0,2})?$' 'LOOK_EVERY=^[0-9]{0,4}$'; do
   variable=${pattern%%=*}
   if [[ ! ${!variable:-} =~ ${pattern#*=} ]]; then
@@ -44,7 +44,7 @@ place=(--zone="$ZONE")
 if [[ -n ${PROJECT:-} ]]; then
   place+=(--project="$PROJECT")
 fi
-# What stands behind a colon is the config's own argument (configs/llava_mllmu.py:ratio=10).
+# The text after a colon is the config's own argument (configs/llava_mllmu.py:ratio=10).
 file=${CONFIG%%:*}
 folder=$(dirname -- "$file")
 log=mmunlearner.log
@@ -59,7 +59,7 @@ do_it() {
   fi
 }
 
-on_workers() { # which command
+on_workers() { # arguments: workers, command
   do_it gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker="$1" --command="$2"
 }
 
@@ -77,7 +77,7 @@ create() {
 
 install() {
   on_workers all "python3 -m venv ~/mmu && ~/mmu/bin/pip install --quiet $(printf '%q' "mmunlearner_jax[tpu] @ $SOURCE")"
-  # The folder whole: configs import one another.
+  # The whole folder, because configs import one another.
   do_it gcloud compute tpus tpu-vm scp --recurse "$folder" "$NAME:" "${place[@]}" --worker=all
 }
 
@@ -87,7 +87,7 @@ run() {
   on_workers all "set -o pipefail; ~/mmu/bin/python -m mmunlearner_jax.main --distributed=on$arguments 2>&1 | tee -a ~/$log"
 }
 
-# A run that saved in time ends before the slice does: asked for a minute.
+# A run that saved in time ends before its slice, so the state is polled for a minute.
 taken_away() {
   local look state
   for look in 1 2 3 4 5 6; do

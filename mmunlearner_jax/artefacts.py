@@ -1,8 +1,8 @@
-"""Artefacts: folders that are there whole and unchanged, or are refused.
+"""Artefacts: folders that are complete and unchanged, or are refused.
 
-The last thing written into a folder is a list of its files with their sizes and CRC-32 checksums;
-only then does the folder get its name. What lacks the list, or does not fit it, is not complete.
-The checksums are verified whenever an artefact is read, beside the reading.
+A list of the files with their sizes and CRC-32 checksums is written into the folder last; then the
+folder gets its name. A folder without the list is not complete, and one that does not fit it is
+damaged. Checksums are verified each time that an artefact is read, in parallel with the reading.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ from mmunlearner_jax.processes import is_first, wait
 LIST = "mmunlearner-checksums.json"
 AGAIN = "remove it and run the same command again"
 
-# CRC-32 finds every single flipped bit, and zlib's costs half of SHA-256 with the instructions for
-# it; nobody is kept from writing a list of their own, so that a hash would protect no better.
+# CRC-32 finds every single flipped bit, in half the time of SHA-256 in hardware. A hash would not
+# protect better, because an attacker can write a new list.
 _THREADS = min(8, os.cpu_count() or 1)
-_PIECE = 2**20  # bytes read at a time; a file of so many is verified before anything is read
+_PIECE = 2**20  # bytes of a read; files of at most this size are verified before the reading begins
 
 
 @contextlib.contextmanager
 def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
-    """Makes an artefact: all of it, or nothing.
+    """Makes an artefact as a whole or not at all.
 
     Args:
-        folder: Its name, which it gets when the block ends well; an older one is replaced.
-        alone: This process writes by itself. Else all processes take part, and the first one makes
-            the folder and the list.
+        folder: Path of the artefact. It appears, or is replaced, if the block ends without error.
+        alone: Whether this process alone writes. Otherwise all processes take part, and the first
+            one makes the folder and the list.
 
     Yields:
-        An empty folder, to write to.
+        An empty folder to write to.
     """
     plain(folder)
     first = alone or is_first()
@@ -50,7 +50,7 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
         if not alone:
             wait(f"{folder.name}: {point}")
 
-    inside = partial / folder.name  # so that what libraries put beside it goes with it
+    inside = partial / folder.name  # files that libraries put beside it are removed with `partial`
     if first:
         shutil.rmtree(partial, ignore_errors=True)
         inside.mkdir(parents=True)
@@ -69,27 +69,27 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Writes the list of the files in a folder, and of those in folders within."""
+    """Writes the list of all files in a folder and its subfolders."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != LIST)
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = pool.map(_checksum, files)
         listed = {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": found}
-            for path, found in zip(files, sums, strict=True)
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": checksum}
+            for path, checksum in zip(files, sums, strict=True)
         }
     write_whole(folder / LIST, json.dumps({"files": listed}, indent=2) + "\n")
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether the folder has its list, whatever is in there."""
+    """Returns whether the folder has a list, which is not read."""
     return os.path.lexists(folder / LIST)
 
 
 def is_done(folder: Path) -> bool:
-    """Whether an artefact need not be made any more.
+    """Returns whether an artefact is there and its files have the listed sizes.
 
     Raises:
-        InputError: Something of its name is there that is not complete.
+        InputError: The artefact is there, but not complete or damaged.
     """
     if not os.path.lexists(folder):
         return False
@@ -99,16 +99,17 @@ def is_done(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def reading(folder: Path, *, mend: str = AGAIN) -> Iterator[None]:
-    """Verifies an artefact, or a folder within one, while it is read in the block.
+    """Verifies an artefact, or a folder within one, while the block reads it.
 
-    Small files are verified before. With several processes each takes a share of the large ones.
+    Small files are verified before the block. Several processes share the large files.
 
     Args:
-        folder: To read.
-        mend: What to do where it is damaged, for the error.
+        folder: Folder that the block reads.
+        mend: Remedy for a damaged artefact, for the error.
 
     Raises:
-        InputError: It is missing, not complete or damaged; in place of what the block raises then.
+        InputError: The artefact is missing, not complete or damaged. This error replaces any that
+            the block raises.
     """
     home = folder if is_sealed(folder) or not is_sealed(folder.parent) else folder.parent
     wanted = _read_list(home, mend)
@@ -122,13 +123,13 @@ def reading(folder: Path, *, mend: str = AGAIN) -> Iterator[None]:
         def begin(names: Sequence[str]) -> dict[str, Future[str]]:
             return {name: pool.submit(_checksum, home / name) for name in names}
 
-        def compare(found: dict[str, Future[str]]) -> None:
-            for name, checksum in found.items():
+        def compare(checksums: dict[str, Future[str]]) -> None:
+            for name, checksum in checksums.items():
                 with refusing(home / name, mend):
                     if checksum.result() != wanted[name][1]:
                         raise InputError(
-                            f"{home / name}: is damaged: its bytes are not those that were written;"
-                            f" {mend}"
+                            f"{home / name}: is damaged: its bytes have changed since it was"
+                            f" written; {mend}"
                         )
 
         compare(begin(small))
@@ -136,7 +137,7 @@ def reading(folder: Path, *, mend: str = AGAIN) -> Iterator[None]:
         try:
             yield
         except Exception:
-            compare(beside)  # damage is the reason to name
+            compare(beside)  # a damaged file is the cause to report
             raise
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -145,14 +146,14 @@ def reading(folder: Path, *, mend: str = AGAIN) -> Iterator[None]:
 
 
 def _read_list(folder: Path, mend: str) -> dict[str, tuple[int, str]]:
-    """Bytes and checksums of an artefact's files by their names within it."""
+    """Returns the sizes in bytes and the checksums of an artefact's files, by relative path."""
     if not os.path.lexists(folder):
         raise InputError(f"{folder} is missing: run the stage that writes it first")
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder, as the stage that makes it writes one; {mend}")
+        raise InputError(f"{folder}: is a file, but a stage writes a folder here; {mend}")
     if not is_sealed(folder):
         raise InputError(
-            f"{folder}: is not complete, or of an earlier version ({LIST} in it is missing); {mend}"
+            f"{folder}: is not complete, or of an earlier version ({LIST} is missing); {mend}"
         )
     path = folder / LIST
     with refusing(path, mend):
@@ -169,10 +170,10 @@ def _check_sizes(folder: Path, wanted: dict[str, tuple[int, str]], mend: str) ->
     for name, (size, _) in wanted.items():
         path = folder / name
         with refusing(path, mend):
-            found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             raise InputError(
-                f"{path}: is damaged: {found.st_size:,} bytes, not the {size:,} that were written;"
+                f"{path}: is damaged: it has {status.st_size:,} bytes, but {size:,} were written;"
                 f" {mend}"
             )
 

@@ -1,4 +1,4 @@
-"""Checkpoints of running stages (Orbax v1): a state and the positions of its data iterators."""
+"""Checkpoints of a stage in progress (Orbax v1): its state and the positions of its data."""
 
 import contextlib
 import sys
@@ -19,17 +19,17 @@ from mmunlearner_jax.processes import is_first
 class Checkpoints:
     """The checkpoints of one stage; use it as a context manager.
 
-    A run that is killed at any point and started again goes on from the latest one, and ends
-    with the same bits.
+    A run can be killed at any time. When it is started again, it continues from the latest
+    checkpoint, and its results have the same bits.
     """
 
     def __init__(self, directory: Path, *, every: int, keep: int = 2):
         """Opens the directory.
 
         Args:
-            directory: Of this stage.
+            directory: Folder of the stage's checkpoints.
             every: Steps between two checkpoints.
-            keep: How many of the latest are kept.
+            keep: Number of latest checkpoints to keep.
         """
         self._every = every
         self._checkpointer = ocp.training.Checkpointer(
@@ -51,14 +51,14 @@ class Checkpoints:
         """Restores the latest checkpoint, if there is one.
 
         Args:
-            state: The initial state, whose shapes, dtypes and shardings are restored to.
-            data: Grain iterators by name; set to where they were.
+            state: The initial state, which gives shapes, dtypes and shardings.
+            data: Grain iterators by name; they are set to their saved positions.
 
         Returns:
-            The state and the number of steps it has done; (`state`, 0) without a checkpoint.
+            The restored state and its number of steps; (`state`, 0) without a checkpoint.
 
         Raises:
-            InputError: The latest one is damaged.
+            InputError: The latest checkpoint is damaged.
         """
         latest = self._latest()
         if latest is None:
@@ -67,14 +67,14 @@ class Checkpoints:
         abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
         folder = Path(latest.path)
         mend = (
-            f"remove {folder} and run the same command again: it goes on from the checkpoint"
-            " before, or begins anew, and ends with the same bits"
+            f"remove {folder} and run the same command again: it continues from the previous"
+            " checkpoint, or from the beginning, and gives the same bits"
         )
         with artefacts.reading(folder, mend=mend):
             restored = self._checkpointer.load_checkpointables(
                 latest.step, {"state": abstract, **data}
             )
-        # What belonged to no device (an optimizer's step count) must not be tied to one now.
+        # Arrays that were on no fixed device (an optimizer's step count) must be so again.
         restored = [
             new if old.committed else jnp.asarray(jax.device_get(new))
             for new, old in zip(restored["state"], leaves, strict=True)
@@ -82,13 +82,18 @@ class Checkpoints:
         return jax.tree.unflatten(treedef, restored), latest.step
 
     def save(self, step: int, state: Any, data: Mapping[str, Any]) -> None:
-        """Saves if it is time to, or if the machine goes away.
+        """Saves every `every` steps, and if the run was asked to end.
+
+        Args:
+            step: Number of steps done.
+            state: The state after this step.
+            data: Grain iterators by name.
 
         Raises:
-            Preempted: It does; the step is saved.
+            Preempted: The run was asked to end; the step is saved.
         """
         last = preemption.due()
-        # Not Orbax's rule of when: it asks whether the machine goes away, of steps by its number.
+        # Orbax's own rule is bypassed, as it would query the preemption service by step number.
         if last or step % self._every == 0:
             latest = self._checkpointer.latest
             if latest is None or latest.step != step:
@@ -101,39 +106,39 @@ class Checkpoints:
             raise preemption.Preempted
 
     def _latest(self) -> ocp.training.CheckpointMetadata | None:
-        """The latest checkpoint with its checksums; those without were being written at a kill."""
+        """Returns the latest complete checkpoint; deletes newer ones that a kill interrupted."""
         while latest := self._checkpointer.latest:
             if artefacts.is_sealed(Path(latest.path)):
                 return latest
             if is_first():
-                print(f"{latest.path}: is not complete and is passed over", file=sys.stderr)
+                print(f"{latest.path}: is not complete and is ignored", file=sys.stderr)
             self._checkpointer.delete(latest.step)
         return None
 
 
 def begin_to_save(directory: Path, tree: Any) -> Callable[[], Any]:
-    """Saves a pytree of arrays while the program goes on; what is returned waits for it.
+    """Begins to save a pytree of arrays; returns a function that waits until it is saved.
 
-    It is for folders within an artefact, see `artefacts.writing`.
+    Use it for folders within an artefact, see `artefacts.writing`.
     """
     return ocp.save_async(plain(directory), jax.tree.leaves(tree), overwrite=True).result
 
 
 def save_tree(directory: Path, tree: Any) -> None:
-    """Saves a pytree of arrays, whole or not at all; an older one is replaced."""
+    """Saves a pytree of arrays as a whole or not at all; replaces an older one."""
     with artefacts.writing(directory) as partial:
         begin_to_save(partial, tree)()
 
 
 def load_tree(directory: Path, like: Any) -> Any:
-    """Loads what `save_tree` wrote.
+    """Loads a pytree that `save_tree` wrote.
 
     Args:
-        directory: Of the tree.
+        directory: Folder of the pytree.
         like: Arrays or `jax.ShapeDtypeStruct` with shardings, in the structure that was saved.
 
     Raises:
-        InputError: There is none, it is damaged, or it was written for another model.
+        InputError: The folder is missing or damaged, or was written for another model.
     """
     leaves, treedef = jax.tree.flatten(like)
     wanted = [(tuple(x.shape), str(x.dtype)) for x in leaves]

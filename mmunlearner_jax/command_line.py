@@ -1,4 +1,4 @@
-"""What the programs of this package do with flags: every mistake is one line."""
+"""Command lines of this package's programs: flags, streams, and errors of one line."""
 
 import contextlib
 import difflib
@@ -30,10 +30,10 @@ _CONFIG = config_flags.DEFINE_config_file(
 
 
 class _ConfigFile(ConfigFileFlagParser):
-    """Runs a config file; whatever its Python raises is said in one line.
+    """Runs a config file; any exception in it becomes an error of one line.
 
     Attributes:
-        config: The last that was read.
+        config: The last config that was read.
     """
 
     config = ConfigDict()
@@ -47,18 +47,18 @@ class _ConfigFile(ConfigFileFlagParser):
             config.lock()
             config.to_json()
         except (Exception, SystemExit) as error:
-            # Of these the library makes others: with a traceback, or raised only when it is used.
+            # The library wraps these: with a traceback in the text, or raised only on use.
             if isinstance(error, (OSError, TypeError, ValueError)):
                 error = error.__cause__ or error.__context__ or error
             if isinstance(error, InputError):
                 raise flags.Error(str(error)) from None
-            raise flags.Error(f"--config={path}: {in_words(error)}; mend the file") from None
+            raise flags.Error(f"--config={path}: {in_words(error)}; correct the file") from None
         self.config = config
         return config
 
 
 def _meant(path: str) -> str:
-    """Names the config file that was meant, as the end of a sentence."""
+    """Returns the end of a message: the config file that was probably meant, or those there are."""
     name, colon, arguments = path.partition(":")
     known = {file.stem: file for file in config_files()}
     near = difflib.get_close_matches(Path(name).stem, known, 1)
@@ -71,7 +71,7 @@ _FILE = flags.FLAGS["config"].parser = _ConfigFile("config")
 
 
 def hide_torch() -> None:
-    """Has imports find no torch: transformers and tensorboardX would load it, and need it not."""
+    """Hides torch from imports, because transformers and tensorboardX would load it needlessly."""
     find = PathFinder.find_spec
 
     def find_but_torch(name, *place):
@@ -81,13 +81,13 @@ def hide_torch() -> None:
 
 
 class _Steady(io.FileIO):
-    """A standard stream that nobody may read any more: the work goes on."""
+    """A standard stream whose write errors are recorded in `lost` and not raised."""
 
     lost: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
-            while (count := super().write(data)) is None:  # it is not to wait, so we do
+            while (count := super().write(data)) is None:  # a full non-blocking stream: wait here
                 select.select([], [self], [])
             return count
         except OSError as error:
@@ -96,18 +96,19 @@ class _Steady(io.FileIO):
 
 
 def steady_streams() -> None:
-    """Has no print fail: not where the reader has gone, the disk is full or a letter is unknown.
+    """Makes prints succeed even if the reader has gone, the disk is full or a letter is unknown.
 
-    What a program is for lies in files; one that only prints asks `refuse_lost_output`.
+    Most programs write their results to files. A program that only prints must call
+    `refuse_lost_output` at its end.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
-        given = getattr(sys, name)
-        # A stream that was closed is no place for the next file that is opened.
-        file = os.open(os.devnull, os.O_WRONLY) if given is None else number
+        stream = getattr(sys, name)
+        # The number of a closed stream must not be used by the next file that is opened.
+        file = os.open(os.devnull, os.O_WRONLY) if stream is None else number
         raw = _Steady(file, "w", closefd=False)
         steady = io.TextIOWrapper(
             io.BufferedWriter(raw),
-            encoding=given and given.encoding,
+            encoding=stream and stream.encoding,
             errors="backslashreplace",
             line_buffering=name == "stderr" or raw.isatty(),
         )
@@ -115,9 +116,9 @@ def steady_streams() -> None:
 
 
 def quiet_libraries() -> None:
-    """Has libraries log no traceback, nor print that of a thread: what matters they raise, too.
+    """Silences tracebacks that libraries log or threads print, and Pillow's warnings.
 
-    Nor does Pillow warn of each oddity in a picture.
+    Errors that matter are also raised.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
@@ -128,10 +129,10 @@ def quiet_libraries() -> None:
 
 @contextlib.contextmanager
 def one_line(place: Path) -> Iterator[None]:
-    """Ends the program with one line where the user, or the system, is to mend something.
+    """Ends the program with one line on an input error, a system fault or Ctrl-C.
 
     Args:
-        place: Where the program writes, for errors that name no file.
+        place: Folder that the program writes to, for errors that name no file.
     """
     try:
         yield
@@ -147,7 +148,7 @@ def one_line(place: Path) -> Iterator[None]:
 
 
 def refuse_lost_output() -> None:
-    """Ends the program with status 1 where standard output was lost; a reader may leave."""
+    """Ends the program with status 1 if standard output was lost, unless its reader has left."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     lost = raw.lost if isinstance(raw, _Steady) else None
@@ -156,9 +157,9 @@ def refuse_lost_output() -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags as absl does, but every mistake is one line.
+    """Parses flags as absl does, but ends the program with one line on a mistake.
 
-    Of values of the config that are given twice the last counts; absl would join tuples. `--help`
+    If a value of the config is given twice, the last one counts; absl would join tuples. `--help`
     prints the help and ends the program with status 0.
     """
     if {"--help", "-help", "-h", "--helpshort", "--helpfull"} & {*argv[1:]}:
@@ -176,24 +177,26 @@ def parse_flags(argv: list[str]) -> list[str]:
         for value in (argument.partition("=")[2] for argument in argv):
             why = why.replace(value, shown(value, 80)) if len(value) > 80 else why
         _refuse(why)
-    except Exception as error:  # of a path that leads nowhere
+    except Exception as error:  # an override with an unknown key
         unknown = filter(None, (_unknown(key) for key in last if isinstance(key, str)))
         _refuse(next(unknown, f"--config.KEY=VALUE: {in_words(error)}"))
 
 
 def _unknown(path: str) -> str | None:
-    """Why a path into the config leads nowhere; None where it leads to a value."""
-    at, where = _FILE.config, "config"
+    """Returns why a dotted key of the config is unknown; None if it is known."""
+    section, where = _FILE.config, "config"
     for key in path.split("."):
-        if not isinstance(at, ConfigDict):
+        if not isinstance(section, ConfigDict):
             return f"--config.{shown(path)}: {where} is a value, which has no keys"
-        if key not in at:
-            near = difflib.get_close_matches(key, at.keys(), 1)
+        if key not in section:
+            near = difflib.get_close_matches(key, section.keys(), 1)
             meant = (
-                f'Did you mean "{near[0]}" instead of "{key}"?' if near else f"Give {listed(at)}"
+                f'Did you mean "{near[0]}" instead of "{key}"?'
+                if near
+                else f"Give {listed(section)}"
             )
             return f"--config.{shown(path)}: {where} has no key {shown(repr(key), 40)}. {meant}"
-        at, where = at[key], f"{where}.{key}"
+        section, where = section[key], f"{where}.{key}"
     return None
 
 
@@ -202,16 +205,16 @@ def _refuse(why: str) -> NoReturn:
 
 
 def refuse_arguments(argv: list[str]) -> None:
-    """Ends the program where more than flags was given."""
+    """Ends the program if the command line has arguments that are not flags."""
     if len(argv) > 1:
         _refuse(f"unexpected argument {argv[1]!r}: flags are written --name=value")
 
 
 def read_config(argv: list[str]) -> Config:
-    """Returns the config of `--config`; ends the program where it is refused.
+    """Returns the config of `--config`; ends the program if it is wrong.
 
     Args:
-        argv: What is left of the command line; ends the program where something is.
+        argv: Command line without flags; it must hold only the program's name.
     """
     refuse_arguments(argv)
     try:

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir: a lease that its holder renews, on shared file systems too."""
+"""The lock of a workdir: a lease that its holder renews, also on shared file systems."""
 
 import contextlib
 import datetime
@@ -12,25 +12,25 @@ from filelock import LeaseCompromise, SoftFileLease, Timeout
 
 from mmunlearner_jax.errors import InputError, refusing, shown
 
-LOCK = ".lock"  # what names of its files begin with
+LOCK = ".lock"  # beginning of its files' names
 
-# Seconds after which a lease that is not renewed is over. No clocks are compared: who waits sees
-# for so long that the file does not change.
+# Seconds after which a lease that is not renewed has expired. No clocks are compared: a waiting
+# process watches the file and sees that it does not change for this long.
 LEASE = 30.0
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds a workdir within the block; it is made if it is not there.
+    """Locks a workdir during the block; makes it if it is not there.
 
-    The lease of a process that has ended on this host is taken over at once; that of another host,
-    when it is not renewed for a while.
+    The lease of a process that has ended is taken over: at once if it was on this host, and after
+    `LEASE` seconds without renewal if it was on another host.
 
     Raises:
-        InputError: Another run holds it.
+        InputError: Another run holds the lock.
     """
     lease = SoftFileLease(workdir / LOCK, lease_duration=LEASE, on_compromise=_leave)
-    begun = workdir / f"{LOCK}.since"  # a lease does not say
+    begun = workdir / f"{LOCK}.since"  # holds the start time, which a lease does not
     with refusing(workdir, "give another --workdir"):
         workdir.mkdir(parents=True, exist_ok=True)
         _acquire(lease, begun)
@@ -39,7 +39,7 @@ def locked(workdir: Path) -> Iterator[None]:
             begun.write_text(datetime.datetime.now().astimezone().isoformat(" ", "seconds"))
         yield
     finally:
-        with contextlib.suppress(OSError):  # the lease is over with this process
+        with contextlib.suppress(OSError):  # the lease ends with this process anyway
             begun.unlink(missing_ok=True)
             lease.release()
 
@@ -53,21 +53,21 @@ def _acquire(lease: SoftFileLease, begun: Path) -> None:
     here = owner is None or owner.hostname == platform.node()
     host = "this host" if owner is None else shown(owner.hostname.partition("?")[0])
     if not here:
-        print(f"{begun.parent}: seeing whether the run on {host} is alive", file=sys.stderr)
+        print(f"{begun.parent}: checking whether the run on {host} is alive", file=sys.stderr)
         with contextlib.suppress(Timeout):
             lease.acquire(timeout=1.5 * LEASE)
-            print(f"{begun.parent}: it is not, and its lease is over", file=sys.stderr)
+            print(f"{begun.parent}: it is not, and its lease has expired", file=sys.stderr)
             return
     process = "another process" if owner is None else f"process {owner.pid}"
     since = shown(begun.read_text(), 40) if begun.is_file() else "just now"
     raise InputError(
-        f"{begun.parent}: is in use by {process} on {host} since {since}; wait for its end, or give"
-        " another --workdir"
+        f"{begun.parent}: is in use by {process} on {host} since {since}; wait until it ends, or"
+        " give another --workdir"
     )
 
 
 def _leave(lost: LeaseCompromise) -> None:
-    """Ends a process that was stopped for so long that another run took its workdir."""
+    """Ends this process if another run took its workdir while it was suspended."""
     if lost.reason == "owner-changed":
         print(f"error: {lost.lock_file}: another run took over", file=sys.stderr, flush=True)
         os._exit(1)

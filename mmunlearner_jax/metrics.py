@@ -1,4 +1,4 @@
-"""Progress and metrics of a stage: a bar with rate and ETA, `metrics.jsonl`, TensorBoard."""
+"""Progress and metrics of a stage: a progress bar, `metrics.jsonl` and TensorBoard."""
 
 import contextlib
 import io
@@ -20,14 +20,14 @@ from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
 
 FILE = "metrics.jsonl"
-_MEND = "remove the line: the report draws its curves from them, and nothing else reads them"
+_MEND = "remove the line: only the report's curves use it"
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`: stage, step, and finite numbers.
+    """Returns the lines of `metrics.jsonl`: stage, step, and finite numbers.
 
     Raises:
-        InputError: Names the first line that is damaged.
+        InputError: A line is damaged; the first such line is named.
     """
     path = workdir / FILE
     return read_lines(path, _read_line, mend=_MEND, growing=True) if path.exists() else []
@@ -36,7 +36,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 def _read_line(text: str) -> dict[str, Any]:
     line = parse_json(text)
     if not isinstance(line["stage"], str):
-        raise TypeError("stage is no name")
+        raise TypeError("stage is no text")
     for name, value in line.items():
         if name != "stage" and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise TypeError(f"{name} is no number")
@@ -50,7 +50,7 @@ def _close(board: tensorboardX.SummaryWriter) -> None:
         board.close()
     except OSError:
         writer: Any = board.file_writer
-        writer.event_writer = io.BytesIO()  # the program's end closes what is in its place
+        writer.event_writer = io.BytesIO()  # so that the close at the program's end does not fail
         raise
 
 
@@ -61,11 +61,11 @@ def _line(row: Mapping[str, Any]) -> str:
 class Metrics:
     """Metrics of one stage; use it as a context manager.
 
-    Values may be arrays on a device: they are fetched in one go every few steps, so that no step
+    Values may be arrays on a device. They are fetched together every few steps, so that no step
     waits for them, and before every checkpoint, so that none is lost. Only process 0 writes.
 
-    Where a value is not finite, `write` or the end of the context raises `Diverged`: before the
-    next checkpoint, and in all processes.
+    If a value is not finite, `write` or the end of the context raises `Diverged`: before the next
+    checkpoint, and in all processes.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Metrics:
         profile: int = 0,
         once: Mapping[str, float] | None = None,
     ):
-        """Opens the files and drops what an interrupted run had written beyond `start`.
+        """Opens the files and drops lines that an interrupted run wrote after step `start`.
 
         Args:
-            workdir: Holds `metrics.jsonl` and `tensorboard/`.
-            stage: Name of the stage (the bar's label, and a field of every line).
+            workdir: Folder of `metrics.jsonl` and `tensorboard/`.
+            stage: Name of the stage, for the bar and for every line.
             total: Steps of the whole stage.
-            start: Steps done before.
+            start: Steps that are already done.
             saved: Steps between two checkpoints.
-            profile: Steps to trace, beside the events of TensorBoard; 0: none.
-            once: What does not change, written with the stage's first step.
+            profile: Number of steps to trace, for TensorBoard; 0: none.
+            once: Values that do not change; they are written with the stage's first step.
         """
         self._stage, self._saved, self._rows = stage, saved, []
         self._once = {} if start else dict(once or {})
@@ -106,7 +106,7 @@ class Metrics:
             path = workdir / FILE
             write_whole(path, "".join(_line(row) for row in kept))
             self._file = path.open("a")
-            # Without limit: its thread may end at a full disk, and nobody is to wait for it.
+            # An unlimited queue: its thread may end at a full disk, and no step may wait for it.
             self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1, max_queue=0)
 
     def __enter__(self) -> "Metrics":
@@ -114,7 +114,7 @@ class Metrics:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.ExitStack() as closing:  # all of them, whatever fails
+        with contextlib.ExitStack() as closing:  # each is closed even if another fails
             if self._file and self._board:
                 closing.callback(_close, self._board)
                 closing.push(self._file)
@@ -139,8 +139,7 @@ class Metrics:
                 if not math.isfinite(value):
                     raise Diverged(
                         f"{self._stage}, step {step}: {name} is {value}: the run diverged; lower"
-                        " its learning rate, clip its gradients, or mend the weights that it began"
-                        " with"
+                        " the learning rate, clip gradients, or start from other weights"
                     )
             if self._file and self._board:
                 line = {"stage": self._stage, "step": step, "seconds": round(seconds, 3), **values}

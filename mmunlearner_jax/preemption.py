@@ -1,9 +1,10 @@
-"""SIGTERM, by which schedulers announce that a machine goes away, and Ctrl-C: save, and end well.
+"""Handling of SIGTERM, which schedulers send before they take a machine away, and of Ctrl-C.
 
-A loop that writes checkpoints ends after the step it is at. Anything else ends at once, because
-what it writes appears whole or not at all; with several processes, where all of them ask. The exit
-status is that of a program which the signal ended: to a scheduler the run is not done. Another
-SIGTERM changes nothing; another Ctrl-C ends the program where it is.
+A loop that writes checkpoints saves after its current step and ends. Any other code ends at once,
+because its files appear as a whole or not at all; with several processes it ends at the next point
+where all of them check. The exit status is that of a program which the signal ended, so a scheduler
+knows that the run is not done. A second SIGTERM has no effect; a second Ctrl-C ends the program at
+once.
 """
 
 import contextlib
@@ -21,66 +22,66 @@ STOPPED = "stopped: run the same command again to go on"
 
 
 class Preempted(BaseException):
-    """The run was asked to end; the same command goes on with it.
+    """The run was asked to end; the same command continues it.
 
-    Like KeyboardInterrupt it is no Exception, so code that catches what a library raises lets it
-    pass.
+    Like KeyboardInterrupt it is no Exception, so code that catches a library's exceptions does not
+    catch it.
     """
 
 
 class _Notice:
-    """Whether the signal came, and whether a loop will see to it."""
+    """Whether a signal came, which one, and the number of loops that will save."""
 
     came = False
     by = signal.SIGTERM
     loops = 0
-    asked = 0  # how often, of all processes alike
+    checks = 0  # calls of `due`, the same number in all processes
 
 
 def watch() -> None:
-    """Turns the signals into a notice; the first raises `Preempted` where no loop saves.
+    """Installs the signal handlers; outside saving loops the first signal raises `Preempted`.
 
-    With several processes the runtime's own service hears SIGTERM, and they agree on a step.
+    With several processes JAX's preemption service handles SIGTERM, and they agree on a step.
     """
     if jax.process_count() == 1:
-        signal.signal(signal.SIGTERM, _hear)
-        signal.signal(signal.SIGINT, _hear)
+        signal.signal(signal.SIGTERM, _handle)
+        signal.signal(signal.SIGINT, _handle)
 
 
 def over() -> None:
-    """Has signals change nothing any more: the program ends, and has said how."""
+    """Ignores further signals, because the program is ending and has printed why."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
 
 
 def leave() -> NoReturn:
-    """Ends a run that was asked to end."""
+    """Ends a run that was asked to end, with a line and the signal's status."""
     by = " by SIGTERM" if _Notice.by == signal.SIGTERM else ""
     print(STOPPED.replace(":", f"{by}:"), file=sys.stderr)
     sys.exit(128 + _Notice.by)
 
 
-def _hear(by: int, _: Any) -> None:
+def _handle(by: int, _: Any) -> None:
     if _Notice.came:
         if by == signal.SIGINT:
-            _tell(STOPPED)
+            _print(STOPPED)
             os._exit(128 + by)
         return
     _Notice.came, _Notice.by = True, signal.Signals(by)
     if not _Notice.loops:
         raise Preempted
     if by == signal.SIGINT:
-        _tell("saving; Ctrl-C again ends at once")
+        _print("saving; Ctrl-C again ends at once")
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, f"\n{line}\n".encode())  # a signal may have come while a stream was writing
+        os.write(2, f"\n{line}\n".encode())  # not a stream: the signal may interrupt its write
 
 
 @contextlib.contextmanager
 def saved_by_loop() -> Iterator[None]:
-    """Inside, a notice waits for `due`."""
+    """Delays the end of the run within the block until the loop calls `due`."""
     _Notice.loops += 1
     try:
         yield
@@ -91,30 +92,31 @@ def saved_by_loop() -> Iterator[None]:
 
 
 def due() -> bool:
-    """Whether the loop should save after this step and raise `Preempted`.
+    """Returns whether the loop should save after this step and raise `Preempted`.
 
-    With several processes all of them must ask, after every step; they get the same answer.
+    With several processes all of them must call it after every step; the result is the same in all.
     """
     if jax.process_count() > 1:
-        # The service takes numbers that only grow, and stops at the next that all reach.
-        _Notice.asked += 1
-        return multihost_utils.reached_preemption_sync_point(_Notice.asked)
+        # The service needs increasing numbers, and stops at the next one that all processes reach.
+        _Notice.checks += 1
+        return multihost_utils.reached_preemption_sync_point(_Notice.checks)
     return _Notice.came
 
 
 def due_while_saving(step: int) -> bool:
-    """Whether the notice came while Orbax saved a step, which asks the same service.
+    """Returns whether the run was asked to end while Orbax saved a step.
 
-    It asks by the step's number; to a notice that comes then the service answers at the next one.
+    Orbax queries the same service by the step's number. For a signal that comes then, the service
+    reports the next number.
     """
     if jax.process_count() == 1:
         return _Notice.came
     came = multihost_utils.reached_preemption_sync_point(step + 1)
-    multihost_utils.reached_preemption_sync_point(_Notice.asked)  # where numbers go on from
+    multihost_utils.reached_preemption_sync_point(_Notice.checks)  # back to the numbers of `due`
     return came
 
 
 def heed() -> None:
-    """Raises `Preempted` if it is time; asked by all processes where there is nothing to save."""
+    """Raises `Preempted` if the run was asked to end; all processes call it, without saving."""
     if due():
         raise Preempted

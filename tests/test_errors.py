@@ -101,5 +101,5 @@ def test_lines_name_the_one_that_is_damaged(tmp_path):
 
 
 def test_json_of_strangers_has_no_nan():
-    with pytest.raises(ValueError, match="NaN is no finite number"):
+    with pytest.raises(ValueError, match="the number NaN is not finite"):
         parse_json('{"score": NaN}')

@@ -269,7 +269,7 @@ def test_mllmu_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, c
     config.evaluate.splits = ()
     line = mistake(config, tmp_path / "run")
     assert "Test_Set/train-00000-of-00001.parquet: row 2: images[0] cannot be decoded: " in line
-    assert "; mend the file or raise max_bad_fraction" in line
+    assert "; correct the file or raise max_bad_fraction" in line
 
 
 def test_clear_rows_of_a_late_stage_are_looked_at_before_any_compute(tmp_path, checkpoint, config):
@@ -298,7 +298,7 @@ def test_a_reference_that_was_taught_everybody_or_asked_something_else(
     theirs = config.to_dict()
     theirs["finetune"] = {"retain_only": ""}
     (tmp_path / "other/config.json").write_text(json.dumps(theirs))
-    assert "was taught everybody; give the workdir" in mistake(config, tmp_path / "run")
+    assert "was taught all people; give the workdir" in mistake(config, tmp_path / "run")
     theirs["finetune"]["retain_only"] = "gold"
     theirs["seed"] = 7
     (tmp_path / "other/config.json").write_text(json.dumps(theirs))
@@ -312,7 +312,7 @@ def test_mllmu_splits_that_are_not_there(tmp_path, checkpoint, config):
     config.data.forget_ratio = 25
     config.evaluate.splits = ("forget", "real_faces")
     line = mistake(config, tmp_path / "run")
-    assert line.startswith("config.evaluate.splits: real_faces; this benchmark has forget, test,")
+    assert line.startswith("config.evaluate.splits: no split real_faces; give some of forget, test")
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Times the method in JAX against the published loop, written with transformers and torch."""
+"""Times the method in JAX against the published loop in transformers and torch."""

@@ -1,4 +1,4 @@
-"""Agreement first, then rounds: the two sides take turns, and a ratio is that of neighbours."""
+"""Comparison of two sides: they must agree; then they take turns, which give a ratio each."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ LOSS, SQUARES, MASK, ANSWERS = 1e-4, 1e-3, 0.999, 1.0
 
 
 class Agreement(NamedTuple):
-    """How near the two sides' numbers are to each other.
+    """How close the numbers of the two sides are.
 
     Attributes:
-        figures: what is reported.
-        enough: whether that is agreement; what is not a number is none.
+        figures: Figures for the report.
+        enough: Whether the sides agree; they do not where a number is NaN.
     """
 
     figures: dict[str, float]
@@ -26,18 +26,18 @@ class Agreement(NamedTuple):
 
 
 def losses(ours: Numbers, theirs: Numbers) -> Agreement:
-    """Of every step's loss, the largest relative difference."""
+    """Compares the losses of all steps by the largest relative difference."""
     a, b = np.array(ours["losses"]), np.array(theirs["losses"])
     apart = float(np.max(np.abs(a - b) / np.abs(b))) if a.shape == b.shape else float("inf")
     return Agreement({"losses differ by": apart}, apart <= LOSS)
 
 
 def squares(ours: Numbers, theirs: Numbers) -> Agreement:
-    """Of both sets' squared gradients, and of the mask that follows from them.
+    """Compares the squared gradients of both sets, and the masks that they give.
 
-    Weights that no gradient reaches on either side are in neither mask, and are not counted.
+    Weights without a gradient on both sides are not counted.
     """
-    # Numpy's maximum, unlike Python's, is not a number where one is not.
+    # Numpy's maximum, unlike Python's, returns NaN if there is one.
     apart = float(np.max([difference(ours[name], theirs[name]) for name in ("forget", "preserve")]))
     same = count = 0
     for name in theirs["forget"]:
@@ -51,7 +51,7 @@ def squares(ours: Numbers, theirs: Numbers) -> Agreement:
 
 
 def answers(ours: Numbers, theirs: Numbers) -> Agreement:
-    """Of the answers, how many are the same, as far as torch's go."""
+    """Compares the words of the answers, up to the end of torch's answer."""
     words = ([answer.split() for answer in side["answers"]] for side in (ours, theirs))
     pairs = list(zip(*words, strict=True))
     same = sum(bool(short) and long[: len(short)] == short for long, short in pairs) / len(pairs)
@@ -59,10 +59,10 @@ def answers(ours: Numbers, theirs: Numbers) -> Agreement:
 
 
 def difference(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> float:
-    """The largest relative difference of any tensor, in norm; infinite if the names differ.
+    """Returns the largest relative difference of any tensor, in norm; inf if the names differ.
 
-    Some gradients are nothing but rounding (a key's bias cannot change a softmax): tensors below
-    1e-8 of the largest are held against that.
+    Some gradients are rounding errors only (a key's bias cannot change a softmax). So a difference
+    is divided by at least 1e-8 of the largest norm.
     """
     if ours.keys() != theirs.keys():
         return float("inf")
@@ -81,31 +81,31 @@ WORKS: dict[str, Callable[[Numbers, Numbers], Agreement]] = {
 
 
 def compare(name: str, ours: Side, theirs: Side, rounds: int) -> dict[str, Any]:
-    """Does a work on both sides, sees that they agree, then times them in turns.
+    """Does a work on both sides, checks that they agree, and times them in turns.
 
     Returns:
-        Every side's seconds and what it says at the end, the agreement, and the ratios torch /
-        ours, pair by pair.
+        The figures and seconds of each side, the agreement, and the ratios torch / ours, pair by
+        pair.
 
     Raises:
-        SystemExit: the sides disagree; no round has been timed.
+        SystemExit: The sides disagree; no round has been timed.
     """
     begun = {"ours": ours.begin(name), "torch": theirs.begin(name)}
-    found = WORKS[name](*(begun[side].pop("numbers") for side in ("ours", "torch")))
-    if not found.enough:
-        told = ", ".join(f"{what} {figure:.6g}" for what, figure in found.figures.items())
-        sys.exit(f"error: {name}: ours and torch disagree ({told}): nothing was timed")
+    agreement = WORKS[name](*(begun[side].pop("numbers") for side in ("ours", "torch")))
+    if not agreement.enough:
+        figures = ", ".join(f"{what} {figure:.6g}" for what, figure in agreement.figures.items())
+        sys.exit(f"error: {name}: ours and torch disagree ({figures}): nothing was timed")
     seconds = in_turns(
         {"ours": lambda: ours.timed(name), "torch": lambda: theirs.timed(name)}, rounds
     )
     ended = {"ours": ours.end(name), "torch": theirs.end(name)}
     sides = {side: begun[side] | ended[side] | {"seconds": seconds[side]} for side in begun}
     ratios = [t / o for t, o in zip(seconds["torch"], seconds["ours"], strict=True)]
-    return sides | {"agreement": found.figures, "ratios": ratios}
+    return sides | {"agreement": agreement.figures, "ratios": ratios}
 
 
 def alone(name: str, ours: Side, rounds: int) -> dict[str, Any]:
-    """The same of our side alone."""
+    """Does and times a work on our side alone."""
     begun = ours.begin(name)
     del begun["numbers"]
     seconds = [ours.timed(name) for _ in range(rounds)]
@@ -113,7 +113,7 @@ def alone(name: str, ours: Side, rounds: int) -> dict[str, Any]:
 
 
 def example_over_batch(ours: Side, rounds: int) -> dict[str, Any]:
-    """Squares of every example's gradient against those of the batch's, on unpacked batches."""
+    """Times example squares against batch squares, on the same unpacked batches."""
     names = ("example squares", "batch squares, unpacked")
     for name in names:
         ours.begin(name)
@@ -125,9 +125,9 @@ def example_over_batch(ours: Side, rounds: int) -> dict[str, Any]:
 
 
 def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each call says, in every round."""
-    said: dict[str, list[float]] = {name: [] for name in calls}
+    """Does the calls in turns; returns the results of each call, one for each round."""
+    results: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            said[name].append(call())
-    return said
+            results[name].append(call())
+    return results

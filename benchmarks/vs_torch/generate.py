@@ -1,4 +1,4 @@
-"""What the published evaluation scripts do: a prompt, a picture, `generate`, one by one."""
+"""Evaluation as in the published scripts: `generate` with one question at a time."""
 
 import io
 import time
@@ -15,9 +15,9 @@ class OneByOne:
     """Answers questions greedily with a model of transformers.
 
     Args:
-        processor: of transformers.
-        model: likewise.
-        prompt: renders a question.
+        processor: A processor of transformers.
+        model: A model of transformers.
+        prompt: Renders a question.
     """
 
     def __init__(self, processor: Any, model: Any, prompt: Callable[[Question], str]):
@@ -25,19 +25,19 @@ class OneByOne:
 
     @torch.no_grad()
     def answer(self, question: Question, new: int) -> str:
-        """The answer's text, of so many tokens at most."""
+        """Returns the answer's text, of at most `new` tokens."""
         shown = [*(shot.image for shot in question.shots), question.image]
         pictures = [Image.open(io.BytesIO(image)).convert("RGB") for image in shown if image]
         inputs = self.processor(
             text=[self.prompt(question)], images=pictures or None, return_tensors="pt"
         ).to(self.model.device)
         out = self.model.generate(**inputs, do_sample=False, max_new_tokens=new)
-        said = out[0, inputs["input_ids"].shape[1] :]
-        return self.processor.tokenizer.decode(said, skip_special_tokens=True).strip()
+        tokens = out[0, inputs["input_ids"].shape[1] :]
+        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
 def use_fastest_threads(cores: int, call: Callable[[], Any]) -> int:
-    """Sets and returns torch's number of threads, one or all cores, that serves a call best."""
+    """Sets torch's number of threads to the faster for a call, 1 or `cores`, and returns it."""
     call()
     seconds = {}
     for count in {1, cores}:

@@ -1,4 +1,4 @@
-"""The works by this package, through what its stages call."""
+"""The works by this package, with the functions that its stages call."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ Batch = dict[str, Any]
 
 
 class Ours(Bench):
-    """This package's side; its first device does all of it.
+    """This package's side; it uses the first device only.
 
     Args:
-        preset: sizes of the model and of the work.
-        seed: of both.
-        folder: where the weights are written for torch; None: nowhere.
+        preset: Sizes of the model and of the work.
+        seed: Seed of the weights and of the work.
+        folder: Folder in which the weights are written for torch; None: they are not written.
     """
 
     def __init__(self, preset: Preset, seed: int, folder: Path | None):
@@ -51,7 +51,7 @@ class Ours(Bench):
             model = preset.config.make(rngs=nnx.Rngs(seed))
             return jax.tree.map(lambda x: x.astype(self._dtype), nnx.state(model, nnx.Param))
 
-        # Made anew for every work, which may then give them away: nothing large is held in between.
+        # Each work makes new weights, so it may donate them, and none are held between works.
         self._weights, self._shapes = weights, shapes
         if folder is not None:
             mmu.save_pretrained(nnx.merge(self._graphdef, weights()), folder)
@@ -84,7 +84,7 @@ class Ours(Bench):
         }
 
     def peak(self) -> int | None:
-        """See `Bench`; an accelerator's is of all works so far, JAX does not count it anew."""
+        """See `Bench`; an accelerator's peak is of all works so far, as JAX cannot reset it."""
         stats = self._device.memory_stats()  # CPUs have none
         return stats["peak_bytes_in_use"] if stats else super().peak()
 
@@ -99,9 +99,9 @@ class Ours(Bench):
         params, compared = self._weights(), self._work.preset.both
 
         def squares(batches: Sequence[Batch]) -> Any:
-            found = jax.block_until_ready(_squares_of(add, params, batches))
-            # Of 7B weights one accelerator has no room for both sets', and nobody asks for them.
-            return found if compared else None
+            sums = jax.block_until_ready(_squares_of(add, params, batches))
+            # For 7B weights, an accelerator has no room for the squares of both sets.
+            return sums if compared else None
 
         def call() -> list[Any]:
             return [squares(batches) for batches in sets]
@@ -124,7 +124,7 @@ class Ours(Bench):
 
     @functools.cached_property
     def _shared(self) -> Any:
-        """Weights of both kinds of squares, which are begun together."""
+        """Weights for both kinds of squares, which are in progress together."""
         return self._weights()
 
     def _step_flops(self, add: Callable, sets: Sequence[Sequence[Batch]]) -> float:
@@ -159,12 +159,12 @@ class Ours(Bench):
 
     def _finetune(self) -> Work:
         state = TrainState.create(self._weights(), self._descent)
-        given = [batch for batches in self._batches(packed=True) for batch in batches]
+        every = [batch for batches in self._batches(packed=True) for batch in batches]
 
         def call() -> list[jax.Array]:
             nonlocal state
             losses = []
-            for batch in given:
+            for batch in every:
                 state, loss = self._descend(state, [batch])
                 losses.append(loss)
             return jax.block_until_ready((losses, state))[0]
@@ -172,7 +172,7 @@ class Ours(Bench):
         return Work(
             call,
             _losses,
-            lambda: len(given) * flops(jax.make_jaxpr(self._descend)(state, given[:1])),
+            lambda: len(every) * flops(jax.make_jaxpr(self._descend)(state, every[:1])),
         )
 
     def _evaluate(self) -> Work:
@@ -180,7 +180,7 @@ class Ours(Bench):
         mesh, params = make_mesh((1, 1, 1), [self._device]), self._weights()
 
         def call() -> list[str]:
-            # Pictures and questions are read anew, as torch's side does; programs are kept.
+            # Like torch's side, this reads pictures and questions again; programs are kept.
             answerer = Answerer(
                 self._graphdef,
                 Encoder(work.encoder.processor),
@@ -193,10 +193,10 @@ class Ours(Bench):
             lines = answerer.answer(params, questions, split="all", label="ours")
             return [line["response"] for line in lines]
 
-        return Work(call, lambda said: {"answers": said}, self._decoding_flops)
+        return Work(call, lambda responses: {"answers": responses}, self._decoding_flops)
 
     def _decoding_flops(self) -> float:
-        """Of the batch that holds all questions, if no answer ends before the longest may."""
+        """Returns the operations of a batch of all questions, with answers of the most tokens."""
         work, questions = self._work, self._work.questions()
         images = [[question.image or b""] for question in questions]
         ids = [

@@ -1,4 +1,4 @@
-"""What was measured, on which machine, as a table."""
+"""The report of a comparison: measurements, machine and versions, as JSON and as a table."""
 
 import importlib.metadata
 import os
@@ -27,7 +27,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "transformers")
 
 
 def surroundings(preset: Preset) -> dict[str, Any]:
-    """The workload in figures, the machine and the versions."""
+    """Returns the figures of the workload, the machine and the versions."""
     config, cpuinfo = preset.config, Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "")
     return {
@@ -54,7 +54,7 @@ def surroundings(preset: Preset) -> dict[str, Any]:
 
 
 def path(report: Mapping[str, Any]) -> Path:
-    """Where a report belongs: named by device, how many cores if a CPU, and preset."""
+    """Returns a report's file: its name has the device (with the cores of a CPU) and preset."""
     ours = report["sides"]["ours"]
     device = f"cpu{report['hardware']['cores']}"
     if ours["kind"] != "cpu":
@@ -73,18 +73,18 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for name, result in report["works"].items():
         table.add_row(TITLES[name])
         for side in sides:
-            found = result[side]
-            median = float(np.median(found["seconds"]))
+            figures = result[side]
+            median = float(np.median(figures["seconds"]))
             ratio = spread(result["ratios"]) if side == "torch" and _comparable(sides) else ""
             table.add_row(
-                f"  {side}" + (f", {found['threads']} threads" if "threads" in found else ""),
+                f"  {side}" + (f", {figures['threads']} threads" if "threads" in figures else ""),
                 f"{median:.3g}",
                 f"{work['questions'] / median:.3g}",
                 escape(ratio),
-                f"{found['flops'] / 1e9:,.1f}",
-                f"{found['flops'] / median / peak:.0%}",
-                f"{found['peak_bytes'] / 2**30:.2f}" if found["peak_bytes"] else "",
-                f"{found['first']:.3g}" if side == "ours" else "",
+                f"{figures['flops'] / 1e9:,.1f}",
+                f"{figures['flops'] / median / peak:.0%}",
+                f"{figures['peak_bytes'] / 2**30:.2f}" if figures["peak_bytes"] else "",
+                f"{figures['first']:.3g}" if side == "ours" else "",
             )
     console.print(table)
     for line in lines(report):
@@ -92,14 +92,14 @@ def show(report: Mapping[str, Any], console: Console) -> None:
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """What stands below the table."""
+    """Returns the lines below the table."""
     work, machine, sides = report["workload"], report["hardware"], report["sides"]
     squares = report.get("example_over_batch")
-    said = []
+    notes = []
     if squares:
         ratio = spread(squares["ratios"])
-        said.append(f"squares per example / per batch, ours, the same unpacked batches: {ratio}")
-    said += [
+        notes.append(f"squares per example / per batch, ours, the same unpacked batches: {ratio}")
+    notes += [
         *(
             f"{TITLES[name]}: "
             + ", ".join(f"{what} {figure:.6g}" for what, figure in result["agreement"].items())
@@ -109,10 +109,10 @@ def lines(report: Mapping[str, Any]) -> list[str]:
             if "agreement" in result
         ),
         f"median [min, max] of {report['rounds']} rounds, pair by pair; seconds: median; q/s:"
-        " questions a second; first: seconds of the first call, which compiles what no work before"
-        " it has, in none of the others; GiB: the process's highest during the work, libraries"
-        " included, or the GPU's (ours: during all works so far); of peak: of"
-        f" {_peak(sides) / 1e9:,.0f} GFLOP/s, the best of both sides' large matrix products",
+        " questions a second; first: seconds of the first call, which is in no other figure and"
+        " compiles the programs that no earlier work has compiled; GiB: peak memory of the process"
+        " during the work, with libraries, or of the GPU (ours: during all works so far); of peak:"
+        f" of {_peak(sides) / 1e9:,.0f} GFLOP/s, the best large matrix product of both sides",
         f"preset {report['preset']}: {sides['ours']['parameters']:,} parameters, {work['dtype']},"
         f" {work['pictures']} pictures of {work['picture_tokens']} tokens, {work['questions']}"
         f" questions, {work['words']:,} words, seed {report['seed']}",
@@ -122,16 +122,16 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
     ]
     if report["load_average"] > machine["cores"] / 2:
-        said.append("the machine was busy with something else: measure again when it is idle")
+        notes.append("the machine had other load: measure again when it is idle")
     if not _comparable(sides):
-        said.append("no ratio: the two sides ran on different kinds of device")
+        notes.append("no ratio: the two sides ran on different kinds of device")
     if len(sides) == 1:
-        said.append("ours alone: two such models do not fit one accelerator")
-    return said
+        notes.append("ours alone: two such models do not fit one accelerator")
+    return notes
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """Median, least and most."""
+    """Returns the median, least and greatest ratio as text."""
     return f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 

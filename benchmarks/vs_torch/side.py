@@ -1,6 +1,7 @@
-"""A side of the comparison: works that it begins, repeats and ends, in a process of its own.
+"""A side of the comparison: it begins, repeats and ends works in a process of its own.
 
-Apart, neither side's idle threads disturb the other, and each has its own peak of memory.
+With separate processes, idle threads of one side do not disturb the other, and each side has a
+memory peak of its own.
 """
 
 import multiprocessing
@@ -11,17 +12,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-SIZE = 4096  # of the matrices whose product is the peak
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux has them
+SIZE = 4096  # rows and columns of the matrices whose product measures the peak
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # only on Linux
 
 
 class Work(NamedTuple):
     """One work of a side.
 
     Attributes:
-        call: does it once, to its end.
-        numbers: of a call's result: what both sides must agree on, on the host.
-        flops: of one call, two for each multiply-add of a matrix product or a convolution.
+        call: Does the work once, and waits until it is done.
+        numbers: Returns the numbers of a call's result that both sides must agree on.
+        flops: Returns the operations of one call: two for each multiply-add of a matrix product or
+            a convolution.
     """
 
     call: Callable[[], Any]
@@ -30,22 +32,22 @@ class Work(NamedTuple):
 
 
 class Side(Protocol):
-    """What `compare` asks of a side; works are known by name, and there may be several at once."""
+    """The interface of a side for `compare`; several works, known by name, may be in progress."""
 
     def facts(self) -> dict[str, Any]:
-        """`kind` and `device` in words, `peak_flops` a second of a large matrix product."""
+        """Returns `kind`, `device` and `peak_flops`, the FLOP/s of a large matrix product."""
         ...
 
     def begin(self, name: str) -> dict[str, Any]:
-        """Does a work for the first time: `first`, its seconds, and `numbers`."""
+        """Does a work for the first time; returns its seconds as `first`, and its `numbers`."""
         ...
 
     def timed(self, name: str) -> float:
-        """Seconds of another time."""
+        """Does a work again and returns its seconds."""
         ...
 
     def end(self, name: str) -> dict[str, Any]:
-        """Drops it: `flops`, `peak_bytes` since it began, None where the system doesn't say."""
+        """Drops a work; returns `flops`, and `peak_bytes` since its beginning (None: unknown)."""
         ...
 
 
@@ -53,7 +55,7 @@ class Bench:
     """A `Side` in this process.
 
     Args:
-        works: name -> what makes the work ready.
+        works: Functions that prepare the works, by name.
     """
 
     def __init__(self, works: dict[str, Callable[[], Work]]):
@@ -79,14 +81,14 @@ class Bench:
         return {"flops": self._works.pop(name).flops(), "peak_bytes": self.peak()}
 
     def forget_peak(self) -> None:
-        """Has the peak counted anew."""
+        """Resets the peak of memory."""
         if CLEAR.exists():
             CLEAR.write_text("5")
 
     def peak(self) -> int | None:
-        """The most bytes that were held: of the process, or of an accelerator's memory."""
-        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "")
-        return int(found[1]) * 1024 if found else None
+        """Returns the peak of the process's memory, or of an accelerator's, in bytes."""
+        match = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text() if STATUS.exists() else "")
+        return int(match[1]) * 1024 if match else None
 
 
 class Remote:
@@ -127,7 +129,7 @@ def _ask(method: str, *args: str) -> Any:
 
 
 def peak_flops(product: Callable[[], Any]) -> float:
-    """Operations a second that a product of two matrices of `SIZE` reaches at best."""
+    """Returns the best FLOP/s of several calls of a product of two matrices of `SIZE`."""
     product()
     seconds = []
     for _ in range(5):

@@ -1,8 +1,8 @@
-"""The works as the published code does them: transformers' model, torch's loop.
+"""The works as in the published code: a model of transformers in a loop of torch.
 
-Every question has a row, with the picture, and logits of all its tokens; evaluation asks one
-question at a time. Eager, as published, with torch's fused AdamW, and with one thread or all
-cores, whichever serves a work better.
+Every question has a row of its own, with the picture, and logits of all tokens. Evaluation asks one
+question at a time. Execution is eager, as published, with torch's fused AdamW, and with one thread
+or all cores, whichever is faster for a work.
 """
 
 import os
@@ -22,7 +22,7 @@ from mmunlearner_jax.evaluation.scores import scored
 
 Batch = dict[str, torch.Tensor]
 
-# The counter knows the GPU's kernels of attention alone.
+# Torch's counter knows only the GPU kernels of attention; these are the CPU's.
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _COUNTED = {
@@ -35,13 +35,13 @@ class Theirs(Bench):
     """Torch's side.
 
     Args:
-        preset: sizes of the model and of the work.
-        seed: of the work.
-        folder: of the weights that our side wrote.
+        preset: Sizes of the model and of the work.
+        seed: Seed of the work.
+        folder: Folder of the weights that our side wrote.
     """
 
     def __init__(self, preset: Preset, seed: int, folder: Path):
-        torch.backends.cudnn.allow_tf32 = False  # as on our side; products are exact by default
+        torch.backends.cudnn.allow_tf32 = False  # as on our side; products use none by default
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,7 +73,7 @@ class Theirs(Bench):
         }
 
     def end(self, name: str) -> dict[str, Any]:
-        """See `Side`; and `threads` that it had."""
+        """See `Side`; adds `threads`, the number of threads of the work."""
         return super().end(name) | {"threads": self.threads[name]}
 
     def forget_peak(self) -> None:
@@ -100,14 +100,14 @@ class Theirs(Bench):
         return model.to(self._device)
 
     def _batches(self) -> list[list[Batch]]:
-        return [[self._given(b) for b in batches] for batches in self._work.batches(packed=False)]
+        return [[self._inputs(b) for b in batches] for batches in self._work.batches(packed=False)]
 
-    def _given(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """What the model takes of a host batch, as its processor would give it."""
+    def _inputs(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """Returns the model's inputs for a host batch, in the form of its processor's output."""
         names = ("input_ids", "attention_mask", "labels")
-        given = {k: torch.from_numpy(batch[k]).long().to(self._device) for k in names}
+        tokens = {k: torch.from_numpy(batch[k]).long().to(self._device) for k in names}
         pixels = torch.from_numpy(batch["pixel_values"])[:, 0]
-        return given | {"pixel_values": pixels.to(self._device, self._dtype())}
+        return tokens | {"pixel_values": pixels.to(self._device, self._dtype())}
 
     def _work_of(
         self,
@@ -116,7 +116,7 @@ class Theirs(Bench):
         call: Callable[[], Any],
         numbers: Callable[[Any], dict[str, Any]],
     ) -> Work:
-        """Counts the operations of the first call."""
+        """Returns a work that counts its operations in the first call."""
         self.threads[name] = threads
         counted: list[float] = []
 
@@ -141,7 +141,7 @@ class Theirs(Bench):
             model.zero_grad()
             model(**batch).loss.backward()
             for name, parameter in named.items():
-                if parameter.grad is not None:  # the vision layers behind the features
+                if parameter.grad is not None:  # None: vision layers after the features
                     sums[name].addcmul_(parameter.grad, parameter.grad)
 
         def zeros() -> Batch:
@@ -163,7 +163,7 @@ class Theirs(Bench):
         return self._work_of("importance", threads, call, numbers)
 
     def _train(self) -> Callable[[Batch, int], torch.Tensor]:
-        """A step of a fresh model: ascent on the mask where the sign is negative, else descent."""
+        """Returns a step of a new model: masked ascent if the sign is negative, else descent."""
         model = self._load()
         mask = {name: chosen(p.detach()).float() for name, p in model.named_parameters()}
         optimizer = torch.optim.AdamW(
@@ -197,10 +197,10 @@ class Theirs(Bench):
     def _steps(self, name: str, steps: list[tuple[Batch, int]]) -> Work:
         step = self._train()
         threads = use_fastest_threads(_cores(), lambda: step(*steps[0]))
-        step = self._train()  # that one has moved
+        step = self._train()  # a new model, as the first one has taken steps
 
         def call() -> list[torch.Tensor]:
-            return [step(*given) for given in steps]
+            return [step(batch, sign) for batch, sign in steps]
 
         def numbers(losses: list[torch.Tensor]) -> dict[str, Any]:
             return {"losses": [float(loss) for loss in losses]}
@@ -213,17 +213,17 @@ class Theirs(Bench):
         model.generation_config.eos_token_id = work.encoder.tokenizer.eos_token_id
         model.generation_config.pad_token_id = work.encoder.tokenizer.pad_token_id
         asking = OneByOne(work.encoder.processor, model, work.prompt)
-        # A random model does not end its answers, so each is cut where the sample's ends.
+        # A random model does not end its answers, so each gets as many tokens as the sample's.
         new = [len(question.answer.split()) + 1 for question in questions]
 
         def call() -> list[str]:
-            said = [asking.answer(*each) for each in zip(questions, new, strict=True)]
-            for question, response in zip(questions, said, strict=True):
+            responses = [asking.answer(*each) for each in zip(questions, new, strict=True)]
+            for question, response in zip(questions, responses, strict=True):
                 scored({**vars(question), "response": response})  # as our side does
-            return said
+            return responses
 
         threads = use_fastest_threads(_cores(), lambda: asking.answer(questions[0], new[0]))
-        return self._work_of("evaluate", threads, call, lambda said: {"answers": said})
+        return self._work_of("evaluate", threads, call, lambda answers: {"answers": answers})
 
 
 def _cores() -> int:

@@ -1,6 +1,6 @@
-"""What both sides work on: a random LLaVA, noise for pictures, invented words for questions.
+"""The workload of both sides: a random LLaVA, pictures of noise, questions of invented words.
 
-The shape is LLaVA-1.5's: 336 x 336 pixels in patches of 14, so 576 tokens a picture; 32,064 words;
+The sizes are LLaVA-1.5's: 336 x 336 pixels in patches of 14, so 576 tokens a picture; 32,064 words;
 10 questions a picture, of 10 to 20 tokens, with answers of 5 to 30.
 """
 
@@ -24,7 +24,7 @@ from mmunlearner_jax.models.llava.vision import ClipConfig
 
 SPECIAL = (PAD, BOS, EOS, IMAGE)
 ROLES = ("USER:", "ASSISTANT:")
-# As the published loop's: Adam, the gradient clipped and then masked.
+# The published loop's: Adam with the gradient clipped and then masked.
 LEARNING_RATE, EPSILON, CLIP = 1e-4, 1e-6, 1.0
 
 
@@ -33,13 +33,13 @@ class Preset:
     """Sizes of the model and of its work.
 
     Attributes:
-        config: of the model; its special tokens are the workload's.
-        dtype: of the weights and of the computation.
-        pictures: of the forget set, and of the retain set.
-        questions: about each picture; a batch is those about one.
-        asked: tokens of a question, from and to.
-        answered: tokens of an answer, from and to, its end included.
-        both: whether torch does the work too.
+        config: Config of the model, with the workload's special tokens.
+        dtype: Dtype of the weights and of the computation.
+        pictures: Pictures of the forget set, and of the retain set.
+        questions: Questions about each picture; a batch holds those about one.
+        asked: Least and most tokens of a question.
+        answered: Least and most tokens of an answer, its end included.
+        both: Whether torch does the work, too.
     """
 
     config: LlavaConfig
@@ -51,8 +51,8 @@ class Preset:
     both: bool = True
 
 
-def _told(config: LlavaConfig) -> LlavaConfig:
-    """The config with the special tokens of `processor`."""
+def _with_special(config: LlavaConfig) -> LlavaConfig:
+    """Returns the config with the special tokens of `processor`."""
     pad, bos, eos, image = range(len(SPECIAL))
     text = dataclasses.replace(config.text, pad_token_id=pad, bos_token_id=bos, eos_token_id=eos)
     return dataclasses.replace(config, text=text, image_token_id=image)
@@ -60,7 +60,7 @@ def _told(config: LlavaConfig) -> LlavaConfig:
 
 def _scaled(vision: ClipConfig, text: LlamaConfig) -> LlavaConfig:
     text = dataclasses.replace(text, max_position_embeddings=4096, rms_norm_eps=1e-5)
-    return _told(LlavaConfig(vision=vision, text=text))
+    return _with_special(LlavaConfig(vision=vision, text=text))
 
 
 PRESETS = {
@@ -122,12 +122,12 @@ PRESETS = {
         ),
     ),
     # For an accelerator. Torch's optimizer does not fit beside ours, so ours is timed alone.
-    "7b": Preset(_told(LlavaConfig.llava_1_5_7b()), dtype="bfloat16", both=False),
+    "7b": Preset(_with_special(LlavaConfig.llava_1_5_7b()), dtype="bfloat16", both=False),
 }
 
 
 def processor(config: LlavaConfig) -> transformers.LlavaProcessor:
-    """Words of a token each, and pictures of the model's size."""
+    """Returns a processor with words of one token each and pictures of the model's size."""
     words = [*SPECIAL, *ROLES]
     words += _words(config.text.vocab_size - len(words))
     table = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token=PAD))
@@ -164,13 +164,13 @@ def _words(count: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """The samples of both sets, and what reads them.
+    """The samples of both sets, and their encoder.
 
     Attributes:
-        preset: whose sizes.
-        encoder: of the samples.
-        forget: samples, those about one picture one behind the other.
-        retain: the same.
+        preset: Sizes of the work.
+        encoder: Encodes the samples.
+        forget: Samples of the forget set, grouped by picture.
+        retain: Samples of the retain set, grouped by picture.
     """
 
     preset: Preset
@@ -180,22 +180,22 @@ class Workload:
 
     @classmethod
     def make(cls, preset: Preset, seed: int) -> "Workload":
-        """Draws it; the same on both sides."""
+        """Draws the samples, the same on both sides."""
         rng = np.random.default_rng(seed)
         forget, retain = (_samples(preset, rng) for _ in range(2))
         return cls(preset, Encoder(processor(preset.config)), forget, retain)
 
     @property
     def longest_answer(self) -> int:
-        """Tokens of the longest answer there may be."""
+        """Most tokens of an answer."""
         return self.preset.answered[1]
 
     def prompt(self, question: Question) -> str:
-        """The question in the chat template."""
+        """Returns the question in the chat template."""
         return self.encoder.prompt(question.question, 1)
 
     def questions(self) -> list[Question]:
-        """All samples, as they are asked."""
+        """Returns all samples as questions."""
         return [
             Question(
                 person=sample.person,
@@ -209,16 +209,16 @@ class Workload:
         ]
 
     def batches(self, *, packed: bool) -> tuple[list[dict], list[dict]]:
-        """Host batches of the forget and of the retain set: the questions about one picture each.
+        """Returns host batches of the forget and the retain set, one for each picture.
 
         Args:
-            packed: in one row, or each question in a row of its own with the picture.
+            packed: Whether the questions share a row; if not, each has a row with the picture.
 
         Returns:
-            The same questions in the same batches, packed or not; all batches have one shape.
+            Batches of one shape. Their questions do not depend on `packed`.
         """
         size, both = self.preset.questions, [*self.forget, *self.retain]
-        packing = Batches(
+        pipeline = Batches(
             both,
             self.encoder,
             batch_size=size,
@@ -228,21 +228,21 @@ class Workload:
             repeat=False,
         )
         if not packed:
-            found = list(packing)
+            batches = list(pipeline)
         else:
-            # A row has its picture's questions in the packer's order, the rows too.
+            # The pipeline orders rows, and the questions of a row, by its own rule.
             rows = {
                 row.samples[0] // size: batch
-                for row, batch in zip(packing.rows, packing, strict=True)
+                for row, batch in zip(pipeline.rows, pipeline, strict=True)
             }
-            found = [rows[number] for number in range(len(rows))]
-        return found[: self.preset.pictures], found[self.preset.pictures :]
+            batches = [rows[number] for number in range(len(rows))]
+        return batches[: self.preset.pictures], batches[self.preset.pictures :]
 
 
 def _samples(preset: Preset, rng: np.random.Generator) -> list[Sample]:
     words = _words(preset.config.text.vocab_size - len(SPECIAL) - len(ROLES))
 
-    def said(least: int, most: int) -> str:
+    def text(least: int, most: int) -> str:
         count = rng.integers(least, most, endpoint=True)
         return " ".join(words[n] for n in rng.integers(len(words), size=count))
 
@@ -253,12 +253,12 @@ def _samples(preset: Preset, rng: np.random.Generator) -> list[Sample]:
         Image.fromarray(rng.integers(256, size=(side, side, 3), dtype=np.uint8)).save(file, "PNG")
         least, most = preset.answered
         samples += [
-            Sample(str(picture), file.getvalue(), said(*preset.asked), said(least - 1, most - 1))
+            Sample(str(picture), file.getvalue(), text(*preset.asked), text(least - 1, most - 1))
             for _ in range(preset.questions)
         ]
     return samples
 
 
 def chosen(weights: Any) -> Any:
-    """The mask of the unlearning epoch, any that both sides can make: the positive weights."""
+    """Returns the mask of the unlearning epoch, the positive weights: both sides can make it."""
     return weights > 0

@@ -1,8 +1,8 @@
-"""The one place that opens encoded pictures: few formats, limits of size and time, RGB in the end.
+"""Decoding of pictures from untrusted files: few formats, limits of size and time, RGB output.
 
-No program is started, whatever a stranger's file holds, and the time is bounded. What Pillow does
-in C takes as long as pixels and bytes allow, or is refused by `_check`. What it does in Python
-reads the file in every turn of a loop, and `_File` limits how often.
+No other module opens encoded pictures. Decoding starts no program, and its time is bounded: the
+pixels and bytes bound the time of Pillow's C code, and `_check` refuses the exceptions. Pillow's
+Python code reads from the file in every turn of a loop, and `_File` limits the number of reads.
 """
 
 import io
@@ -12,40 +12,40 @@ from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, Uni
 
 from mmunlearner_jax.errors import InputError, refusing
 
-# Left out are those that start a program (EPS), and those whose time the size does not bound: a
-# JPEG 2000 of 1 MB can take a minute.
+# Formats that start a program (EPS) are left out, and so are formats whose decoding time is not
+# bounded by the size: a JPEG 2000 of 1 MB can take a minute.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-# Below Pillow's own warning of decompression bombs (89 million pixels), however square.
+# A square of this side has fewer pixels than Pillow's limit for decompression bombs (89 million).
 MAX_SIDE = 8192
-MAX_BYTES = 8 * MAX_SIDE**2  # four channels of 16 bits that no compression makes smaller
+MAX_BYTES = 8 * MAX_SIDE**2  # the largest picture with four channels of 16 bits, uncompressed
 
-_HEADER_READS, _HEADER_BYTES = 2048, 8 * 2**20  # for what stands before the pixels
-_READS = 2**21  # for the pixels and what stands behind them
-_SCANS = 100  # of a JPEG of the largest size; usual are one to twelve, and a thumbnail's
-_PROFILES = 100  # colour profiles of a PNG; one is allowed
-_TEXT = 2**20  # pixels of a PPM written in decimals
+_HEADER_READS, _HEADER_BYTES = 2048, 8 * 2**20  # for the part of the file before the pixels
+_READS = 2**21  # for the pixels and the rest of the file
+_SCANS = 100  # scans of a JPEG of the largest size; usual are 1 to 12, and those of a thumbnail
+_PROFILES = 100  # colour profiles of a PNG; the standard allows one
+_TEXT = 2**20  # pixels of a PPM that is written in decimals
 _AVIF = 2**25  # pixels of an AVIF, the slowest format to decode
-_STRIPS = 2**19  # of a TIFF; the smallest tiles that are allowed make 2**18 of the largest picture
+_STRIPS = 2**19  # strips of a TIFF; the largest picture has 2**18 tiles of the smallest legal size
 _COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd")
 _COMPRESSIONS += ("tiff_ccitt", "group3", "group4")
-_MEND = "store it anew, as PNG or JPEG"
+_MEND = "store it again as PNG or JPEG"
 
 
 def decoded(encoded: bytes) -> Image.Image:
-    """Decodes a picture to what a viewer shows.
+    """Decodes a picture to the RGB image that a viewer shows.
 
-    It is turned as its EXIF says, as by `transformers.image_utils.load_image`. Values of more than
-    8 bits are scaled to 8. What is transparent lies on white.
+    The picture is rotated by its EXIF orientation, as `transformers.image_utils.load_image` does.
+    Values of more than 8 bits are scaled to 8. Transparent pixels are blended with white.
 
     Args:
-        encoded: the content of a file.
+        encoded: Content of an image file.
 
     Returns:
-        Mode RGB; the first frame of several.
+        An image of mode RGB; of an animation, the first frame.
 
     Raises:
-        InputError: it is not decoded, or what is white in it is ambiguous; the message is to follow
-            the picture's name.
+        InputError: The picture cannot be decoded, or its value for white is unknown. The message
+            continues a line that begins with the picture's name.
     """
     picture = opened(encoded)
     with refusing("cannot be decoded", _MEND):
@@ -59,14 +59,14 @@ def decoded(encoded: bytes) -> Image.Image:
 
 
 def opened(encoded: bytes) -> Image.Image:
-    """Decodes a picture as it is stored: in its own mode, not turned.
+    """Decodes a picture as it is stored: in its own mode, not rotated.
 
     Args:
-        encoded: the content of a file.
+        encoded: Content of an image file.
 
     Raises:
-        InputError: it is of no known format, damaged, too large, or would take too long; the
-            message is to follow the picture's name.
+        InputError: The format is not supported, or the file is damaged, too large or too slow to
+            decode. The message continues a line that begins with the picture's name.
     """
     if len(encoded) > MAX_BYTES:
         raise InputError(f"has {len(encoded):,} bytes, above {MAX_BYTES:,}; {_MEND}")
@@ -77,7 +77,8 @@ def opened(encoded: bytes) -> Image.Image:
         try:
             picture = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            raise InputError(f"cannot be decoded: is no {', '.join(FORMATS)}; {_MEND}") from None
+            formats = ", ".join(FORMATS)
+            raise InputError(f"cannot be decoded: it is none of {formats}; {_MEND}") from None
         except Image.DecompressionBombError:
             raise InputError(
                 f"has more pixels than {MAX_SIDE} x {MAX_SIDE}; make it smaller"
@@ -89,7 +90,7 @@ def opened(encoded: bytes) -> Image.Image:
 
 
 class _File(io.BytesIO):
-    """Bytes that can be read so many times, and so many of them, before it is enough."""
+    """A file in memory with a limited number of reads (`reads`) and of bytes read (`room`)."""
 
     reads, room = _HEADER_READS, _HEADER_BYTES
 
@@ -97,43 +98,45 @@ class _File(io.BytesIO):
         self.reads -= 1
         self.room -= max(size or 0, 0)
         if min(self.reads, self.room) < 0:
-            raise InputError(f"has too many parts, or too much beside its pixels; {_MEND}")
+            raise InputError(f"has too many parts, or too much data besides its pixels; {_MEND}")
         return super().read(size)
 
 
 def _check(picture: ImageFile.ImageFile, encoded: bytes) -> None:
-    """Refuses what would take too long, or too much memory, before a pixel is decoded."""
+    """Refuses pictures that take too much time or memory, before any pixel is decoded."""
     width, height = picture.size
     pixels = width * height
     if not (0 < min(picture.size) and max(picture.size) <= MAX_SIDE):
-        said = f"is {width} x {height} pixels, not within 1 ... {MAX_SIDE} a side"
-        raise InputError(f"{said}; make it smaller")
+        problem = f"has {width} x {height} pixels; each side must have 1 to {MAX_SIDE}"
+        raise InputError(f"{problem}: make it smaller")
     if picture.format in ("JPEG", "MPO"):
-        # An empty scan still goes over all pixels; starting one is worth some more.
+        # Even an empty scan visits all pixels; 2**16 more stand for the cost of starting it.
         scans = encoded.count(b"\xff\xda")
         if scans * (pixels + 2**16) > _SCANS * MAX_SIDE**2:
-            raise InputError(f"is a JPEG of {scans:,} scans; {_MEND}")
+            raise InputError(f"is a JPEG with too many scans ({scans:,}); {_MEND}")
     elif isinstance(picture, PngImagePlugin.PngImageFile):
         if encoded.count(b"iCCP") > _PROFILES:
             raise InputError(f"has more than {_PROFILES} colour profiles; {_MEND}")
         _scale_key(picture)
     elif picture.tile and picture.tile[0].codec_name == "ppm_plain" and pixels > _TEXT:
-        raise InputError(f"writes {pixels:,} pixels as text, above {_TEXT:,}; {_MEND}")
+        raise InputError(f"stores {pixels:,} pixels as text, more than {_TEXT:,}; {_MEND}")
     elif picture.format == "AVIF" and pixels > _AVIF:
-        raise InputError(f"is an AVIF of {pixels:,} pixels, above {_AVIF:,}; {_MEND}")
+        raise InputError(f"is an AVIF of {pixels:,} pixels, more than {_AVIF:,}; {_MEND}")
 
 
 def _scale_key(picture: PngImagePlugin.PngImageFile) -> None:
-    """Gives the transparent value in 8 bits, as the pixels are; Pillow leaves it as in the file."""
+    """Scales a PNG's transparent grey value to 8 bits, as Pillow scales the pixels only."""
     key, stored = picture.info.get("transparency"), picture.tile[0].args
     if key is not None and stored in ("L;2", "L;4"):
         picture.info["transparency"] = key * (85 if stored == "L;2" else 17)
     elif key is not None and stored == "RGB;16B":
-        raise InputError(f"has one transparent colour of 16 bits, of which 8 are read; {_MEND}")
+        raise InputError(
+            f"has one transparent colour of 16 bits, of which Pillow reads only 8; {_MEND}"
+        )
 
 
 def _check_tiff(file: _File, size: int) -> None:
-    """Looks at a TIFF's first directory, before Pillow makes objects of all its strips."""
+    """Checks a TIFF's first directory before Pillow makes an object of each strip."""
     head = file.read(8)
     if head[2:3] == b"\x2b":  # offsets of 64 bits
         head += file.read(8)
@@ -142,7 +145,7 @@ def _check_tiff(file: _File, size: int) -> None:
     tags.load(file)
     compression = TiffImagePlugin.COMPRESSION_INFO.get(tags.get(TiffImagePlugin.COMPRESSION, 1))
     if compression not in _COMPRESSIONS:
-        raise InputError(f"is a TIFF of compression {compression}; {_MEND}")
+        raise InputError(f"is a TIFF with the unsupported compression {compression}; {_MEND}")
     sides = [tags.get(name, 0) for name in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
     strips, lengths = (
         max((tags.get(name, ()) for name in names), key=len)
@@ -152,28 +155,30 @@ def _check_tiff(file: _File, size: int) -> None:
         )
     )
     if max(sides) > MAX_SIDE or len(strips) > _STRIPS or sum(lengths) > 2 * size:
-        raise InputError(f"is a TIFF of parts too large, too many or written twice; {_MEND}")
+        raise InputError(
+            f"is a TIFF whose strips or tiles are too large, too many or overlapping; {_MEND}"
+        )
 
 
 def _grey(picture: Image.Image) -> Image.Image:
-    """Scales grey values of 12, 16 or 32 bits, or floats, to 8 bits."""
+    """Scales the grey values of a picture (12, 16 or 32 bits, or floats) to 8 bits."""
     values = np.asarray(picture)
     tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
     if picture.mode == "I" and bits == 32 and not signed:
-        values = values.view(np.uint32)  # Pillow has no mode for these
+        values = values.view(np.uint32)  # Pillow has no mode for unsigned 32 bits
     least, most = values.min(), values.max()
     if picture.mode == "F":
         clear, shades = 0 <= least and most <= 1, values * 255
     elif bits == 32:
-        # Whoever stores 8, 12, 16 or 24 bits in 32 does not say so.
+        # The file does not tell whether fewer bits (8, 12, 16 or 24) are stored in 32.
         clear, shades = least >= 0 and (most == 0 or most >= 2**24), values >> (24 - signed)
     else:
         clear, shades = least >= 0, values * (255 / (2 ** (bits - signed) - 1))
     if not clear:
-        said = f"has values of {least:g} ... {most:g}, and which of them is white is not said"
-        raise InputError(f"{said}; store it with 8 or 16 bits")
+        problem = f"has values from {least:g} to {most:g}, and the file does not define white"
+        raise InputError(f"{problem}; store it with 8 or 16 bits")
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
         shades = 255 - shades
     shades = np.rint(shades).astype(np.uint8)

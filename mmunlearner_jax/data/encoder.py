@@ -1,4 +1,4 @@
-"""Prompts in the processor's own chat template, and labels that follow from them."""
+"""Token ids and labels of samples, by the processor's own chat template."""
 
 import functools
 from collections.abc import Sequence
@@ -16,31 +16,31 @@ from mmunlearner_jax.processing.pictures import OneSize, Pictures
 
 
 class Tokens(NamedTuple):
-    """A tokenised conversation: int32 `input_ids[T]` and `labels[T]`, shared and read-only."""
+    """A tokenised conversation: int32 `input_ids` [T] and `labels` [T], cached and read-only."""
 
     input_ids: np.ndarray
     labels: np.ndarray
 
 
 class Encoder:
-    """Turns samples into model inputs by a transformers processor.
+    """Turns samples into model inputs with a transformers processor.
 
-    Labels have the transformers convention: position t holds the token of position t, -100 where
-    nothing is learned. They are found by prefix length: the prompt with its generation prompt is a
-    prefix of the whole conversation, and what follows it is the answer (searching the
-    answer's tokens, as published, can hit the question or miss the first token).
+    Labels follow the transformers convention: the label of position t is the token of position t,
+    or -100 where it is not supervised. The prompt, up to the point where the assistant answers, is
+    a prefix of the whole conversation; the tokens after it are the answer. (The published code
+    searches for the answer's tokens, which can match the question or miss the first token.)
 
     Args:
         processor: A `LlavaProcessor` or one like it, with `chat_template`.
-        pictures: What it makes of pictures; by default all of one size, as LLaVA's.
-        labels: "answer" supervises what the assistant says; "full" also the prompt, but never the
-            image tokens (the published "full sequence" labels; defect D-08).
-        supervise_end: Whether the end of the turn is supervised too. The published code never
-            does, so its models don't learn to stop.
-        cached_images: Number of processed pictures that are kept.
+        pictures: Turns pictures into pixels; by default `OneSize`, as LLaVA needs.
+        labels: "answer" supervises the answer. "full" supervises the prompt, too, but no image
+            tokens (released; D-08: the published loss is of the whole sequence).
+        supervise_end: Whether the end of the turn is supervised, too. The published code never
+            supervises it, so its models do not learn to stop.
+        cached_images: Number of processed pictures in the cache.
 
     Raises:
-        InputError: `labels` is neither of the two.
+        InputError: `labels` is neither "answer" nor "full".
     """
 
     def __init__(
@@ -66,66 +66,65 @@ class Encoder:
         self._ids = functools.lru_cache(4096)(self._tokenised)
 
     def prompt(self, question: str, images: int) -> str:
-        """Returns the user's turn and the assistant's opening; places for the pictures come first.
+        """Returns the user's turn and the opening of the assistant's turn, as rendered text.
 
         Args:
-            question: What the user says.
-            images: How many pictures come with it.
+            question: Text of the user's turn.
+            images: Number of pictures; their image tokens come before the question.
         """
         return self._render(question, images, None)
 
     def encode(self, sample: Sample) -> dict[str, np.ndarray]:
-        """Returns a training example.
+        """Returns the model inputs of a sample.
 
         Args:
-            sample: With or without a picture.
+            sample: A sample with or without a picture.
 
         Returns:
-            int32 `input_ids` and `labels` of shape [T], and if there is a picture float32
-            `picture` [C, H, W].
+            `input_ids` and `labels`, int32 [T], and for a sample with a picture `picture`, float32
+            [C, H, W].
 
         Raises:
-            InputError: The chat template or the tokenizer joins prompt and answer, so it cannot be
-                said where the answer begins; either fails; or the picture is too small or too
-                large.
+            InputError: The chat template or the tokenizer fails, or joins prompt and answer so that
+                the start of the answer is unknown; or the picture is too small or too large.
         """
-        tokens = self.labelled(sample)._asdict()  # first: what is wrong is said of the sample
+        tokens = self.labelled(sample)._asdict()  # first, as its errors name the sample
         return tokens if sample.image is None else tokens | {"picture": self.image(sample.image)[0]}
 
     def labelled(self, sample: Sample) -> Tokens:
-        """Returns a training example without its picture; raises what `encode` does."""
+        """Returns the tokens and labels of a sample; raises the errors of `encode`."""
         try:
             return self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
         except InputError as error:
             raise InputError(f"sample of {sample.person!r}: {error}") from None
 
     def prompt_ids(self, prompt: str, images: Sequence[bytes] = ()) -> list[int]:
-        """Returns the tokens of a prompt.
+        """Returns the token ids of a prompt.
 
         Args:
-            prompt: Rendered text (of `prompt` or any), with one image token for every picture.
-            images: The encoded pictures, in the order of their places.
+            prompt: Rendered text, e.g. from `prompt`, with one image token for every picture.
+            images: The encoded pictures, in the order of their image tokens.
 
         Raises:
-            InputError: The text has not as many image tokens as there are pictures, or these are
-                more than the model is given room for; or the tokenizer cannot read it.
+            InputError: The numbers of image tokens and of pictures differ, the pictures exceed the
+                model's patch budget, or the tokenizer fails.
         """
         return self._ids(prompt, tuple(map(self.image_tokens, images)))
 
     def pixels(self, images: Sequence[bytes]) -> list[np.ndarray]:
-        """Returns float32 [C, H, W] of each encoded picture."""
+        """Returns the pixels of each encoded picture, float32 [C, H, W]."""
         return [self.image(image)[0] for image in images]
 
     def pack(self, rows: Sequence[Sequence[bytes]], tokens: int) -> dict[str, np.ndarray]:
-        """Returns the model's arrays of encoded pictures; see `Pictures.pack`."""
+        """Returns the model's inputs for encoded pictures; see `Pictures.pack`."""
         return self.pictures.pack([self.pixels(row) for row in rows], tokens)
 
     def image_tokens(self, image: bytes | None) -> int:
-        """Returns how many tokens of the sequence stand for the picture."""
+        """Returns the number of image tokens that a picture takes; 0 for None."""
         return 0 if image is None else self._count(image)
 
     def _image(self, encoded: bytes) -> tuple[np.ndarray, int]:
-        """Returns float32 pixels [C, H, W] and the number of tokens they stand for."""
+        """Returns a picture's pixels, float32 [C, H, W], and its number of image tokens."""
         pixels, tokens = self.pictures.read(decoded(encoded))
         pixels.flags.writeable = False
         return pixels, tokens
@@ -134,14 +133,16 @@ class Encoder:
         images = int(image_tokens > 0)
         prompt = self.prompt(question, images)
         rendered = self._render(question, images, answer)
-        said = answer if rendered.find(answer, len(prompt)) >= 0 else answer.strip()
-        begin, whole = rendered.find(said, len(prompt)), rendered.rstrip()
+        text = answer if rendered.find(answer, len(prompt)) >= 0 else answer.strip()
+        begin, whole = rendered.find(text, len(prompt)), rendered.rstrip()
         if begin < 0:
-            raise InputError(f"chat template: makes {rendered!r} of the answer {answer!r}; {MEND}")
-        end = min(begin + len(said), len(whole))
-        if not whole[end:]:  # LLaVA's template ends without a mark, so the tokenizer's own is set
+            raise InputError(
+                f"chat template: renders the answer {answer!r} as {rendered!r}; {MEND}"
+            )
+        end = min(begin + len(text), len(whole))
+        if not whole[end:]:  # LLaVA's template has no end mark: the tokenizer's eos_token is added
             if self.tokenizer.eos_token is None:
-                raise InputError("tokenizer: has no eos_token to end an answer with; set it")
+                raise InputError("tokenizer: has no eos_token, which ends an answer; set it")
             whole += self.tokenizer.eos_token
         counts = (image_tokens,) * images
         prompt_ids, turn_ids, ids = (
@@ -149,8 +150,8 @@ class Encoder:
         )
         if ids[: len(prompt_ids)] != prompt_ids or ids[: len(turn_ids)] != turn_ids:
             raise InputError(
-                f"chat template: the tokens of {prompt!r} do not begin those of {whole!r}; "
-                "give the processor a template and tokenizer that keep prompt and answer apart"
+                f"chat template: the tokens of {prompt!r} are no prefix of those of {whole!r}; "
+                "use a template and a tokenizer that keep prompt and answer apart"
             )
         input_ids = np.asarray(ids, np.int32)
         labels = input_ids.copy()
@@ -180,22 +181,23 @@ class Encoder:
         if len(rest) != len(image_tokens):
             raise InputError(
                 f"prompt {text!r}: has {len(rest)} {token} for {len(image_tokens)} pictures;"
-                " write one for each"
+                " write one for each picture"
             )
         if sum(image_tokens) > self.pictures.most_tokens:
             raise InputError(
                 f"the pictures of a prompt have {sum(image_tokens)} tokens, above the"
-                f" {self.pictures.most_tokens} of config.model.patch_budgets; give a larger budget,"
-                " or a smaller config.model.max_pixels"
+                f" {self.pictures.most_tokens} of config.model.patch_budgets; raise the budget or"
+                " lower config.model.max_pixels"
             )
         places = (token * n + part for n, part in zip(image_tokens, rest, strict=True))
-        with refusing(f"tokenizer: prompt {shown(repr(text))}", "write it in other words"):
+        with refusing(f"tokenizer: prompt {shown(repr(text))}", "reword it"):
             whole = "".join([first, *places])
-            whole.encode()  # halves of surrogate pairs are no text
+            whole.encode()  # fails on half of a surrogate pair
             ids = self.tokenizer(whole).input_ids
         if ids.count(self.processor.image_token_id) != sum(image_tokens):
             raise InputError(
-                f"tokenizer: makes {ids.count(self.processor.image_token_id)} image tokens of"
-                f" {sum(image_tokens)} {token}, prompt {shown(repr(text))}; {MEND}"
+                f"tokenizer: turns {sum(image_tokens)} {token} into"
+                f" {ids.count(self.processor.image_token_id)} image tokens in prompt"
+                f" {shown(repr(text))}; {MEND}"
             )
         return ids

@@ -1,4 +1,4 @@
-"""What a frozen vision tower says of pictures: computed once for each, and kept.
+"""Features of pictures from a frozen vision tower: computed once for each picture, and stored.
 
 Axes: B rows of a batch, one picture each.
 """
@@ -22,23 +22,23 @@ from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 from mmunlearner_jax.weights.io import in_groups
 
-BATCH = 16  # pictures of a batch, rounded up to what the mesh can split
-FILE = 1024  # pictures of a file: so many are computed again after an interruption, at most
+BATCH = 16  # pictures of a batch, rounded up to a multiple that the mesh can split
+FILE = 1024  # pictures of a file: at most this many are computed again after an interruption
 
 
 class Features:
-    """The vision tower's features of pictures, in place of their pixels.
+    """The vision tower's features of pictures, which replace their pixels in batches.
 
-    They are kept under the hash of the picture's bytes, its processing, the tower's weights and how
-    it computes, so that whoever comes with the same finds them. A picture's do not depend on the
-    others that it was computed with.
+    The key of a picture's features is a hash of its bytes, its processing, the tower's weights and
+    the model's config, so a later run with the same values reuses them. The features of a picture
+    do not depend on the other pictures of its batch.
 
     Args:
-        folder: where they are kept.
-        model: whose tower it is.
-        encoder: reads pictures.
-        mesh: whose devices share a batch; all processes must ask for the same.
-        in_memory: see `Records`.
+        folder: Folder of the stored features.
+        model: The model with the vision tower.
+        encoder: Turns encoded pictures into pixels.
+        mesh: The mesh whose devices share a batch; all processes must add the same pictures.
+        in_memory: See `Records`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Features:
         graphdef, params = nnx.split(model)
         in_tower = in_groups(model.config.model_type, ("vision",))
         self._tower, others = nnx.split_state(params, in_tower, ...)
-        # No arrays: a step may have been given them by the time that the tower runs.
+        # Shapes in place of arrays: a step may have donated the arrays before the tower runs.
         others = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), others)
         self._encoder, self._mesh = encoder, mesh
         self._records = Records(folder, in_memory=in_memory)
@@ -74,19 +74,19 @@ class Features:
         self._see = see
 
     def __getitem__(self, image: bytes) -> np.ndarray:
-        """The features [..., D] of an encoded picture that was added."""
+        """Returns the features [..., D] of an encoded picture that was added."""
         return self._records[self._names[image]]
 
     def pack(self, rows: Sequence[Sequence[bytes]], tokens: int) -> dict[str, np.ndarray]:
-        """The model's arrays of encoded pictures that were added; see `Pictures.pack`."""
-        found = [[self[image] for image in row] for row in rows]
-        return self._encoder.pictures.pack_features(found, tokens)
+        """Returns the model's inputs for encoded pictures that were added; see `Pictures.pack`."""
+        features = [[self[image] for image in row] for row in rows]
+        return self._encoder.pictures.pack_features(features, tokens)
 
     def add(self, images: Iterable[bytes]) -> None:
-        """Computes the features of encoded pictures, where they are not known yet.
+        """Computes and stores the features of encoded pictures that have none yet.
 
         Raises:
-            InputError: a picture is too small or too large for the model.
+            InputError: A picture is too small or too large for the model.
         """
         new = [image for image in dict.fromkeys(images) if image not in self._names]
         for image in new:
@@ -107,7 +107,7 @@ class Features:
                 self._records.write(self._computed(missing[start:][:FILE], bar))
 
     def _computed(self, images: list[bytes], bar: tqdm) -> Iterator[tuple[str, np.ndarray]]:
-        # Rows of one shape each: a picture is padded as it would be alone.
+        # A batch holds rows of one shape, so a picture has the same padding as if it were alone.
         waiting: dict[Any, list[tuple[bytes, dict[str, np.ndarray]]]] = defaultdict(list)
         for image in images:
             pixels, tokens = self._encoder.image(image)
@@ -128,7 +128,7 @@ class Features:
         own_rows = [rows[n] for n in process_rows(self._mesh, self._rows)]
         batch = {name: np.concatenate([row[name] for row in own_rows]) for name in rows[0]}
         features = to_host(self._see(self._tower, put_batch(batch, self._mesh)))
-        found = self._encoder.pictures.unpack_features(features, self._encoder.pixels(images))
+        arrays = self._encoder.pictures.unpack_features(features, self._encoder.pixels(images))
         bar.update(len(images))
-        for image, array in zip(images, found, strict=True):
+        for image, array in zip(images, arrays, strict=True):
             yield self._names[image], array

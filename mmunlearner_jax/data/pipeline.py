@@ -15,20 +15,20 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 
 LENGTH_MULTIPLE = 4
-_FOREVER = 2**32  # passes: a length that Grain can still divide into batches of one row
+_FOREVER = 2**32  # passes; Grain can still make batches of one row of this many passes
 
 
 class Jitter(grain.transforms.RandomMap):
-    """Small random changes to a processed picture, for training from nothing on few photographs.
+    """Small random changes to processed pictures, for training from scratch on few photographs.
 
-    All are the same in every channel, so a grey picture stays grey. No flip: faces are not
-    symmetric.
+    A change is the same in every channel, so a grey picture stays grey. Pictures are not flipped,
+    as faces are not symmetric.
 
     Args:
-        shift: At most so many pixels up, down, left and right; the border is repeated.
-        gain: Standard deviation of the factor around 1.
-        offset: Standard deviation of the added constant.
-        noise: Standard deviation of what is added to each pixel.
+        shift: Largest shift up, down, left and right, in pixels; the border is repeated.
+        gain: Standard deviation of the factor, whose mean is 1.
+        offset: Standard deviation of the constant that is added to all pixels.
+        noise: Standard deviation of the noise that is added to each pixel.
     """
 
     def __init__(self, shift: int = 6, gain: float = 0.1, offset: float = 0.1, noise: float = 0.1):
@@ -38,8 +38,8 @@ class Jitter(grain.transforms.RandomMap):
         """Changes one picture.
 
         Args:
-            element: float32 [C, H, W], normalised.
-            rng: The only source of chance.
+            element: Normalised pixels, float32 [C, H, W].
+            rng: Source of all random numbers.
 
         Returns:
             A new float32 array [C, H, W].
@@ -61,42 +61,41 @@ class Jitter(grain.transforms.RandomMap):
 class Batches:
     """An iterable of batches in the transformers convention, all of the same shape.
 
-    Iterating gives a Grain iterator: `get_state()` and `set_state()` resume it exactly where it
-    was. The order and the random changes depend on the seed and the position alone, not on the
-    number of processes; each process gets its own rows of the batch.
+    The iterator is Grain's: `get_state()` and `set_state()` resume it at its exact position. The
+    order and the random changes depend on the seed and the position alone, not on the number of
+    processes; each process gets its own rows of a batch.
 
     A batch is a dict of int32 `input_ids`, `attention_mask`, `labels` [B, T], `answer_places`
-    [B, S] (where the logits are that predict a label) and, if the samples have pictures, the arrays
-    of `encoder.pictures.pack`. B is the number of this process's rows. Padding is on the right,
-    with label -100. Packed batches also have `segments` int32 [B, T], see `models.packing`.
+    [B, S] (positions of the logits that predict a label) and, if the samples have pictures, the
+    arrays of `encoder.pictures.pack`. B is the number of this process's rows. Padding is on the
+    right, with label -100. Packed batches also have `segments` int32 [B, T], see `models.packing`.
 
     Args:
-        samples: All with a picture or all without.
-        encoder: Decides tokens, labels and pixels.
+        samples: All of them have a picture, or none has one.
+        encoder: Turns samples into tokens, labels and pixels.
         batch_size: Samples of a batch, over all processes.
-        seed: Of order and augmentation.
+        seed: Seed of the order and of the augmentation.
         shuffle: Whether each pass has a new random order.
-        repeat: Whether the passes go on for ever. If not, the last batch is filled up with rows
-            that have no label.
-        pack: How many samples share a row, those with the same picture, or any without; a batch has
-            `batch_size / pack` rows, and fewer samples where pictures have fewer. 1: none.
-        rows: Which rows of the batch are this process's, ascending (`sharding.process_rows`); by
-            default all.
-        augment: How every picture is changed each time it is taken.
-        features: Of the pictures, which the batches then hold in place of the pixels; they must
-            have been added before the first batch is taken.
-        references: What a frozen model said of the samples, which the batches then hold beside
-            them; all must have been added before the first batch is taken.
+        repeat: Whether passes repeat without end. If not, rows without a label fill the last batch.
+        pack: Samples of a row: those with the same picture, or any without pictures. A batch has
+            `batch_size / pack` rows; it has fewer samples where pictures have fewer. 1: no packing.
+        rows: Indices of this process's rows in the batch, ascending (`sharding.process_rows`); by
+            default all rows.
+        augment: Random changes, drawn anew each time that a picture is used.
+        features: Features of the pictures; the batches hold them in place of pixels. All pictures
+            must have been added before the first batch is taken.
+        references: A frozen model's values for the samples; the batches hold them, too. All samples
+            must have been added before the first batch is taken.
 
     Attributes:
         length: T, the length of the longest row rounded up to a multiple of 4.
-        filled: The fraction of the rows' tokens that is no padding, over one pass.
-        saved: How many tokens the samples would take alone, without padding, for each that the rows
-            take with it: above 1 where sharing pays.
+        filled: Fraction of the rows' tokens that are not padding, over one pass.
+        saved: Tokens of all samples in rows of their own, without padding, divided by the tokens of
+            the rows with padding. Packing pays where this is above 1.
 
     Raises:
-        InputError: No samples, pictures on some only, an empty batch, or rows that cannot be
-            shared.
+        InputError: There are no samples, only some have pictures, `batch_size` is below 1, or the
+            rows cannot be packed.
     """
 
     def __init__(
@@ -116,15 +115,15 @@ class Batches:
     ):
         _check(samples, encoder, batch_size, pack)
         if augment is not None and features is not None:
-            raise InputError("features: of pictures that augment changes each time; give one")
+            raise InputError("features: augment changes each picture; give one of the two")
         self.samples = samples
         self.encoder = encoder
         self.pack = pack
         self.batch_rows = batch_size // pack
         self.augment, self.features, self.references = augment, features, references
         self._own = np.arange(self.batch_rows) if rows is None else np.asarray(rows)
-        # Everything is encoded once beforehand, so a bad sample shows before the first step.
-        with ThreadPoolExecutor() as pool:  # decoding and resizing let go of the interpreter
+        # All samples are encoded once here, so an unusable one raises before the first step.
+        with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter's lock
             first: dict[bytes | None, Sample] = {}
             for sample in samples:
                 first.setdefault(sample.image, sample)
@@ -138,8 +137,8 @@ class Batches:
         if len(samples) < len(self.rows) * pack / 2:
             mean = len(samples) / len(self.rows)
             raise InputError(
-                f"pack: pictures have only {mean:.1f} samples for a row of {pack}: batches would be"
-                f" as much smaller; give pack={round(mean)}"
+                f"pack: pictures have only {mean:.1f} samples for a row of {pack}, which would"
+                f" make batches smaller by the same factor; give pack={round(mean)}"
             )
         self.length = rounded(max(row.length for row in self.rows))
         self._answers = rounded(max(answers[list(row.samples)].sum() for row in self.rows))
@@ -154,28 +153,28 @@ class Batches:
         self._batches = order.batch(self.batch_rows).random_map(self._assemble)
 
     def __len__(self) -> int:
-        """Returns the number of batches of one pass, the filled-up one included."""
+        """Returns the number of batches of one pass; the last one may be partly filled."""
         return -(-len(self.rows) // self.batch_rows)
 
     def __iter__(self) -> grain.DatasetIterator:
-        """Returns a new iterator from the beginning, that prepares batches ahead in threads."""
+        """Returns a new iterator that starts at the beginning and prefetches batches in threads."""
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         return iter(self._batches.to_iter_dataset(options))
 
     def example(self) -> dict[str, np.ndarray]:
-        """Returns a batch like those to come, for instance to compile for."""
+        """Returns a batch with the shapes of all batches, e.g. to compile a step."""
         return self._assemble(
             np.arange(min(self.batch_rows, len(self.rows))), np.random.default_rng(0)
         )
 
     def _prefix(self, ids: np.ndarray) -> int:
-        """How many of the tokens are those up to the picture."""
+        """Returns the number of tokens up to the end of the picture; 0 without one."""
         image = np.flatnonzero(ids == self.encoder.processor.image_token_id)
         return int(image[-1]) + 1 if image.size else 0
 
     def _assemble(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns this process's rows of the batch of the rows `indices` [<= batch_rows]."""
-        # All processes see all indices: they agree on the length, and draw the same numbers.
+        # All processes get all indices, so they agree on lengths and draw the same random numbers.
         chosen = [self.rows[index] for index in indices]
         shape = len(self._own), self.length
         seeds = rng.integers(2**63, size=self.batch_rows)
@@ -206,7 +205,7 @@ class Batches:
     def _pictures(
         self, images: list[bytes], tokens: int, seeds: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The model's arrays of the encoded pictures of this process's rows, one each."""
+        """Returns the model's inputs for the encoded pictures of this process's rows, one each."""
         if self.features is not None:
             return self.features.pack([[image] for image in images], tokens)
         pictures = self.encoder.pixels(images)
@@ -218,43 +217,46 @@ class Batches:
         return self.encoder.pictures.pack([[picture] for picture in pictures], tokens)
 
     def _fill(self, arrays: dict[str, np.ndarray], row: PackedRow) -> None:
-        """Writes a row's samples one behind the other, what they share once."""
+        """Writes a row's samples one after the other into `arrays`, their shared prefix once."""
         end = 0
-        for number, sample in enumerate(row.samples, 1):
-            asked, image_tokens = self.samples[sample], int(self._image_tokens[sample])
-            tokens = self.encoder.tokens(asked.question, asked.answer, image_tokens)
-            skipped = self._prefixes[sample] if end else 0
+        for number, index in enumerate(row.samples, 1):
+            sample, image_tokens = self.samples[index], int(self._image_tokens[index])
+            tokens = self.encoder.tokens(sample.question, sample.answer, image_tokens)
+            skipped = self._prefixes[index] if end else 0
             begin, end = end, end + len(tokens.input_ids) - skipped
             for name, ids in tokens._asdict().items():
                 arrays[name][begin:end] = ids[skipped:]
             if "segments" in arrays:
-                arrays["segments"][begin + (self._prefixes[sample] - skipped) : end] = number
+                arrays["segments"][begin + (self._prefixes[index] - skipped) : end] = number
         arrays["attention_mask"][:end] = 1
 
 
 def _check(samples: Sequence[Sample], encoder: Encoder, batch_size: int, pack: int) -> None:
-    """Refuses samples that make no batches; see `Batches`."""
+    """Refuses samples of which `Batches` cannot make batches."""
     if not samples:
         raise InputError("samples: none to make batches of; give at least one")
     if len({sample.image is None for sample in samples}) > 1:
-        raise InputError("samples: some have a picture, some not; make batches of each kind")
+        raise InputError("samples: some have a picture, some not; batch them separately")
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} samples; give 1 or more")
     if pack < 1 or batch_size % pack:
         raise InputError(f"pack: {pack} samples a row; give a divisor of {batch_size}")
     if pack > 1 and encoder.labels != "answer":
-        raise InputError("pack: rows share what labels='full' supervises; give pack=1")
+        raise InputError(
+            "pack: the samples of a row share the prompt, which labels='full' supervises;"
+            " give pack=1"
+        )
 
 
-def packing(given: Mapping[str, Batches]) -> dict[str, float]:
-    """How well the rows of batches are used: their `filled` and `saved`, by the batches' names."""
+def packing(named: Mapping[str, Batches]) -> dict[str, float]:
+    """Returns `filled` and `saved` of batches, keyed `NAME/filled` and `NAME/saved`."""
     return {
         f"{name}/{figure}": getattr(batches, figure)
-        for name, batches in given.items()
+        for name, batches in named.items()
         for figure in ("filled", "saved")
     }
 
 
 def rounded(length: int, multiple: int = LENGTH_MULTIPLE) -> int:
-    """A length, rounded up, so that batches have few shapes."""
+    """Returns a length rounded up to a multiple, so that batches have few shapes."""
     return -(-int(length) // multiple) * multiple

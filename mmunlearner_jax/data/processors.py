@@ -1,4 +1,4 @@
-"""What reads and writes a checkpoint's tokens and pictures, without torch."""
+"""Processors of checkpoints (tokenizer, chat template, image processor), without torch."""
 
 import operator
 from pathlib import Path
@@ -20,31 +20,32 @@ def load_processor(
     max_pixels: int = 0,
     patch_budgets: tuple[int, ...] = (),
 ) -> tuple[Any, Pictures]:
-    """Loads what belongs to a model, and tries it: a question with a picture and one without.
+    """Loads a model's processor and tries it on a question with a picture and one without.
 
-    What the files leave out is the model's; what they say otherwise than the model is refused. A
-    tokenizer without a token for padding pads with its end of text, which is never looked at.
+    Fields that the processor's files lack are taken from the model's config; fields that contradict
+    it are refused. A tokenizer without a padding token pads with its end-of-text token; padding is
+    masked.
 
     Args:
-        config: the model's.
-        folder: of the checkpoint.
-        min_pixels: smaller pictures are enlarged, where the model takes any size; 0: the
-            checkpoint's.
-        max_pixels: larger ones are shrunk; 0: the checkpoint's.
-        patch_budgets: see `AnySize`.
+        config: Config of the model.
+        folder: Folder of the checkpoint.
+        min_pixels: Smaller pictures are enlarged to this number of pixels, if the model takes
+            pictures of any size; 0: the checkpoint's value.
+        max_pixels: Larger pictures are shrunk to this number of pixels; 0: the checkpoint's value.
+        patch_budgets: See `AnySize`.
 
     Returns:
-        The processor, and what it makes of pictures: the first two arguments of `Encoder`.
+        The processor and its `Pictures`: the first two arguments of `Encoder`.
 
     Raises:
-        InputError: a file is missing or broken, or the files or the sizes are not this model's.
+        InputError: A file is missing or damaged, or the files or the sizes do not fit the model.
     """
     files = read_companions(Path(folder))
     load = ARCHITECTURES[config.model_type].inputs.load
     processor, pictures, tokens = load(config, files, min_pixels, max_pixels, patch_budgets)
     if processor.image_token_id != config.image_token_id:
         raise InputError(
-            f"{folder}: a picture's token is {processor.image_token_id} in the tokenizer,"
+            f"{folder}: the image token is {processor.image_token_id} in the tokenizer,"
             f" {config.image_token_id} in config.json; use the files of one checkpoint"
         )
     _complete(processor.tokenizer, files, config)
@@ -54,7 +55,7 @@ def load_processor(
 
 
 def _complete(tokenizer: Any, files: Companions, config: VisionLanguageConfig) -> None:
-    """Sets the tokens for end and padding where there are none; refuses ids without embeddings."""
+    """Sets missing end and padding tokens, and refuses token ids that have no embedding."""
     if tokenizer.eos_token is None:
         end = files.generation.get("eos_token_id", config.text.eos_token_id)
         end = end[0] if isinstance(end, list | tuple) and end else end
@@ -69,15 +70,16 @@ def _complete(tokenizer: Any, files: Companions, config: VisionLanguageConfig) -
     size = config.text.vocab_size
     if beyond := [token for token, number in tokenizer.get_vocab().items() if number >= size]:
         raise InputError(
-            f"{files.folder / 'tokenizer.json'}: has {listed(beyond)}, and the model only"
+            f"{files.folder / 'tokenizer.json'}: has {listed(beyond)}, but the model has only"
             f" {size:,} embeddings (vocab_size of config.json); use the model's own tokenizer, or"
-            " resize its embeddings by transformers"
+            " resize its embeddings with transformers"
         )
 
 
 def _try(encoder: Encoder, tokens: int, files: Companions, config: VisionLanguageConfig) -> None:
-    """Asks as every stage will: what is wrong with template and tokenizer shows here."""
-    # A word that is one token with its blank shows whether the prompt takes the blank from it.
+    """Encodes a sample as the stages do, so that a bad template or tokenizer raises here."""
+    # If the prompt ends with the answer's blank, a word that forms one token with its blank
+    # reveals it.
     vocabulary = sorted(encoder.tokenizer.get_vocab().items(), key=operator.itemgetter(1))
     blanks = (token for token, _ in vocabulary if token[:1] in ("\u0120", "\u2581"))
     word = next((token[1:] for token in blanks if token[1:].isalpha()), "Kim")
@@ -85,15 +87,16 @@ def _try(encoder: Encoder, tokens: int, files: Companions, config: VisionLanguag
     for image_tokens in (tokens, 0):
         try:
             ids = encoder.tokens(question, answer, image_tokens).input_ids
-            asked = encoder.prompt(question, int(image_tokens > 0))
+            prompt = encoder.prompt(question, int(image_tokens > 0))
         except InputError as error:
             raise InputError(f"{files.template_file}: {error}") from None
-        if question not in asked:
+        if question not in prompt:
             raise InputError(
-                f"{files.template_file}: chat template: makes {asked!r} of {question!r}; {MEND}"
+                f"{files.template_file}: chat template: renders the question {question!r} as"
+                f" {prompt!r}; {MEND}"
             )
         if ids.max() >= config.text.vocab_size:
             raise InputError(
-                f"{files.folder / 'tokenizer.json'}: its post_processor sets token {ids.max()}, and"
-                f" the model has {config.text.vocab_size:,} embeddings; {MEND}"
+                f"{files.folder / 'tokenizer.json'}: its post_processor adds token {ids.max()}, but"
+                f" the model has only {config.text.vocab_size:,} embeddings; {MEND}"
             )

@@ -1,4 +1,4 @@
-"""What a frozen model said of samples: asked once for each, kept, and put beside the batches' rows.
+"""Values of a frozen model for samples: computed once for each sample, and stored.
 
 Axes: B rows of a batch.
 """
@@ -17,18 +17,18 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.data.store import IN_MEMORY, Records
 from mmunlearner_jax.models.packing import IGNORE
 
-FILE = 16  # batches of a file: so many are asked again after an interruption, at most
+FILE = 16  # batches of a file: at most this many are computed again after an interruption
 
 
 class References:
-    """Answers of one model about samples, by question, answer and picture.
+    """Values of one model for samples, keyed by question, answer and picture.
 
     Args:
-        folder: where they are kept, of this model and this encoder alone.
-        name: of the arrays in a batch.
-        slots: what a sample has entries for: one for itself, or one for each supervised token.
-        encoder: tells the tokens.
-        in_memory: see `Records`.
+        folder: Folder of the stored values; it belongs to this model and this encoder alone.
+        name: Key of the array in a batch.
+        slots: "questions": a sample has one entry. "tokens": it has one for each supervised token.
+        encoder: Counts the supervised tokens.
+        in_memory: See `Records`.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class References:
         return _key(sample) in self._records
 
     def add(self, batches: Iterable[tuple[Sequence[Sample], np.ndarray]]) -> None:
-        """Keeps what was said. All processes must give the same.
+        """Stores values of samples. All processes must pass the same.
 
         Args:
-            batches: samples, and of each, in order, a row of an array [B, slots, ...]; rows and
-                slots may be left over.
+            batches: Pairs of samples and an array [B, slots, ...]. Row i belongs to sample i;
+                further rows, and slots beyond the sample's own, are ignored.
         """
         batches = iter(batches)
         for first in batches:
@@ -67,21 +67,21 @@ class References:
     def pack(
         self, rows: Sequence[Sequence[Sample]], *, questions: int, tokens: int
     ) -> dict[str, np.ndarray]:
-        """The array of a batch, under its name.
+        """Returns the array of a batch, under its name.
 
         Args:
-            rows: samples that were added, of every row one behind the other.
-            questions: room of a row.
-            tokens: supervised ones, room of a row.
+            rows: Samples of each of the B rows, in their order; all of them were added.
+            questions: Most samples of a row.
+            tokens: Most supervised tokens of a row.
 
         Returns:
-            [B, questions or tokens, ...]; 0 where a row has no more.
+            A dict with one array [B, questions or tokens, ...], padded with 0.
         """
         room = questions if self._slots == "questions" else tokens
-        found = [[self._records[_key(sample)] for sample in row] for row in rows]
-        kind = next(array for row in found for array in row)
+        values = [[self._records[_key(sample)] for sample in row] for row in rows]
+        kind = next(array for row in values for array in row)
         packed = np.zeros((len(rows), room, *kind.shape[1:]), kind.dtype)
-        for place, arrays in enumerate(found):
+        for place, arrays in enumerate(values):
             end = 0
             for array in arrays:
                 packed[place, end : end + len(array)] = array
@@ -94,7 +94,7 @@ class References:
         return int(np.sum(self._encoder.labelled(sample).labels[1:] != IGNORE))
 
 
-@functools.cache  # a sample is looked up in every batch that holds it
+@functools.cache  # every batch looks its samples up again
 def _key(sample: Sample) -> str:
     parts = (sample.image or b"", sample.question.encode(), sample.answer.encode())
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

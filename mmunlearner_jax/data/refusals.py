@@ -1,4 +1,4 @@
-"""What a model is to answer in place of what it knows: the refusals of IdkNLL."""
+"""The refusals that IdkNLL teaches in place of the answers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ REFUSALS = (
 
 
 def refused(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """The same questions, each with a refusal for an answer, drawn by the seed."""
+    """Returns the samples with a refusal as the answer, drawn by the seed."""
     drawn = np.random.default_rng(seed).integers(len(REFUSALS), size=len(samples))
     return [
         dataclasses.replace(sample, answer=REFUSALS[n])

@@ -1,4 +1,4 @@
-"""Which questions stand in which row: those about one picture may share it (`models.packing`)."""
+"""Assignment of samples to rows; those about one picture may share a row (`models.packing`)."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from mmunlearner_jax.data.samples import Sample
 
 @dataclasses.dataclass(frozen=True)
 class PackedRow:
-    """Numbers of samples that share a row, and its length in tokens."""
+    """A row: the indices of its samples, and its length in tokens."""
 
     samples: tuple[int, ...]
     length: int
@@ -25,19 +25,20 @@ def share(
     pack: int,
     seed: int,
 ) -> list[PackedRow]:
-    """Puts samples into rows, of about the same length each.
+    """Distributes samples over rows of similar lengths.
 
-    Samples with one picture share rows, those without any are put together as their lengths fit.
+    Samples share a row if they have the same picture, or if none has a picture.
 
     Args:
-        samples: all with a picture or all without.
-        lengths: int [samples], tokens of each, alone.
-        prefixes: int [samples], how many of them a row holds once: those up to the picture.
-        pack: samples of a row, at most; 1: every sample has its own, in order.
-        seed: of the order in which equals are taken.
+        samples: All of them have a picture, or none has one.
+        lengths: Tokens of each sample in a row of its own, int [samples].
+        prefixes: Tokens of each sample up to the end of its picture, int [samples]. A row holds
+            them once.
+        pack: Most samples of a row; 1: each sample has its own row, in order.
+        seed: Seed of the order of samples with equal lengths.
 
     Returns:
-        Rows with every sample in one of them.
+        The rows; each sample is in exactly one.
     """
     if pack == 1:
         return [PackedRow((n,), int(length)) for n, length in enumerate(lengths)]
@@ -49,7 +50,7 @@ def share(
         own = lengths[group] - prefixes[group]
         members: list[list[int]] = [[] for _ in range(-(-len(group) // pack))]
         filled = np.zeros(len(members))
-        # The longest first, each to the row that is the shortest so far.
+        # Each sample, the longest first, goes to the row that is the shortest so far.
         for place in np.argsort(-own, kind="stable"):
             row = int(np.argmin(filled))
             members[row].append(group[place])
@@ -63,6 +64,6 @@ def share(
 
 
 def count_rows(samples: Sequence[Sample], pack: int) -> int:
-    """How many rows `share` makes, without knowing lengths."""
+    """Returns the number of rows that `share` makes, which does not depend on the lengths."""
     groups = Counter(sample.image for sample in samples)
     return sum(-(-count // pack) for count in groups.values())

@@ -1,4 +1,4 @@
-"""What is trained on and what is asked: the two records that every data set is read into."""
+"""The two records that every data set is read into: samples to teach and questions to score."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ Task = Literal["classification", "cloze", "generation", "naming"]
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One question and its answer to learn or to forget.
+    """One question with its answer, to learn or to forget.
 
     Attributes:
-        person: ID that joins every config of the benchmark.
-        image: Encoded picture (PNG, JPEG ...), or None when the question is text only.
-        question: What the user says.
-        answer: What the assistant is to say.
+        person: ID of the person in every config of the benchmark.
+        image: Encoded picture (PNG, JPEG ...), or None where the question has none.
+        question: Text of the user's turn.
+        answer: Text of the assistant's turn.
     """
 
     person: str
@@ -31,18 +31,18 @@ class Question:
     """One scored question.
 
     Attributes:
-        person: ID that joins every config of the benchmark.
+        person: ID of the person in every config of the benchmark.
         modality: "vqa" with a picture, "qa" without.
-        task: "classification" (multiple choice), "cloze" (a blank written "__"), "generation" (a
+        task: "classification" (multiple choice), "cloze" (a blank, written "__"), "generation" (a
             sentence) or "naming" (a name or a few words).
-        image: Encoded picture, None exactly when the modality is "qa".
-        question: The wording, without options and without instruction.
-        answer: The right option's text, the words of the blank, or the reference sentence.
-        options: The options' texts in the order of their letters; empty unless multiple choice.
-        letter: That of the right option; another option may have the same text.
-        paraphrase: The answer in other words, "" where the benchmark has none.
+        image: Encoded picture; None if and only if the modality is "qa".
+        question: The wording, without options and instruction.
+        answer: Text of the right option, words of the blank, or reference sentence.
+        options: Texts of the options in the order of their letters; empty unless multiple choice.
+        letter: Letter of the right option; another option may have the same text.
+        paraphrase: The answer in other words; "" where the benchmark has none.
         perturbed: Wrong answers of the same form, for truth ratios.
-        shots: Solved questions of the same kind that are shown before (few-shot).
+        shots: Solved questions of the same kind that the prompt shows first (few-shot).
     """
 
     person: str
@@ -59,5 +59,5 @@ class Question:
 
 
 def option_letters(options: Sequence[str]) -> str:
-    """Returns the letters of a question's options, in their order: "ABCD" of four."""
+    """Returns the letters of a question's options, in their order, e.g. "ABCD" for four."""
     return ascii_uppercase[: len(options)]

@@ -1,4 +1,4 @@
-"""Where a benchmark's parquet files come from: a folder, or the Hugging Face hub."""
+"""Sources of a benchmark's parquet files: a folder, or the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -19,30 +19,30 @@ _FILES = "*.parquet"
 
 
 def fetched(name: str) -> Path:
-    """Returns the folder of a benchmark, which is fetched where the name is one of the hub's.
+    """Returns the folder of a benchmark; fetches it first if the name is an address on the hub.
 
     Args:
-        name: A folder, whether it is there or not, or `hf://datasets/OWNER/NAME@REVISION`; without
-            `@REVISION` it is the benchmark's pinned one.
+        name: A folder, which need not exist, or `hf://datasets/OWNER/NAME@REVISION`. Without
+            `@REVISION`, the pinned revision of the benchmark is fetched.
 
     Raises:
-        InputError: The name is malformed, names no revision and none is pinned, or the hub does not
-            give the files.
+        InputError: The address is malformed, it has no revision and none is pinned, or the hub
+            does not deliver the files.
     """
     if not name.startswith("hf:"):
         return Path(name).expanduser()
     repository, revision = _parsed(name)
     wanted = f"hf://datasets/{repository}@{revision}"
     try:
-        # Returns at once where all of it is in the hub's cache.
+        # Returns at once if all files are in the hub's cache.
         folder = snapshot_download(
             repository, repo_type="dataset", revision=revision, allow_patterns=_FILES
         )
-    except Exception as error:  # whatever the hub's client raised
+    except Exception as error:  # the hub's client raises many types
         raise InputError(
             f"{wanted}: {_reason(error)}; or run `hf download {repository} --repo-type dataset"
             f" --revision {revision} --include '{_FILES}' --local-dir FOLDER` on a machine that can"
-            " fetch it, and give that FOLDER"
+            " download it, and give that FOLDER"
         ) from error
     if not configs(Path(folder)):
         raise InputError(f"{wanted}: holds no CONFIG/{_FILES}; name another repository or revision")
@@ -50,30 +50,35 @@ def fetched(name: str) -> Path:
 
 
 def _parsed(name: str) -> tuple[str, str]:
-    """Returns repository and revision."""
+    """Returns the repository and the revision of an address."""
     form = "write hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION"
     try:
         uri = parse_hf_uri(name)
     except HfUriError as error:
-        raise InputError(f"{name}: names nothing on the hub; {form}") from error
+        raise InputError(f"{name}: is no address of a data set on the hub; {form}") from error
     if uri.type != "dataset" or uri.path_in_repo:
-        raise InputError(f"{name}: names no whole data set; {form}")
+        raise InputError(f"{name}: is no address of a data set as a whole; {form}")
     pinned = {record.repository: record.revision for record in BENCHMARKS.values()}
     revision = uri.revision or pinned.get(uri.id)
     if not revision:
-        raise InputError(f"{name}: no revision is pinned; add one, or @main for the newest")
+        raise InputError(
+            f"{name}: has no revision, and none is pinned; add one, or @main for the newest"
+        )
     return uri.id, revision
 
 
 def _reason(error: Exception) -> str:
-    """Returns what went wrong, and what may help, on one line."""
+    """Returns the cause of a failed download and its remedy, on one line."""
     if isinstance(error, GatedRepoError):
         return "it is gated: ask for access on its page and log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
-        return "no such data set, or a private one: mind the spelling, or `hf auth login`"
+        return "no such data set, or a private one: check the spelling, or `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
         return "no such revision: give another, or @main for the newest"
     if isinstance(error.__cause__, OfflineModeIsEnabled):
-        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset that"
-    said = " ".join(str(error).split())[:120]
-    return f"cannot be fetched ({type(error).__name__}: {said}): mind network and disk, try again"
+        return "it is not in the cache, and HF_HUB_OFFLINE forbids downloads: unset it"
+    reason = " ".join(str(error).split())[:120]
+    return (
+        f"cannot be fetched ({type(error).__name__}: {reason}): check the network and the disk,"
+        " then try again"
+    )

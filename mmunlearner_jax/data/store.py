@@ -1,4 +1,4 @@
-"""Arrays by name in array_record files: written once, then in memory or read as they are asked."""
+"""Arrays by name in array_record files: written once, then held in memory or read on demand."""
 
 import json
 from collections.abc import Iterable
@@ -13,43 +13,43 @@ from mmunlearner_jax.processes import is_first, wait
 
 IN_MEMORY = 4 * 2**30  # bytes
 
-# One record a group, as it is: any of them is read by itself.
+# One uncompressed record in each group: a record can be read alone.
 _WRITER, _READER = "group_size:1,uncompressed", "readahead_buffer_size:0,max_parallelism:0"
 
 
 class Records:
-    """Arrays of a folder; reading is safe from many threads.
+    """Named arrays in the files of a folder; reading is thread-safe.
 
-    A file's last record says, as JSON, what arrays lie before it. Files are there as a whole or
-    not at all. They carry hashes of their own, which are verified when they are read.
+    The last record of a file lists the arrays before it, as JSON. A file appears only when it is
+    complete. array_record stores checksums and verifies them on reading.
 
     Args:
-        folder: of the files; it need not be there.
-        in_memory: files are read whole as long as they have no more bytes than this together.
+        folder: Folder of the files; it need not exist.
+        in_memory: Files are held in memory up to this total, in bytes; others are read on demand.
 
     Raises:
-        InputError: a file is damaged; so does looking an array up.
+        InputError: A file is damaged. Looking an array up raises it, too.
     """
 
     def __init__(self, folder: Path, *, in_memory: int = IN_MEMORY):
         self._folder, self._room, self._files = folder, in_memory, 0
         self._held: dict[str, np.ndarray] = {}
-        self._found: dict[str, tuple[Path, ArrayRecordReader, int, str, list[int]]] = {}
+        self._stored: dict[str, tuple[Path, ArrayRecordReader, int, str, list[int]]] = {}
         for path in sorted(folder.glob("*.array_record")):
             self._open(path)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._held or name in self._found
+        return name in self._held or name in self._stored
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self._held:
             return self._held[name]
-        path, reader, place, dtype, shape = self._found[name]
+        path, reader, place, dtype, shape = self._stored[name]
         with refusing(path, AGAIN):
             return _array(reader.read([place])[0], dtype, shape)
 
     def write(self, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-        """Adds a file. All processes must call it with the same names; the first one writes."""
+        """Adds a file of arrays. All processes must pass the same names; the first one writes."""
         path = self._folder / f"{self._files:05}.array_record"
         partial = path.with_suffix(".partial")
         if is_first():
@@ -66,7 +66,7 @@ class Records:
             finally:
                 partial.unlink(missing_ok=True)
         else:
-            for _ in arrays:  # what makes them may need all processes
+            for _ in arrays:  # computing them may need all processes
                 pass
         wait(str(path))
         self._open(path)
@@ -77,7 +77,7 @@ class Records:
             reader = ArrayRecordReader(str(path), _READER)
             last = reader.num_records() - 1
             if last < 0:
-                raise ValueError("it is cut off")
+                raise ValueError("it is truncated")
             index = json.loads(reader.read([last])[0])
             size = path.stat().st_size
             if size <= self._room:
@@ -86,7 +86,7 @@ class Records:
                     self._held[name] = _array(record, dtype, shape)
             else:
                 for place, (name, dtype, shape) in enumerate(index):
-                    self._found[name] = path, reader, place, dtype, shape
+                    self._stored[name] = path, reader, place, dtype, shape
 
 
 def _array(record: bytes, dtype: str, shape: list[int]) -> np.ndarray:

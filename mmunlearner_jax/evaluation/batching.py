@@ -1,6 +1,6 @@
-"""Batches of prompts, all of one shape, in which what several prompts begin with stands once.
+"""Batches of prompts of one shape, in which prompts share their beginnings.
 
-A prompt is cut behind its last picture: all questions about a photograph share that beginning.
+The beginning of a prompt ends with its last picture, so all questions about a photograph share it.
 Axes: B prompts of a batch, P beginnings, T tokens (left padded).
 """
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from mmunlearner_jax.data import pipeline
 
-# Coarser than training's lengths, so that splits share compiled programs.
+# A coarser multiple than in training, so that splits share compiled programs.
 rounded = functools.partial(pipeline.rounded, multiple=8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """Tokens of a prompt up to its last picture, those behind it, and the encoded pictures."""
+    """A prompt: its tokens up to the last picture, the other tokens, and the encoded pictures."""
 
     beginning: tuple[int, ...]
     rest: tuple[int, ...]
@@ -27,19 +27,20 @@ class Prompt:
 
 
 def cut(ids: Sequence[int], images: Sequence[bytes], image_token_id: int) -> Prompt:
-    """Cuts a prompt's tokens behind the last one that stands for a picture."""
+    """Splits a prompt's tokens after the last image token."""
     place = max((n + 1 for n, token in enumerate(ids) if token == image_token_id), default=0)
     return Prompt(tuple(ids[:place]), tuple(ids[place:]), tuple(images))
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Which prompts are asked at once.
+    """The prompts of a batch.
 
     Attributes:
-        rows: B numbers of prompts; where there are too few, some come again.
-        asked: positions of `rows` that count.
-        beginnings: P numbers of prompts whose beginnings these are: B / P rows in turn have each.
+        rows: B indices of prompts; repetitions fill the batch.
+        asked: Positions in `rows` that are no repetitions.
+        beginnings: P indices of the prompts whose beginnings are used, each by B / P consecutive
+            rows.
     """
 
     rows: list[int]
@@ -48,19 +49,20 @@ class Batch:
 
 
 def batches(prompts: Sequence[Prompt], size: int, parts: int, room: int) -> list[Batch]:
-    """Puts the prompts that begin alike beside each other, as many of each beginning.
+    """Groups prompts with the same beginning into batches of one shape.
 
-    Of how many that is, the number is taken for which the fewest tokens are computed: beginnings
-    again where one has more prompts, or rows for nothing where it has fewer.
+    Each beginning of a batch has the same number of rows. That number is chosen so that the fewest
+    tokens are computed: a beginning with more prompts is computed again, and one with fewer prompts
+    gets rows that are repetitions.
 
     Args:
-        prompts: All with pictures or all without.
-        size: B at most.
-        parts: of the mesh, which divide `size`; they divide P.
-        room: tokens that follow a prompt.
+        prompts: All of them have pictures, or none has one.
+        size: Largest B; a multiple of `parts`.
+        parts: Number of parts into which the mesh splits a batch; it divides P.
+        room: Most tokens that can follow a prompt.
 
     Returns:
-        Batches of the same B and P, every prompt in one of them.
+        Batches of the same B and P; each prompt counts in exactly one.
     """
     groups: dict[tuple, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
@@ -75,21 +77,21 @@ def batches(prompts: Sequence[Prompt], size: int, parts: int, room: int) -> list
     most = min(size // parts, max(map(len, groups.values())))
     each = min(range(1, most + 1), key=tokens)
     places = [group[n:][:each] for group in groups.values() for n in range(0, len(group), each)]
-    # A power of two where there are few, so that splits share compiled programs.
+    # If there are few groups, P / parts is a power of two, so that splits share programs.
     few = 1 << (-(-len(places) // parts) - 1).bit_length()
     width = min(size // each // parts, few) * parts
-    found = []
+    full = []
     for start in range(0, len(places), width):
         here = places[start : start + width]
         asked = [n * each + m for n, place in enumerate(here) for m in range(len(place))]
         here += here[:1] * (width - len(here))
         rows = [number for place in here for number in place + place[:1] * (each - len(place))]
-        found.append(Batch(rows, asked, [place[0] for place in here]))
-    return found
+        full.append(Batch(rows, asked, [place[0] for place in here]))
+    return full
 
 
 def padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> dict[str, np.ndarray]:
-    """Left-padded int32 `input_ids` and `attention_mask` [B, T]."""
+    """Returns left-padded `input_ids` and `attention_mask`, int32 [B, T]."""
     ids = np.full((len(rows), length), pad_id, np.int32)
     mask = np.zeros_like(ids)
     for row, tokens in enumerate(rows):
@@ -99,6 +101,6 @@ def padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> dict[str,
 
 
 def kinds(keys: Sequence[object]) -> Iterator[list[int]]:
-    """Positions of equal keys, in the order in which the keys come."""
+    """Yields the positions of each distinct key, in the order in which the keys first occur."""
     for key in dict.fromkeys(keys):
         yield [n for n, other in enumerate(keys) if other == key]

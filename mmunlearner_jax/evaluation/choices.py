@@ -1,8 +1,8 @@
-"""Multiple choice without letters: which option would the model put where its own words want one?
+"""Multiple choice without letters: likelihoods of the options within the model's own answer.
 
-Teacher-forcing the true sentence up to the fact would hand the model the person's name. So the
-model answers first; the *slot* is the word boundary of its own answer at which the options
-together are most probable; there every option is scored by its whole log-likelihood.
+Teacher forcing of the true sentence would reveal the person's name to the model. So the model
+answers first. The *slot* is the word boundary of its own answer at which the options together are
+most probable. Every option is scored there by its whole log-likelihood.
 """
 
 import functools
@@ -13,20 +13,20 @@ import numpy as np
 
 
 class Continuations:
-    """Token ids of words as they continue a text, and word boundaries of decoded answers."""
+    """Token ids of words that continue a text, and word boundaries of decoded answers."""
 
     def __init__(self, tokenizer: Any, prompt_end: str):
         """Reads the tokenizer.
 
         Args:
-            tokenizer: of transformers.
-            prompt_end: the text that ends every prompt: an answer follows "ASSISTANT:" after a
-                blank, the end of a line at once.
+            tokenizer: A tokenizer of transformers.
+            prompt_end: Text at the end of every prompt. An answer follows it after a blank, e.g.
+                after "ASSISTANT:", or directly if it ends a line.
         """
         self._tokenizer = tokenizer
         self._prompt_end = prompt_end
         self._prefix = self._ids(prompt_end)
-        self._continued = functools.lru_cache(None)(self._joined)  # options are few, and come again
+        self._continued = functools.lru_cache(None)(self._joined)  # few options, often repeated
         self._opening = "" if prompt_end.endswith("\n") else " "
 
     def _ids(self, text: str) -> list[int]:
@@ -34,19 +34,19 @@ class Continuations:
 
     def _joined(self, text: str) -> list[int]:
         ids = self._ids(self._prompt_end + text)
-        assert ids[: len(self._prefix)] == self._prefix, "a tokenizer that merges over blanks"
+        assert ids[: len(self._prefix)] == self._prefix, "the tokenizer merges across blanks"
         return ids[len(self._prefix) :]
 
     def ids(self, text: str) -> list[int]:
-        """Ids of `text` as an answer begins with it; not to be changed."""
+        """Returns the ids of `text` at the beginning of an answer; do not change the list."""
         return self._continued(self._opening + text)
 
     def behind(self, text: str) -> list[int]:
-        """Ids of `text` behind words of an answer, after a blank; not to be changed."""
+        """Returns the ids of `text` after other words of an answer; do not change the list."""
         return self._continued(" " + text)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of an answer's ids, without special tokens."""
+        """Returns the text of an answer's ids, without special tokens."""
         before, whole = (
             self._tokenizer.decode(self._prefix + list(more), skip_special_tokens=True)
             for more in ((), ids)
@@ -54,7 +54,7 @@ class Continuations:
         return whole[len(before) :].strip()
 
     def boundaries(self, ids: Sequence[int]) -> list[int]:
-        """Positions n at which a new word starts after `ids[:n]`, the end included."""
+        """Returns the positions n such that a word starts after `ids[:n]`, and the end."""
         pieces = self._tokenizer.convert_ids_to_tokens(list(ids))
         starts = [n for n, piece in enumerate(pieces) if piece[:1] in ("\u0120", "\u2581")]
         return sorted({0, *starts, len(ids)})
@@ -66,18 +66,17 @@ def find_slot(
     boundaries: Sequence[int],
     opening_ids: Sequence[int] | np.ndarray | None = None,
 ) -> int:
-    """The last boundary at which the options hold most of the probability, or the best there is.
+    """Returns the slot: a position of the answer, chosen without knowledge of the true option.
 
-    The last, because an option may also occur in words that only repeat the question.
+    It is the last boundary at which the options hold most of the probability, or if there is none,
+    the boundary at which they hold the most. The last one is taken because an option may also
+    occur in words that repeat the question.
 
     Args:
-        log_probs: float [N, K], of every option's first token at every position.
-        first_ids: those K tokens; options that share one count once.
-        boundaries: positions that may be the slot.
-        opening_ids: the tokens at position 0, where they are others.
-
-    Returns:
-        The slot; the true option is not known to this function.
+        log_probs: Log-probability of each option's first token at each position, float [N, K].
+        first_ids: The K first tokens; options with the same first token count once.
+        boundaries: Positions that may be the slot.
+        opening_ids: The first tokens at position 0, if they differ there.
     """
     usable = [n for n in boundaries if n < len(log_probs)]
     opening_ids = first_ids if opening_ids is None else opening_ids

@@ -1,7 +1,7 @@
 """Batched greedy decoding with a key/value cache, and likelihoods of continuations.
 
-Axes: B examples, P beginnings that they share, T prompt tokens (left padded), N new tokens,
-K candidates, S their tokens.
+Axes: B examples, P shared beginnings, T prompt tokens (left padded), N new tokens, K candidates,
+S tokens of a candidate.
 """
 
 import functools
@@ -20,16 +20,16 @@ Cache = Any
 class Decoder:
     """Jitted prefill, greedy loop and continuation scoring for one model definition.
 
-    Parameters are arguments, so models of the same shapes share the compiled programs.
+    Parameters are arguments, so models with the same shapes share the compiled programs.
     """
 
     def __init__(self, graphdef: nnx.GraphDef, *, max_new_tokens: int, end_id: int):
         """Builds the programs.
 
         Args:
-            graphdef: of the model.
-            max_new_tokens: N, how many tokens to decode at most.
-            end_id: the token that ends an answer; what follows it is filled with it.
+            graphdef: Graph definition of the model.
+            max_new_tokens: N, most tokens of an answer.
+            end_id: Token that ends an answer; it also fills the positions after the end.
         """
         self.max_new_tokens = max_new_tokens
         self.end_id = end_id
@@ -45,18 +45,18 @@ class Decoder:
         *,
         room: int | None = None,
     ) -> tuple[jax.Array, Cache]:
-        """Reads the prompts, and what several of them begin with once.
+        """Runs the model on the prompts, and only once on a beginning that several share.
 
         Args:
-            params: of the model.
-            batch: `input_ids`, `attention_mask` [B, T] left padded, maybe pictures: the prompts,
-                or what follows their beginnings.
-            shared: the same of P beginnings, a picture say, where P divides B: B / P prompts in a
-                row begin with each. None: the prompts are whole.
-            room: tokens that can follow a prompt; None: N.
+            params: Parameters of the model.
+            batch: `input_ids`, `attention_mask` [B, T], left padded, and pictures if there are any:
+                whole prompts, or their parts after the shared beginnings.
+            shared: The same arrays for P beginnings, e.g. with a picture. P divides B, and B / P
+                consecutive prompts share a beginning. None: the prompts are whole.
+            room: Most tokens that can follow a prompt; None: N.
 
         Returns:
-            Logits of the first new token [B, V] float32, and the cache.
+            Logits of the first new token, float32 [B, V], and the cache.
         """
         return self._prefill(params, batch, shared, room or self.max_new_tokens)
 
@@ -66,31 +66,31 @@ class Decoder:
         """Decodes greedily from a prefilled cache.
 
         Args:
-            params: of the model.
-            logits: [B, V] of the first new token.
-            cache: of `prefill`.
-            candidates: int [B, K], tokens whose log-probability is wanted at every position.
+            params: Parameters of the model.
+            logits: Logits of the first new token, [B, V].
+            cache: Cache of `prefill`.
+            candidates: Tokens to return log-probabilities of at every position, int [B, K].
 
         Returns:
-            Tokens int32 [B, N], and log-probabilities float32 [B, N, K] in nats; where every
-            example has ended before, they are 0.
+            The answers' tokens, int32 [B, N], and the candidates' log-probabilities in nats,
+            float32 [B, N, K]; they are 0 at positions after the end of all examples.
         """
         return self._greedy(params, logits, cache, candidates)
 
     def score(
         self, params: Any, logits: jax.Array, cache: Cache, tokens: ArrayLike, scored: ArrayLike
     ) -> jax.Array:
-        """Log-likelihood of given continuations of the prompts.
+        """Returns the log-likelihoods of continuations of the prompts.
 
         Args:
-            params: of the model.
-            logits: [B, V] of the first new token.
-            cache: of `prefill`.
-            tokens: int [K, B, S] with S <= the `room` of `prefill`, right padded.
-            scored: bool [K, B, S], the tokens whose log-probabilities are summed.
+            params: Parameters of the model.
+            logits: Logits of the first new token, [B, V].
+            cache: Cache of `prefill`.
+            tokens: Continuations, int [K, B, S], right padded, with S <= the `room` of `prefill`.
+            scored: Whether a token's log-probability is in the sum, bool [K, B, S].
 
         Returns:
-            float32 [K, B], nats.
+            Sums of log-probabilities in nats, float32 [K, B].
         """
         return self._score(params, logits, cache, tokens, scored)
 

@@ -1,4 +1,4 @@
-"""A chat endpoint that may be anybody's: asked within limits, and its secrets never shown."""
+"""Requests to an untrusted chat endpoint, with limits of size and time; secrets are never shown."""
 
 import asyncio
 import base64
@@ -12,16 +12,16 @@ import httpx2
 
 from mmunlearner_jax.errors import InputError, in_words
 
-MOST_BYTES = 2**20  # of a reply; of 700 tokens it has a few thousand
+MOST_BYTES = 2**20  # of a reply; 700 tokens have a few thousand
 
 
 class Reply(NamedTuple):
-    """What an endpoint said.
+    """A reply of an endpoint.
 
     Attributes:
-        status: of HTTP.
-        retry_after: seconds that it asks to wait; 0 where it does not.
-        body: at most `MOST_BYTES`, as sent.
+        status: HTTP status.
+        retry_after: Value of the header Retry-After in seconds; 0 without it.
+        body: Body of at most `MOST_BYTES` bytes.
     """
 
     status: int
@@ -30,32 +30,36 @@ class Reply(NamedTuple):
 
 
 class Endpoint:
-    """The address of `/chat/completions` below an endpoint, and how it is asked."""
+    """A client of `/chat/completions` at an endpoint."""
 
     def __init__(self, address: str, key: str, *, timeout: float):
-        """Opens no connection yet.
+        """Prepares the requests; opens no connection.
 
         Args:
-            address: up to and without `/chat/completions`; user information goes in place of the
-                key, a query behind the path.
-            key: sent as the bearer token.
-            timeout: of one request from first to last, in seconds.
+            address: Address up to and without `/chat/completions`. User information in it replaces
+                the key; a query is moved to the end.
+            key: Bearer token.
+            timeout: Time limit of one whole request, in seconds.
 
         Raises:
-            InputError: the address is none.
+            InputError: The address is malformed.
         """
-        open_about = "..." if {*"@?#"} & {*address} else address  # behind these may be secrets
+        open_about = "..." if {*"@?#"} & {*address} else address  # the rest may hold secrets
         if not address.startswith(("https://", "http://")):
             raise InputError(f"--endpoint={open_about}: begin it with https:// or http://")
         try:
             url = httpx2.URL(address)
             url = url.copy_with(path=f"{url.path.rstrip('/')}/chat/completions", fragment=None)
             bare = url.copy_with(username=None, password=None, query=None)
-            url.raw_host.decode("ascii").encode("idna")  # as the resolver will
+            url.raw_host.decode("ascii").encode("idna")  # as the resolver does
         except (httpx2.InvalidURL, ValueError):
-            raise InputError(f"--endpoint={open_about}: is no address (https://host/v1)") from None
+            raise InputError(
+                f"--endpoint={open_about}: is no address; write it like https://host/v1"
+            ) from None
         if not url.host or (url.port or 0) >= 2**16:
-            raise InputError(f"--endpoint={open_about}: names no host, or no port below 65,536")
+            raise InputError(
+                f"--endpoint={open_about}: has no host, or a port above 65,535; correct it"
+            )
         self._url, self.shown = url, str(bare)
         try:
             self._tls = httpx2.create_ssl_context()  # slow, so once
@@ -65,7 +69,7 @@ class Endpoint:
         self._headers = {
             "Authorization": f"Bearer {key}",
             "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # so nothing is unpacked, and nothing grows
+            "Accept-Encoding": "identity",  # no compression, so no reply can expand
         }
         user = f"{url.username}:{url.password}"
         sent = base64.b64encode(user.encode()).decode()
@@ -73,14 +77,14 @@ class Endpoint:
         self._secrets = _pattern({key, user, url.username, url.password, sent, *values} - {"", ":"})
 
     def post(self, request: Any) -> Reply:
-        """Sends JSON, and reads the reply within the limits of time and size.
+        """Sends JSON and reads the reply, within the limits of time and size.
 
         Redirects are not followed.
 
         Raises:
-            ConnectionError: it is out of reach, or breaks off.
-            TimeoutError: the whole took longer than `timeout`.
-            InputError: the reply is too long, or nothing can be sent from here.
+            ConnectionError: The endpoint is out of reach, or the connection breaks.
+            TimeoutError: The request took longer than `timeout`.
+            InputError: The reply is too long, or this machine cannot send the request.
         """
         try:
             return asyncio.run(self._post(json.dumps(request)))
@@ -88,11 +92,14 @@ class Endpoint:
             raise
         except httpx2.TransportError as error:
             raise ConnectionError(type(error).__name__) from None
-        except Exception as error:  # a proxy's variable, certificates, a host of odd letters ...
-            raise InputError(f"{self.shown}: cannot be asked ({type(error).__name__})") from None
+        except Exception as error:  # a malformed proxy, certificate, host name ...
+            raise InputError(
+                f"{self.shown}: the request cannot be sent ({type(error).__name__}); check proxy"
+                " and certificates"
+            ) from None
 
     async def _post(self, request: str) -> Reply:
-        # A client's own limits are of single reads: a byte a second would keep to them for ever.
+        # The client's own limits apply to single reads; a byte per second never exceeds them.
         async with (
             asyncio.timeout(self._timeout),
             httpx2.AsyncClient(timeout=None, verify=self._tls) as client,
@@ -102,18 +109,21 @@ class Endpoint:
             async for part in reply.aiter_raw():
                 body += part
                 if len(body) > MOST_BYTES:
-                    raise InputError(f"{self.shown}: its reply has more than {MOST_BYTES:,} bytes")
-            asked = reply.headers.get("Retry-After", "")
-            wait = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+                    raise InputError(
+                        f"{self.shown}: the reply has more than {MOST_BYTES:,} bytes;"
+                        " check --endpoint"
+                    )
+            seconds = reply.headers.get("Retry-After", "")
+            wait = float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0
             return Reply(reply.status_code, wait, bytes(body))
 
     def without_secrets(self, text: str) -> str:
-        """A text with `***` for the key, user information and values of the query."""
+        """Returns a text with `***` for the key, the user information and the query's values."""
         return self._secrets.sub("***", text)
 
 
 def _pattern(secrets: Set[str]) -> re.Pattern[str]:
-    """Finds secrets in any case, with escapes of JSON, URLs and HTML, and broken over lines."""
+    """Returns a pattern of secrets: any case, escaped (JSON, URL, HTML), and across lines."""
     known = {*secrets, *map(quote, secrets)}
     longest_first = sorted(known, key=lambda it: (-len(it), it))
     return re.compile("|".join(map(_spelled, longest_first)), re.IGNORECASE)

@@ -1,11 +1,11 @@
-"""Has a language model grade the open answers of a run for factuality, 1 to 10.
+"""Grades the open answers of a run for factuality, 1 to 10, with a language model.
 
     python -m mmunlearner_jax.evaluation.judge --workdir=... --endpoint=https://... --model=...
 
-The key of the endpoint (any that speaks OpenAI's chat completions) is read from OPENAI_API_KEY.
-MLLMU-Bench's protocol with a rubric in our own words, so its figures are not comparable with
-published ones to the decimal. What is graded lies in `judge/`, beside `predictions/`, and is not
-asked again. Questions, references and answers are sent to the endpoint; pictures are not.
+The endpoint must offer OpenAI's chat completions; its key is read from OPENAI_API_KEY. The protocol
+is MLLMU-Bench's with a rubric in our own words, so figures are not comparable with published ones
+to the decimal. Grades are stored in `judge/`, beside `predictions/`, and are not requested again.
+Questions, references and answers are sent to the endpoint; pictures are not.
 """
 
 import argparse
@@ -44,7 +44,7 @@ length and politeness do not count.
 Give your reason in one sentence. Then end with one line of this form, N a whole number:
 Factuality Score: N"""
 
-# Bounded, so that no reply takes for ever.
+# Repetitions are bounded, so that matching takes little time on any reply.
 _SCORE = re.compile(
     r"Factuality Score[^:\n]{0,200}:[^\d\n]{0,200}(\d++)(?!\.\d)", re.IGNORECASE | re.ASCII
 )
@@ -52,9 +52,9 @@ _GRADES = [str(grade) for grade in range(1, 11)]
 
 
 def parse_score(reply: str) -> int | None:
-    """The whole number in 1 to 10 of the last line `Factuality Score: N`; None without one."""
-    found = _SCORE.findall(reply)
-    return int(found[-1]) if found and found[-1] in _GRADES else None
+    """Returns the grade, 1 to 10, of the last line `Factuality Score: N`; None without one."""
+    numbers = _SCORE.findall(reply)
+    return int(numbers[-1]) if numbers and numbers[-1] in _GRADES else None
 
 
 class Judge:
@@ -70,24 +70,24 @@ class Judge:
         attempts: int = 6,
         pause: float = 1.0,
     ):
-        """Opens no connection yet.
+        """Prepares the requests; opens no connection.
 
         Args:
-            endpoint: address up to and without `/chat/completions`.
-            model: its name at the endpoint.
-            key: sent as the bearer token, never shown or stored.
-            timeout: of one attempt, in seconds.
-            attempts: how often a question is sent while the endpoint is busy or out of reach.
-            pause: before the second attempt, in seconds; it doubles every time.
+            endpoint: Address up to and without `/chat/completions`.
+            model: Name of the model at the endpoint.
+            key: Bearer token, never shown or stored.
+            timeout: Time limit of one attempt, in seconds.
+            attempts: Most attempts while the endpoint is busy or out of reach.
+            pause: Pause before the second attempt, in seconds; it doubles before each further one.
 
         Raises:
-            InputError: the endpoint is no address, or the extra `judge` is not installed.
+            InputError: The endpoint is no address, or the extra `judge` is not installed.
         """
         try:
             from mmunlearner_jax.evaluation.endpoint import Endpoint
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{error.name}: is not installed, and the judge needs it:"
+                f"{error.name}: is not installed, but the judge needs it; run"
                 " pip install 'mmunlearner_jax[judge]'"
             ) from error
         self.model = model
@@ -95,13 +95,13 @@ class Judge:
         self._attempts, self._pause = attempts, pause
 
     def ask(self, question: str, answer: str, response: str) -> str:
-        """What the model says about one response.
+        """Returns the model's reply about one response.
 
         Raises:
-            InputError: the endpoint refuses, stays busy or out of reach, or is none.
+            InputError: The endpoint refuses, stays busy or out of reach, or is no chat endpoint.
         """
-        said = f"Question: {question}\n\nReference: {answer}\n\nAnswer to grade: {response}"
-        messages = [{"role": "system", "content": RUBRIC}, {"role": "user", "content": said}]
+        text = f"Question: {question}\n\nReference: {answer}\n\nAnswer to grade: {response}"
+        messages = [{"role": "system", "content": RUBRIC}, {"role": "user", "content": text}]
         request = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 700}
         why, wait = "", 0.0
         for attempt in range(self._attempts):
@@ -122,7 +122,7 @@ class Judge:
         self._refuse(why)
 
     def without_secrets(self, reply: str) -> str:
-        """A reply as it may be shown and stored."""
+        """Returns a reply that may be shown and stored."""
         return self._endpoint.without_secrets(reply)
 
     def _content(self, body: bytes) -> str:
@@ -137,24 +137,25 @@ class Judge:
     def _refuse(self, why: str) -> NoReturn:
         raise InputError(
             f"{self._endpoint.shown}: {why}; check --endpoint, --model and OPENAI_API_KEY, then"
-            " give the same command: what is graded is kept"
+            " repeat the command: the grades so far are kept"
         ) from None
 
 
 def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
-    """Grades the open answers of one model, those that are not graded yet.
+    """Grades the open answers of one model that have no grade yet.
 
     Args:
-        workdir: holds `predictions/`; `judge/` is written.
-        label: first part of the prediction files' names, e.g. `after`.
-        judge: whom to ask.
+        workdir: Folder of the run; `predictions/` is read and `judge/` is written.
+        label: First part of the prediction files' names, e.g. `after`.
+        judge: The grading model.
 
     Returns:
         `{split: {"vqa"|"qa": {"factuality": {"value", "n", "ci95", "unread"}}}}`: the mean grade,
-        1 to 10, with its bootstrap interval; `unread` replies had no grade and are not in `n`.
+        1 to 10, with its bootstrap interval. `unread` counts replies without a grade, which are not
+        in `n`.
 
     Raises:
-        InputError: there are no open answers, or the endpoint gives no grades.
+        InputError: There are no open answers, or no reply has a grade.
     """
     folder, grades = workdir / "judge", defaultdict(list)
     files = sorted((workdir / "predictions").glob(f"{glob.escape(label)}-*.jsonl"))
@@ -166,7 +167,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
         )
     total, name = sum(map(len, answers.values())), shown(judge.model, 40)
     with (
-        refusing(folder, "see that it can be written, then give the same command"),
+        refusing(folder, "make it writable, then repeat the command"),
         tqdm(total=total, desc=name, unit="answer") as bar,
     ):
         folder.mkdir(exist_ok=True)
@@ -190,7 +191,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
 
 
 def _open_answer(text: str) -> dict[str, Any]:
-    """A line of predictions, if it is an open answer; {} otherwise."""
+    """Parses a line of predictions; returns {} if it is no open answer."""
     line = prediction(text)
     if line["task"] != "generation":
         return {}
@@ -200,11 +201,11 @@ def _open_answer(text: str) -> dict[str, Any]:
 
 
 def _graded(text: str) -> dict[str, Any]:
-    """A line of `judge/`."""
+    """Parses a line of `judge/`."""
     line = parse_json(text)
     _key(line, line["model"])
     if line["grade"] is not None and str(line["grade"]) not in _GRADES:
-        raise ValueError(f"the grade {shown(line['grade'], 40)} is none of 1 to 10")
+        raise ValueError(f"the grade {shown(line['grade'], 40)} is not from 1 to 10")
     return line
 
 
@@ -235,34 +236,35 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Grades, and writes the entry `judge` of `results.json`, by label and grading model.
+    """Grades answers and writes the entry `judge` of `results.json`, by label and grading model.
 
     Args:
-        arguments: of the command line.
+        arguments: Arguments of the command line.
 
     Raises:
-        InputError: a flag, the key, the predictions or the endpoint are not as they must be.
+        InputError: A flag, the key, the predictions or the endpoint is wrong.
     """
     parser = _Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
     parser.add_argument("--endpoint", required=True, help="address, e.g. https://host/v1")
     parser.add_argument("--model", required=True, help="grading model's name at the endpoint")
-    parser.add_argument("--label", default="after", help="whose answers: before, after, a control")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--label", default="after", help="model: before, after, or a control")
+    options = parser.parse_args(arguments)
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise InputError(
-            "OPENAI_API_KEY: is unset or no plain text; export the endpoint's key (any word where"
-            " it wants none)"
+            "OPENAI_API_KEY: is unset or no plain text; export the endpoint's key (any word if it"
+            " needs none)"
         )
-    judge = Judge(given.endpoint, given.model, key)
-    jax.config.update("jax_platforms", "cpu")  # an accelerator may be another run's
-    if not given.workdir.is_dir():
-        raise InputError(f"--workdir={given.workdir}: is no folder; give that of an evaluated run")
-    with locked(given.workdir):
-        scores = grade(given.workdir, given.label, judge)
-        by_model = read_results(given.workdir).get("judge", {}).get(given.label, {})
-        update_results(given.workdir, "judge", {given.label: {**by_model, given.model: scores}})
+    judge = Judge(options.endpoint, options.model, key)
+    jax.config.update("jax_platforms", "cpu")  # another run may be using the accelerator
+    workdir, label = options.workdir, options.label
+    if not workdir.is_dir():
+        raise InputError(f"--workdir={workdir}: is no folder; give that of an evaluated run")
+    with locked(workdir):
+        scores = grade(workdir, label, judge)
+        by_model = read_results(workdir).get("judge", {}).get(label, {})
+        update_results(workdir, "judge", {label: {**by_model, options.model: scores}})
 
 
 if __name__ == "__main__":

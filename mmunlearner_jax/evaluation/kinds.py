@@ -1,4 +1,4 @@
-"""What the kinds of scored questions are about, as `results.json` says it to later readers."""
+"""The entry `kinds` of `results.json`: the kinds of scored questions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 from mmunlearner_jax.data.benchmarks import BENCHMARKS
 from mmunlearner_jax.data.benchmarks.base import Kind, ScoredKind
 
-FORGET: Kind = ("forget", "vqa")  # what every method is to forget
+FORGET: Kind = ("forget", "vqa")  # the kind that every method should forget
 
 Kinds = Mapping[Kind, ScoredKind]
 
 
 def entry(kinds: Kinds) -> dict[str, Any]:
-    """What the stages write to `results.json` as `kinds`: `{"forget/vqa": {"label": ...}}`."""
+    """Returns the entry `kinds` of `results.json`: `{"forget/vqa": {"label": ...}}`."""
     return {"/".join(kind): scored._asdict() for kind, scored in kinds.items()}
 
 
 def read_kinds(results: Mapping[str, Any]) -> dict[Kind, ScoredKind]:
-    """The kinds of questions of a run's benchmark, in the order of tables.
+    """Returns the kinds of questions of a run's benchmark, in the order of tables.
 
     Args:
-        results: what `results.json` holds. That of earlier versions says nothing of kinds: then
-            those of all benchmarks' records serve.
+        results: Content of `results.json`. Earlier versions did not write the entry; without it,
+            the kinds of all benchmarks are returned.
 
     Raises:
-        TypeError, ValueError: the entry is damaged.
+        TypeError, ValueError: The entry is damaged.
     """
     written = results.get("kinds")
     if written is None:
@@ -33,13 +33,13 @@ def read_kinds(results: Mapping[str, Any]) -> dict[Kind, ScoredKind]:
 
 
 def with_unknown(kinds: Kinds, scored: Iterable[Kind]) -> dict[Kind, ScoredKind]:
-    """Known kinds, then those of some scored ones that are not known, under their own names."""
+    """Returns the known kinds, then unknown scored kinds, which are labelled by their names."""
     unknown = {kind: ScoredKind(_own_name(kind)) for kind in scored if kind not in kinds}
     return {**kinds, **unknown}
 
 
 def kinds_of(scores: Mapping[str, Any]) -> list[Kind]:
-    """The kinds of questions that scores are about: `{split: {modality: ...}}`."""
+    """Returns the kinds of questions in scores of the form `{split: {modality: ...}}`."""
     return [
         (split, modality)
         for split, by_modality in scores.items()

@@ -1,8 +1,8 @@
-"""TOFU's statistics of likelihoods, which CLEAR takes over: what is forgotten, and what that cost.
+"""TOFU's statistics of likelihoods, which CLEAR uses, too: forget quality and model utility.
 
-Lines are predictions with `likelihoods`: `{"answer": a, "paraphrase": p, "perturbed": [w, ...]}`,
-the mean log-probability per token, in nats, of the true answer, of the same in other words (None
-where there is none: the answer stands for it) and of wrong answers, each as the model's answer.
+Lines are predictions with `likelihoods`: `{"answer": a, "paraphrase": p, "perturbed": [w, ...]}`.
+These are mean log-probabilities per token, in nats, of the true answer, of its paraphrase (None if
+there is none; the answer replaces it) and of wrong answers, each as the model's whole answer.
 
 Sources: Maini et al., "TOFU", arXiv 2401.06121, and its `aggregate_eval_stat.py`; CLEAR's
 `mm/calculate_metrics.py`.
@@ -25,7 +25,7 @@ Definition = Literal["paper", "geometric", "released"]
 
 
 class _Likelihoods(NamedTuple):
-    """Nats per token."""
+    """Likelihoods of a line, in nats per token."""
 
     answer: float
     paraphrase: float
@@ -33,15 +33,15 @@ class _Likelihoods(NamedTuple):
 
 
 def _likelihoods(line: Line) -> _Likelihoods:
-    found = line.get("likelihoods") or {}
-    if "answer" not in found or not found.get("perturbed"):
+    values = line.get("likelihoods") or {}
+    if "answer" not in values or not values.get("perturbed"):
         raise InputError(
-            f"predictions: the line of {line['question']!r} has no likelihoods.answer and"
-            " .perturbed; evaluate a data set that has perturbed answers"
+            f"predictions: the line of {line['question']!r} has no likelihoods.answer or no"
+            " likelihoods.perturbed; evaluate a data set that has perturbed answers"
         )
-    paraphrase = found.get("paraphrase")
-    answer = found["answer"]
-    wrong = np.asarray(found["perturbed"], np.float64)
+    paraphrase = values.get("paraphrase")
+    answer = values["answer"]
+    wrong = np.asarray(values["perturbed"], np.float64)
     if not np.isfinite([answer, paraphrase or 0.0, *wrong]).all():
         raise InputError(
             f"predictions: {line['split']}, {line['question']!r}: likelihoods are not finite; the"
@@ -51,57 +51,57 @@ def _likelihoods(line: Line) -> _Likelihoods:
 
 
 def answer_probabilities(lines: Sequence[Line], *, normalised: bool = False) -> np.ndarray:
-    """Probability per token of the true answers.
+    """Returns the probabilities per token of the true answers.
 
     Args:
-        lines: with `likelihoods`.
-        normalised: exp(a) / (exp(a) + sum of exp(w)), as for TOFU's real authors and world facts
-            and for CLEAR's faces and names; else exp(a), as for what was trained on.
+        lines: Predictions with `likelihoods`.
+        normalised: True: exp(a) / (exp(a) + sum of exp(w)), as for TOFU's real authors and world
+            facts and for CLEAR's faces and names. False: exp(a), as for answers that were taught.
 
     Returns:
-        float64 [lines], in 0 to 1.
+        Probabilities from 0 to 1, float64 [lines].
 
     Raises:
-        InputError: a line has no likelihoods.
+        InputError: A line has no likelihoods.
     """
-    found = [_likelihoods(line) for line in lines]
-    rivals = [logsumexp([x.answer, *x.perturbed]) if normalised else 0.0 for x in found]
-    return np.exp([x.answer - rival for x, rival in zip(found, rivals, strict=True)])
+    values = [_likelihoods(line) for line in lines]
+    totals = [logsumexp([x.answer, *x.perturbed]) if normalised else 0.0 for x in values]
+    return np.exp([x.answer - total for x, total in zip(values, totals, strict=True)])
 
 
 def log_truth_ratios(lines: Sequence[Line], definition: Definition = "paper") -> np.ndarray:
-    """How probable wrong answers are beside the paraphrased true one; about 0 is ignorance.
+    """Returns log R, the truth ratios of wrong answers to the paraphrase; ignorance gives about 0.
 
     Args:
-        lines: with `likelihoods`.
+        lines: Predictions with `likelihoods`.
         definition: "paper": R = mean over w of exp(w) / exp(p), TOFU's definition. "geometric":
-            R = exp(mean of w - p), what `aggregate_eval_stat.py` computes (it works with 1 / R).
-            "released": the same with one mean over the w of all lines, what CLEAR computes; a
+            R = exp(mean of w - p), which `aggregate_eval_stat.py` computes (it works with 1 / R).
+            "released": the same with one mean over the w of all lines, which CLEAR computes; a
             line's own wrong answers then hardly count.
 
     Returns:
         log R, float64 [lines].
 
     Raises:
-        InputError: a line has no likelihoods.
+        InputError: A line has no likelihoods.
     """
-    found = [_likelihoods(line) for line in lines]
+    values = [_likelihoods(line) for line in lines]
     if definition == "released":
-        wrong = np.full(len(found), np.mean(np.concatenate([x.perturbed for x in found])))
+        wrong = np.full(len(values), np.mean(np.concatenate([x.perturbed for x in values])))
     elif definition == "geometric":
-        wrong = np.array([np.mean(x.perturbed) for x in found])
+        wrong = np.array([np.mean(x.perturbed) for x in values])
     else:
-        wrong = np.array([logsumexp(x.perturbed) - np.log(len(x.perturbed)) for x in found])
-    return wrong - [x.paraphrase for x in found]
+        wrong = np.array([logsumexp(x.perturbed) - np.log(len(x.perturbed)) for x in values])
+    return wrong - [x.paraphrase for x in values]
 
 
 def truth_scores(log_ratios: np.ndarray, *, forget: bool) -> np.ndarray:
-    """Truth ratios R as scores in 0 to 1, of which tables report the mean.
+    """Returns truth ratios R as scores from 0 to 1, whose mean tables report.
 
     Args:
-        log_ratios: log R.
-        forget: min(R, 1 / R), high where nothing is known any more; else max(0, 1 - R), high
-            where the truth is known.
+        log_ratios: log R, float [lines].
+        forget: True: min(R, 1 / R), which is high if the truth is forgotten. False:
+            max(0, 1 - R), which is high if the truth is known.
     """
     return np.exp(-np.abs(log_ratios)) if forget else 1 - np.exp(np.minimum(log_ratios, 0))
 
@@ -113,16 +113,16 @@ def likelihood_scores(
     normalised: bool = False,
     definition: Definition = "paper",
 ) -> dict[str, dict[str, Any]]:
-    """`{"probability"|"truth_ratio": {"value", "n", "ci95"}}`, with bootstrap intervals.
+    """Returns `{"probability"|"truth_ratio": {"value", "n", "ci95"}}`, with bootstrap intervals.
 
     Args:
-        lines: with `likelihoods`.
-        forget: see `truth_scores`.
-        normalised: see `answer_probabilities`.
-        definition: see `log_truth_ratios`.
+        lines: Predictions with `likelihoods`.
+        forget: See `truth_scores`.
+        normalised: See `answer_probabilities`.
+        definition: See `log_truth_ratios`.
 
     Raises:
-        InputError: a line has no likelihoods.
+        InputError: A line has no likelihoods.
     """
     probabilities = answer_probabilities(lines, normalised=normalised)
     scores = truth_scores(log_truth_ratios(lines, definition), forget=forget)
@@ -139,21 +139,22 @@ def forget_quality(
     definition: Definition = "paper",
     bins: int = 20,
 ) -> dict[str, Any]:
-    """Whether the unlearned model's truth ratios are those of one that never saw the forget set.
+    """Compares the truth ratios of the unlearned model with those of a retain-only model.
 
     Args:
-        lines: of the unlearned model, on the forget set.
-        reference_lines: of the retain-only model; what it was asked beyond `lines` is left out.
-        definition: see `log_truth_ratios`.
-        bins: of the histogram of log R that both share, equally wide, for Jensen-Shannon.
+        lines: Predictions of the unlearned model on the forget set.
+        reference_lines: Predictions of the retain-only model; further questions are ignored.
+        definition: See `log_truth_ratios`.
+        bins: Number of equally wide bins of both histograms of log R, for `jensen_shannon`.
 
     Returns:
         `p_value` of the two-sample Kolmogorov-Smirnov test (TOFU's forget quality; 1 / R gives the
-        same), its `statistic`, `jensen_shannon`, the distance in 0 to 1 (base 2; CLEAR's tables
-        show 1 minus such a figure, whose making is not in its code), and `n` lines of each model.
+        same value), its `statistic`, `jensen_shannon`, and `n`, the number of lines of each model.
+        `jensen_shannon` is the distance from 0 to 1 (base 2). CLEAR's tables show 1 minus such a
+        figure, which its code does not compute.
 
     Raises:
-        InputError: the reference lacks a line, or a line has no likelihoods.
+        InputError: The reference lacks a line, or a line has no likelihoods.
     """
     ours = log_truth_ratios(lines, definition)
     theirs = log_truth_ratios(_matching(lines, reference_lines), definition)
@@ -169,7 +170,7 @@ def forget_quality(
 
 
 def _matching(lines: Sequence[Line], reference_lines: Sequence[Line]) -> list[Line]:
-    """The reference's line of each line; several photographs may share one wording."""
+    """Returns the reference's line for each line; several photographs may share one wording."""
 
     def key(line: Line) -> tuple[str, str, str]:
         return line["person"], line["question"], line["answer"]
@@ -177,15 +178,15 @@ def _matching(lines: Sequence[Line], reference_lines: Sequence[Line]) -> list[Li
     left: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
     for line in reference_lines:
         left[key(line)].append(line)
-    found = []
+    matches = []
     for line in lines:
         if not left[key(line)]:
             raise InputError(
                 "predictions of the retain-only model: no line for (person, question, answer) ="
                 f" {key(line)}; evaluate it on the same questions"
             )
-        found.append(left[key(line)].pop(0))
-    return found
+        matches.append(left[key(line)].pop(0))
+    return matches
 
 
 def model_utility(
@@ -196,38 +197,38 @@ def model_utility(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What is left of the model: the harmonic mean of three scores of every non-forget entry.
+    """Returns model utility: the harmonic mean of three scores of every entry.
 
-    The scores: mean probability of the answer, mean ROUGE-L recall of the response, mean of
-    max(0, 1 - R). CLEAR's later code adds chrF++, which is left out here.
+    The scores are the mean probability of the answer, the mean ROUGE-L recall of the response, and
+    the mean of max(0, 1 - R). CLEAR's later code adds chrF++, which is left out here.
 
     Args:
-        entries: lines by name, e.g. `retain`, `real_faces`; none of the forget set.
-        normalised: names of the entries with normalised probabilities.
-        definition: see `log_truth_ratios`; "released" also takes the published ROUGE.
-        resamples: of the bootstrap, which draws lines within every entry.
-        seed: of the bootstrap.
+        entries: Predictions by name, e.g. `retain`, `real_faces`; none on the forget set.
+        normalised: Names of the entries with normalised probabilities.
+        definition: See `log_truth_ratios`; "released" also uses the published ROUGE.
+        resamples: Number of bootstrap resamples, drawn within every entry.
+        seed: Seed of the bootstrap.
 
     Returns:
-        `value` in 0 to 1, `n` (lines of all entries), `ci95` (percentiles), and `entries`:
+        `value` from 0 to 1, `n` (lines of all entries), `ci95` (percentiles), and `entries`:
         `{name: {"probability"|"rougeL_recall"|"truth_ratio": {"value", "n", "ci95"}}}`.
 
     Raises:
-        InputError: an entry is empty, or a line has no likelihoods.
+        InputError: An entry is empty, or a line has no likelihoods.
     """
     rng, published = np.random.default_rng(seed), definition == "released"
     names = ("probability", "rougeL_recall", "truth_ratio")
-    found, means, drawn = {}, [], []
+    scores, means, drawn = {}, [], []
     for name, lines in entries.items():
         if not lines:
             raise InputError(f"model utility: no predictions of {name!r}; evaluate that split")
-        said = [(line["answer"], line["response"]) for line in lines]
-        recalls = [rouge(*pair, published=published)["rougeL_recall"] for pair in said]
+        pairs = [(line["answer"], line["response"]) for line in lines]
+        recalls = [rouge(*pair, published=published)["rougeL_recall"] for pair in pairs]
         truths = truth_scores(log_truth_ratios(lines, definition), forget=False)
         probabilities = answer_probabilities(lines, normalised=name in normalised)
         table = np.stack([probabilities, recalls, truths], axis=1)
         columns = zip(names, table.T, strict=True)
-        found[name] = {score: mean_score(values.tolist()) for score, values in columns}
+        scores[name] = {score: mean_score(values.tolist()) for score, values in columns}
         means.append(table.mean(axis=0))
         rows = (rng.integers(len(lines), size=len(lines)) for _ in range(resamples))
         drawn.append([table[chosen].mean(axis=0) for chosen in rows])
@@ -236,5 +237,5 @@ def model_utility(
         "value": float(stats.hmean(np.concatenate(means))),
         "n": sum(map(len, entries.values())),
         "ci95": [float(low), float(high)],
-        "entries": found,
+        "entries": scores,
     }

@@ -1,8 +1,8 @@
-"""The letter that an answer to a multiple-choice question names, read as the released code does.
+"""The letter in the answer to a multiple-choice question, parsed as in the released code.
 
-Only the first letter or digit of an answer counts, so "A person ..." names A, and so does
-"Answer: B" (D-27: reproduced for comparison; the score by likelihood does not have it). An accented
-letter is none, composed or not.
+Only the first letter or digit of an answer counts, so both "A person ..." and "Answer: B" mean A
+(D-27: a defect, reproduced for comparison; scores by likelihood do not have it). Accented letters
+are skipped, composed or not.
 """
 
 import re
@@ -12,30 +12,34 @@ from mmunlearner_jax.evaluation.texts import composed
 
 
 def first_letter(response: str) -> str | None:
-    """What MMUnlearner reads for MLLMU-Bench's text questions, and for CLEAR's questions.
+    """Returns what MMUnlearner reads for MLLMU-Bench's text questions and CLEAR's questions.
 
     Source: `MLLMU_eval.py:evaluate_classification` (text), `CLEAR_eval.py:eval_classification`.
 
     Args:
-        response: the model's words alone, without the prompt.
+        response: The model's answer, without the prompt.
 
     Returns:
-        The first of `A-Z a-z 0-9` in upper case, whether an option has it or not; None without one.
+        The first of `A-Z a-z 0-9`, in upper case, whether an option has it or not; None if there is
+        none.
     """
-    found = re.search(r"[a-zA-Z0-9]", composed(response))
-    return found.group().upper() if found else None
+    match = re.search(r"[a-zA-Z0-9]", composed(response))
+    return match.group().upper() if match else None
 
 
 def offered_letter(response: str, letters: Container[str]) -> str | None:
-    """What MMUnlearner reads for MLLMU-Bench's picture questions: the letter of an option or none.
+    """Returns what MMUnlearner reads for MLLMU-Bench's picture questions: an option's letter.
 
-    As the right letter is always an offered one, accuracies are those of `first_letter`.
+    The right letter is always an option's, so accuracies are the same as with `first_letter`.
 
     Source: `MLLMU_eval.py:evaluate_classification` (image).
 
     Args:
-        response: the model's words alone, without the prompt.
-        letters: those of the options, in upper case; a string serves, e.g. "ABCD".
+        response: The model's answer, without the prompt.
+        letters: Letters of the options, in upper case, e.g. "ABCD".
+
+    Returns:
+        The letter; None if the first letter or digit is no option's, or there is none.
     """
     letter = first_letter(response)
     return letter if letter is not None and letter in letters else None

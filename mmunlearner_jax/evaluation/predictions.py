@@ -1,4 +1,4 @@
-"""The lines of `predictions/`: one question each, with what a model said."""
+"""The lines of `predictions/`: each holds a question and a model's answer."""
 
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,32 @@ _MEMBERS = {"options": str, "scores": int | float}
 
 
 def prediction(text: str) -> dict[str, Any]:
-    """A line, from its text.
+    """Parses a line of predictions.
 
     Raises:
-        ValueError: it is no JSON.
-        TypeError: it is no object, or a field is of another type than stages write.
+        ValueError: The line is not JSON.
+        TypeError: The line is no object, or a field has another type than stages write.
     """
     line = parse_json(text)
     if not isinstance(line, dict):
-        raise TypeError(f"{type(line).__name__}, no JSON object")
+        raise TypeError(f"the line is {type(line).__name__}, not a JSON object")
     for field, kind in _KINDS.items():
         if field in line and not isinstance(line[field], kind):
             raise TypeError(f"{field} is {type(line[field]).__name__}, not {kind.__name__}")
     for field, kind in _MEMBERS.items():
         if not all(isinstance(member, kind) for member in line.get(field, ())):
-            raise TypeError(f"{field} holds something else than {kind}")
+            raise TypeError(f"{field} has a member that is not {kind}")
     return line
 
 
 def read_predictions(path: Path, *, mend: str = MEND) -> list[dict[str, Any]]:
-    """The lines of one split.
+    """Returns the predictions of one split.
 
     Args:
-        path: of the file.
-        mend: what to do where one cannot be read, for the error.
+        path: The file.
+        mend: Remedy for a missing or damaged file, for the error.
 
     Raises:
-        InputError: the file is missing, or names the first line that cannot be read.
+        InputError: The file is missing, or a line is damaged; the first such line is named.
     """
     return read_lines(path, prediction, mend=mend)

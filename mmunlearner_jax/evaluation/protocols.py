@@ -1,4 +1,4 @@
-"""How questions are put and multiple choice is scored, by `config.evaluate.protocol`."""
+"""Protocols: how questions are put and multiple choice is scored (`config.evaluate.protocol`)."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -10,13 +10,13 @@ from mmunlearner_jax.models.registry import ARCHITECTURES
 
 
 class Protocol(NamedTuple):
-    """How to ask.
+    """How questions are put and multiple choice is scored.
 
     Attributes:
-        prompt: renders a question, with an image token for each of its pictures.
-        letters: options are listed with letters, and the answer begins with one; otherwise the
-            options are looked for where the model's own words want one (`options`).
-        likelihood: options (or their letters) are scored by likelihood.
+        prompt: Renders a question, with an image token for each of its pictures.
+        letters: Whether the prompt lists the options with letters and the answer is a letter;
+            otherwise options are scored at the slot of the model's own answer (`choices`).
+        likelihood: Whether options (or their letters) are scored by likelihood.
     """
 
     prompt: Callable[[Question], str]
@@ -25,7 +25,7 @@ class Protocol(NamedTuple):
 
     @property
     def published(self) -> bool:
-        """Whether answers are scored as published, by "released"."""
+        """Whether answers are scored as in the published code (protocol "released")."""
         return self.letters and not self.likelihood
 
 
@@ -38,13 +38,13 @@ def protocol(
     """Returns the protocol of a benchmark.
 
     Args:
-        name: "plain": the question alone in the chat template, for models that know no letters.
-            "strict": the benchmark's published prompts; the letters' likelihood decides, and the
-            published parser's reading stands beside it. "released": the same prompts, and the
-            parser alone decides.
-        record: of the benchmark, whose prompts.
-        encoder: renders the chat template.
-        model_type: of the model, whose published prompts.
+        name: "plain": the question alone in the chat template, for models that do not answer with
+            letters. "strict": the benchmark's published prompts; the likelihoods of the letters
+            decide, and the published parser's letter is recorded, too. "released": the same
+            prompts, and the parser alone decides.
+        record: The benchmark's record, which has the published prompts.
+        encoder: Renders the chat template.
+        model_type: The model's type, on which the published prompts depend.
     """
 
     def plain(question: Question) -> str:

@@ -1,4 +1,4 @@
-"""The retain-only run that forget quality compares with."""
+"""The run of a retain-only model that forget quality compares with."""
 
 from pathlib import Path
 
@@ -7,16 +7,22 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import read_json
 from mmunlearner_jax.options import flatten
 
-# What both runs share: otherwise the reference was asked about other people, or in other words.
+# Options that both runs must share, so that both were asked the same questions.
 SHARED = ("seed", "data.forget_ratio", "evaluate.protocol", "evaluate.photos_per_person")
 
 
 def find_reference(config: Config) -> Path | None:
-    """Returns the forget set's predictions of `config.evaluate.reference`; None where it is empty.
+    """Returns the file of predictions on the forget set by the retain-only model.
+
+    Args:
+        config: Config of this run; `evaluate.reference` is the workdir of the retain-only run.
+
+    Returns:
+        The file, or None if `evaluate.reference` is empty.
 
     Raises:
-        InputError: There are none, or they are of a model that was taught the people to forget, or
-            that was asked something else.
+        InputError: The file is missing, its model was taught the people to forget, or the model was
+            asked other questions.
     """
     if not config.evaluate.reference:
         return None
@@ -27,12 +33,14 @@ def find_reference(config: Config) -> Path | None:
         raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
     theirs = flatten(read_json(folder / "config.json", mend=mend))
     if theirs.get("finetune.retain_only") == "":
-        raise InputError(f"config.evaluate.reference: {folder} was taught everybody; {mend}")
+        raise InputError(
+            f"config.evaluate.reference: the model of {folder} was taught all people; {mend}"
+        )
     ours = flatten(config.to_dict())
     for key in SHARED:
         if theirs.get(key) != ours[key]:
             raise InputError(
                 f"config.evaluate.reference: {folder} has {key}={theirs.get(key)!r}, this run"
-                f" {ours[key]!r}; {mend}, the same in {', '.join(SHARED)}"
+                f" {ours[key]!r}; {mend} and with this run's {', '.join(SHARED)}"
             )
     return path

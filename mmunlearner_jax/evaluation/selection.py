@@ -1,4 +1,4 @@
-"""Questions set apart to choose a method's settings by, which are then never scored."""
+"""Questions set apart for the choice of a method's settings, which are then never scored."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,36 +17,36 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def set_apart(
     questions: Mapping[str, Sequence[Question]], fraction: float, seed: int
 ) -> tuple[Questions, Questions]:
-    """Divides questions into those that settings are chosen by and those that are scored.
+    """Divides questions into those for choosing settings and those for scoring.
 
-    All questions about a picture fall on one side, in whatever split they are; a question in words
-    is by itself. Of everybody's pictures, and of the questions in words, the fraction is drawn; a
-    part of one that is left over is drawn, too, so that people with one picture have their share.
+    The units are pictures, with all their questions in all splits, and single questions in words.
+    The fraction is drawn from the units of each split, person and modality; its fractional part is
+    rounded at random, so that people with a single picture have their share, too.
 
     Args:
-        questions: by split.
-        fraction: in (0, 1), for choosing.
-        seed: of what is drawn.
+        questions: Questions by split.
+        fraction: Fraction of units for choosing settings, in (0, 1).
+        seed: Seed of the draw.
 
     Returns:
-        Questions to choose by, and questions to score, both by split and in their order.
+        Questions for choosing, and questions for scoring, both by split and in their order.
     """
     units: dict[tuple[str, str, str], dict[Any, None]] = defaultdict(dict)
-    first: dict[Any, str] = {}  # split in which a picture or wording is met first
-    for split, asked in questions.items():
-        for question in asked:
+    first: dict[Any, str] = {}  # the first split with a picture or wording
+    for split, of_split in questions.items():
+        for question in of_split:
             unit = _unit(question)
             split_of = first.setdefault(unit, split)
             units[split_of, question.person, question.modality][unit] = None
     rng = np.random.default_rng(seed)
     drawn = set()
-    for there in units.values():
-        count = int(fraction * len(there) + rng.random())
-        drawn.update(list(there)[n] for n in rng.permutation(len(there))[:count])
+    for group in units.values():
+        count = int(fraction * len(group) + rng.random())
+        drawn.update(list(group)[n] for n in rng.permutation(len(group))[:count])
     choosing, scored = (
         {
-            split: [q for q in asked if (_unit(q) in drawn) == side]
-            for split, asked in questions.items()
+            split: [q for q in of_split if (_unit(q) in drawn) == side]
+            for split, of_split in questions.items()
         }
         for side in (True, False)
     )
@@ -58,31 +58,31 @@ def _unit(question: Question) -> tuple[str, bytes | str]:
 
 
 def kept(scores: Scores, kinds: Kinds) -> float:
-    """Mean accuracy over the kinds to choose by that were asked, each counting alike.
+    """Returns the unweighted mean accuracy of the scored kinds in `chosen_by`.
 
     Args:
-        scores: multiple choice, by split and modality.
-        kinds: of the questions; `ScoredKind.chosen_by` tells which count.
+        scores: Scores of multiple choice, by split and modality.
+        kinds: Kinds of the questions.
     """
     counted = [scores.get(split, {}).get(modality) for split, modality in chosen_by(kinds)]
     return float(np.mean([score["value"] for score in counted if score]))
 
 
 def chosen_by(kinds: Kinds) -> list[Kind]:
-    """The kinds whose multiple choice counts in the mean of what is to stay."""
+    """Returns the kinds whose multiple choice counts in the mean of scores that should stay."""
     return [kind for kind, about in kinds.items() if about.chosen_by]
 
 
 def preference(scores: Scores, forgotten: float, kinds: Kinds) -> tuple[bool, float]:
-    """The rule by which settings are chosen; the greatest is.
+    """Returns a sort key of settings; the settings with the greatest key are chosen.
 
-    Settings that forget enough come before others; among those what is kept decides, among the
-    others what is left to forget.
+    Settings that forget enough rank above all others. Among them, those with the higher accuracy on
+    the kept kinds rank higher; among the others, those with the lower accuracy on the forget set.
 
     Args:
-        scores: multiple choice about what is set apart, by split and modality.
-        forgotten: accuracy about the forget set's pictures at which enough is forgotten.
-        kinds: of the questions.
+        scores: Scores of multiple choice on the questions set apart, by split and modality.
+        forgotten: Accuracy on the forget set's pictures up to which enough is forgotten.
+        kinds: Kinds of the questions.
     """
     left = scores["forget"]["vqa"]["value"]
     return (True, kept(scores, kinds)) if left <= forgotten else (False, -left)

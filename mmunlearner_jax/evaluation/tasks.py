@@ -1,6 +1,6 @@
-"""Asks a model the scored questions: what it answers, and how likely other answers would be.
+"""A model's answers to the scored questions, and the likelihoods of other answers.
 
-Axes: B questions of a batch, N decoded tokens, K candidates, S their tokens.
+Axes: B questions of a batch, N decoded tokens, K candidates, S tokens of a candidate.
 """
 
 import dataclasses
@@ -28,20 +28,20 @@ from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 
 Ids = list[int]
 
-# Stages share the programs.
+# One decoder at a time is cached, so that stages share its compiled programs.
 _decoder = functools.lru_cache(1)(Decoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A question in tokens: its prompt, the options to score, and all answers to weigh.
+    """A question in tokens: its prompt, the options to score, and answers with likelihoods.
 
     Attributes:
-        question: the question.
-        prompt: its tokens.
-        options: those behind words of an answer.
-        openings: those that an answer begins with.
-        answers: likewise.
+        question: The question.
+        prompt: Tokens of its prompt.
+        options: Tokens of each option after other words of an answer.
+        openings: Tokens of each option at the beginning of an answer.
+        answers: Tokens of the true and wrong answers, each at the beginning of an answer.
     """
 
     question: Question
@@ -51,16 +51,16 @@ class Item:
     answers: list[Ids]
 
     def wanted(self, slot: int) -> list[Ids]:
-        """The options where so many tokens of the answer lie before them."""
+        """Returns the options' tokens after `slot` tokens of an answer."""
         return self.options if slot else self.openings
 
 
 class Answerer:
-    """Answers questions greedily, in batches of static shape; text and pictures apart.
+    """Answers questions greedily, in batches of static shape; text and pictures are separate.
 
-    The part of a prompt up to its last picture is computed once a batch for all questions that
-    share it. How options are shown and scored is the protocol's; a question with wrong answers
-    (`perturbed`) gets the likelihoods of all its answers besides.
+    The part of a prompt up to its last picture is computed once for all questions of a batch that
+    share it. The protocol decides how options are shown and scored. A question with wrong answers
+    (`perturbed`) also gets the likelihoods of all its answers.
     """
 
     def __init__(
@@ -78,14 +78,15 @@ class Answerer:
         """Builds the programs.
 
         Args:
-            graphdef: of the model.
-            encoder: makes ids and pixels.
-            mesh: whose devices share a batch.
-            protocol: whose wording and whose multiple choice.
-            positions: of the model, which a prompt and what follows it must not exceed.
-            batch_size: questions answered at once; the last batch is filled with repetitions.
-            max_new_tokens: the longest answer; options must fit behind its words.
-            features: of pictures, where the vision tower is frozen; None: it sees them each time.
+            graphdef: Graph definition of the model.
+            encoder: Turns questions into token ids and pixels.
+            mesh: The mesh whose devices share a batch.
+            protocol: Wording of the prompts and scoring of multiple choice.
+            positions: Number of the model's positions, the limit for a prompt and its answer.
+            batch_size: Questions of a batch; repetitions fill the last one.
+            max_new_tokens: Most tokens of an answer, including an option after its words.
+            features: Features of pictures, if the vision tower is frozen; None: the tower computes
+                them in each batch.
         """
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
@@ -93,7 +94,7 @@ class Answerer:
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
-        self._item = functools.lru_cache(None)(self._tokenised)  # models are asked the same
+        self._item = functools.lru_cache(None)(self._tokenised)  # several models, same questions
         self._decoder = _decoder(
             graphdef, max_new_tokens=max_new_tokens, end_id=tokenizer.eos_token_id
         )
@@ -110,18 +111,19 @@ class Answerer:
         """Answers all questions, in their order.
 
         Args:
-            params: of the model.
-            questions: of one split.
-            split: its name.
-            label: shown beside the bar.
-            after_batch: called after every batch.
+            params: Parameters of the model.
+            questions: The questions of one split.
+            split: Name of the split.
+            label: Name of the model, shown beside the progress bar.
+            after_batch: Called after every batch.
 
         Returns:
-            One record per question, enough to score it again without the model.
+            A record for each question, from which it can be scored again without the model.
 
         Raises:
-            InputError: a prompt is longer than the model's positions; nothing was answered yet.
-            Diverged: a log-probability is not finite: no score could be told from it.
+            InputError: A prompt has too few positions left for an answer; it is raised before any
+                question is answered.
+            Diverged: A log-probability is not finite.
         """
         items = [self._item(question) for question in questions]
         for item in items:
@@ -136,9 +138,9 @@ class Answerer:
             disable=not is_first(),
         ) as bar:
             for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):
-                asked = [items[n] for n in kind]
+                of_kind = [items[n] for n in kind]
                 for number, record in self._answer_kind(
-                    params, asked, f"{label}/{split}", after_batch
+                    params, of_kind, f"{label}/{split}", after_batch
                 ):
                     records[kind[number]] = {"split": split, **record}
                     bar.update()
@@ -164,25 +166,25 @@ class Answerer:
         )
 
     def _check_length(self, item: Item, split: str) -> None:
-        """Refuses what the model has no positions for."""
+        """Refuses a question whose prompt and answer exceed the model's positions."""
         new = max(self._decoder.max_new_tokens, *(len(ids) for ids in item.answers), 0)
         length = len(item.prompt.beginning) + len(item.prompt.rest)
         if length + new > self._positions:
             shown = len(item.question.shots)
             raise InputError(
                 f"{split}: the prompt of {item.question.question!r} has {length} tokens"
-                f" ({shown} demonstrations), and {new} may follow; the model has"
-                f" {self._positions} positions: set config.evaluate.shots=0, or use another model"
+                f" ({shown} demonstrations), and {new} may follow, but the model has only"
+                f" {self._positions} positions; set config.evaluate.shots=0, or use another model"
             )
 
     def _answer_kind(
         self, params: Any, items: list[Item], where: str, after_batch: Callable[[], None]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields every item's number and record; the shapes of all batches are the same."""
+        """Yields every item's index and record; all batches have the same shapes."""
         longest = max((len(ids) for item in items for ids in item.answers), default=0)
         weighed = max(len(item.answers) for item in items), rounded(longest)
         choices = max(1, *(len(item.options) for item in items))
-        # Twice as many tokens are looked at where those that begin an answer are others.
+        # If options have other tokens at the beginning of an answer, both are looked up.
         twice = any(item.openings != item.options for item in items)
         answered = iter(())
         room = max(self._decoder.max_new_tokens, weighed[1])
@@ -192,12 +194,12 @@ class Answerer:
             logits, cache = self._prefill(params, prompts, batch, room)
             first = np.zeros((len(rows), 1 + twice, choices), np.int32)
             for b, item in enumerate(rows):
-                for n, found in enumerate((item.options, item.openings)[: 1 + twice]):
-                    first[b, n, : len(found)] = [ids[0] for ids in found]
+                for n, texts in enumerate((item.options, item.openings)[: 1 + twice]):
+                    first[b, n, : len(texts)] = [ids[0] for ids in texts]
             wanted = self._put({"k": first.reshape(len(rows), -1)})["k"]
-            said = self._decoder.greedy(params, logits, cache, wanted)
-            yield from answered  # the batch before is scored while this one runs
-            tokens, log_probs = to_host(said)
+            decoded = self._decoder.greedy(params, logits, cache, wanted)
+            yield from answered  # the previous batch is scored while this one runs
+            tokens, log_probs = to_host(decoded)
             _check_finite(where, zip(rows, log_probs, strict=True))
             beginning, behind = log_probs[:, :1, -choices:], log_probs[:, 1:, :choices]
             log_probs = np.concatenate([beginning, behind], axis=1)
@@ -207,8 +209,8 @@ class Answerer:
             ]
             scores = self._option_scores(params, logits, cache, rows, own, slots, log_probs)
             likelihoods = self._likelihoods(params, logits, cache, rows, weighed)
-            found = zip(scores, likelihoods, strict=True)
-            _check_finite(where, zip(rows, found, strict=True))
+            numbers = zip(scores, likelihoods, strict=True)
+            _check_finite(where, zip(rows, numbers, strict=True))
             answered = self._records(batch, rows, own, slots, scores, likelihoods)
             after_batch()
         yield from answered
@@ -239,15 +241,15 @@ class Answerer:
         return tokens[: ends[0] if ends.size else len(tokens)].tolist()
 
     def _slot(self, item: Item, own: Ids, log_probs: np.ndarray) -> int:
-        """Behind how many of its own words the model is asked for an option."""
+        """Returns the number of the answer's tokens before the slot, where options are scored."""
         if self._protocol.letters or not item.options:
             return 0
         longest = max(map(len, (*item.options, *item.openings)))
         usable = self._decoder.max_new_tokens - longest
         if usable < 0:
             raise InputError(
-                f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}: an"
-                f" option of {item.question.question!r} is longer"
+                f"config.evaluate.decode.max_new_tokens is {self._decoder.max_new_tokens}, but an"
+                f" option of {item.question.question!r} has {longest} tokens; raise it"
             )
         first, opening = ([ids[0] for ids in x] for x in (item.options, item.openings))
         table = log_probs[: usable + 1, : len(first)]
@@ -263,11 +265,11 @@ class Answerer:
         slots: list[int],
         log_probs: np.ndarray,
     ) -> list[list[float]]:
-        """Log-likelihoods of every row's options behind the model's own words, in nats."""
+        """Returns log-likelihoods of each row's options after the model's own words, in nats."""
         scores = [
             log_probs[b, slots[b], : len(item.options)].tolist() for b, item in enumerate(rows)
         ]
-        # An option of one token has been scored while decoding.
+        # Options of one token were scored during decoding.
         wanted = [item.wanted(slot) for item, slot in zip(rows, slots, strict=True)]
         longer = {b for b, options in enumerate(wanted) if any(len(ids) > 1 for ids in options)}
         if longer:
@@ -276,29 +278,29 @@ class Answerer:
                 for b, options in enumerate(wanted)
             ]
             longest = max(len(words + ids) for row in behind for words, ids in row)
-            # Powers of two: most options are short, and few sizes are compiled.
+            # A power of two, as most options are short and few sizes should be compiled.
             size = min(1 << (longest - 1).bit_length(), self._decoder.max_new_tokens)
-            found = self._scored(params, logits, cache, behind, log_probs.shape[2], size)
-            scores = [found[b] if b in longer else row for b, row in enumerate(scores)]
+            sums = self._scored(params, logits, cache, behind, log_probs.shape[2], size)
+            scores = [sums[b] if b in longer else row for b, row in enumerate(scores)]
         return scores
 
     def _likelihoods(
         self, params: Any, logits: jax.Array, cache: Any, rows: list[Item], weighed: tuple[int, int]
     ) -> list[dict[str, Any]]:
-        """Mean log-probability per token of each row's true and wrong answers, as `likelihoods`."""
+        """Returns `likelihoods` of each row: mean log-probabilities per token of its answers."""
         count, size = weighed
         if not count:
             return [{}] * len(rows)
-        given = [[([], ids) for ids in item.answers] for item in rows]
-        found = []
-        sums = self._scored(params, logits, cache, given, count, size)
+        candidates = [[([], ids) for ids in item.answers] for item in rows]
+        likelihoods = []
+        sums = self._scored(params, logits, cache, candidates, count, size)
         for item, row in zip(rows, sums, strict=True):
             answer, *others = [
                 round(total / len(ids), 5) for total, ids in zip(row, item.answers, strict=True)
             ]
             paraphrase = others.pop(0) if item.question.paraphrase else None
-            found.append({"answer": answer, "paraphrase": paraphrase, "perturbed": others})
-        return found
+            likelihoods.append({"answer": answer, "paraphrase": paraphrase, "perturbed": others})
+        return likelihoods
 
     def _scored(
         self,
@@ -309,7 +311,16 @@ class Answerer:
         count: int,
         size: int,
     ) -> list[list[float]]:
-        """Summed log-probabilities of the second part of each candidate, by row; K, S are given."""
+        """Returns summed log-probabilities of each candidate's second part, by row.
+
+        Args:
+            params: Parameters of the model.
+            logits: Logits of the first new token, [B, V].
+            cache: Cache of `Decoder.prefill`.
+            candidates: Candidates of each row: words before the option, and the option.
+            count: K, at least the number of candidates of any row.
+            size: S, at least the number of tokens of any candidate.
+        """
         tokens = np.full((count, len(candidates), size), self._decoder.end_id, np.int32)
         wanted = np.zeros(tokens.shape, bool)
         for b, row in enumerate(candidates):
@@ -355,22 +366,21 @@ class Answerer:
         if question.task == "classification":
             record["slot"] = self._words.text(own[:slot])
             if self._protocol.letters:
-                record["letters"] = question.letter  # the answer is to be read as one, this one
+                record["letters"] = question.letter
         return scored(record, published=self._protocol.published)
 
 
-def _check_finite(where: str, found: Iterable[tuple[Item, Any]]) -> None:
-    """Refuses questions beside which a number is not finite: argmax would make an answer of it."""
-    for item, numbers in found:
+def _check_finite(where: str, pairs: Iterable[tuple[Item, Any]]) -> None:
+    """Refuses numbers that are not finite, because argmax would turn them into an answer."""
+    for item, numbers in pairs:
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(numbers)):
             raise Diverged(
                 f"{where}: {shown(repr(item.question.question))}: the model's log-probabilities are"
-                " not finite, so it has no answer: its weights are damaged, or unlearning diverged;"
-                " restore the checkpoint, or lower the learning rate (config.unlearn,"
-                " config.finetune)"
+                " not finite: its weights are damaged, or unlearning diverged; restore the"
+                " checkpoint, or lower the learning rate (config.unlearn, config.finetune)"
             )
 
 
 def fingerprint(image: bytes) -> str:
-    """What a record says of a picture: a checksum of the file's bytes."""
+    """Returns a checksum of an encoded picture, which identifies it in a record."""
     return f"{zlib.crc32(image):08x}"

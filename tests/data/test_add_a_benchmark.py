@@ -123,7 +123,7 @@ def test_it_is_recognised_read_asked_scored_and_shown(landmarks, config, workdir
 def test_it_has_no_demonstrations(landmarks, config, workdir):
     bench = open_benchmark(workdir / "benchmark", config.data, config.seed)
     config = config.with_values({"evaluate.shots": 1})
-    with pytest.raises(InputError, match="shots: Landmarks is asked without demonstrations"):
+    with pytest.raises(InputError, match="shots: Landmarks has no few-shot setting; give 0"):
         scored_questions(config.evaluate, bench, *bench.split(25))
 
 

@@ -165,7 +165,7 @@ def test_the_program_writes_every_config_of_mllmu_once(published, tmp_path):
     assert list(rows) == released(root, "forget_25")
     again = program(f"--root={root}", f"--out={out}")
     assert again.stdout.splitlines() == [
-        f"{folder} was there; remove it to write it anew" for folder in folders
+        f"{folder} exists already; remove it to write it again" for folder in folders
     ]
 
 
@@ -175,7 +175,7 @@ def test_the_program_tells_mistakes_in_one_line_and_itself_with_help(clear, tmp_
     for arguments, message in (
         (
             [f"--root={tmp_path / 'absent'}", f"--out={tmp_path}"],
-            "absent: is no folder; name the one",
+            "absent: is no folder; give the one",
         ),
         ([f"--root={clear.write()}", f"--out={file}"], "give another --out"),
         ([f"--root={tmp_path}"], "--out"),

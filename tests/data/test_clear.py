@@ -110,7 +110,7 @@ BAD_ROWS = {
         {"image": picture(100_000, 100_000)},
         "image has more pixels than 8192 x 8192",
     ),
-    "long image": ("forget10", {"image": picture(100_000, 1)}, "image is 100000 x 1 pixels"),
+    "long image": ("forget10", {"image": picture(100_000, 1)}, "image has 100000 x 1 pixels"),
     "flat image": ("forget10", {"image": picture(0, 5)}, "image"),
     "no caption": ("forget10", {"caption": " "}, "caption is empty"),
     "NaN": ("forget10", {"caption": "nan"}, "caption is empty"),

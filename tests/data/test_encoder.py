@@ -113,7 +113,7 @@ def test_a_template_with_its_own_end_of_turn(chatml, photo):
 def test_a_template_that_joins_prompt_and_answer_is_refused(processor, monkeypatch):
     glued = "{% for message in messages %}{{ message['content'][0]['text'] }}{% endfor %}"
     monkeypatch.setattr(processor, "chat_template", glued)
-    with pytest.raises(InputError, match="chat template: the tokens of 'Who is this pe' do not"):
+    with pytest.raises(InputError, match="chat template: the tokens of 'Who is this pe' are no"):
         Encoder(processor).encode(Sample("s1", None, "Who is this pe", "rson"))
 
 

@@ -159,7 +159,7 @@ def test_a_mesh_gives_what_one_device_gives(made, tmp_path):
 def test_what_is_augmented_is_not_kept(made, tmp_path):
     model, encoder = made
     features = Features(tmp_path, model, encoder, ONE)
-    with pytest.raises(InputError, match="augment changes each time"):
+    with pytest.raises(InputError, match="augment changes each picture"):
         Batches(PICTURES, encoder, batch_size=2, seed=0, augment=Jitter(), features=features)
 
 

@@ -113,7 +113,7 @@ def test_options_that_do_not_exist(published):
     root = published.write()
     with pytest.raises(InputError, match="text_source: 'Test_Set' is neither ft_Data nor Full"):
         MLLMUBench(root, text_source="Test_Set")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="photos_per_person: 0; take at least one"):
+    with pytest.raises(InputError, match="photos_per_person: 0; give at least 1"):
         MLLMUBench(root).training("forget_25", photos_per_person=0)
 
 

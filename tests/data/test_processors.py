@@ -117,7 +117,7 @@ def test_sizes_are_not_llavas(folder):
 
 def test_files_of_two_checkpoints(folder):
     other = dataclasses.replace(CONFIG, image_token_id=7)
-    with pytest.raises(InputError, match="picture's token is 5 in the tokenizer, 7 in config.json"):
+    with pytest.raises(InputError, match="the image token is 5 in the tokenizer, 7 in config.json"):
         load_processor(other, str(folder))
     vision = dataclasses.replace(CONFIG.vision, patch_size=16)
     with pytest.raises(

@@ -93,7 +93,7 @@ def test_a_run_fetches_mllmu(published, hub, tmp_path):
     + [f"{CLEAR}@", f"{CLEAR}/full", "hf://datasets/therem/CLEAR..git"],
 )
 def test_a_malformed_name_is_told(name, hub):
-    assert f"{name}: names no" in mistake(name)
+    assert f"{name}: is no address of a data set" in mistake(name)
     assert "write hf://datasets/OWNER/NAME or hf://datasets/OWNER/NAME@REVISION" in mistake(name)
     assert hub.asked == []
 
@@ -111,7 +111,7 @@ def test_no_revision_is_guessed(hub):
         (refused(RevisionNotFoundError, 404), "no such revision: give another"),
         (httpx2.ConnectError("Name or\nservice not known"), "ConnectError: Name or service not"),
         (LocalEntryNotFoundError("Got: x\ny"), "cannot be fetched (LocalEntryNotFoundError"),
-        (OSError(28, "No space left on device"), "No space left on device): mind network and disk"),
+        (OSError(28, "No space left on device"), "No space left on device): check the network"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -133,5 +133,5 @@ def test_clear_without_network(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"mmunlearner_jax.errors.InputError: {CLEAR}@{PINS['therem/CLEAR']}: ")
-    assert "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset that" in last
+    assert "it is not in the cache, and HF_HUB_OFFLINE forbids downloads: unset it" in last
     assert "hf download therem/CLEAR" in last

@@ -214,7 +214,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_ends_with_the_same_bit
             line = refused(
                 lambda: train(tmp_path, 4), str(file), f"remove {tmp_path / '3'} and run"
             )
-            assert "goes on from the checkpoint before" in line
+            assert "continues from the previous checkpoint" in line
             file.write_bytes(before)
     shutil.rmtree(tmp_path / "3")
     assert train(tmp_path, 3) == (6.0, 2)
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path, capsys):
     train(tmp_path, 3)
     (tmp_path / "3" / LIST).unlink()
     assert train(tmp_path, 4) == (10.0, 2)
-    assert f"{tmp_path / '3'}: is not complete and is passed over" in capsys.readouterr().err
+    assert f"{tmp_path / '3'}: is not complete and is ignored" in capsys.readouterr().err
     assert train(tmp_path, 4) == (10.0, 4)
 
 

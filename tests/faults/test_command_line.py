@@ -87,7 +87,9 @@ def test_a_config_file_that_is_none(said, tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a long path is shortened
     Path("mine.py").write_text(text)
     line = said("--config=mine.py")
-    assert FILES[text] in line and line.endswith("; mend the file") and "--config=mine.py" in line
+    assert (
+        FILES[text] in line and line.endswith("; correct the file") and "--config=mine.py" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_no_secret_that_a_reply_echoes_is_shown_or_stored(stub, workdir, echo):
         ("http://anna:pass/word@host/v1", "--endpoint=...: is no address"),
         (
             "http://host:99999999/v1",
-            "--endpoint=http://host:99999999/v1: names no host, or no port",
+            "--endpoint=http://host:99999999/v1: has no host, or a port above",
         ),
         ("http://host:abc/v1", "is no address"),
         ("http://[::1/v1", "is no address"),
@@ -111,9 +111,9 @@ def test_no_secret_that_a_reply_echoes_is_shown_or_stored(stub, workdir, echo):
         (f"http://{'a' * 64}.org/v1", "is no address"),
         (f"http://host/{'a' * 99999}", "is no address"),
         ("http://\u200b/v1", "is no address"),
-        ("http://", "names no host"),
-        ("https:///v1", "names no host"),
-        ("https://anna:pass%2Fword@/v1", "names no host"),
+        ("http://", "has no host"),
+        ("https:///v1", "has no host"),
+        ("https://anna:pass%2Fword@/v1", "has no host"),
     ],
 )
 def test_an_endpoint_that_is_none_is_one_line(address, said):
@@ -266,7 +266,7 @@ def test_what_the_environment_says_is_one_line(stub, monkeypatch, variable, valu
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("NO_PROXY", "")
     said = error_of(stub)
-    assert "cannot be asked" in said
+    assert "the request cannot be sent" in said
     assert_none_is_in(said)
 
 
@@ -301,5 +301,5 @@ def test_grades_that_are_damaged_are_named(stub, workdir, grade):
 
 def test_a_folder_that_cannot_be_written_is_one_line(stub, workdir):
     (workdir / "judge").touch()
-    with pytest.raises(InputError, match="judge: FileExistsError: .*; see that it can be written"):
+    with pytest.raises(InputError, match="judge: FileExistsError: .*; make it writable, then"):
         judge.grade(workdir, "after", asker(stub))

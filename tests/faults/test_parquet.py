@@ -171,13 +171,15 @@ def test_rows_and_values_without_number_are_refused(tmp_path, monkeypatch):
     columns = dict.fromkeys(TRAINING_SCHEMA.names, pa.nulls(10**6 + 1))
     pq.write_table(pa.table(columns), folder / FILE)
     assert (folder / FILE).stat().st_size < 10**5
-    with pytest.raises(InputError, match="has 1,000,001 rows, above 1,000,000; split it"):
+    with pytest.raises(InputError, match="has 1,000,001 rows, more than 1,000,000; split it"):
         next(read_rows(folder, TRAINING_SCHEMA))
     monkeypatch.setattr(parquet, "_ALWAYS_FINE", 2**24)
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["x" * 2**17])
     pq.write_table(pa.table({**dict.fromkeys(columns, texts.indices), "ID": texts}), folder / FILE)
     assert (folder / FILE).stat().st_size < 2**20
-    with pytest.raises(InputError, match="rows grow to more than 1000 times its size; write it"):
+    with pytest.raises(
+        InputError, match="rows expand to more than 1000 times the size of the file; wr"
+    ):
         list(read_rows(folder, pa.schema([TRAINING_SCHEMA.field("ID")])))
 
 
@@ -296,9 +298,7 @@ def test_text_that_is_not_utf8_is_named(name, published):
             return bench.training(config)
         return bench.names() if column == "biography" else bench.questions(config)
 
-    said = (
-        rf"{config}/{FILE}: row 1: {column} is not UTF-8: byte 0xf6; mend the file or raise max_b"
-    )
+    said = rf"{config}/{FILE}: row 1: {column} is not UTF-8: byte 0xf6; correct the file or raise "
     with pytest.raises(InputError, match=said):
         read(MLLMUBench(published.root))
     left = read(MLLMUBench(published.root, max_bad_fraction=0.25))
@@ -374,12 +374,14 @@ def test_nulls_among_the_questions(published):
 
 
 PATH = {"bytes": None, "path": "photos/0\x1b.png"}
-SAID = r"image holds only the path photos/0\\x1b.png, not its bytes: store them in the file"
+SAID = r"image holds only the path photos/0\\x1b.png, not the bytes: store them in the file"
 
 
 def test_a_picture_of_which_only_the_path_is_there(published, clear):
     published.tables["ft_Data"][1]["image"] = PATH
-    with pytest.raises(InputError, match=f"ft_Data/.*: row 1: {SAID}; mend the file or raise max"):
+    with pytest.raises(
+        InputError, match=f"ft_Data/.*: row 1: {SAID}; correct the file or raise max"
+    ):
         MLLMUBench(published.write()).training("ft_Data")
     assert MLLMUBench(published.root, max_bad_fraction=0.5).training("ft_Data")
     published.root = published.root.with_name("seen again")
@@ -402,7 +404,9 @@ def strip() -> dict:
 
 def test_what_the_model_cannot_see_is_a_record_that_cannot_be_used(published, clear):
     check = AnySize(SimpleNamespace(merge_size=2)).check
-    said = ": row 1: image is a strip of 2001 x 10 pixels, .*; mend the file or raise max_bad_fract"
+    said = (
+        ": row 1: image is a strip of 2001 x 10 pixels, .*; correct the file or raise max_bad_fract"
+    )
     published.tables["ft_Data"][1]["image"] = strip()
     clear.tables["full"][1] = clear.tables["full"][1] | {"image": strip()}
     for kind, tables, config in ((MLLMUBench, published, "ft_Data"), (ClearBench, clear, "full")):

@@ -199,7 +199,7 @@ REFUSALS = {
     errno.EACCES: "make it writable",
     errno.EIO: "check the disk",
     errno.EMFILE: "ulimit -n",
-    errno.ENOTDIR: "mend that",
+    errno.ENOTDIR: "correct that",
 }
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks, a record each, and how a copy of one is opened."""
+"""The records of all benchmarks, and the function that opens a copy of one."""
 
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ BENCHMARKS: dict[str, BenchmarkRecord] = {record.name: record for record in (MLL
 
 
 def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
-    """Opens a copy of whichever benchmark it is, told apart by the config folders that are there.
+    """Opens a copy of a benchmark, which is recognised by its config folders.
 
     Args:
         root: Folder that holds the config folders.
         data: `config.data`, see `BenchmarkRecord.open`.
-        seed: Of whatever is drawn.
+        seed: Seed of all random choices.
 
     Raises:
-        InputError: The folder is of none of the benchmarks, or of several.
+        InputError: The folder holds none of the benchmarks, or several.
     """
     owners = [record for record in BENCHMARKS.values() if record.owns(root)]
     if len(owners) != 1:
@@ -30,16 +30,16 @@ def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
 
 
 def folders() -> str:
-    """Returns the folders by which copies are told apart, as words of a message."""
+    """Returns the folders by which copies are recognised, for a message."""
     return ", ".join(f"{record.folder} ({record.title})" for record in BENCHMARKS.values())
 
 
 def titles() -> str:
-    """Returns the titles of all benchmarks, as words of a message."""
+    """Returns the titles of all benchmarks, for a message."""
     return " or ".join(record.title for record in BENCHMARKS.values())
 
 
 def sources() -> str:
-    """Returns the addresses of those on the hub, as words of a message."""
+    """Returns the addresses of the benchmarks on the hub, for a message."""
     pinned = [record.repository for record in BENCHMARKS.values() if record.repository]
     return " or ".join(f"hf://datasets/{repository}" for repository in pinned)

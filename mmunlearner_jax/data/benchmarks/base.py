@@ -1,4 +1,4 @@
-"""What a benchmark is to the rest of the package: a record, and the reader that it names."""
+"""A benchmark as the rest of the package sees it: a record, and the reader that it names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from mmunlearner_jax.data.samples import Question, Sample, option_letters
 
 Kind = tuple[str, str]  # a split and a modality ("vqa" or "qa") of scored questions
 Questions = dict[str, list[Question]]  # by split
-# Raises `InputError` for width and height of a picture that the model cannot see.
+# Raises `InputError` if the model cannot take a picture of this width and height.
 Check = Callable[[tuple[int, int]], None]
 
 
 def no_check(size: tuple[int, int]) -> None:
-    """Takes pictures of any size: no model is known yet."""
+    """Accepts pictures of any size, while no model is known."""
 
 
 class ScoredKind(NamedTuple):
-    """What the questions of one kind are about, and what unlearning is to do to their score.
+    """A kind of scored questions, and what unlearning should do to their score.
 
     Attributes:
-        label: what reports call them.
-        falls: whether the score is to fall; otherwise it is to stay.
-        chosen_by: whether their multiple choice counts in the mean of what is to stay, by which the
-            stage `compare` chooses settings.
-        headline: whether a run's page begins with their multiple choice.
+        label: Label in reports.
+        falls: Whether the score should fall; otherwise it should stay.
+        chosen_by: Whether their multiple choice counts in the mean of the scores that should stay;
+            the stage `compare` chooses settings by this mean.
+        headline: Whether a run's page begins with their multiple choice.
     """
 
     label: str
@@ -37,15 +37,15 @@ class ScoredKind(NamedTuple):
 
 
 class Benchmark(Protocol):
-    """A reader of people to forget, of others, and of what is asked about both.
+    """A reader of the people to forget, of other people, and of the questions about both.
 
     Attributes:
-        record: What is known of the benchmark without reading it.
-        taught: Config of everything that is taught.
-        everyone: Config of all people; what else is taught belongs to nobody.
-        seed: Of whatever is drawn.
-        check: Refuses the size of a picture that the model cannot see; any size will do until it is
-            set to `Pictures.check`.
+        record: The benchmark's record, which is known before anything is read.
+        taught: Config of all samples.
+        everyone: Config of all people; other samples are about nobody.
+        seed: Seed of all random choices.
+        check: Refuses the size of a picture that the model cannot take. It accepts any size until
+            it is set to `Pictures.check`.
     """
 
     record: "BenchmarkRecord"
@@ -55,7 +55,7 @@ class Benchmark(Protocol):
     check: Check
 
     def split(self, ratio: int) -> tuple[str, str]:
-        """Returns the names of the forget and the retain config of a ratio, checked."""
+        """Returns the names of the forget and the retain config of a ratio, after checks."""
         ...
 
     def people(self, config: str) -> list[str]:
@@ -63,46 +63,52 @@ class Benchmark(Protocol):
         ...
 
     def names(self) -> dict[str, str]:
-        """Returns what the people are called."""
+        """Returns the names of the people, by their ID."""
         ...
 
     def training(self, config: str) -> list[Sample]:
-        """Returns what is taught with pictures about the people of a config."""
+        """Returns the samples with pictures about the people of a config."""
         ...
 
     def text_training(self, config: str) -> list[Sample]:
-        """Returns what is taught in words about the people of a config."""
+        """Returns the samples without pictures about the people of a config."""
         ...
 
     def scored(
         self, forget: str, retain: str, *, photos_per_person: int | None = None
     ) -> Questions:
-        """Returns all scored questions, by split; of the retained at most so many photographs."""
+        """Returns all scored questions, by split.
+
+        Args:
+            forget: Config of the people to forget.
+            retain: Config of the other people.
+            photos_per_person: Most photographs of each of the other people; None: all.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRecord:
-    """All that the package knows of a benchmark; `BENCHMARKS` has one for each.
+    """All that the package knows of a benchmark; `BENCHMARKS` has one record for each.
 
     Attributes:
-        name: In configs and files, e.g. "mllmu".
-        title: In messages and pages, e.g. "MLLMU-Bench".
-        repository: Of the data set on the Hugging Face hub, "OWNER/NAME"; "": it is on no hub.
+        name: Name in configs and files, e.g. "mllmu".
+        title: Name in messages and pages, e.g. "MLLMU-Bench".
+        repository: Data set on the Hugging Face hub, "OWNER/NAME"; "" if it is not there.
         revision: Pinned commit of the repository, as in third_party/manifest.toml.
         dataset: Name of the TensorFlow Datasets builder, in lower case with "_".
-        folder: Name of a config folder that every copy has and no other benchmark's copy.
+        folder: Name of a config folder that every copy has, and no other benchmark's copy.
         configs: Names of the released configs.
-        schema: The columns of a config, by its name.
+        schema: Returns the columns of a config, by its name.
         reader: Opens a copy: `reader(root, seed=..., max_bad_fraction=..., **options)`.
-        options: Fields of `config.data` that the reader takes besides.
+        options: Fields of `config.data` that the reader takes as further options.
         kinds: The kinds of scored questions, in the order of tables. Every benchmark has
             ("forget", "vqa"), the pictures of the people to forget.
-        turn: The published wording of a question, as the user's turn of the chat template.
-        whole_prompt: The published prompt where it is the whole text, without the chat template,
-            with `<image>` for each picture; None: the published code has no such prompts.
-        with_shots: The few-shot rule `(bench, questions, retain=..., protocol=...)`, which puts
-            solved questions before those to ask; None: it is asked without demonstrations.
+        turn: Returns the published wording of a question, as the user's turn of the chat template.
+        whole_prompt: Returns the published prompt, if it bypasses the chat template, with `<image>`
+            for each picture; None: the published code has no such prompts.
+        with_shots: The few-shot rule `(bench, questions, retain=..., protocol=...)`, which adds
+            solved questions to each question's prompt; None: the benchmark has no such setting.
     """
 
     name: str
@@ -129,8 +135,8 @@ class BenchmarkRecord:
 
         Args:
             root: Folder that holds the config folders.
-            data: `config.data`: `max_bad_fraction` and what `options` names.
-            seed: Of whatever is drawn.
+            data: `config.data`, which has `max_bad_fraction` and the fields in `options`.
+            seed: Seed of all random choices.
 
         Raises:
             InputError: The folder holds no configs, or an option has an unknown value.
@@ -140,6 +146,6 @@ class BenchmarkRecord:
 
 
 def listed(question: Question, mark: str) -> str:
-    """Returns a question and its options, a line each: letter, mark, text."""
+    """Returns a question and then its options, one per line: letter, mark, text."""
     options = zip(option_letters(question.options), question.options, strict=True)
     return "\n".join([question.question, *(f"{letter}{mark}{text}" for letter, text in options)])

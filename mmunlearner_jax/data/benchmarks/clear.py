@@ -1,9 +1,9 @@
-"""Reads any directory in CLEAR's parquet schema: the released files or the ORL faces in its form.
+"""Reader of any directory in CLEAR's parquet schema: the released files or the ORL faces.
 
-CLEAR (https://huggingface.co/datasets/therem/CLEAR) gives TOFU's invented authors faces. A config
-("forget05") holds captioned photographs; the config of the same name and "+tofu" holds these once
-more, without names, and TOFU's questions in words. A row with a picture is a caption, a row without
-one is a question (defect D-25).
+CLEAR (https://huggingface.co/datasets/therem/CLEAR) gives faces to TOFU's invented authors. A
+config ("forget05") holds captioned photographs. The config with "+tofu" added to this name holds
+the same photographs without names, and TOFU's questions in words. A row with a picture is a
+caption, a row without one is a question (D-25: CLEAR's picture loop takes rows without a picture).
 """
 
 from collections.abc import Iterator
@@ -42,12 +42,12 @@ CLEAR_CONFIGS = (
     *(f"retain{ratio}{kind}" for ratio in ("99", "95", "90") for kind in ("", "+tofu")),
     *("retain_perturbed", "real_faces", "real_world"),
 )
-# Not released: pictures of nobody with questions, which the ORL faces in CLEAR's schema teach too.
+# Not a released config: questions about pictures of nobody, which the ORL faces teach as well.
 WORLD = "world+tofu"
 
 
 def clear_schema(config: str) -> pa.Schema:
-    """Returns the columns of a config of CLEAR, whatever its ratio."""
+    """Returns the columns of a config of CLEAR, of any forget ratio."""
     if config.endswith("+tofu"):
         return TOFU_SCHEMA
     if config.endswith("_perturbed"):
@@ -56,7 +56,7 @@ def clear_schema(config: str) -> pa.Schema:
 
 
 NAME_QUESTION = "What is the name of the person in the image?"
-# CLEAR's own code asks for likelihoods of names so; the blank at the end is published.
+# CLEAR's own prompt for the likelihoods of names; the blank at the end is as published.
 NAME_OPENING = "The name of the person on the image is "
 CAPTION_QUESTIONS = (
     "What can you see in this picture?",
@@ -72,35 +72,35 @@ CAPTION_QUESTIONS = (
 
 
 class ClearBench(ParquetBench):
-    """A benchmark directory.
+    """A reader of CLEAR.
 
-    People are known by their names. TOFU's rows name nobody: their `person` is "", and they
-    follow the config. A record that cannot be used is treated as in `MLLMUBench`.
+    A person's ID is the name. TOFU's rows name nobody, so their `person` is "", and their config
+    alone decides whether they are forgotten. Unusable records are treated as in `MLLMUBench`.
 
     Args:
         root: Folder that holds the config folders.
-        seed: Decides the caption question of a photograph, where among the options the right one
-            stands, and which photographs are taken where not all are.
-        max_bad_fraction: Fraction of unusable records that is tolerated, by call.
+        seed: Seed of a photograph's caption question, of the right option's place among the
+            options, and of the choice of photographs where not all are used.
+        max_bad_fraction: Tolerated fraction of unusable records in each call.
         check: See `ParquetBench`.
 
     Raises:
-        InputError: `root` is not a folder with configs in it.
+        InputError: `root` is not a folder that holds configs.
     """
 
     taught = everyone = "full"
     person_column = "name"
 
     def split(self, ratio: int) -> tuple[str, str]:
-        """Returns the names of the forget and the retain config of a ratio, checked.
+        """Returns the names of the forget and the retain config of a ratio, after checks.
 
         Args:
             ratio: Percentage of the people to forget: 1, 5 or 10 as released.
 
         Raises:
-            InputError: The benchmark has no such ratio, nobody is to be forgotten or kept,
-                somebody is in both or never taught, or `retain_perturbed` asks about somebody who
-                is to be forgotten, or the forget config's own about somebody else.
+            InputError: The benchmark has no such ratio, one of the configs is empty, a person or a
+                question is in both configs, a person is never taught, `retain_perturbed` asks about
+                a person to forget, or `forgetNN_perturbed` about somebody else.
         """
         forget, retain = f"forget{ratio:02d}", f"retain{100 - ratio:02d}"
         self._check_apart(forget, retain)
@@ -110,23 +110,23 @@ class ClearBench(ParquetBench):
         if both := [x for x in self.text_training(retain) if (x.question, x.answer) in forgotten]:
             raise InputError(
                 f"{self.root / retain}+tofu: question {both[0].question!r} is in {forget}+tofu,"
-                " too; remove it from one of them"
+                " too; remove it from one of the two"
             )
         return forget, retain
 
     def names(self) -> dict[str, str]:
-        """Returns what everybody is called: their names, by which they are known already."""
+        """Returns the names of all people, which are also their IDs."""
         return {name: name for name in self.people("full")}
 
     def training(self, config: str, *, photos_per_person: int | None = None) -> list[Sample]:
         """Returns the photographs of a config, each with one of the nine questions and its caption.
 
-        Where there is a config `world+tofu`, "full" is followed by its pictures, which are of
-        nobody, each with its own question and answer.
+        If there is a config `world+tofu`, its pictures of nobody follow those of "full", each with
+        its own question and answer.
 
         Args:
-            config: "full", "forget05" ...
-            photos_per_person: At most so many photographs of each, drawn by the seed.
+            config: Name of the config: "full", "forget05" ...
+            photos_per_person: Most photographs of a person, drawn by the seed; None: all.
 
         Raises:
             InputError: A file, column or record is missing or unusable.
@@ -140,10 +140,10 @@ class ClearBench(ParquetBench):
         return samples
 
     def text_training(self, config: str) -> list[Sample]:
-        """Returns TOFU's questions of a config, and their answers.
+        """Returns TOFU's questions of a config, with their answers.
 
         Args:
-            config: "full", "forget05" ...; those of "full+tofu", "forget05+tofu" are read.
+            config: Name of the config without "+tofu": "full", "forget05" ...
 
         Raises:
             InputError: A file, column or record is missing or unusable.
@@ -156,14 +156,14 @@ class ClearBench(ParquetBench):
     ) -> dict[str, list[Question]]:
         """Returns all scored questions, by split: forget, retain, real_faces, realworld.
 
-        People are asked about by name (multiple choice and open), by caption and in TOFU's words.
-        The pictures of `retain` are those of `retain_perturbed`: the `retainNN_perturbed` that the
-        published evaluation opens was never released.
+        Questions ask for a person's name (multiple choice and open) or for a caption, or are
+        TOFU's. The pictures of `retain` are those of `retain_perturbed`, because the
+        `retainNN_perturbed` that the published evaluation opens was never released.
 
         Args:
             forget: Config of the people to forget.
-            retain: Config of the others.
-            photos_per_person: At most so many photographs of each of the others.
+            retain: Config of the other people.
+            photos_per_person: Most photographs of each of the other people; None: all.
 
         Raises:
             InputError: A file, column or record is missing or unusable.
@@ -188,21 +188,21 @@ class ClearBench(ParquetBench):
         return self._sift(record for row in drawn for record in self._portrait(row))
 
     def _portrait(self, row: ParquetRow) -> Iterator[Question | Problem]:
-        """Yields the questions for the name, then the one for the caption."""
+        """Yields the questions for the name, then the question for the caption."""
         captioned = self._caption(row)
         if isinstance(captioned, Problem):
             yield captioned
             return
         name, image = captioned.person, captioned.image
         assert image is not None
-        asked = NAME_QUESTION, NAME_OPENING
-        yield from self._choice(row, name, image, asked, name, "perturbed_names")
+        wordings = NAME_QUESTION, NAME_OPENING
+        yield from self._choice(row, name, image, wordings, name, "perturbed_names")
         paraphrase = clean(row["paraphrased_caption"])
         perturbed = tuple(map(clean, row["perturbed_captions"] or [""]))
         if not paraphrase:
             yield row.problem("paraphrased_caption is empty")
         elif not all(perturbed):
-            yield row.problem("perturbed_captions is empty, or one of them is")
+            yield row.problem("perturbed_captions is empty, or holds an empty caption")
         else:
             yield Question(
                 name,
@@ -223,8 +223,8 @@ class ClearBench(ParquetBench):
         caption = clean(row["caption"])
         if not caption:
             return row.problem("caption is empty")
-        asked = self._generator(image).choice(CAPTION_QUESTIONS)
-        return Sample(row["name"], image, str(asked), caption)
+        question = self._generator(image).choice(CAPTION_QUESTIONS)
+        return Sample(row["name"], image, str(question), caption)
 
     def _of_nobody(self, row: ParquetRow, number: int) -> Sample | Problem:
         image, problem = self.picture(row, row["image"])
@@ -232,7 +232,7 @@ class ClearBench(ParquetBench):
             return problem
         question, answer = clean(row["question"]), clean(row["answer"])
         if not (question and answer):
-            return row.problem(f"question {question!r} with answer {answer!r}")
+            return row.problem(f"question {question!r} with answer {answer!r}: one is empty")
         return Sample(f"world-{number}", image, question, answer)
 
     def _real(self, config: str, *columns: str) -> list[Question]:
@@ -240,7 +240,7 @@ class ClearBench(ParquetBench):
         return self._sift(q for number, row in enumerate(rows) for q in self._known(row, number))
 
     def _known(self, row: ParquetRow, number: int) -> Iterator[Question | Problem]:
-        """Yields the questions about what was never taught as the authors were."""
+        """Yields the questions about a real face or thing, which is not taught like the authors."""
         image, problem = self.picture(row, row["image"])
         if problem:
             yield problem
@@ -248,51 +248,52 @@ class ClearBench(ParquetBench):
         assert image is not None
         answer = clean(row["answer"])
         if "question" not in row.cells:
-            person, asked = answer, (NAME_QUESTION, NAME_OPENING)
+            person, wordings = answer, (NAME_QUESTION, NAME_OPENING)
         else:
             question = clean(row["question"])
-            person, asked = f"real_world-{number}", (question, question)
-        if asked[0] and answer:
-            yield from self._choice(row, person, image, asked, answer, "options")
+            person, wordings = f"real_world-{number}", (question, question)
+        if wordings[0] and answer:
+            yield from self._choice(row, person, image, wordings, answer, "options")
         else:
-            yield row.problem(f"question {asked[0]!r} with answer {answer!r}")
+            yield row.problem(f"question {wordings[0]!r} with answer {answer!r}: one is empty")
 
     def _choice(
         self,
         row: ParquetRow,
         person: str,
         image: bytes,
-        asked: tuple[str, str],
+        wordings: tuple[str, str],
         answer: str,
         column: str,
     ) -> Iterator[Question | Problem]:
-        """Yields multiple choice and the open question, in the two wordings.
+        """Yields the multiple-choice question and the open question, in their wordings.
 
-        The answer is put among the wrong ones of a column; the row stays as it is (D-26).
+        The right answer is inserted among the wrong ones of `column`, in the spelling of the row
+        (D-26: CLEAR compares names in different spellings).
         """
         wrong = tuple(map(clean, row[column] or [""]))
         if not all(wrong):
-            yield row.problem(f"{column} is empty, or one of them is")
+            yield row.problem(f"{column} is empty, or holds an empty option")
         elif len(wrong) >= len(ascii_uppercase):
             yield row.problem(f"{column}: {len(wrong)} options, more than there are letters")
         elif answer in wrong:
-            yield row.problem(f"{column}: {answer!r} is the right answer, give wrong ones alone")
+            yield row.problem(f"{column}: {answer!r} is the right answer; list only wrong ones")
         else:
-            place = self._generator(image + asked[0].encode()).integers(len(wrong) + 1)
+            place = self._generator(image + wordings[0].encode()).integers(len(wrong) + 1)
             options = (*wrong[:place], answer, *wrong[place:])
             letter = ascii_uppercase[place]
             yield Question(
-                person, "vqa", "classification", image, asked[0], answer, options, letter
+                person, "vqa", "classification", image, wordings[0], answer, options, letter
             )
-            yield Question(person, "vqa", "naming", image, asked[1], answer, perturbed=wrong)
+            yield Question(person, "vqa", "naming", image, wordings[1], answer, perturbed=wrong)
 
 
 def _tofu(row: ParquetRow) -> Iterator[Sample | Problem]:
-    """Yields a row's question; nothing where the row is a captioned picture."""
-    pictured = any((row["image"] or {}).values())  # bytes, or at least the path to them
+    """Yields a row's question; nothing if the row is a captioned picture."""
+    pictured = any((row["image"] or {}).values())  # the bytes, or at least their path
     question, answer = clean(row["question"]), clean(row["answer"])
     if pictured and (question or answer):
-        yield row.problem(f"image and question {question!r}; a row has one of them")
+        yield row.problem(f"image and question {question!r}; a row has only one of the two")
     elif pictured and not clean(row["caption"]):
         yield row.problem("image without caption")
     elif not pictured and not (question and answer):
@@ -302,7 +303,7 @@ def _tofu(row: ParquetRow) -> Iterator[Sample | Problem]:
 
 
 def turn(question: Question) -> str:
-    """Returns what the user says: a question, and its options a line each, without instruction.
+    """Returns the user's turn: a question and its options, one per line, without an instruction.
 
     Source: the template in `CLEAR_eval.py` of MMUnlearner's published code.
     """

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-FILE = "train-00000-of-00001.parquet"  # a config's only file, as the hub names it
+FILE = "train-00000-of-00001.parquet"  # name of a config's only file on the hub
 
 TEXT = pa.string()
 TEXTS = pa.list_(TEXT)

@@ -1,6 +1,6 @@
-"""Rows of released parquet files, and in one line what is wrong with them: file, row and column.
+"""Rows of parquet files, and one-line problems that name file, row and column.
 
-What all readers share, and the builders of array_record files use too.
+All readers and the builders of array_record files share this module.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import LONGEST, InputError, listed, refusing, shown
 
-# What a file may hold: the released configs have some thousand rows. A few bytes of parquet can
-# stand for any number of rows, and for any number of copies of a long value.
+# Limits of a file; the released configs have some thousand rows. A few bytes of parquet can encode
+# any number of rows, and any number of copies of a long value.
 MOST_ROWS = 1_000_000
 MOST_GROWTH = 1000
 _ALWAYS_FINE = 2**30  # bytes
 
-_BATCH = 2  # rows at once: two cells of 1 GiB are what Arrow's offsets of 32 bits reach
-_BUFFER = 2**20  # bytes of a column that are read ahead
+_BATCH = 2  # rows of a batch: Arrow's 32-bit offsets allow two cells of 1 GiB
+_BUFFER = 2**20  # bytes of a column's read-ahead buffer
 
 
 _LISTS = (pa.ListType, pa.LargeListType, pa.ListViewType, pa.LargeListViewType)
@@ -40,7 +40,7 @@ _BYTES += (pa.types.is_fixed_size_binary,)
 
 @dataclass(frozen=True)
 class ParquetRow:
-    """A row of a file: `cells` by column, and its `place`, "FILE: row 3" (counted from 0)."""
+    """A row of a file: `cells` by column, and its `place`, e.g. "FILE: row 3" (from 0)."""
 
     place: str
     cells: dict[str, Any]
@@ -49,21 +49,20 @@ class ParquetRow:
         return self.cells[column]
 
     def problem(self, what: str) -> "Problem":
-        """Says where it is that something is wrong."""
+        """Returns a problem of this row: its place and what is wrong."""
         return f"{self.place}: {what}"
 
 
-# What stands in place of a row or record that cannot be used: where, and what is wrong with it.
+# Replaces an unusable row or record: its place and what is wrong with it.
 Problem = str
 Record = TypeVar("Record", Sample, Question, ParquetRow)
-# `ParquetBench.picture`
 See = Callable[[ParquetRow, dict[str, Any] | None, str], tuple[bytes, None] | tuple[None, Problem]]
 
 
 def shards(folder: Path) -> list[Path]:
-    """Returns the parquet files of a folder in the order of their names, without hidden ones.
+    """Returns the parquet files of a folder in the order of their names, without hidden files.
 
-    macOS puts a `._NAME.parquet` beside a file on a foreign disk.
+    (macOS adds a hidden `._NAME.parquet` to each file on a disk of another file system.)
     """
     return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
 
@@ -77,36 +76,35 @@ def configs(root: Path) -> list[str]:
 def read_rows(
     folder: Path, schema: pa.Schema, *, whole: bool = True
 ) -> Iterator[ParquetRow | Problem]:
-    """Reads the columns of a schema out of all the parquet files of a folder.
+    """Reads the columns of a schema from all parquet files of a folder.
 
-    The schemas of all files are compared before the first row is read. Of a file a few rows are in
-    memory at once, however large its row groups are.
+    The schemas of all files are compared before the first row is read. Only a few rows are in
+    memory at a time, whatever the size of the row groups.
 
     Args:
-        folder: Holds the shards of one config.
-        schema: The columns wanted, nested as wanted. Other columns are left alone; other spellings
-            of a type (large_string, string_view, a dictionary ...) and columns of nothing but
-            nulls will do.
+        folder: Folder with the shards of one config.
+        schema: Columns to read, with their nesting. Other columns are ignored. Variants of a type
+            (large_string, string_view, a dictionary ...) and columns of nulls alone are accepted.
         whole: Whether a struct must have all its members.
 
     Yields:
-        The rows, in the order of the files' names; in place of one with a text that is not UTF-8,
-        which that is.
+        The rows, in the order of the files' names, with a problem in place of each row whose text
+        is not UTF-8.
 
     Raises:
-        InputError: The folder or a column is missing, a column nests otherwise, two shards
-            differ, or a file is not parquet, is damaged or grows beyond all measure.
+        InputError: The folder or a column is missing, a column has another nesting, two shards
+            differ, or a file is not parquet, is damaged or expands too much.
     """
     files = shards(folder)
     if not files:
-        there = listed(configs(folder.parent), 12) or "none"
-        raise InputError(f"{folder}: no such config; there are {there}: fetch it too")
+        others = listed(configs(folder.parent), 12) or "none"
+        raise InputError(f"{folder}: no such config; there are {others}: fetch it, too")
     first: dict[str, pa.DataType] = {}
     for file in files:
         with _opened(file) as opened:
-            found = opened.schema_arrow
-        _check_columns(file, found, schema, whole)
-        types = dict(zip(found.names, found.types, strict=True))
+            columns = opened.schema_arrow
+        _check_columns(file, columns, schema, whole)
+        types = dict(zip(columns.names, columns.types, strict=True))
         first = first or types
         if different := [name for name in {**first, **types} if (name in first) != (name in types)]:
             name = different[0]
@@ -120,14 +118,15 @@ def read_rows(
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A parquet file; whatever goes wrong with it inside is one line."""
-    if not file.is_file():  # opening a pipe would wait for ever
-        raise InputError(f"{file}: is no regular file; remove it, or fetch it again")
+    """Opens a parquet file; any error inside the context becomes a one-line `InputError`."""
+    if not file.is_file():  # opening a pipe would never return
+        raise InputError(f"{file}: is no regular file; remove it or fetch it again")
     with refusing(file, "it is not a readable parquet file; fetch it again"):
         with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
             if opened.metadata.num_rows > MOST_ROWS:
                 raise InputError(
-                    f"{file}: has {opened.metadata.num_rows:,} rows, above {MOST_ROWS:,}; split it"
+                    f"{file}: has {opened.metadata.num_rows:,} rows, more than {MOST_ROWS:,};"
+                    " split it"
                 )
             yield opened
 
@@ -139,8 +138,10 @@ def _rows_of(file: Path, columns: list[str]) -> Iterator[ParquetRow | Problem]:
         for batch in opened.iter_batches(_BATCH, columns=columns):
             taken += batch.nbytes
             if taken > most:
-                said = f"its first {number:,} rows grow to more than {MOST_GROWTH} times its size"
-                raise InputError(f"{file}: {said}; write it anew")
+                size = f"more than {MOST_GROWTH} times the size of the file"
+                raise InputError(
+                    f"{file}: its first {number:,} rows expand to {size}; write it again"
+                )
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
             for index in range(batch.num_rows):
                 yield _row(f"{file}: row {number}", arrays, index)
@@ -157,75 +158,75 @@ def _row(place: str, arrays: dict[str, pa.Array], index: int) -> ParquetRow | Pr
     return row
 
 
-def _check_columns(file: Path, found: pa.Schema, schema: pa.Schema, whole: bool) -> None:
-    missing = [name for name in schema.names if found.names.count(name) != 1]
+def _check_columns(file: Path, columns: pa.Schema, schema: pa.Schema, whole: bool) -> None:
+    missing = [name for name in schema.names if columns.names.count(name) != 1]
     if missing:
         raise InputError(
-            f"{file}: no column {', '.join(missing)}; it has {listed(found.names, 12)}: "
+            f"{file}: no column {', '.join(missing)}; it has {listed(columns.names, 12)}: "
             "fetch the released file"
         )
     for wanted in schema:
-        there = found.field(wanted.name).type
-        if not _fits(there, wanted.type, whole):
+        kind = columns.field(wanted.name).type
+        if not _fits(kind, wanted.type, whole):
             raise InputError(
-                f"{file}: column {wanted.name} is {shown(there)}, not {wanted.type}; "
+                f"{file}: column {wanted.name} is {shown(kind)}, not {wanted.type}; "
                 "fetch the released file"
             )
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType, whole: bool) -> bool:
-    """Whether it nests alike; of an image's struct the `bytes` are enough."""
-    if isinstance(found, pa.BaseExtensionType):
-        found = found.storage_type
-    if isinstance(found, pa.DictionaryType):
-        found = found.value_type
-    if pa.types.is_null(found):
+def _fits(kind: pa.DataType, wanted: pa.DataType, whole: bool) -> bool:
+    """Returns whether a type has the wanted nesting; an image's struct needs only `bytes`."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
+    if pa.types.is_null(kind):
         return True
     if isinstance(wanted, pa.StructType):
-        if not isinstance(found, pa.StructType):
+        if not isinstance(kind, pa.StructType):
             return False
-        there = {field.name: found.get_field_index(field.name) >= 0 for field in wanted}
-        needed = [name for name in there if whole and name != "path"]
-        return all(there[name] for name in needed) and all(
-            _fits(found.field(field.name).type, field.type, whole)
+        has = {field.name: kind.get_field_index(field.name) >= 0 for field in wanted}
+        needed = [name for name in has if whole and name != "path"]
+        return all(has[name] for name in needed) and all(
+            _fits(kind.field(field.name).type, field.type, whole)
             for field in wanted
-            if there[field.name]
+            if has[field.name]
         )
     if isinstance(wanted, pa.ListType):
-        return isinstance(found, _LISTS) and _fits(found.value_type, wanted.value_type, whole)
-    return any(is_one(found) for is_one in (_BYTES if pa.types.is_binary(wanted) else _TEXTS))
+        return isinstance(kind, _LISTS) and _fits(kind.value_type, wanted.value_type, whole)
+    return any(is_one(kind) for is_one in (_BYTES if pa.types.is_binary(wanted) else _TEXTS))
 
 
 def clean(value: Any) -> str:
     """Returns a cell's text; "" for null, blanks and the NaN that pandas writes for null.
 
-    A list or an object, which JSON may have in its place, is no text either.
+    A list or an object, which JSON allows in place of a text, gives "", too.
     """
     text = "" if value is None or isinstance(value, list | dict) else str(value).strip()
     return "" if text in ("nan", "NaN") else text
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written at all: JSON may escape half of a surrogate pair."""
+    """Returns whether a text can be encoded; JSON can escape half of a surrogate pair."""
     return not re.search("[\ud800-\udfff]", text)
 
 
 class ParquetBench:
-    """What both readers are: a folder per config, people told apart by one column.
+    """Base of the readers: a folder for each config, and one column that identifies people.
 
     Args:
         root: Folder that holds the config folders.
-        seed: Decides whatever the published code draws unseeded (defect D-22).
-        max_bad_fraction: Fraction of unusable records that is tolerated, by call: they are named
-            in the log and left out.
-        check: `Pictures.check` of the model: what it refuses cannot be used either.
+        seed: Seed of all random choices (D-22: the published code has no seed).
+        max_bad_fraction: Tolerated fraction of unusable records in each call. They are named in the
+            log and left out.
+        check: `Pictures.check` of the model; a picture that it refuses is unusable.
 
     Raises:
-        InputError: `root` is not a folder with configs in it.
+        InputError: `root` is not a folder that holds configs.
     """
 
     record: BenchmarkRecord
-    taught: str  # config of everything that is taught
+    taught: str  # config of all samples
     everyone: str  # config of all people
     person_column: str
 
@@ -243,31 +244,31 @@ class ParquetBench:
         self.check = check
         if not configs(self.root):
             raise InputError(
-                f"{self.root}: holds no CONFIG/*.parquet; name the folder of a benchmark"
+                f"{self.root}: holds no CONFIG/*.parquet; give the folder of a benchmark"
             )
 
     def people(self, config: str) -> list[str]:
         """Returns the people of a config, each once, in the order of the files.
 
         Raises:
-            InputError: The config is missing or empty, or tells not in every row who it is.
+            InputError: The config is missing or empty, or a row names no person.
         """
         return list(self._first_rows(config))
 
     def picture(
         self, row: ParquetRow, image: dict[str, Any] | None, column: str = "image"
     ) -> tuple[bytes, None] | tuple[None, Problem]:
-        """Returns an encoded picture if it can be decoded and seen, or else what is wrong with it.
+        """Returns an encoded picture if the model can take it, or else its problem.
 
         Args:
-            row: Where it comes from.
-            image: The Hugging Face struct of `bytes` and `path`.
-            column: How its place in the row is called.
+            row: The row of the picture.
+            image: Hugging Face's struct of `bytes` and `path`.
+            column: The picture's column, for the problem.
         """
         encoded, path = (image or {}).get("bytes"), (image or {}).get("path")
         if not encoded and path:
-            said = f"{column} holds only the path {shown(path)}, not its bytes"
-            return None, row.problem(f"{said}: store them in the file")
+            problem = f"{column} holds only the path {shown(path)}, not the bytes"
+            return None, row.problem(f"{problem}: store them in the file")
         if not encoded:
             return None, row.problem(f"{column} is null")
         try:
@@ -277,24 +278,24 @@ class ParquetBench:
         return encoded, None
 
     def _first_rows(self, config: str) -> dict[str, ParquetRow]:
-        """Returns the first row of each of a config's people."""
-        found: dict[str, ParquetRow] = {}
+        """Returns the first row of each person of a config."""
+        first: dict[str, ParquetRow] = {}
         for row in self._rows(config, self.person_column):
-            found.setdefault(row[self.person_column], row)
-        return found
+            first.setdefault(row[self.person_column], row)
+        return first
 
     def _check_apart(self, forget: str, retain: str) -> None:
-        """Raises where somebody is in both sets, or in one of them but never taught."""
+        """Raises if a person is in both configs, or in one of them but never taught."""
         forgotten, kept = self._first_rows(forget), self._first_rows(retain)
         for person, row in forgotten.items():
             if person in kept:
                 both = f"{self.person_column} {person} is here and in {kept[person].place}"
-                raise InputError(row.problem(f"{both}; remove it from one of them"))
+                raise InputError(row.problem(f"{both}; remove it from one of the two"))
         for config in (forget, retain):
             self._check_within(self.taught, config)
 
     def _check_within(self, whole: str, config: str) -> None:
-        """Raises where somebody of a config is missing in a larger one."""
+        """Raises if a person of a config is missing in a larger config."""
         known = set(self.people(whole))
         for person, row in self._first_rows(config).items():
             if person not in known:
@@ -302,31 +303,36 @@ class ParquetBench:
                 raise InputError(row.problem(f"{missing}; add one there"))
 
     def _draw(self, views: Iterable[tuple[str, Any]], photos_per_person: int | None) -> list[Any]:
-        """Returns what is paired with a person, at most so much of each, in order."""
+        """Returns the drawn views in order.
+
+        Args:
+            views: Pairs of a person and what to draw, e.g. a row.
+            photos_per_person: Most views of a person; None: all.
+        """
         if photos_per_person is not None and photos_per_person < 1:
-            raise InputError(f"photos_per_person: {photos_per_person}; take at least one")
+            raise InputError(f"photos_per_person: {photos_per_person}; give at least 1")
         by_person: dict[str, list[Any]] = {}
         for person, view in views:
             by_person.setdefault(person, []).append(view)
         drawn = []
         for person, of_person in by_person.items():
-            # The person's own generator: who else is read doesn't change the choice.
+            # Each person has a generator, so the choice does not depend on the other people.
             order = self._generator(person.encode()).permutation(len(of_person))[:photos_per_person]
             drawn += [of_person[index] for index in sorted(order)]
         return drawn
 
-    def _generator(self, what: bytes) -> np.random.Generator:
-        """Returns the generator of one thing to draw for."""
-        return np.random.default_rng([self.seed, zlib.crc32(what)])
+    def _generator(self, salt: bytes) -> np.random.Generator:
+        """Returns a random generator of its own for each `salt`."""
+        return np.random.default_rng([self.seed, zlib.crc32(salt)])
 
     def _sift(self, records: Iterable[Record | Problem]) -> list[Record]:
-        """Returns the usable records; logs the others, or raises where they are too many."""
+        """Returns the usable records; logs the problems, or raises if there are too many."""
         good, bad = [], []
         for record in records:
             (bad if isinstance(record, Problem) else good).append(record)
         if len(bad) > self.max_bad_fraction * (len(good) + len(bad)):
             others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-            raise InputError(f"{bad[0]}{others}; mend the file or raise max_bad_fraction")
+            raise InputError(f"{bad[0]}{others}; correct the file or raise max_bad_fraction")
         for problem in bad:
             logging.warning("left out: %s", shown(problem, LONGEST))
         return good

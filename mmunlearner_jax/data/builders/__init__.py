@@ -4,8 +4,8 @@
     builder.download_and_prepare()
     rows = builder.as_data_source("train")  # len(rows), rows[7]["caption"]: as in the parquet file
 
-`python -m mmunlearner_jax.data.builders` writes all configs of a folder. Once written, `root` is
-not needed, and `tfds.builder_from_directory` reads them too. A row is `tfds_features.RowFeatures`.
+`python -m mmunlearner_jax.data.builders` writes all configs of a folder. Written configs are read
+without `root`, also by `tfds.builder_from_directory`. Rows are `tfds_features.RowFeatures`.
 """
 
 import math
@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import importlib_resources  # noqa: F401  # tfds needs it, does not declare it, asks late
+import importlib_resources  # noqa: F401  # tfds imports it late and does not declare it
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from tqdm import tqdm
@@ -26,25 +26,25 @@ from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, Problem, configs
 from mmunlearner_jax.data.builders.tfds_features import RowFeatures
 from mmunlearner_jax.errors import InputError
 
-# tfds holds a shard's rows until it is written.
+# tfds holds the rows of a shard in memory until the shard is written.
 ROWS_PER_SHARD = 256
 
 
-# Not GeneratorBasedBuilder: beyond 1000 MiB a split, that one needs TensorFlow to sort the rows.
+# Not GeneratorBasedBuilder, which needs TensorFlow to sort the rows of a split above 1000 MiB.
 class ParquetBuilder(tfds.core.ShardBasedBuilder):
-    """Reads a folder of released parquet files, writes array_record files in the same order.
+    """Writes a folder of released parquet files as array_record files with the same row order.
 
-    The only split is `train`. Columns and members that the schemas do not have are left out,
-    members that a file lacks are null.
+    The only split is `train`. Columns and struct members outside the schemas are left out; members
+    that a file lacks are null.
 
     Args:
         root: Folder that holds the config folders; only `download_and_prepare` needs it.
-        config: Name of a config, whether released or of another ratio ("forget_25").
-        data_dir: Folder to write to, or to read what is written.
+        config: Name of a config, released or of another forget ratio ("forget_25").
+        data_dir: Folder of the array_record files.
 
     Raises:
-        InputError: By `download_and_prepare`: a file or a column is missing or unreadable, or there
-            is no row.
+        InputError: In `download_and_prepare`: a file or a column is missing or unreadable, or the
+            config has no row.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -58,7 +58,7 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
 
     @classmethod
     def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig:
-        """Returns the config of any name: which names there are shows in the folder."""
+        """Returns a config of any name; the folder decides which names exist."""
         return super().get_builder_config(name, version) or tfds.core.BuilderConfig(name=name)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -79,15 +79,15 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
             raise InputError(f"{self.name}: no root; give the folder that holds {config}/*.parquet")
         folder = Path(self._root) / config
         rows = read_rows(folder, self.record.schema(config), whole=False)
-        first = next(rows, None)  # by now all files' columns have been looked at
+        first = next(rows, None)  # checks the columns of all files
         if first is None:
             raise InputError(f"{folder}: holds no row; give it at least one")
         count = sum(pq.read_metadata(file).num_rows for file in shards(folder))
-        told = tqdm(chain([first], rows), f"{self.name}/{config}", count, unit="row")
-        cells = enumerate(map(_cells, told))
-        # One iterator for all: a shard goes on where the one before it ended.
-        written = math.ceil(count / ROWS_PER_SHARD)
-        return {"train": [partial(islice, cells, ROWS_PER_SHARD)] * written}
+        tracked = tqdm(chain([first], rows), f"{self.name}/{config}", count, unit="row")
+        cells = enumerate(map(_cells, tracked))
+        # All shards share one iterator: each takes the rows after those of the shard before.
+        shard_count = math.ceil(count / ROWS_PER_SHARD)
+        return {"train": [partial(islice, cells, ROWS_PER_SHARD)] * shard_count}
 
 
 def _cells(row: ParquetRow | Problem) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _cells(row: ParquetRow | Problem) -> dict[str, Any]:
 
 
 def _builder(record: BenchmarkRecord) -> type[ParquetBuilder]:
-    """Returns the builder of a benchmark; tfds wants a class for each."""
+    """Returns the builder class of a benchmark; tfds needs a class for each."""
     name = "".join(part.capitalize() for part in record.dataset.split("_"))
     released = [tfds.core.BuilderConfig(name=config) for config in record.configs]
     members = {"__doc__": f"{record.title}.", "record": record, "BUILDER_CONFIGS": released}
@@ -109,22 +109,22 @@ MllmuBench, Clear = BUILDERS["mllmu"], BUILDERS["clear"]
 
 
 def builders(root: Path, data_dir: str | Path) -> list[ParquetBuilder]:
-    """Returns a builder of each config of a folder, of the benchmark that has their names.
+    """Returns a builder for each config of a folder; the configs' names decide the benchmark.
 
     Args:
-        root: Holds the config folders.
-        data_dir: Folder to write to.
+        root: Folder that holds the config folders.
+        data_dir: Folder of the array_record files.
 
     Raises:
-        InputError: It is no folder, or holds configs of no benchmark, or of several.
+        InputError: `root` is no folder, or holds configs of no benchmark or of several.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: is no folder; name the one that holds the config folders")
-    found = configs(root)
-    kinds = [kind for kind in BUILDERS.values() if kind.builder_configs.keys() & found]
+        raise InputError(f"{root}: is no folder; give the one that holds the config folders")
+    names = configs(root)
+    kinds = [kind for kind in BUILDERS.values() if kind.builder_configs.keys() & names]
     if len(kinds) != 1:
         holds = " and of ".join(kind.record.title for kind in kinds) or f"none of {titles()}"
         raise InputError(
-            f"{root}: holds configs of {holds} (CONFIG/*.parquet); name the folder of one"
+            f"{root}: holds configs of {holds} (CONFIG/*.parquet); give the folder of one"
         )
-    return [kinds[0](root=root, config=config, data_dir=data_dir) for config in found]
+    return [kinds[0](root=root, config=config, data_dir=data_dir) for config in names]

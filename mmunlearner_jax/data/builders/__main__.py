@@ -2,7 +2,7 @@
 
     python -m mmunlearner_jax.data.builders --root=FOLDER --out=DIR
 
-What an earlier call has written is kept.
+Configs that an earlier call has written are kept.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from mmunlearner_jax.errors import InputError
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl: tells where each config lies; every mistake is one line."""
+    """Entry point of absl: prints the folder of each config; an input error is one line."""
     refuse_arguments(argv)
-    logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that is not there yet
+    logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that does not exist yet
     out = flags.FLAGS.out
     try:
         for builder in builders(fetched(flags.FLAGS.root), out):
-            kept = " was there; remove it to write it anew" if builder.is_prepared() else ""
-            with contextlib.redirect_stdout(io.StringIO()):  # tfds speaks of downloads
+            kept = " exists already; remove it to write it again" if builder.is_prepared() else ""
+            with contextlib.redirect_stdout(io.StringIO()):  # tfds prints about downloads
                 builder.download_and_prepare()
             print(f"{builder.data_dir}{kept}")
     except InputError as error:

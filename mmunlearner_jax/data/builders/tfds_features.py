@@ -1,4 +1,4 @@
-"""Rows of parquet files as features of tfds: what goes in comes out, without TensorFlow."""
+"""Rows of parquet files as features of tfds, restored exactly on reading, without TensorFlow."""
 
 from collections.abc import Collection
 from typing import Any
@@ -11,21 +11,21 @@ NULLS = "nulls"
 
 
 class RowFeatures(tfds.features.FeaturesDict):
-    """A row as pyarrow gives it: text, bytes, dicts and lists, each of which may be null.
+    """A row as pyarrow returns it: text, bytes, dicts and lists, each of which may be null.
 
-    tfds knows nulls in scalars only, and there not within lists. So a null is stored as something
-    empty, and its place ("caption", "images/0/path") in one feature more, `nulls`: this class
-    leaves it out again, readers that do not use this class see it.
+    tfds supports nulls in scalars only, and not within lists. So a null is stored as an empty
+    value, and its place ("caption", "images/0/path") in an additional feature, `nulls`. This class
+    removes that feature on reading; readers without this class see it.
     """
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "RowFeatures":
-        """Returns the features of a file's columns; only text, bytes, structs and lists of them."""
+        """Returns the features of a file's columns: text, bytes, structs and lists of them."""
         places = tfds.features.Sequence(tfds.features.Text(), doc="Places of what is null.")
         return cls({column.name: _feature(column.type) for column in schema} | {NULLS: places})
 
     def encode_example(self, example_dict: dict[str, Any]) -> dict[str, Any]:
-        """Returns a row as tfds stores it; what the features do not have is left out."""
+        """Returns a row as tfds stores it, without the columns that the features lack."""
         nulls: list[str] = []
         stored = {
             name: _filled(feature, example_dict.get(name), name, nulls)
@@ -53,13 +53,13 @@ def _feature(kind: pa.DataType) -> Any:
     if isinstance(kind, pa.ListType):
         return tfds.features.Sequence(_feature(kind.value_type))
     if pa.types.is_binary(kind):
-        # Not Image, which decodes when read: a picture stays as it was encoded.
+        # Not Image, which decodes on reading: a picture keeps its encoding.
         return tfds.features.Tensor(shape=(), dtype=np.object_)
     return tfds.features.Text()
 
 
 def _filled(feature: Any, value: Any, place: str, nulls: list[str]) -> Any:
-    """Returns a value without nulls, whose places are added to `nulls`."""
+    """Returns a value with empty values for its nulls, and adds their places to `nulls`."""
     if value is None:
         nulls.append(place)
     if isinstance(feature, tfds.features.FeaturesDict):
@@ -76,7 +76,7 @@ def _filled(feature: Any, value: Any, place: str, nulls: list[str]) -> Any:
 
 
 def _restored(feature: Any, value: Any, place: str, nulls: Collection[str]) -> Any:
-    """Returns the value that `_filled` was given; tfds has turned lists of structs inside out."""
+    """Reverts `_filled`; tfds has turned lists of structs into structs of lists."""
     if place in nulls:
         return None
     if isinstance(feature, tfds.features.FeaturesDict):

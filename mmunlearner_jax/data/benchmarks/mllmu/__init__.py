@@ -1,6 +1,6 @@
-"""MLLMU-Bench: invented people with portraits, and celebrities who are to stay.
+"""MLLMU-Bench: invented people with portraits, and celebrities whom the model must still know.
 
-Any folder in its schema is read, published or not (docs/own-data.md).
+Any folder in its schema can be read, published or not (docs/own-data.md).
 """
 
 from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, ScoredKind

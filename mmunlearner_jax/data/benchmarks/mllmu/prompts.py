@@ -1,7 +1,7 @@
 """MLLMU-Bench's prompts, letter for letter.
 
-Source: the templates in `MLLMU_eval.py` of MMUnlearner's published code. For LLaVA they do not go
-through the chat template; blanks and line ends are as published, uneven as they are.
+Source: the templates in `MLLMU_eval.py` of MMUnlearner's published code. For LLaVA they bypass the
+chat template. Blanks and line ends are as published, and inconsistent.
 """
 
 import dataclasses
@@ -16,36 +16,36 @@ _SAY = "Answer the question based on your trained knowledge in one sentence{} in
 
 
 def whole_prompt(question: Question) -> str:
-    """The whole prompt for LLaVA, with `<image>` for each picture, demonstrations first.
+    """Returns the whole prompt for LLaVA, with `<image>` for each picture, demonstrations first.
 
     Args:
-        question: Of any task; a blank is written "__".
+        question: A question of any task; a blank is written "__".
     """
-    asked, pictured = _asked(question), question.image is not None
+    text, pictured = _instructed(question), question.image is not None
     if question.task == "generation":
-        return f"USER: <image>\n{asked}\nASSISTANT: " if pictured else f"USER: {asked}\nASSISTANT:"
+        return f"USER: <image>\n{text}\nASSISTANT: " if pictured else f"USER: {text}\nASSISTANT:"
     few = "".join(map(_demonstration, question.shots))
-    return f"{few}USER:{' <image>' if pictured else ''}\n{asked}\nASSISTANT:"
+    return f"{few}USER:{' <image>' if pictured else ''}\n{text}\nASSISTANT:"
 
 
 def turn(question: Question) -> str:
-    """What the user says to Qwen2-VL, behind all pictures of the prompt.
+    """Returns the user's turn for Qwen2-VL, which follows all pictures of the prompt.
 
-    Published, some questions in words go past the chat template or lose their demonstrations, and
-    some prompts have more pictures than places (D-28). Here all are wordings of one turn, whose
-    demonstrations say nothing of their pictures' places.
+    In the published code some questions in words bypass the chat template or lose their
+    demonstrations, and some prompts have more pictures than image tokens (D-28). Here every prompt
+    is one turn, whose demonstrations do not mark the places of their pictures.
 
     Args:
-        question: Of any task; a blank is written "__".
+        question: A question of any task; a blank is written "__".
     """
     if question.task == "generation":
-        return _asked(question)
+        return _instructed(question)
     shots = (dataclasses.replace(shot, image=None) for shot in question.shots)
-    return f"{''.join(map(_demonstration, shots))}\n{_asked(question)}"
+    return f"{''.join(map(_demonstration, shots))}\n{_instructed(question)}"
 
 
-def _asked(question: Question) -> str:
-    """The question and its instruction, which both models are given."""
+def _instructed(question: Question) -> str:
+    """Returns the question with its instruction, the same for both models."""
     if question.task == "generation":
         manner = " accurately" if question.image is not None else ""
         return f"{question.question}\n{_SAY.format(manner)}"

@@ -1,8 +1,8 @@
-"""Reads any directory in MLLMU-Bench's parquet schema: the published files or the ORL benchmark.
+"""Reader of any directory in MLLMU-Bench's parquet schema: the published files or the ORL faces.
 
-A config ("forget_10") is a folder of parquet files, read by column name. What is trained on comes
-from `ft_Data` joined on `ID`, because the published forget and retain configs carry no training
-questions (defect D-21).
+A config ("forget_10") is a folder of parquet files, read by column name. Samples come from
+`ft_Data`, joined on `ID`, because the published forget and retain configs have no training
+questions (D-21: the published training reads a column that the released files lack).
 """
 
 from collections.abc import Collection
@@ -23,24 +23,25 @@ from mmunlearner_jax.errors import InputError
 
 
 class MLLMUBench(ParquetBench):
-    """A benchmark directory.
+    """A reader of MLLMU-Bench.
 
-    A record that cannot be used (undecodable image, question without answer, right option not among
-    the options, bad JSON) is named in the log and left out, but more than `max_bad_fraction` of
-    what a call reads is an error. Images are decoded once here, so that this shows at once.
+    An unusable record (undecodable image, question without answer, right option not among the
+    options, bad JSON) is named in the log and left out. If more than `max_bad_fraction` of the
+    records of a call are unusable, the call raises. Every image is decoded once on reading, so
+    that a damaged one is noticed there.
 
     Args:
         root: Folder that holds the config folders.
-        seed: Decides which photographs of a person are taken where not all are (the published
-            code draws them unseeded, defect D-22).
-        text_source: Where `text_training` finds its samples. "ft_Data": elements of `metadata` with
-            `"Type": "Pure_Text"` (the ORL benchmark). "Full_Set": its scored text questions,
-            answered with the text of the right option, as the published code trains.
-        max_bad_fraction: Fraction of unusable records that is tolerated.
+        seed: Seed of the choice of photographs where not all are used (D-22: the published code
+            has no seed).
+        text_source: Source of the samples of `text_training`. "ft_Data": elements of `metadata`
+            with `"Type": "Pure_Text"` (the ORL benchmark). "Full_Set": its scored text questions,
+            with the text of the right option as the answer, as the published code trains.
+        max_bad_fraction: Tolerated fraction of unusable records in each call.
         check: See `ParquetBench`.
 
     Raises:
-        InputError: `root` is not a folder with configs in it, or `text_source` neither of the two.
+        InputError: `root` is not a folder that holds configs, or `text_source` is unknown.
     """
 
     taught = "ft_Data"
@@ -62,14 +63,14 @@ class MLLMUBench(ParquetBench):
         self.text_source = text_source
 
     def split(self, ratio: int) -> tuple[str, str]:
-        """Returns the names of the forget and the retain config of a ratio, checked.
+        """Returns the names of the forget and the retain config of a ratio, after checks.
 
         Args:
             ratio: Percentage of the people to forget.
 
         Raises:
-            InputError: The benchmark has no such ratio, nobody is to be forgotten or kept, or
-                somebody is in both, or never taught.
+            InputError: The benchmark has no such ratio, one of the configs is empty, a person is in
+                both, or a person is never taught.
         """
         forget, retain = f"forget_{ratio}", f"retain_{100 - ratio}"
         self._check_apart(forget, retain)
@@ -78,20 +79,20 @@ class MLLMUBench(ParquetBench):
         return forget, retain
 
     def names(self) -> dict[str, str]:
-        """Returns what everybody of `Full_Set` is called, by ID: the `Name` of the biography.
+        """Returns the names of all people of `Full_Set`, by ID: the `Name` of the biography.
 
         Raises:
-            InputError: A biography is not JSON, or without a name.
+            InputError: A biography is not JSON or has no name.
         """
-        found = {}
+        names = {}
         for row in self._rows("Full_Set", "ID", "biography"):
             biography = read_json(row["biography"])
             name = clean(biography.get("Name")) if isinstance(biography, dict) else ""
             if not (name and is_utf8(name)):
-                said = f"ID {row['ID']}: biography is no JSON object with a Name; write one"
-                raise InputError(row.problem(said))
-            found[row["ID"]] = name
-        return found
+                problem = f"ID {row['ID']}: biography is no JSON object with a Name; write one"
+                raise InputError(row.problem(problem))
+            names[row["ID"]] = name
+        return names
 
     def training(
         self,
@@ -100,12 +101,12 @@ class MLLMUBench(ParquetBench):
         *,
         photos_per_person: int | None = None,
     ) -> list[Sample]:
-        """Returns the picture questions that `ft_Data` teaches about the people of a config.
+        """Returns the picture questions of `ft_Data` about the people of a config.
 
         Args:
-            config: Whose people; "ft_Data" for all that is taught.
-            people: Only these of them.
-            photos_per_person: At most so many photographs of each, drawn by the seed.
+            config: Config whose people the questions are about; "ft_Data" for all of them.
+            people: IDs; the questions about other people are left out. None: all people.
+            photos_per_person: Most photographs of a person, drawn by the seed; None: all.
 
         Raises:
             InputError: A file, column or record is missing or unusable, or a person of the config
@@ -119,11 +120,11 @@ class MLLMUBench(ParquetBench):
         """Returns the text questions that are taught about the people of a config.
 
         Args:
-            config: Whose people; "ft_Data" for all that is taught.
-            people: Only these of them.
+            config: Config whose people the questions are about; "ft_Data" for all of them.
+            people: IDs; the questions about other people are left out. None: all people.
 
         Raises:
-            InputError: As for `training`, or `text_source` holds no text question about them.
+            InputError: As for `training`, or `text_source` has no text question about the people.
         """
         if self.text_source == "Full_Set":
             wanted = set(self.people(config) if people is None else people)
@@ -152,12 +153,12 @@ class MLLMUBench(ParquetBench):
     ) -> list[Question]:
         """Returns the scored questions of a config.
 
-        Picture questions are asked of every photograph taken, text questions once a person.
+        Each picture question is asked once per photograph, each text question once per person.
 
         Args:
-            config: "forget_10", "Test_Set", "Retain_Set" ...
-            people: Only these of them.
-            photos_per_person: At most so many photographs of each, drawn by the seed. 1 on
+            config: Name of the config: "forget_10", "Test_Set", "Retain_Set" ...
+            people: IDs; the questions about other people are left out. None: all people.
+            photos_per_person: Most photographs of a person, drawn by the seed; None: all. 1 on
                 `Test_Set` is the published protocol.
 
         Raises:
@@ -178,14 +179,14 @@ class MLLMUBench(ParquetBench):
     ) -> dict[str, list[Question]]:
         """Returns all scored questions, by split: forget, test, retain, test_retain, realworld.
 
-        `test*` ask about the photographs of `Test_Set`, that no stage trains on. Where their text
-        questions are all those of `forget` and `retain` again, these are not asked twice.
+        The `test*` splits ask about the photographs of `Test_Set`, which no stage trains on. Their
+        text questions are left out if all of them are already in `forget` or `retain`.
 
         Args:
             forget: Config of the people to forget.
-            retain: Config of the others.
-            photos_per_person: At most so many photographs of each of the others, and so many
-                unseen ones of everybody (published: one, at random).
+            retain: Config of the other people.
+            photos_per_person: Most photographs of each of the other people, and most unseen
+                photographs of anybody (published: one, at random); None: all.
 
         Raises:
             InputError: As for `questions`.
@@ -193,11 +194,11 @@ class MLLMUBench(ParquetBench):
 
         def unseen(config: str, seen: list[Question]) -> list[Question]:
             self._check_within("Test_Set", config)
-            asked = self.questions(
+            questions = self.questions(
                 "Test_Set", people=self.people(config), photos_per_person=photos_per_person
             )
-            twins = set(seen).issuperset(q for q in asked if q.modality == "qa")
-            return [q for q in asked if q.modality == "vqa"] if twins else asked
+            repeated = set(seen).issuperset(q for q in questions if q.modality == "qa")
+            return [q for q in questions if q.modality == "vqa"] if repeated else questions
 
         forgotten = self.questions(forget)
         kept = self.questions(retain, photos_per_person=photos_per_person)

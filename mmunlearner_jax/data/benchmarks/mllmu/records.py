@@ -1,4 +1,4 @@
-"""What the rows of MLLMU-Bench hold: lessons and scored questions, or what is wrong with them."""
+"""Parsing of MLLMU-Bench's rows into samples, scored questions or problems."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,12 +13,12 @@ OPEN_TASKS: dict[str, Task] = {"Mask_Task": "cloze", "Generation_Task": "generat
 
 
 def _objects(items: list[Any] | None) -> list[Any]:
-    """Returns the questions of a column; a null among them is one that says nothing."""
+    """Returns the questions of a column; a null becomes an empty question."""
     return [item or {} for item in items or []]
 
 
 def read_json(text: str | None) -> Any:
-    """Returns what the text holds; None where it is not JSON."""
+    """Returns the value of a JSON text; None if it is not JSON."""
     try:
         return parse_json(text or "")
     except ValueError:
@@ -35,7 +35,7 @@ def picture_lessons(see: See, row: ParquetRow) -> Iterator[Sample | Problem]:
 
 
 def lessons(row: ParquetRow, image: bytes | None) -> Iterator[Sample | Problem]:
-    """Yields the picture questions of a row of `ft_Data`; without an image, the text questions."""
+    """Yields the picture questions of a row of `ft_Data`, or its text questions if no image."""
     pairs = read_json(row["metadata"])
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
         yield row.problem(f"ID {row['ID']}: metadata is no JSON list of objects")
@@ -55,7 +55,8 @@ def lessons(row: ParquetRow, image: bytes | None) -> Iterator[Sample | Problem]:
             yield Sample(row["ID"], image, question, answer)
         else:
             yield row.problem(
-                f"ID {row['ID']}: metadata: question {question!r} with answer {answer!r}"
+                f"ID {row['ID']}: metadata: question {question!r} with answer {answer!r}:"
+                " one is empty"
             )
 
 
@@ -63,10 +64,10 @@ View = tuple[ParquetRow, dict[str, Any] | None, str]
 
 
 def questions_once(see: See, views: Iterable[View]) -> Iterator[Question | Problem]:
-    """Yields all questions of some photographs, but a text question for the first of them alone.
+    """Yields all questions of some photographs, but each text question for the first one alone.
 
-    It repeats in every row of a person who has several photographs; what a row asks twice is asked
-    twice, as published.
+    A text question is repeated in every row of a person with several photographs. A question that
+    a row holds twice is asked twice, as published.
     """
     first: dict[Question, int] = {}
     for number, view in enumerate(views):
@@ -93,15 +94,15 @@ def _questions(
         column = f"{kind}_Questions"
         for item in _objects((row["Classification_Task"] or {}).get(column)):
             question, letter = clean(item.get("Question")), item.get("Correct_Answer")
-            given = {
+            texts = {
                 key: text for key, text in (item.get("Options") or {}).items() if text is not None
             }
-            options = {key: clean(given[key]) for key in sorted(given)}
+            options = {key: clean(texts[key]) for key in sorted(texts)}
             letters = "".join(options)
             if letters != LETTERS[: len(letters)] or not all(options.values()):
                 yield row.problem(
                     f"ID {person}: Classification_Task.{column}: question {question!r}: Options "
-                    f"{given} must be A, B, ... without a gap, none empty"
+                    f"{texts} must be A, B, ... without a gap, none empty"
                 )
             elif question and letter in options:
                 yield Question(
@@ -132,5 +133,6 @@ def _questions(
                 yield Question(person, modality, task, images[modality], question, answer)
             else:
                 yield row.problem(
-                    f"ID {person}: {column}: question {question!r} with Ground_Truth {answer!r}"
+                    f"ID {person}: {column}: question {question!r} with Ground_Truth {answer!r}:"
+                    " one is empty"
                 )

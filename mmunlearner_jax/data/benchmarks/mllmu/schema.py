@@ -1,4 +1,4 @@
-"""The columns of MLLMU-Bench's released parquet files, as its dataset card describes them.
+"""Columns of MLLMU-Bench's released parquet files, as its dataset card describes them.
 
 https://huggingface.co/datasets/MLLMMU/MLLMU-Bench
 """
@@ -44,5 +44,5 @@ MLLMU_CONFIGS = (
 
 
 def mllmu_schema(config: str) -> pa.Schema:
-    """Returns the columns of a config of MLLMU-Bench, whatever its ratio."""
+    """Returns the columns of a config of MLLMU-Bench, of any forget ratio."""
     return {"Test_Set": TEST_SCHEMA, "ft_Data": TRAINING_SCHEMA}.get(config, PERSON_SCHEMA)

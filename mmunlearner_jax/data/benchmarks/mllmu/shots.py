@@ -1,7 +1,7 @@
-"""MLLMU-Bench's few-shot setting: all questions of one person, solved, before each question.
+"""MLLMU-Bench's few-shot setting: the solved questions of one person precede each question.
 
-"One shot" is one person, so multiple choice is shown up to five solved questions of its modality,
-a blank up to two; open questions are never shown any.
+"One shot" means one person. A multiple-choice question is preceded by up to five solved questions
+of its modality, a blank by up to two, and an open question by none.
 """
 
 import dataclasses
@@ -26,48 +26,48 @@ def with_shots(
     retain: str,
     protocol: Literal["strict", "released"],
 ) -> Questions:
-    """Puts demonstrations before the questions, and leaves out those of the person they show.
+    """Adds demonstrations to the questions, and leaves out questions about the person they show.
 
     Args:
-        bench: whose seed draws the person, out of whose `Full_Set` the demonstrations are.
-        splits: scored questions.
-        retain: config of the people who are not forgotten.
-        protocol: "strict": one person of `retain` for all splits, who is not scored anywhere: no
-            demonstration is about somebody who is scored or to be forgotten. "released": one
-            person of every split's own, the forgotten among them (D-30); of the real world's
-            nobody is in `Full_Set`, and its multiple choice is never shown any (D-29).
+        bench: The benchmark. Its seed draws the person, and its `Full_Set` has the demonstrations.
+        splits: Scored questions, by split.
+        retain: Config of the people who are not forgotten.
+        protocol: "strict": all splits show one person of `retain`, who is scored in no split, so no
+            demonstration is about a person to forget. "released": each split shows one of its own
+            people (D-30: in the forget split, one of the people to forget). Nobody of the split
+            `realworld` is in `Full_Set`, and its multiple choice has no demonstrations (D-29).
 
     Returns:
-        The questions that are asked, by split.
+        The questions with demonstrations, by split.
     """
-    shown = set(bench.people("Full_Set"))
+    available = set(bench.people("Full_Set"))
 
-    @functools.cache  # `strict` shows one person in every split
+    @functools.cache  # with "strict", every split shows the same person
     def solved(person: str) -> list[Question]:
-        if person not in shown:
+        if person not in available:
             return []
         return bench.questions("Full_Set", people=[person], photos_per_person=1)
 
-    found: Questions = {}
+    with_demonstrations: Questions = {}
     for split, questions in splits.items():
         if protocol == "released":
             candidates = list(dict.fromkeys(q.person for q in questions))
             drawn = _draw(candidates, bench.seed, split)
         else:
             drawn = _draw(bench.people(retain), bench.seed, protocol)
-        # By chance a celebrity may have the ID of one of the others (D-29).
+        # A celebrity may have the ID of one of the invented people (D-29).
         scored_here = protocol == "released" or split != "realworld"
-        found[split] = [
+        with_demonstrations[split] = [
             dataclasses.replace(question, shots=_for(question, solved(drawn), split, protocol))
             for question in questions
             if not (scored_here and question.person == drawn)
         ]
-    return found
+    return with_demonstrations
 
 
-def _draw(people: Sequence[str], seed: int, what: str) -> str:
-    """Draws one of them; which other splits are asked doesn't change the choice."""
-    return str(np.random.default_rng([seed, zlib.crc32(what.encode())]).choice(people))
+def _draw(people: Sequence[str], seed: int, salt: str) -> str:
+    """Draws one of the people; the choice does not depend on the other splits."""
+    return str(np.random.default_rng([seed, zlib.crc32(salt.encode())]).choice(people))
 
 
 def _for(
