@@ -50,7 +50,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 # Options that may differ from one command on a workdir to the next.
 FREE = (
     *("stages", "profile.", "controls"),
-    *(f"compare.{key}" for key in ("seeds", "ratios", "methods", "controls")),
+    *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
+    *(f"compare.{key}" for key in ("controls", "primary", "secondary", "margin")),
 )
 
 # Folders, which may be named from the current folder or from the root.

@@ -17,6 +17,7 @@ from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 _FIELDS = {"method": str | None, "learning_rate": int | float | None}
+_OPTIONAL = {"path": list, "matched": dict, "end": dict}
 _MEND = "restore it, or remove its folder and compare again"
 
 # What a page calls the variants; another is called by its name, with blanks.
@@ -117,7 +118,9 @@ def read_cells(workdir: Path) -> list[Cell]:
             seed, ratio = int(config["seed"]), int(config["data"]["forget_ratio"])
         for name, variant in results["variants"].items():
             with refusing(f"{path}, variants.{name}", _MEND):
-                if wrong := [k for k, kind in _FIELDS.items() if not isinstance(variant[k], kind)]:
+                there = {key: kind for key, kind in _OPTIONAL.items() if key in variant}
+                fields = {**_FIELDS, **there}
+                if wrong := [k for k, kind in fields.items() if not isinstance(variant[k], kind)]:
                     raise TypeError(f"{wrong[0]} is {type(variant[wrong[0]]).__name__}")
         with refusing(f"{path}, kinds", _MEND):
             kinds = read_kinds(results)

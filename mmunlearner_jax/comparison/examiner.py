@@ -22,6 +22,7 @@ from mmunlearner_jax.unlearn.scoring import answer_nll
 
 # By kind "SPLIT/MODALITY": mean accuracy and number of questions, by person.
 Accuracies = dict[str, dict[str, tuple[float, int]]]
+_APART = 0  # seed of what is set apart
 _TEXTS = 256  # taught answers that give a model's perplexity
 _MOST_NATS = 700.0  # of a token; more is no float64
 FORGET_KIND = "/".join(FORGET)
@@ -39,11 +40,12 @@ class Examiner:
 
     def __init__(self, session: Session):
         self._session, self._answerer = session, session.answerer()
-        options, seed = session.config.compare, session.config.seed
-        apart, scored = set_apart(session.questions(), options.apart, seed)
+        options = session.config.compare
+        # The same in all seeds: settings that one seed chooses must not have seen what is scored.
+        apart, scored = set_apart(session.questions(), options.apart, seed=_APART)
         apart = _of_tasks(apart, ("classification",))
         self._prior = Prior(apart.get("retain", ()), session.bench.names())
-        self._looked = _looked(apart, options.look_questions, seed)
+        self._looked = _looked(apart, options.look_questions)
         self._open = _of_tasks(scored, {*options.tasks} - {"classification"})
         self._choices = _of_tasks(scored, ("classification",))
         self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
@@ -158,9 +160,7 @@ def accuracies(lines: Iterable[Mapping[str, Any]]) -> Accuracies:
     )
 
 
-def _looked(
-    apart: Mapping[str, Sequence[Question]], most: int, seed: int
-) -> dict[str, list[Question]]:
+def _looked(apart: Mapping[str, Sequence[Question]], most: int) -> dict[str, list[Question]]:
     """Returns all pictures of the forget set, and at most so many questions of each other kind."""
     kinds: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for split, of_split in apart.items():
@@ -168,7 +168,7 @@ def _looked(
             kinds[split, question.modality].append(question)
     looked: dict[str, list[Question]] = defaultdict(list)
     for kind, of_kind in kinds.items():
-        order = np.random.default_rng(seed).permutation(len(of_kind))
+        order = np.random.default_rng(_APART).permutation(len(of_kind))
         chosen = range(len(of_kind)) if kind == FORGET else sorted(order[:most])
         looked[kind[0]] += [of_kind[n] for n in chosen]
     return looked

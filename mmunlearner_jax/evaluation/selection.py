@@ -11,7 +11,6 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.kinds import Kinds
 
 Questions = dict[str, list[Question]]
-Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def set_apart(
@@ -57,32 +56,6 @@ def _unit(question: Question) -> tuple[str, bytes | str]:
     return question.person, question.image or question.question
 
 
-def kept(scores: Scores, kinds: Kinds) -> float:
-    """Returns the unweighted mean accuracy of the scored kinds in `chosen_by`.
-
-    Args:
-        scores: Scores of multiple choice, by split and modality.
-        kinds: Kinds of the questions.
-    """
-    counted = [scores.get(split, {}).get(modality) for split, modality in chosen_by(kinds)]
-    return float(np.mean([score["value"] for score in counted if score]))
-
-
 def chosen_by(kinds: Kinds) -> list[Kind]:
     """Returns the kinds whose multiple choice counts in the mean of scores that should stay."""
     return [kind for kind, about in kinds.items() if about.chosen_by]
-
-
-def preference(scores: Scores, forgotten: float, kinds: Kinds) -> tuple[bool, float]:
-    """Returns a sort key of settings; the settings with the greatest key are chosen.
-
-    Settings that forget enough rank above all others. Among them, those with the higher accuracy on
-    the kept kinds rank higher; among the others, those with the lower accuracy on the forget set.
-
-    Args:
-        scores: Scores of multiple choice on the questions set apart, by split and modality.
-        forgotten: Accuracy on the forget set's pictures up to which enough is forgotten.
-        kinds: Kinds of the questions.
-    """
-    left = scores["forget"]["vqa"]["value"]
-    return (True, kept(scores, kinds)) if left <= forgotten else (False, -left)

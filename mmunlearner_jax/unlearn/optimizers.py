@@ -153,7 +153,7 @@ def state_optimizers(
         schedule: Schedule of forget and retain steps.
 
     Returns:
-        The optimizer that forget and retain steps share, or that of forget and that of retain steps.
+        The optimizer that both kinds of step share, or that of forget and that of retain steps.
 
     Raises:
         InputError: The warm-up is not shorter than the run.

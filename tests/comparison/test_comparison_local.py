@@ -35,7 +35,8 @@ def times(job: Job) -> tuple[float, float, int]:
 
 def some_jobs(folder: Path) -> list[Job]:
     one, two = folder / "seed-1", folder / "seed-2"
-    return [Job(1, one / "a", {}), Job(2, one / "b", {}), Job(1, two / "a", {})]
+    needs = (one / "a",)
+    return [Job(1, one / "a", {}), Job(2, one / "b", {}, needs=needs), Job(1, two / "a", {})]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")

@@ -3,16 +3,14 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.reporting import comparison_figures, figures
-from mmunlearner_jax.reporting.comparison_csv import COLUMNS
-from mmunlearner_jax.reporting.comparison_page import points, write_report
-from mmunlearner_jax.reporting.comparison_table import print_result
-from mmunlearner_jax.reporting.tradeoff import trade_off
+from mmunlearner_jax.reporting.comparison_csv import COLUMNS, WHOLE
+from mmunlearner_jax.reporting.comparison_page import write_report
+from mmunlearner_jax.reporting.comparison_table import points, print_result
 from tests.helpers import synthetic
 from tests.helpers.page import Page
 
@@ -37,6 +35,7 @@ def test_page_needs_nothing_from_outside(written, page):
     assert page.all("script") == [] and page.all("link") == []
     kinds = [image["src"].partition(",")[0] for image in page.all("img")]
     assert kinds.count("data:image/webp;base64") == 1  # the forgotten person
+    # Two ratios' contrasts, paths, shares, densities.
     assert kinds.count("data:image/svg+xml;base64") == 5
     assert all(image["alt"] for image in page.all("img"))
     assert all(attrs.get("scope") for attrs in page.all("th"))
@@ -48,56 +47,59 @@ def test_page_escapes_answers(page):
 
 def test_page_says_what_was_found_and_what_is_missing(page):
     text = " ".join(page.text.split())
-    assert "does not separate from its simplest controls" in text
-    assert "Better than Gradient ascent" in text and "No difference shown from" in text
+    assert "These contrasts were named in the config before the runs" in text
+    assert "MMUnlearner, relative importances against gradient difference" in text
+    assert "not measured" in text and "at the edge of the grid" in text
     assert "seed 2, 10 % forgotten: Without the forgotten people's text" in text
     assert COMMAND in text and "12 of 12" in text
     assert "no proof that the knowledge is gone" in text
 
 
-def test_every_row_of_the_csv_is_what_the_lines_say(written):
+def test_every_row_of_the_csv_is_what_the_cells_say(written):
     with (written / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    wanted = {"ratio": "10", "seed": "1", "variant": "no_mask", "split": "test_retain"}
-    wanted |= {"modality": "vqa", "metric": "classification"}
+    wanted = {"ratio": "10", "seed": "1", "variant": "no_mask", "level": "gold"}
+    wanted |= {"kind": "test_retain/vqa", "metric": "classification"}
     (row,) = [row for row in rows if wanted.items() <= row.items()]
-    path = written / "seed-1/forget-10/compare/predictions/no_mask-test_retain.jsonl"
-    lines = [json.loads(text) for text in path.read_text().splitlines()]
-    right = [
-        x["correct"] for x in lines if x["task"] == "classification" and x["modality"] == "vqa"
-    ]
-    assert float(row["value"]) == pytest.approx(np.mean(right)) and int(row["n"]) == len(right)
+    results = json.loads((written / "seed-1/forget-10/results.json").read_text())
+    matched = results["variants"]["no_mask"]["matched"]["gold"]["accuracies"]
+    people = matched["test_retain/vqa"].values()
+    right, n = sum(value * n for value, n in people), sum(n for _, n in people)
+    assert float(row["value"]) == pytest.approx(right / n) and int(row["n"]) == n
     assert (row["method"], row["control"]) == ("mmunlearner", "True")
-    assert (float(row["learning_rate"]), row["forget_steps"]) == (1e-4, "4")
-    whole = [r for r in rows if r["split"] == "" and r["variant"] == "mmunlearner"]
-    assert {r["metric"] for r in whole} == {"seconds", "density", "perplexity"}
+    assert (float(row["learning_rate"]), row["forget_steps"]) == (1e-4, "2.5")
+    whole = [r for r in rows if r["kind"] == r["level"] == "" and r["variant"] == "mmunlearner"]
+    assert {r["metric"] for r in whole} == {*WHOLE}
     assert {r["method"] for r in rows if r["variant"] == "vanilla"} == {""}
+    looks = [r for r in rows if r["level"] == "look" and r["variant"] == "ga" and r["seed"] == "0"]
+    assert {r["forget_steps"] for r in looks} == {"0", "1", "2", "3"}
 
 
-def test_markdown_has_tables_and_figures_beside_it(written):
+def test_markdown_is_one_screen_with_figures_beside_it(written):
     folder = written / "docs"
     text = (folder / "results-orl.md").read_text()
     assert f"Written by `{COMMAND}` on" in text and "Seeds 0, 1, 2" in text
+    assert "**Primary contrast, named beforehand.**" in text and "detect" in text
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
-    assert pictures == ["results-orl-tradeoff.svg", "results-orl-points.svg"]
+    assert pictures == ["results-orl-paths.svg", "results-orl-shares.svg"]
     assert all((folder / name).read_text().startswith("<svg") for name in pictures)
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 6  # accuracies, differences and settings of two ratios
+    assert len(tables) == 4  # accuracies and secondary contrasts of two ratios
     for table in tables:
         assert len({line.count("|") for line in table.strip().splitlines()}) == 1, table
-        assert len(table.strip().splitlines()) > 8
 
 
 def test_terminal_shows_the_main_result(found, capsys):
-    print_result(Console(), found)
+    print_result(Console(width=200), found)
     out = " ".join(capsys.readouterr().out.split())
-    assert "10 % forgotten" in out and "IdkNLL" in out and "wins" in out
+    assert "10 % forgotten" in out and "IdkNLL" in out and "(end)" in out
+    assert "primary: MMUnlearner, relative importances against random mask" in out
     assert "Missing: seed 2, 10 % forgotten" in out
 
 
 def test_figures_are_the_same_bytes_again(found):
-    for draw in (trade_off, comparison_figures.grid_points):
+    for draw in (comparison_figures.paths, comparison_figures.shares):
         assert figures.svg(draw(found, 10)) == figures.svg(draw(found, 10))
     assert "date" not in figures.svg(figures.densities(found.blocks(10)))
 
@@ -107,11 +109,17 @@ def test_one_seed_with_one_variant_is_reported(benchmark, tmp_path, capsys):
     synthetic.write(tmp_path, benchmark, seeds=(0,), ratios=(5,), knows=knows)
     write_report(tmp_path, markdown=tmp_path / "results.md", command=COMMAND)
     page = Page((tmp_path / "report.html").read_text())
-    assert "nothing here tells what the mask contributes" in page.text
-    assert "There is one seed, so nothing is called a difference" in page.text
-    assert "Paired differences" not in page.text  # there is nothing to compare with
+    assert "There is one seed: nothing can be called a difference" in page.text
+    assert "not measured" in page.text
     assert "What they answer" not in page.text  # there is nothing before
     assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+def test_two_people_have_no_interval_over_people(benchmark, tmp_path):
+    knows = {name: synthetic.KNOWS[name] for name in ("gold", "mmunlearner", "random_mask", "ga")}
+    synthetic.write(tmp_path, benchmark, ratios=(5,), knows=knows)
+    write_report(tmp_path, markdown=tmp_path / "results.md", command=COMMAND)
+    assert "have an interval over seeds alone" in (tmp_path / "results.md").read_text()
 
 
 def test_a_method_that_diverged_is_said_and_paths_are_printed_as_they_are(
@@ -124,14 +132,13 @@ def test_a_method_that_diverged_is_said_and_paths_are_printed_as_they_are(
     for path in folder.glob("compare/predictions/ga-*"):
         path.unlink()
     results = json.loads((folder / "results.json").read_text())
-    told = results["variants"]["ga"] | {"learning_rate": None, "points": [], "diverged": [1e-4]}
-    del told["unlearn"], told["perplexity"]
+    told = {"method": None, "control": False, "learning_rate": None, "diverged": True}
     results["variants"] |= {"ga": told, "[bold]evil\x1b": told}
     (folder / "results.json").write_text(json.dumps(results))
     write_report(workdir, markdown=workdir / "results.md", command=COMMAND)
     page, printed = (workdir / "report.html").read_text(), capsys.readouterr().out
-    assert "Gradient ascent, which diverged at every learning rate" in page
-    assert "Gradient ascent, which diverged at every learning rate" in printed
+    assert "Gradient ascent, which diverged" in page
+    assert "Gradient ascent, which diverged" in printed
     assert "[bold]evil" in printed and "\x1b" not in printed
     assert r"[red]a :smile: \x1b[31m" in printed
     assert not {"nan", "inf"} & {*re.findall(r"\w+", (workdir / "results.md").read_text())}

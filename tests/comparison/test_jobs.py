@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs import llava, orl
-from mmunlearner_jax.comparison.jobs import jobs, rows
+from mmunlearner_jax.comparison.jobs import jobs
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.options import flatten
@@ -14,33 +14,53 @@ from mmunlearner_jax.options import flatten
 @pytest.fixture
 def config():
     made = orl.get_config()
-    made.compare.seeds, made.compare.ratios = (3, 4), (5, 10)
+    made.compare.seeds, made.compare.development_seeds = (3, 4), (103,)
+    made.compare.ratios = (5, 10)
     return made
 
 
-def test_a_vanilla_model_per_seed_and_a_gold_one_per_cell(config, tmp_path):
+def named(todo, stage):
+    return [job.name for job in todo if job.stage == stage]
+
+
+def test_models_of_every_seed_and_cells_that_tune_or_score(config, tmp_path):
     todo = jobs(typed(config), tmp_path)
-    names = [job.name for job in todo if job.stage == 1]
-    assert names == [
-        f"seed-{seed}/{model}" for seed in (3, 4) for model in ("vanilla", "retain-95", "retain-90")
+    assert named(todo, 1) == [
+        *(f"seed-103/{model}" for model in ("vanilla", "gold-5", "gold-10")),
+        *(
+            f"seed-{seed}/{model}"
+            for seed in (3, 4)
+            for model in ("vanilla", "gold-5", "never_taught-5", "gold-10", "never_taught-10")
+        ),
     ]
-    gold = next(job for job in todo if job.name == "seed-3/retain-90")
-    assert gold.overrides["finetune.retain_only"] and gold.overrides["data.forget_ratio"] == 10
+    assert named(todo, 2) == ["seed-103/tune-5", "seed-103/tune-10"]
+    assert named(todo, 3) == [f"seed-{s}/forget-{r}" for s in (3, 4) for r in (5, 10)]
+    gold = next(job for job in todo if job.name == "seed-3/gold-10")
+    assert gold.overrides["finetune.retain_only"] == "gold"
+    assert gold.overrides["data.forget_ratio"] == 10
 
 
-def test_cells_share_a_seeds_model_and_benchmark(config, tmp_path):
-    cells = [job for job in jobs(typed(config), tmp_path) if job.stage == 2]
-    assert [job.name for job in cells] == [
-        f"seed-{seed}/forget-{ratio}" for seed in (3, 4) for ratio in (5, 10)
-    ]
-    for cell in cells:
-        home = cell.workdir.parent
+def test_cells_share_a_seeds_models_and_benchmark_and_need_what_is_tuned(config, tmp_path):
+    for cell in (job for job in jobs(typed(config), tmp_path) if job.stage == 3):
+        home, ratio = cell.workdir.parent, cell.overrides["data.forget_ratio"]
         assert cell.overrides["model.checkpoint"] == home / "vanilla/vanilla"
         assert cell.overrides["data.benchmark"] == home / "vanilla/benchmark"
-        ratio = cell.overrides["data.forget_ratio"]
-        assert cell.overrides["compare.retain_only"] == home / f"retain-{100 - ratio}/vanilla"
-        assert cell.rows == rows(typed(config), retain_only=True)
-        assert cell.rows[:2] == ("vanilla", "retain_only")
+        for kind in ("gold", "never_taught"):
+            assert cell.overrides[f"compare.{kind}"] == home / f"{kind}-{ratio}/vanilla"
+            assert home / f"{kind}-{ratio}" in cell.needs
+        assert cell.rows[:3] == ("vanilla", "gold", "never_taught")
+        assert cell.rows[3:] == (*config.compare.methods, *config.compare.controls)
+        tuned = tmp_path / f"seed-103/tune-{ratio}"
+        assert cell.overrides["compare.tuned"] == (str(tuned),) and tuned in cell.needs
+
+
+def test_without_development_seeds_every_cell_tunes_itself(config, tmp_path):
+    config.compare.development_seeds = ()
+    todo = jobs(typed(config), tmp_path)
+    assert {job.stage for job in todo} == {1, 3}
+    cell = todo[-1]
+    assert cell.overrides["stages"] == ("importance", "mask", "tune", "compare")
+    assert "compare.tuned" not in cell.overrides
 
 
 def test_overrides_are_keys_of_the_config(config, tmp_path):
@@ -60,7 +80,7 @@ def test_what_a_job_says_overrules_what_all_are_told(config, tmp_path):
 
 
 def test_what_is_made_is_counted(config, tmp_path):
-    vanilla, *_, cell = jobs(typed(config), tmp_path)
+    vanilla, *_, cell = todo = jobs(typed(config), tmp_path)
     assert (vanilla.done(), vanilla.size) == (0, 1)
     assert (cell.done(), cell.size) == (0, len(cell.rows))
     (vanilla.workdir / "vanilla").mkdir(parents=True)
@@ -68,13 +88,17 @@ def test_what_is_made_is_counted(config, tmp_path):
     told = {"variants": {"vanilla": {}, "ga": {}, "of_an_older_config": {}}}
     (cell.workdir / "results.json").write_text(json.dumps(told))
     assert vanilla.done() == 1 and cell.done() == 2
+    tune = next(job for job in todo if job.stage == 2)
+    tune.workdir.mkdir(parents=True)
+    (tune.workdir / "results.json").write_text(json.dumps({"tuning": {"ga": [], "npo": []}}))
+    assert (tune.done(), tune.size) == (2, len(config.compare.methods))
 
 
 def test_without_fine_tuning_there_are_cells_alone(config, tmp_path):
     config.stages = ("importance",)
     todo = jobs(typed(config), tmp_path)
-    assert {job.stage for job in todo} == {2} and len(todo) == 4
-    assert "retain_only" not in todo[0].rows and "model.checkpoint" not in todo[0].overrides
+    assert [job.stage for job in todo] == [2, 2, 3, 3, 3, 3]
+    assert "gold" not in todo[-1].rows and "model.checkpoint" not in todo[-1].overrides
 
 
 @pytest.mark.parametrize(
@@ -84,6 +108,7 @@ def test_without_fine_tuning_there_are_cells_alone(config, tmp_path):
         ("ratios", (5, 10, 5)),
         ("methods", ()),
         ("seeds", ()),
+        ("development_seeds", (100, 100)),
         ("controls", 2 * ("no_mask",)),
     ],
 )
@@ -94,8 +119,8 @@ def test_given_twice_or_not_at_all(config, tmp_path, key, value):
 
 
 def test_a_control_that_is_a_method_too(config, tmp_path):
-    config.compare.methods = (*config.compare.methods, "lora")
-    with pytest.raises(InputError, match="lora"):
+    config.compare.methods = (*config.compare.methods, config.compare.controls[0])
+    with pytest.raises(InputError, match="among the methods"):
         jobs(typed(config), tmp_path)
 
 
@@ -109,4 +134,4 @@ def test_controls_of_a_method_without_a_mask_or_that_is_not_run(config, tmp_path
 
 def test_every_config_can_be_compared(tmp_path):
     todo = jobs(typed(llava.get_config()), tmp_path)
-    assert {job.stage for job in todo} == {2} and len(todo) == 9
+    assert [job.stage for job in todo] == 6 * [2] + 30 * [3]

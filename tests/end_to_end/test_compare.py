@@ -12,18 +12,22 @@ import pytest
 
 from tests.helpers.commands import FLAGS, FOREIGN, ROOT, SHORT, loaded, signalled
 
-METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "forget_top", "batch_fisher", "lora")
+METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "other_people_mask", "batch_fisher", "lora")
+REFERENCES = ("vanilla", "gold", "never_taught")
 COMPARE = {
     "compare.seeds": "(3,)",
+    "compare.development_seeds": "(103,)",
     "compare.ratios": "(10,)",
     "compare.methods": METHODS,
     "compare.learning_rates": "(1e-4,3e-4)",
+    "compare.extensions": 0,
     "compare.controls": CONTROLS,
-    "compare.iterations": 4,
-    "compare.stop_every": 2,
-    "compare.forgotten": 0.01,  # so that both looks are made
+    "compare.forget_steps": 2,
+    "compare.look_questions": 8,
+    "compare.share_every": 1,
     "compare.tasks": '("classification","generation")',
-    "evaluate.splits": '("forget","test")',
+    "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',
+    "evaluate.splits": '("forget","test","test_retain")',
 }
 
 
@@ -51,61 +55,74 @@ def finished(tmp_path_factory) -> Path:
     return workdir
 
 
+CELL, TUNED = "seed-3/forget-10", "seed-103/tune-10"
+
+
 def variants(workdir: Path) -> dict:
-    return json.loads((workdir / "seed-3/forget-10/results.json").read_text())["variants"]
+    return json.loads((workdir / CELL / "results.json").read_text())["variants"]
+
+
+def losses(folder: Path) -> dict[str, float]:
+    """The first retain loss after a forget step, by run."""
+    rows = map(json.loads, (folder / "metrics.jsonl").open())
+    return {x["stage"]: x["retain_loss"] for x in rows if x["step"] == 1 and "retain_loss" in x}
 
 
 def test_every_row_is_made_and_reported(finished):
     made = variants(finished)
-    assert tuple(made) == ("vanilla", "retain_only", *METHODS, *CONTROLS)
-    for name in METHODS:
-        points = made[name]["points"]
-        assert [(p["learning_rate"], p["iteration"]) for p in points] == [
-            *((1e-4, 2), (1e-4, 4), (3e-4, 2), (3e-4, 4))
-        ]
-        assert [p["chosen"] for p in points].count(True) == 1
+    assert tuple(made) == (*REFERENCES, *METHODS, *CONTROLS)
+    tuning = json.loads((finished / TUNED / "results.json").read_text())["tuning"]
+    assert [trial["learning_rate"] for trial in tuning["mmunlearner"]] == [1e-4, 3e-4]
     rate = made["mmunlearner"]["learning_rate"]
-    for name in CONTROLS:
-        assert made[name]["control"] and made[name]["learning_rate"] == rate
-        assert len(made[name]["points"]) == 2
-    assert (finished / "seed-3/forget-10/importance_by_batch/importance").is_dir()
-    losses = {
-        row["stage"]: row["retain_loss"]
-        for row in map(json.loads, (finished / "seed-3/forget-10/metrics.jsonl").open())
-        if row["step"] == 4 and "retain_loss" in row
-    }
+    for name in (*METHODS, *CONTROLS):
+        assert made[name]["learning_rate"] == rate
+        assert made[name]["control"] == (name in CONTROLS)
+        steps = [look["forget_steps"] for look in made[name]["path"]]
+        assert steps == [*range(len(steps))] and 2 <= len(steps) <= 3
+    for name in ("importance_by_batch", "importance_of_others"):
+        assert (finished / CELL / name / "importance").is_dir()
     # None is another's run under another name.
-    assert len({losses[f"compare/{name}/{rate:g}"] for name in (*METHODS, *CONTROLS)}) == 5
+    first = losses(finished / CELL)
+    assert len({first[f"compare/{n}/{rate:g}"] for n in (*METHODS, *CONTROLS)}) == 5
     assert made["no_mask"]["density"] is None
-    assert made["forget_top"]["density"] == pytest.approx(made["mmunlearner"]["density"])
     assert made["batch_fisher"]["density"] != made["mmunlearner"]["density"]
     for name in ("report.html", "results.csv", "docs/results.md"):
         assert (finished / name).stat().st_size, name
     with (finished / "results.csv").open() as file:
         assert {row["variant"] for row in csv.DictReader(file)} == set(made)
-    assert not list((finished / "seed-3/forget-10/checkpoints/compare").glob("*"))
+    assert not list((finished / CELL / "checkpoints/compare").glob("*"))
 
 
-def test_what_settings_are_chosen_by_is_not_scored(finished):
-    cell = finished / "seed-3/forget-10"
-    lines = (cell / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()
-    scored = [line["task"] for line in map(json.loads, lines)].count("classification")
-    looks = [point["selection"] for point in variants(finished)["no_mask"]["points"]]
-    assert [sorted(look["forget"]) for look in looks] == [["vqa"], ["qa", "vqa"]]
-    asked = sum(score["n"] for score in looks[-1]["forget"].values())
-    assert asked and scored + asked == 4 * 8 * 7 + 4 * 6  # photographs and questions in words
+def test_shares_of_squared_gradients_lie_along_the_methods_path(finished):
+    made = variants(finished)
+    for look in made["mmunlearner"]["path"]:
+        assert set(look["shares"]) == {"own", "random_mask", "other_people_mask"}
+        assert all(0 < share < 1 for share in look["shares"].values())
+    start = made["mmunlearner"]["path"][0]["shares"]
+    assert start["own"] > start["other_people_mask"]
+    assert not any("shares" in look for look in made["no_mask"]["path"])
+
+
+def test_what_runs_are_followed_by_is_not_scored(finished):
+    made = variants(finished)["no_mask"]
+    asked = sum(n for kind in ("forget/vqa", "forget/qa") for _, n in made["end"][kind].values())
+    assert set(made["path"][0]["accuracies"]) == {*made["end"]}
+    whole = 4 * 8 * 7 + 4 * 6  # photographs and questions in words
+    assert 0.6 * whole < asked < 0.9 * whole  # about a quarter is set apart
+    lines = (finished / CELL / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()
+    assert lines and all(json.loads(line)["task"] == "generation" for line in lines)
 
 
 def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
-    path = finished / "seed-3/forget-10/results.json"
+    path = finished / CELL / "results.json"
     before = json.loads(path.read_text())
-    told = compare(finished, "--dry_run").stdout.splitlines()
-    assert told[-1].split()[:3] == ["7", "of", "7"] and len(told) == 3
+    listed = compare(finished, "--dry_run").stdout.splitlines()
+    assert listed[-1].split()[:3] == ["8", "of", "8"] and len(listed) == 7
     lost = json.loads(path.read_text())
     rate = lost["variants"]["no_mask"]["learning_rate"]
     del lost["variants"]["no_mask"]
     path.write_text(json.dumps(lost))
-    looks = path.parent / f"compare/looks/no_mask-{rate:g}.json"
+    looks = path.parent / f"compare/paths/no_mask-{rate:g}.json"
     looked = json.loads(looks.read_text())
     for file in (looks, *path.parent.glob("compare/predictions/no_mask-*")):
         file.unlink()
@@ -128,7 +145,8 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
         ("compare.seeds", "(1,1)", "config.compare.seeds"),
         ("compare.methods", '("mmunlearner","gaa")', "'gaa'"),
         ("compare.controls", '("no_masks",)', "'no_masks'"),
-        ("compare.iterations", 0, "config.compare.iterations"),
+        ("compare.forget_steps", 0, "config.compare.forget_steps"),
+        ("compare.seeds", "(3,103)", "development seeds"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_computed(tmp_path, key, value, said):
@@ -142,5 +160,5 @@ def test_a_mistake_is_one_line_before_anything_is_computed(tmp_path, key, value,
 def test_jobs_are_listed_as_commands(tmp_path):
     done = compare(tmp_path / "run", "--list", **{"compare.seeds": "(3,4)"})
     stages = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    assert stages == ["1", "1", "2"] * 2
+    assert stages == [*"11", *"111" * 2, "2", *"33"]
     assert not (tmp_path / "run").exists()

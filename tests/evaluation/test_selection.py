@@ -1,11 +1,9 @@
 """Questions to choose by and questions to score have nothing in common."""
 
-import numpy as np
 import pytest
 
-from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation.selection import chosen_by, kept, preference, set_apart
+from mmunlearner_jax.evaluation.selection import set_apart
 
 
 def question(person: str, number: int, image: bytes | None) -> Question:
@@ -61,29 +59,3 @@ def test_the_seed_decides():
     given = splits()
     assert set_apart(given, 0.25, seed=3) == set_apart(given, 0.25, seed=3)
     assert set_apart(given, 0.25, seed=3) != set_apart(given, 0.25, seed=4)
-
-
-def scores(forget: float, **values: float) -> dict:
-    cells = dict.fromkeys(chosen_by(MLLMU.kinds), 0.9)
-    cells |= {tuple(name.split("__")): value for name, value in values.items()}
-    cells["forget", "vqa"] = forget
-    found: dict = {}
-    for (split, modality), value in cells.items():
-        found.setdefault(split, {})[modality] = {"value": value}
-    return found
-
-
-def test_kept_counts_every_kind_alike():
-    assert kept(scores(0.3), MLLMU.kinds) == pytest.approx(0.9)
-    expected = np.mean([0.9] * 5 + [0.2])
-    assert kept(scores(1.0, retain__vqa=0.2), MLLMU.kinds) == pytest.approx(expected)
-    assert kept({"retain": {"qa": {"value": 0.5}}}, MLLMU.kinds) == 0.5  # the others were not asked
-
-
-def test_enough_forgotten_comes_first_and_then_what_is_kept():
-    best = scores(0.34)
-    worse = scores(0.10, retain__vqa=0.5)
-    little = scores(0.36)
-    nothing = scores(1.0)
-    order = sorted([worse, nothing, best, little], key=lambda s: preference(s, 0.35, MLLMU.kinds))
-    assert order == [nothing, little, worse, best]

@@ -10,6 +10,7 @@ import pytest
 from configs import orl
 from mmunlearner_jax import main
 from mmunlearner_jax.comparison.cells import read_cells
+from mmunlearner_jax.comparison.runs import _read
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.predictions import read_predictions
@@ -19,7 +20,6 @@ from mmunlearner_jax.reporting.run_page import charts
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report, rescore
-from mmunlearner_jax.stages.compare import _read_looks
 from mmunlearner_jax.stages.evaluate import evaluate
 
 # What no JSON file of ours holds.
@@ -118,13 +118,13 @@ def test_a_file_of_a_comparisons_cell(tmp_path, content):
     cell = tmp_path / "seed-0/forget-5"
     cell.mkdir(parents=True)
     config, results = cell / "config.json", cell / "results.json"
-    variant = {"method": None, "control": False, "learning_rate": None, "points": []}
+    variant = {"method": None, "learning_rate": None, "path": []}
     results.write_text(json.dumps({"variants": {"vanilla": variant}}))
     config.write_bytes(content)
     refused(lambda: read_cells(tmp_path), "config.json", "compare again")
     config.write_text(json.dumps({"seed": 0, "data": {"forget_ratio": 5}}))
     assert len(read_cells(tmp_path)) == 1
-    for wrong in ({}, [], variant | {"points": 0}, {"method": None}):
+    for wrong in ({}, [], variant | {"path": 0}, {"method": None}):
         results.write_text(json.dumps({"variants": {"vanilla": wrong}}))
         refused(lambda: read_cells(tmp_path), "results.json", "vanilla")
     results.write_bytes(content)
@@ -204,12 +204,16 @@ def test_curves_leave_out_a_line_that_was_being_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "{}", "1", "[1]", "[{}]", '[{"iteration": "1"}]', "null", "\0" * 9]
+    "text",
+    [
+        *("", "{", "{}", "1", "[1]", '{"looks": [{}], "matched": {}}', "null", "\0" * 9),
+        '{"looks": [{"iteration": "1"}], "matched": {}}',
+    ],
 )
 def test_looks_of_a_comparison(tmp_path, text):
     path = tmp_path / "ga-0.1.json"
     path.write_text(text)
-    refused(lambda: _read_looks(path), "ga-0.1.json", "remove it")
+    refused(lambda: _read(path), "ga-0.1.json", "remove it")
 
 
 @pytest.mark.parametrize("name", ["results.json", "config.json", "metrics.jsonl"])

@@ -15,6 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from configs import orl
 from mmunlearner_jax.comparison.cells import Cell, missing
+from mmunlearner_jax.comparison.tuning import Choice
 from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.data.samples import Question
@@ -24,8 +25,9 @@ from mmunlearner_jax.examples import digits, facts
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import compare, rescore
-from mmunlearner_jax.stages.unlearn import Outcome, Unlearner
+from mmunlearner_jax.stages.unlearn import Unlearner
 from mmunlearner_jax.unlearn import scoring
+from mmunlearner_jax.unlearn.controls import CONTROLS, Control
 from mmunlearner_jax.unlearn.schedule import StopRule
 from tests.helpers import tiny
 from tests.helpers.lessons import word_processor
@@ -165,48 +167,28 @@ def test_a_run_that_diverges_is_not_taken_for_forgetting(at, tmp_path):
         assert not any("remembered" in row for row in rows)
 
 
-def played(monkeypatch, broken, name="ga", known=None):
-    """What a contest tells of a variant whose runs diverge at some learning rates."""
-    contest: Any = object.__new__(compare.Contest)
-    config = typed(orl.get_config()).with_values({"compare.learning_rates": (1e-4, 1e-3, 1e-2)})
-    contest._config, contest._rates = config, known or {}
-    contest._session = SimpleNamespace(model=None)
-    contest._variants = SimpleNamespace(mask=lambda _: None)
+class Diverging:
+    """A contest whose runs diverge."""
 
-    def setting(name, control, mask, rate):
-        if rate in broken:
-            raise Diverged(f"{name}: diverged")
-        looks = [{"learning_rate": rate, "iteration": n} for n in (1, 2)]
-        return compare.Setting(rate, looks, Outcome(None, None, 2, 6, 0.2), (True, -rate))  # pyright: ignore[reportArgumentType]
+    def control(self, name):
+        return CONTROLS.get(name) or Control(name)
 
-    contest._setting, contest._score = setting, lambda *_: {"perplexity": 1.5}
-    monkeypatch.setattr(compare, "leaf_labels", lambda _: ((), ()))
-    return contest.play(name)
+    def play(self, name, rate):
+        raise Diverged(f"{name}: diverged")
 
 
-def test_a_setting_that_diverges_is_told_and_never_chosen(monkeypatch):
-    found = played(monkeypatch, {1e-4})
-    assert (found["learning_rate"], found["diverged"]) == (1e-3, [1e-4])
-    assert {point["learning_rate"] for point in found["points"]} == {1e-3, 1e-2}
-    assert "diverged" not in played(monkeypatch, set())
-
-
-def test_a_method_that_always_diverges_is_not_scored(monkeypatch, tmp_path):
-    found = played(monkeypatch, {1e-4, 1e-3, 1e-2})
-    assert found == {
-        "method": "ga",
-        "control": False,
-        "learning_rate": None,
-        "points": [],
-        "diverged": [1e-4, 1e-3, 1e-2],
-        "density": None,
-    }
-    control = played(monkeypatch, set(), "no_mask", {"mmunlearner": None})
-    assert control["learning_rate"] is None and "perplexity" not in control
-    cell = Cell(0, 5, tmp_path, {}, {"vanilla": control, "ga": found}, {}, {})
-    assert missing([cell]) == [
-        "seed 0, 5 % forgotten: Gradient ascent, which diverged at every learning rate"
-    ]
+def test_a_run_that_diverges_is_told_and_never_scored(tmp_path):
+    config = typed(orl.get_config()).with_values({"compare.controls": ("no_mask",)})
+    at: Any = SimpleNamespace(config=config)
+    contest: Any = Diverging()
+    choices = {"ga": Choice(1e-4, True), "mmunlearner": Choice(1e-3, False), "npo": None}
+    told = {name: compare._variant(contest, at, name, choices) for name in ("ga", "no_mask", "npo")}
+    assert [entry["diverged"] for entry in told.values()] == [True] * 3
+    assert [entry["learning_rate"] for entry in told.values()] == [1e-4, 1e-3, None]
+    assert told["no_mask"]["control"] and told["ga"]["edge"] and "end" not in told["ga"]
+    cell = Cell(0, 5, tmp_path, {}, {"vanilla": {}, "ga": told["ga"]}, {}, {})
+    assert missing([cell]) == ["seed 0, 5 % forgotten: Gradient ascent, which diverged"]
+    assert cell.accuracies("ga", "gold") is cell.accuracies("ga", "end") is None
 
 
 SENTENCES = {

@@ -16,7 +16,8 @@ SEEDS, RATIOS = (0, 1, 2), (5, 10)
 # By variant: the probabilities of a right answer about forgotten faces, and about all else.
 KNOWS = {
     "vanilla": (0.98, 0.98),
-    "retain_only": (0.25, 0.98),
+    "gold": (0.25, 0.98),
+    "never_taught": (0.25, 0.9),
     "mmunlearner": (0.3, 0.95),
     "ga": (0.25, 0.4),
     "npo": (0.6, 0.97),
@@ -35,45 +36,63 @@ BLOCKS = {
 } | {"model.multi_modal_projector.linear_1.weight": 0.7}
 
 
-def score(value, n=20):
-    return {"value": value, "n": n, "ci95": [value, value]}
+REFERENCES = ("vanilla", "gold", "never_taught")
+LEVELS = {"halfway": 0.6, "gold": 0.25}
 
 
-def variant(name, rng):
-    """Returns an entry of `results.json` with two learning rates of three looks each."""
-    if name in ("vanilla", "retain_only"):
-        return {
-            "method": None,
-            "control": False,
-            "learning_rate": None,
-            "points": [],
-            "seconds": 1.0,
-        }
-    control = name not in METHODS
-    points = []
-    for rate in (1e-4,) if control else (1e-4, 2e-4):
-        for look in (1, 2, 3):
-            left, keep = 1 - 0.2 * look - 500 * rate * rng.random(), 1 - 0.03 * look * rng.random()
-            qa = {"qa": score(keep)}
-            ends = {"retain": {"vqa": score(keep), **qa}} if look == 3 else {}
-            points.append(
-                {
-                    "learning_rate": rate,
-                    "iteration": 6 * look,
-                    "forget_steps": 2 * look,
-                    "chosen": (rate, look) == (1e-4, 3),
-                    "selection": {
-                        "forget": {"vqa": score(max(left, 0.2)), **(qa if ends else {})},
-                        **ends,
-                    },
-                }
-            )
+def accuracies(lines):
+    """By kind and person, as a stage writes them."""
+    kinds = {}
+    for line in lines:
+        if line["task"] == "classification":
+            people = kinds.setdefault(f"{line['split']}/{line['modality']}", {})
+            people.setdefault(line["person"], []).append(line["correct"])
     return {
-        "method": "mmunlearner" if control else name,
-        "control": control,
+        kind: {person: [float(np.mean(x)), len(x)] for person, x in people.items()}
+        for kind, people in kinds.items()
+    }
+
+
+def looks(name, knows):
+    """Three looks on the way to what a variant knows in the end."""
+    faces, rest = knows
+    return [
+        {
+            "iteration": step,
+            "forget_steps": step,
+            "accuracies": {
+                "forget/vqa": 1 - (1 - faces) * step / 3,
+                "retain/vqa": 1 - (1 - rest) * step / 3,
+                "test_retain/vqa": 0.9 - (1 - rest) * step / 3,
+            },
+            **({"shares": {"own": 0.8 - 0.1 * step, "random_mask": 0.3}} if own else {}),
+        }
+        for own in [name == "mmunlearner"]
+        for step in range(4)
+    ]
+
+
+def variant(name, knows, end):
+    """An entry of `results.json`; what still knows most faces did not reach gold's level."""
+    if name in REFERENCES:
+        return {
+            **{"method": None, "learning_rate": None, "seconds": 1.0, "end": end},
+            "path": [{"forget_steps": 0, "accuracies": {"forget/vqa": knows[0]}}],
+        }
+    reached = knows[0] < 0.5
+    level = {"forget_steps": 2.5, "accuracies": end}
+    return {
+        "method": name if name in METHODS else "mmunlearner",
+        "control": name not in METHODS,
         "learning_rate": 1e-4,
-        "points": points,
+        "edge": name == "npo",
+        "path": looks(name, knows),
         "unlearn": {"forget_steps": 4, "retain_steps": 12, "remembered": 0.2},
+        "reached": reached,
+        "left": knows[0],
+        "kept": knows[1] if reached else None,
+        "matched": dict.fromkeys(LEVELS, level) if reached else {},
+        "end": end,
         "seconds": 10.0,
         "density": None if name in ("ga", "npo", "idk_nll", "no_mask") else 0.31,
         "perplexity": 1.5,
@@ -102,6 +121,9 @@ def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=K
     """Writes a comparison without the (seed, ratio, variant) in `lacks`."""
     config = orl.get_config()
     config.data.benchmark = str(benchmark)
+    config.compare.primary = "mmunlearner,random_mask,test_retain/vqa"
+    kinds = ("no_mask,test_retain/vqa", "ga_diff,retain/qa", "ga,test/vqa")
+    config.compare.secondary = tuple(f"mmunlearner,{kind}" for kind in kinds)
     bench = open_benchmark(benchmark, config.data, 0)
     for ratio in ratios:
         config.data.forget_ratio = ratio
@@ -113,20 +135,27 @@ def write(workdir: Path, benchmark: Path, *, seeds=SEEDS, ratios=RATIOS, knows=K
             (folder / "config.json").write_text(config.to_json_best_effort())
             rng = np.random.default_rng(seed)
             there = [name for name in knows if (seed, ratio, name) not in lacks]
+            variants = {}
             for name in there:
-                for split, scored in questions.items():
-                    kept = scored[1::2] if split in ("forget", "test") else scored[1::9]
+                lines = []
+                for split, of_split in questions.items():
+                    kept = of_split[1::2] if split in ("forget", "test") else of_split[1::9]
                     forgets = split in ("forget", "test")
-                    lines = [
+                    lines += [
                         answered(q, split, bool(rng.random() < knows[name][not faces]))
                         for q in kept
                         for faces in [forgets and q.modality == "vqa"]
                     ]
+                for split in questions:
                     path = folder / f"compare/predictions/{name}-{split}.jsonl"
-                    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                    mine = [x for x in lines if x["split"] == split and not x["options"]]
+                    path.write_text("".join(json.dumps(line) + "\n" for line in mine))
+                variants[name] = variant(name, knows[name], accuracies(lines))
             results = {
                 "seed": seed,
                 "mask": {"density": 0.3, "by_module": {"vision": 0.4}, "by_block": BLOCKS},
-                "variants": {name: variant(name, rng) for name in there},
+                "chance": {"forget/vqa": {"uniform": 0.25, "prior": 0.16}},
+                "levels": LEVELS,
+                "variants": variants,
             }
             (folder / "results.json").write_text(json.dumps(results))
