@@ -116,6 +116,7 @@ CONTROLS: Mapping[str, Control] = {
         rate_factor=500.0,  # a clipped gradient is shorter than Adam's update by about as much
     ),
     "no_forget_text": Control("Without the forgotten people's text", NO_FORGET_TEXT),
+    "forget_text": Control("With the forgotten people's text", {"unlearn.forget_text": True}),
     "no_mask_no_forget_text": Control("All weights, without that text", NO_FORGET_TEXT, mask=None),
     "vision_projector_no_mask": Control(
         "Vision and projector, no mask",

@@ -10,7 +10,7 @@ from flax import nnx
 from configs import orl
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.models.packing import answer_places
-from mmunlearner_jax.unlearn.optimizers import optimizers
+from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
 from mmunlearner_jax.unlearn.schedule import Schedule
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_descent
@@ -98,6 +98,20 @@ def test_a_step_of_several_batches_is_the_step_of_their_mean_gradient(accumulate
         scaled = (m / begun[0]) / (np.sqrt(v / begun[1]) + 1e-6)
         w = w - np.where(mask, 2.0 * 0.1 * (1 - step / 4) * scaled, 0)
         np.testing.assert_allclose(params, w, rtol=1e-5)
+
+
+def test_ascent_by_sgd_beside_descent_by_adam():
+    """A clipped gradient is added where the mask is; retain steps keep a state of their own."""
+    options = options_of(forget_optimizer="sgd", optimizers=2, clip=0.5, learning_rate=0.1)
+    ascend, descend = state_optimizers(options, Schedule(1))
+    w, gradient = jnp.array([1.0, 2.0, 3.0]), jnp.array([3.0, 4.0, 0.0])
+    mask = jnp.array([True, False, True])
+    updates, _ = ascend.update(gradient, ascend.init(w), w, mask=mask)
+    np.testing.assert_allclose(updates, [0.1 * 0.5 * 3 / 5, 0.0, 0.0], rtol=1e-6)
+    updates, _ = descend.update(gradient, descend.init(w), w)
+    np.testing.assert_allclose(updates, [-0.1, -0.1, 0.0], rtol=1e-4)  # Adam's first step
+    state = TrainState.create(w, ascend, descend)
+    assert len(jax.tree.leaves(state.opt_states[0])) < len(jax.tree.leaves(state.opt_states[1]))
 
 
 def test_no_clip():
