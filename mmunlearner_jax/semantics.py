@@ -18,6 +18,7 @@ RELEASED = {
     "mask.uncovered": True,  # ascent moves everything that has no mask (D-02)
     "unlearn.mask_on": "gradient",  # momentum moves protected weights (D-03)
     "unlearn.optimizers": 1,
+    "unlearn.text_batch": 0,  # retain steps learn pictures alone
     "unlearn.kl_min.over": "example",  # divergences are summed over positions (D-10)
     "unlearn.npo.over": "batch",  # one ratio of a batch's mean token (D-11)
     "unlearn.npo.beta": 0.4,
