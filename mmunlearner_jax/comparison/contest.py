@@ -39,12 +39,12 @@ class Contest:
         self._session, self._options = session, session.config.compare
         self.examiner = Examiner(session)
         start = self.examiner.look(session.params, VANILLA)
-        self.levels = Levels(start, self._end(start))
+        self.levels = Levels(start, self._gold(start), self._options.forgotten)
         self._follower = Follower(session, self.examiner, self.levels, scores=scores)
         self._mask = self._follower.variants.mask
 
-    def _end(self, start: dict[str, float]) -> float:
-        """Returns how much is left at which runs end: what gold knows, or chance."""
+    def _gold(self, start: dict[str, float]) -> float:
+        """Returns what the gold model knows of the faces; without one, chance."""
         chance = self.examiner.chance()
         if not self._options.gold:
             return chance

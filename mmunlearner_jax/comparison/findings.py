@@ -12,12 +12,12 @@ from mmunlearner_jax.comparison.effects import FEWEST_PEOPLE, Effect, holm
 from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import Decay
-from mmunlearner_jax.comparison.runs import END, HALFWAY
+from mmunlearner_jax.comparison.runs import FORGOTTEN, HALFWAY
 from mmunlearner_jax.config.compare import CompareConfig, Contrast
 from mmunlearner_jax.data.benchmarks.base import ScoredKind
 from mmunlearner_jax.evaluation.kinds import with_unknown
 
-LEVELS = END, HALFWAY
+LEVELS = FORGOTTEN, HALFWAY
 ALPHA = 0.05
 
 
@@ -28,10 +28,10 @@ class VariantResult(NamedTuple):
         name: Name of the variant.
         label: Name of the variant on a page.
         control: Whether it is MMUnlearner with one thing changed.
-        reached: Number of seeds in which it forgot as much as gold, and number of its seeds.
+        reached: Number of seeds in which it forgot enough, and number of its seeds.
         accuracies: Accuracy by level and kind of question; "end" is the last model.
         steps: Forget steps to each level.
-        kept: Mean kept on the way from the vanilla model's level to gold's, on questions set apart.
+        kept: Mean kept on the way from the vanilla model to the end, on questions set apart.
         faces: Signs of decay in answers about the forgotten people's photographs.
         others: The same in all other open answers.
         resisting: Number of forgotten people who resist, and of how many.
@@ -64,12 +64,12 @@ class VariantResult(NamedTuple):
         return self.name in REFERENCES
 
     def shown(self, kind: str) -> tuple[Estimate | None, bool]:
-        """Returns what a table shows of a kind, and whether it was measured at gold's level.
+        """Returns what a table shows of a kind, and whether the variants are compared there.
 
         A variant that did not reach the level in most seeds is shown where its runs ended.
         """
         if 2 * self.reached[0] > self.reached[1] or self.reference:
-            return self.accuracies[END].get(kind), True
+            return self.accuracies[FORGOTTEN].get(kind), True
         return self.accuracies["end"].get(kind), False
 
 
@@ -169,7 +169,7 @@ class Comparison:
 
     def _effect(self, cells: list[Cell], contrast: Contrast) -> Effect | None:
         falls = contrast.kind in self.about and self.about[contrast.kind].falls
-        return estimates.contrast(cells, *contrast, level=END, falls=falls)
+        return estimates.contrast(cells, *contrast, level=FORGOTTEN, falls=falls)
 
     def _title(self, contrast: Contrast) -> str:
         kind = self.about.get(contrast.kind)
@@ -178,7 +178,7 @@ class Comparison:
 
     def _verdict(self, contrast: Contrast, effect: Effect | None, p: float | None) -> str:
         if effect is None:
-            return "not measured: one of them was not run, or did not forget as much as gold"
+            return "not measured: one of them was not run, or did not forget enough"
         if p is not None and p < ALPHA:
             kind = self.about.get(contrast.kind)
             verb = "has less left" if kind and kind.falls else "keeps more"

@@ -20,7 +20,7 @@ from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import Outcome
 from mmunlearner_jax.unlearn.controls import Control
 
-HALFWAY, END = "halfway", "gold"  # levels of forgetting at which variants are compared
+HALFWAY, FORGOTTEN = "halfway", "forgotten"  # levels at which variants are compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +29,26 @@ class Levels:
 
     Attributes:
         start: The vanilla model's look, by kind.
-        end: Accuracy about the forget set's pictures at which a run ends.
+        gold: Accuracy of the gold model about the forget set's pictures, or chance.
+        fraction: Part of the way from the vanilla model to gold at which a run ends.
     """
 
     start: Mapping[str, float]
-    end: float
+    gold: float
+    fraction: float
+
+    @property
+    def end(self) -> float:
+        """Accuracy about the forget set's pictures at which a run ends."""
+        return self._at(self.fraction)
 
     @property
     def of(self) -> dict[str, float]:
         """The levels by name."""
-        return {HALFWAY: (self.start[FORGET_KIND] + self.end) / 2, END: self.end}
+        return {HALFWAY: self._at(0.5), FORGOTTEN: self.end}
+
+    def _at(self, fraction: float) -> float:
+        return self.start[FORGET_KIND] + fraction * (self.gold - self.start[FORGET_KIND])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,6 +69,13 @@ class CompareConfig(Section):
         2, "Learning rates that are added where the best of the grid is at its edge.", least=0
     )
     forget_steps: int = option(40, "Longest run.", unit="steps", least=1)
+    forgotten: float = option(
+        0.9,
+        "Part of what the gold model lacks, about the forget set's pictures, at which runs end and"
+        " are compared.",
+        above=0,
+        below=1,
+    )
     apart: float = option(
         0.25,
         "Fraction of the questions that is set apart to follow runs by, and never scored.",
@@ -92,7 +99,7 @@ class CompareConfig(Section):
     )
     primary: str = option(
         "mmunlearner,random_mask,test_retain/vqa",
-        "The one contrast that decides, `FIRST,SECOND,SPLIT/MODALITY`, at gold's level.",
+        "The one contrast that decides, `FIRST,SECOND,SPLIT/MODALITY`, at equal forgetting.",
         special='"": none',
     )
     secondary: tuple[str, ...] = option(

@@ -15,6 +15,7 @@ from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.comparison.examiner import FORGET_KIND
 from mmunlearner_jax.comparison.findings import Comparison, Finding
 from mmunlearner_jax.comparison.paths import crossing
+from mmunlearner_jax.comparison.runs import FORGOTTEN
 from mmunlearner_jax.reporting.figures import GREY, LOOK, legend
 from mmunlearner_jax.unlearn.methods import METHODS
 
@@ -22,7 +23,7 @@ from mmunlearner_jax.unlearn.methods import METHODS
 _CONTROLS = ("#000000", "#999999", "#a6761d", "#66a61e", "#7570b3")
 _DASHES = (0, (3, 1.5))
 _SHARES = {"own": "#d55e00", "other_people_mask": "#0072b2", "random_mask": GREY}
-_WAY = np.linspace(0, 1, 21)  # from the vanilla model's level to gold's
+_WAY = np.linspace(0, 1, 21)  # from the vanilla model's level to that at which runs end
 
 
 def paths(comparison: Comparison, ratio: int) -> Figure:
@@ -46,13 +47,14 @@ def paths(comparison: Comparison, ratio: int) -> Figure:
             for name, style in styles.items():
                 _curve(axes, cells, name, kind, style)
             axes.set_title(comparison.about[kind].label, loc="left")
-            axes.set_xticks([0, 0.5, 1], ["nothing", "halfway", "as gold"])
+            end = comparison.options.forgotten
+            axes.set_xticks([0, 0.5 / end, 1], ["0", "50", f"{100 * end:.0f}"])
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
         for axes in panels[len(kinds) :]:
             axes.set_axis_off()
         for axes in panels[::across]:
             axes.set_ylabel("% right")
-        figure.supxlabel("forgotten of the faces", fontsize=10)
+        figure.supxlabel("forgotten of the faces, % of what gold lacks", fontsize=10)
         keys = [Line2D([], [], label=comparison.label(n), **s) for n, s in styles.items()]
         legend(figure, keys, ncols=4)
     return figure
@@ -95,7 +97,7 @@ def _curve(axes: Axes, cells: Sequence[Cell], name: str, kind: str, style: dict[
         left, kept = _path(cell, name, kind)
         if len(left) < 2:
             continue
-        levels = left[0] + _WAY * (cell.results["levels"]["gold"] - left[0])
+        levels = left[0] + _WAY * (cell.results["levels"][FORGOTTEN] - left[0])
         places = [crossing(left, level) for level in levels]
         values.append([place.of(kept) if place else np.nan for place in places])
     if not values:

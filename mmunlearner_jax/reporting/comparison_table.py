@@ -11,7 +11,7 @@ from mmunlearner_jax.comparison.findings import Comparison
 def print_result(console: Console, comparison: Comparison) -> None:
     """Prints a table per ratio, what is missing, and the contrasts named beforehand."""
     for ratio in comparison.ratios:
-        title = f"{ratio} % forgotten, % right where as much is left as in gold, ± half of 95 % t"
+        title = f"{ratio} % of people forgotten: % right at equal forgetting, ± half of 95 % t"
         table = Table(title=title)
         table.add_column("", overflow="fold")
         table.add_column("reached", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Stage `compare`: every method and control, scored where it has forgotten as much as gold."""
+"""Stage `compare`: every method and control, scored where it has forgotten as much as others."""
 
 import time
 from pathlib import Path

@@ -59,11 +59,11 @@ def test_every_row_of_the_csv_is_what_the_cells_say(written):
     with (written / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    wanted = {"ratio": "10", "seed": "1", "variant": "no_mask", "level": "gold"}
+    wanted = {"ratio": "10", "seed": "1", "variant": "no_mask", "level": "forgotten"}
     wanted |= {"kind": "test_retain/vqa", "metric": "classification"}
     (row,) = [row for row in rows if wanted.items() <= row.items()]
     results = json.loads((written / "seed-1/forget-10/results.json").read_text())
-    matched = results["variants"]["no_mask"]["matched"]["gold"]["accuracies"]
+    matched = results["variants"]["no_mask"]["matched"]["forgotten"]["accuracies"]
     people = matched["test_retain/vqa"].values()
     right, n = sum(value * n for value, n in people), sum(n for _, n in people)
     assert float(row["value"]) == pytest.approx(right / n) and int(row["n"]) == n
@@ -93,7 +93,7 @@ def test_markdown_is_one_screen_with_figures_beside_it(written):
 def test_terminal_shows_the_main_result(found, capsys):
     print_result(Console(width=200), found)
     out = " ".join(capsys.readouterr().out.split())
-    assert "10 % forgotten" in out and "IdkNLL" in out and "(end)" in out
+    assert "10 % of people forgotten" in out and "IdkNLL" in out and "(end)" in out
     assert "primary: MMUnlearner, relative importances against random mask" in out
     assert "Missing: seed 2, 10 % forgotten" in out
 

@@ -20,13 +20,15 @@ def ended(gold, *, checkpoint="gold/vanilla"):
     contest._options = SimpleNamespace(gold=checkpoint, never_taught="")
     contest.examiner = SimpleNamespace(chance=lambda: 0.16, look=lambda params, name: gold)
     contest.reference = lambda name: None
-    return contest._end(VANILLA)
+    return contest._gold(VANILLA)
 
 
 def test_runs_end_at_what_gold_knows_and_else_at_chance():
     assert ended(VANILLA | {"forget/vqa": 0.14}) == 0.14
     assert ended({}, checkpoint="") == 0.16
-    assert Levels(VANILLA, 0.14).of == {"halfway": pytest.approx(0.56), "gold": 0.14}
+    levels = Levels(VANILLA, 0.18, 0.9)  # from 98 to 18 %
+    assert levels.of == pytest.approx({"halfway": 0.58, "forgotten": 0.26})
+    assert levels.end == levels.of["forgotten"]
 
 
 @pytest.mark.parametrize(

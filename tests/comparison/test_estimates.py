@@ -33,13 +33,13 @@ def invent(kind, table):
 
 def test_accuracy_has_students_interval_over_seeds():
     table = np.random.default_rng(0).random((3, 5))
-    found = estimates.accuracy(invent(KEEP, {"ga": table}), "ga", KEEP, "gold")
+    found = estimates.accuracy(invent(KEEP, {"ga": table}), "ga", KEEP, "forgotten")
     seeds = table.mean(1)
     assert found.seeds == pytest.approx(dict(enumerate(seeds))) and found.n == 3 * 5 * 7
     half = stats.t.ppf(0.975, 2) * seeds.std(ddof=1) / np.sqrt(3)
     assert found.half == pytest.approx(half)
-    assert estimates.accuracy(invent(KEEP, {"ga": table[:1]}), "ga", KEEP, "gold").half is None
-    assert estimates.accuracy(invent(KEEP, {"ga": table}), "ga", FACES, "gold") is None
+    assert estimates.accuracy(invent(KEEP, {"ga": table[:1]}), "ga", KEEP, "forgotten").half is None
+    assert estimates.accuracy(invent(KEEP, {"ga": table}), "ga", FACES, "forgotten") is None
 
 
 def test_contrasts_are_paired_by_seed_and_person():
@@ -47,26 +47,32 @@ def test_contrasts_are_paired_by_seed_and_person():
     other = rng.random((4, 5))
     own = other + 0.2 + 0.01 * rng.random((4, 5))
     cells = invent(KEEP, {"mmunlearner": own, "ga": other})
-    found = estimates.contrast(cells, "mmunlearner", "ga", KEEP, "gold", falls=False)
+    found = estimates.contrast(cells, "mmunlearner", "ga", KEEP, "forgotten", falls=False)
     assert found.value == pytest.approx((own - other).mean())
     low, high = found.interval()
     assert 0.19 < low < found.value < high < 0.22
-    swapped = estimates.contrast(cells, "ga", "mmunlearner", KEEP, "gold", falls=False)
+    swapped = estimates.contrast(cells, "ga", "mmunlearner", KEEP, "forgotten", falls=False)
     assert swapped.value == pytest.approx(-found.value)
 
 
 def test_seeds_in_which_one_did_not_get_so_far_are_left_out():
     table = {"mmunlearner": [[0.9, 0.8], [0.9, 0.9], None], "ga": [[0.5, 0.5], None, [0.1, 0.1]]}
-    found = estimates.contrast(invent(KEEP, table), "mmunlearner", "ga", KEEP, "gold", falls=False)
+    found = estimates.contrast(
+        invent(KEEP, table), "mmunlearner", "ga", KEEP, "forgotten", falls=False
+    )
     assert found.seeds == {0: pytest.approx(0.35)} and found.interval() is None
 
 
 def test_less_of_the_faces_is_better_but_nothing_is_gained_below_gold():
     table = {"gold": [[0.2, 0.2]] * 3, "mmunlearner": [[0.0, 0.2]] * 3, "ga": [[0.2, 0.1]] * 3}
-    found = estimates.contrast(invent(FACES, table), "mmunlearner", "ga", FACES, "gold", falls=True)
+    found = estimates.contrast(
+        invent(FACES, table), "mmunlearner", "ga", FACES, "forgotten", falls=True
+    )
     assert found.value == 0
     table["ga"] = [[0.75, 0.85], [0.75, 0.75], [0.85, 0.75]]
-    found = estimates.contrast(invent(FACES, table), "mmunlearner", "ga", FACES, "gold", falls=True)
+    found = estimates.contrast(
+        invent(FACES, table), "mmunlearner", "ga", FACES, "forgotten", falls=True
+    )
     assert list(found.seeds.values()) == pytest.approx([0.6, 0.55, 0.6])
 
 
@@ -139,7 +145,7 @@ def row(found, name, ratio=10):
 def test_what_the_invented_answers_show(found):
     assert found.middle == 10 and found.chance[FACES] == {"uniform": 0.25, "prior": 0.16}
     assert row(found, "idk_nll").resisting == (12, 12)  # 4 people of 3 seeds
-    assert list(row(found, "no_forget_text").accuracies["gold"][FACES].seeds) == [0, 1]
+    assert list(row(found, "no_forget_text").accuracies["forgotten"][FACES].seeds) == [0, 1]
     # What did not get so far is shown where it ended.
     assert row(found, "npo").reached == (0, 3) and not row(found, "npo").shown(KEEP)[1]
     assert row(found, "ga").reached == (3, 3) and row(found, "ga").shown(KEEP)[1]

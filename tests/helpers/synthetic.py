@@ -37,7 +37,7 @@ BLOCKS = {
 
 
 REFERENCES = ("vanilla", "gold", "never_taught")
-LEVELS = {"halfway": 0.6, "gold": 0.25}
+LEVELS = {"halfway": 0.6, "forgotten": 0.25}
 
 
 def accuracies(lines):
