@@ -43,7 +43,7 @@ def with_semantics(config: ConfigDict, semantics: str) -> ConfigDict:
     if semantics == "released":
         config.update_from_flattened_dict(RELEASED)
         for part in ("finetune", "importance", "unlearn"):
-            # The examples of a packed row share their prompt, which is supervised here.
+            # Where prompts are supervised, examples cannot share one in a packed row.
             config[part].pack = config[part].text_pack = 1
     return config
 

@@ -107,8 +107,8 @@ def mask_verdict(own: Scores, controls: Mapping[str, Scores], kinds: Kinds) -> s
     rivals = ("random_mask", "no_mask")
     if not set(rivals) <= controls.keys():
         return (
-            "There is no run with a random mask beside one without a mask, so this page cannot show"
-            " what the mask contributes."
+            "There is no run with a random mask beside one without a mask, so what the mask"
+            " contributes is unknown."
         )
     better = {name: _apart(own, controls[name], kinds, better=True) for name in rivals}
     worse = {name: _apart(own, controls[name], kinds, better=False) for name in rivals}

@@ -109,8 +109,7 @@ class Unlearner:
         """Unlearns, starting from the vanilla parameters or the latest checkpoint.
 
         Args:
-            mask: Tree of bools like all parameters, True where forget steps may move a weight;
-                None: everywhere.
+            mask: Bools like all parameters, True where forget steps may move; None: everywhere.
             label: Name of the checkpoints and of the metrics.
             watch: Measures what is remembered, instead of the training answers.
 
