@@ -1,10 +1,10 @@
-"""Compares the methods on equal terms: methods by forget ratios by seeds, and a report.
+"""Compares the methods on equal terms, over forget ratios and seeds, and writes a report.
 
     python -m mmunlearner_jax.compare --config=configs/orl.py --workdir=runs/compare
 
-What is compared, and by which rule settings are chosen: `config.compare`. Every job is a run of
-`mmunlearner_jax.main`; they run here, `--jobs` at a time, or elsewhere: `--list` prints their
-commands. To resume, run the same command again: what is done is not run again.
+`config.compare` says what is compared and how settings are chosen. Every job is a run of
+`mmunlearner_jax.main`. The jobs run here, `--jobs` at a time. `--list` prints their commands, for
+other machines. To resume, run the same command again: finished jobs are not run again.
 """
 
 import shlex
@@ -31,20 +31,20 @@ from mmunlearner_jax.lock import locked
 
 
 def arguments(job: Job) -> list[str]:
-    """What Python is told, to run a job with the config of this program."""
+    """Returns Python's arguments that run a job with the config of this command."""
     config = flags.FLAGS["config"]
     file = config_flags.get_config_filename(config)
     return job.arguments(file, config_flags.get_override_values(config))
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl."""
+    """Runs the command; absl calls it."""
     config = read_config(argv)
     if not flags.FLAGS.workdir:
-        sys.exit("error: --workdir is empty: name a folder for what the jobs write")
+        sys.exit("error: --workdir is empty: name a folder for the jobs' files")
     signal.signal(signal.SIGTERM, _stop)
     with one_line(Path(flags.FLAGS.workdir)):
-        # Jobs are told of one another's folders: the same, wherever the command is given.
+        # Jobs refer to each other's folders, so the paths must not depend on the current folder.
         workdir = plain(expanded(flags.FLAGS.workdir))
         todo = jobs(config, workdir)
         if flags.FLAGS.list:
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
 
 def _stop(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # jobs are being asked to save
-    sys.exit("stopped by SIGTERM: run it again to go on")
+    sys.exit("stopped by SIGTERM: run the same command again to go on")
 
 
 if __name__ == "__main__":
@@ -79,17 +79,17 @@ if __name__ == "__main__":
     flags.DEFINE_bool(
         "list",
         False,
-        "Print a line for each job, its stage, a tab and its command, and end. The jobs of stage 2"
-        " need all of stage 1, and none of one another.",
+        "Print a line for each job (its stage, a tab and its command), and exit. Jobs of stage 2"
+        " need all jobs of stage 1, but not each other.",
     )
-    flags.DEFINE_bool("dry_run", False, "Tell what is done and what is not, and end.")
+    flags.DEFINE_bool("dry_run", False, "Print how much of each job is done, and exit.")
     flags.DEFINE_integer(
         "jobs",
         1,
-        "How many run at a time, each with its share of the cores. On a CPU small models are done"
-        " soonest with one job per core; an accelerator wants one job.",
+        "Number of jobs that run at a time, each with its share of the cores. On a CPU, small"
+        " models are fastest with one job per core; on an accelerator, run one job.",
         lower_bound=1,
     )
-    flags.DEFINE_string("markdown", "", "Write the report as this Markdown file, too.")
+    flags.DEFINE_string("markdown", "", "Also write the report to this Markdown file.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -1,11 +1,11 @@
-"""What is compiled, and how long that takes: counted for `results.json`."""
+"""Counts compilations and their seconds, for `results.json`."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 
-_PROGRAM = "/jax/core/compile/backend_compile_duration"  # also where one is read from the cache
+_PROGRAM = "/jax/core/compile/backend_compile_duration"  # also for a program from the cache
 _HIT = "/jax/compilation_cache/cache_hits"
 _events: list[tuple[str, float]] = []
 
@@ -19,10 +19,12 @@ def _listen() -> None:
 
 
 def count() -> Callable[[], dict[str, float]]:
-    """Begins to count; what it returns tells the count so far.
+    """Starts a count.
 
-    Of it: `programs` that were made, how many of them `from_cache`, and the `seconds` that tracing,
-    lowering and compiling or reading took, in all threads together.
+    Returns:
+        A function that returns the count so far: the number of `programs`, how many of them came
+        `from_cache`, and the `seconds` that all threads together took to trace, lower and compile
+        or read them.
     """
     _listen()
     start = len(_events)

@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read, and how foreign text is shown in it."""
+"""Errors that a user is meant to read, and the display of foreign text in them."""
 
 import contextlib
 import itertools
@@ -9,11 +9,11 @@ LONGEST = 600  # characters of a message
 
 
 class InputError(ValueError):
-    """A mistake in what was given: its message is one line that names file, field and mend.
+    """A mistake in the input; the message is one line that names the file, the field and a remedy.
 
-    `main` prints it without a traceback and exits with status 1. Whatever is in the message, it
-    stays one printable line of at most `LONGEST` characters; a longer one loses its middle, since
-    it begins with the file and ends with the mend.
+    `main` prints it without a traceback and exits with status 1. Every message becomes one
+    printable line of at most `LONGEST` characters. A longer one loses its middle, because it begins
+    with the file and ends with the remedy.
     """
 
     def __init__(self, message: str):
@@ -21,28 +21,28 @@ class InputError(ValueError):
 
 
 class Diverged(InputError):
-    """What a model computes is not finite any more: it is damaged, or training diverged."""
+    """The model's outputs are no longer finite: it is damaged, or training diverged."""
 
 
 def shown(text: Any, most: int = 120) -> str:
-    """Foreign text as part of one printable line.
+    """Returns foreign text as part of one printable line.
 
     Characters that a terminal would not print as they are (control sequences, line breaks, marks
-    that turn the writing direction, halves of surrogate pairs) are shown as escapes.
+    that change the writing direction, halves of surrogate pairs) become escapes.
 
     Args:
-        text: What a stranger's file or server says; anything else is turned into a string.
-        most: Characters at most; from a longer text the middle is left out.
+        text: Text of an untrusted file or server; other values are turned into a string.
+        most: Largest number of characters; a longer text loses its middle.
     """
     whole = str(text)
-    if len(whole) > most:  # escapes make it longer, never shorter: cut before and after
+    if len(whole) > most:  # escapes lengthen the text, so it is cut before and after
         whole = _shortened(whole, most)
     escaped = "".join(c if c.isprintable() else _escape(c) for c in whole)
     return escaped if len(escaped) <= most else _shortened(escaped, most)
 
 
 def listed(things: Iterable[Any], most: int = 3) -> str:
-    """The first things of a list, each `shown`, and how many more there are."""
+    """Returns the first `most` things, each `shown`, and the number of the others."""
     rest = iter(things)
     first = [shown(thing) for thing in itertools.islice(rest, most)]
     more = sum(1 for _ in rest)
@@ -50,29 +50,29 @@ def listed(things: Iterable[Any], most: int = 3) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """What an exception of a library says, as part of one line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return shown(f"{type(error).__name__}: {' '.join(said.split())}".removesuffix(": "), 200)
+    """Returns the type and text of a library's exception as part of one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": "), 200)
 
 
 @contextlib.contextmanager
 def refusing(place: Any, mend: str) -> Iterator[None]:
-    """Turns whatever a library raises about a stranger's file into an `InputError`.
+    """Turns any exception of a library about an untrusted file into an `InputError`.
 
     Args:
-        place: The file, and the field where there is one.
+        place: The file, and the field if there is one.
         mend: What the user can do about it.
 
     Raises:
-        InputError: `place`, what the library said, `mend`. One that is raised inside stays as it
-            is.
+        InputError: With `place`, the text of the exception and `mend`. An `InputError` from inside
+            the context is raised unchanged.
     """
     try:
         yield
     except InputError:
         raise
     except BaseException as error:
-        # A panic of the Rust libraries (tokenizers) is no Exception.
+        # A panic of a Rust library (tokenizers) is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{shown(place, 300)}: {in_words(error)}; {mend}") from error

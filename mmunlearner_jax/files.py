@@ -34,7 +34,7 @@ def read_bytes(path: Path, *, mend: str, most: int = MOST_BYTES) -> bytes:
     with refusing(path, mend):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: is no regular file; {mend}")
+            raise InputError(f"{path}: is not a regular file; {mend}")
         if status.st_size > most:
             raise InputError(f"{path}: has {status.st_size:,} bytes, above {most:,}; {mend}")
         return path.read_bytes()

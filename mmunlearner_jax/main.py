@@ -2,9 +2,9 @@
 
     python -m mmunlearner_jax.main --config=configs/orl.py --workdir=runs/orl
 
-Any value of the config can be overridden, e.g. `--config.unlearn.learning_rate=1e-4`. A stage whose
-result lies in the workdir is not run again, one that was interrupted goes on where it was: to
-resume, run the same command again.
+Any value of the config can be overridden, e.g. `--config.unlearn.learning_rate=1e-4`. To resume,
+run the same command again: a stage whose result is in the workdir is not run again, and an
+interrupted stage goes on from its last checkpoint.
 """
 
 import contextlib
@@ -47,14 +47,14 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
-# Options that may differ from one command on a workdir to the next.
+# Options that may differ between commands on the same workdir.
 FREE = (
     *("stages", "profile.", "controls"),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
     *(f"compare.{key}" for key in ("controls", "primary", "secondary", "margin")),
 )
 
-# Folders, which may be named from the current folder or from the root.
+# Options that name folders; relative and absolute paths of a folder are equal.
 PLACES = (
     "model.checkpoint",
     "data.benchmark",
@@ -65,21 +65,21 @@ PLACES = (
 
 
 def check_workdir(config: Config, workdir: Path, overrides: Collection[str] = ()) -> bool:
-    """Compares the config with the workdir's `config.json`, and writes it.
+    """Compares the config with the workdir's `config.json`, and writes it there.
 
     Options that are `FREE`, or that no stage of an earlier command reads, may differ.
 
     Args:
-        config: Of this command.
-        workdir: Of the run.
-        overrides: Dotted keys of the options that the command line gives.
+        config: Config of this command.
+        workdir: Folder of the run.
+        overrides: Dotted keys of the options on the command line.
 
     Returns:
-        Whether there was no `config.json` yet.
+        Whether the workdir had no `config.json` before.
 
     Raises:
-        InputError: The workdir belongs to another config, or cannot be written; or no stage reads
-            an option that the command line gives.
+        InputError: The workdir belongs to another config or cannot be written, or no stage reads an
+            option on the command line.
     """
     new = json.loads(json.dumps(config.to_dict(), allow_nan=False))
     path = workdir / "config.json"
@@ -123,7 +123,7 @@ def _check_same(
         key = different[0]
         raise InputError(
             f"{path}: {key} was {before.get(key)!r} and is now {now.get(key)!r}"
-            f" ({len(different)} fields differ): give another --workdir or remove this one"
+            f" ({len(different)} fields differ); give another --workdir or remove this one"
         )
 
 
@@ -135,12 +135,12 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     """Runs `config.stages` on `workdir`.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         workdir: Folder for everything that the run writes.
-        overrides: Dotted keys of the options that the command line gives.
+        overrides: Dotted keys of the options on the command line.
 
     Raises:
-        InputError: An option or a file is wrong; nothing long has run by then.
+        InputError: An option or a file is wrong; this is found before any long work.
     """
     check_config(config, jax.devices())
     plain(workdir)
@@ -149,7 +149,7 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
 
 
 def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> None:
-    # Not before `hide_torch`.
+    # These imports must come after `hide_torch`.
     from mmunlearner_jax import stages
     from mmunlearner_jax.session import Session
 
@@ -160,10 +160,10 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
     wait("workdir")
     if not is_first():
         check_workdir(config, workdir)
-    idle = True  # no stage of this command has written anything
+    idle = True  # whether no stage of this command has written anything yet
     session = Session(config, workdir)
-    # Stages share programs, and so does a run that goes on after an interruption; where
-    # JAX_COMPILATION_CACHE_DIR is set, runs do.
+    # Stages, and a run before and after an interruption, share compiled programs. Different runs
+    # share them only if JAX_COMPILATION_CACHE_DIR is set.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -173,7 +173,7 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
         if is_first():
             print(f"stage {name}", file=sys.stderr, flush=True)
         try:
-            # What runs on no mesh is the first process's.
+            # Only the first process runs stages that use no mesh.
             alone = name in stages.OF_ONE_PROCESS
             worked = (is_first() or not alone) and stages.find_stage(name)(session)
         except preemption.Preempted:
@@ -192,7 +192,7 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
 
 
 def _restore(file: Path, earlier: bytes | None) -> None:
-    """Puts back the `config.json` of before this command, so that an option may be mended."""
+    """Restores the `config.json` from before this command, so that an option can be corrected."""
     made = {p.name for p in file.parent.iterdir() if not p.name.startswith(LOCK)}
     if earlier is not None:
         write_whole(file, earlier.decode())
@@ -201,7 +201,14 @@ def _restore(file: Path, earlier: bytes | None) -> None:
 
 
 def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, float]) -> None:
-    """Adds to the seconds and compilations of a stage in `results.json`."""
+    """Adds to a stage's seconds and compilations in `results.json`.
+
+    Args:
+        workdir: Folder of the run.
+        stage: Name of the stage.
+        seconds: Seconds that the stage ran in this command.
+        compiled: Counts of `compilations.count`.
+    """
     results = read_results(workdir)
     before = results.get("seconds", {}).get(stage, 0.0)
     update_results(workdir, "seconds", {stage: round(before + seconds, 1)})
@@ -211,12 +218,12 @@ def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, 
 
 
 def main(argv: list[str]) -> None:
-    """Entry point of absl: whatever the user can mend becomes one line and exit code 1."""
+    """Runs the command; absl calls it. An error that the user can mend gives one line, status 1."""
     config = read_config(argv)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     quiet_libraries()
     if not _WORKDIR.value:
-        sys.exit("error: --workdir is empty: name a folder for what the run writes")
+        sys.exit("error: --workdir is empty: name a folder for the run's files")
     try:
         try:
             processes.start(_DISTRIBUTED.value)
@@ -239,11 +246,11 @@ def main(argv: list[str]) -> None:
         name = f"process {jax.process_index()} of {jax.process_count()}"
         if isinstance(error, JaxRuntimeError):
             processes.leave(
-                f"{name} cannot go on ({str(error).splitlines()[0]}): start all of them again, they"
-                " go on from the last checkpoint"
+                f"{name} cannot go on ({str(error).splitlines()[0]}): start all processes again;"
+                " they go on from the last checkpoint"
             )
         traceback.print_exc()
-        processes.leave(f"{name} failed, see above")
+        processes.leave(f"{name} failed; see the traceback above")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Progress and metrics of a stage: a progress bar, `metrics.jsonl` and TensorBoard."""
+"""Metrics of a stage: a progress bar, `metrics.jsonl` and TensorBoard."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ _MEND = "remove the line: only the report's curves use it"
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`: stage, step, and finite numbers.
+    """Returns the lines of `metrics.jsonl`: stage, step and finite numbers.
 
     Raises:
         InputError: A line is damaged; the first such line is named.
@@ -36,10 +36,10 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 def _read_line(text: str) -> dict[str, Any]:
     line = parse_json(text)
     if not isinstance(line["stage"], str):
-        raise TypeError("stage is no text")
+        raise TypeError("stage is not a string")
     for name, value in line.items():
         if name != "stage" and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise TypeError(f"{name} is no number")
+            raise TypeError(f"{name} is not a number")
     if "step" not in line:
         raise KeyError("step")
     return line
@@ -61,11 +61,11 @@ def _line(row: Mapping[str, Any]) -> str:
 class Metrics:
     """Metrics of one stage; use it as a context manager.
 
-    Values may be arrays on a device. They are fetched together every few steps, so that no step
-    waits for them, and before every checkpoint, so that none is lost. Only process 0 writes.
+    Values may be arrays on a device. They are fetched together every few steps, so that steps do
+    not wait for them, and before every checkpoint, so that none is lost. Only process 0 writes.
 
-    If a value is not finite, `write` or the end of the context raises `Diverged`: before the next
-    checkpoint, and in all processes.
+    If a value is not finite, `write` or the end of the context raises `Diverged` before the next
+    checkpoint, in all processes.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Metrics:
         Args:
             workdir: Folder of `metrics.jsonl` and `tensorboard/`.
             stage: Name of the stage, for the bar and for every line.
-            total: Steps of the whole stage.
-            start: Steps that are already done.
-            saved: Steps between two checkpoints.
+            total: Number of steps of the whole stage.
+            start: Number of steps that are already done.
+            saved: Number of steps between two checkpoints.
             profile: Number of steps to trace, for TensorBoard; 0: none.
             once: Values that do not change; they are written with the stage's first step.
         """
@@ -106,7 +106,7 @@ class Metrics:
             path = workdir / FILE
             write_whole(path, "".join(_line(row) for row in kept))
             self._file = path.open("a")
-            # An unlimited queue: its thread may end at a full disk, and no step may wait for it.
+            # An unlimited queue: a full disk may end its thread, and steps must not wait for it.
             self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1, max_queue=0)
 
     def __enter__(self) -> "Metrics":

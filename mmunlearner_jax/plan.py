@@ -2,8 +2,8 @@
 
     python -m mmunlearner_jax.plan --config=configs/llava.py --topology=v5e:4x4
 
-Compiles the functions of the stages with libtpu (extra `tpu`) on this CPU, for the model that
-`config.model.size` names. Needs neither weights nor data. Prints Markdown.
+It compiles the stages' functions with libtpu (extra `tpu`) on this CPU, for the model that
+`config.model.size` names. It needs neither weights nor data. It prints Markdown.
 """
 
 import dataclasses
@@ -38,22 +38,22 @@ _TOPOLOGY = flags.DEFINE_string(
 )
 _STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "Which programs to compile.")
 _SEARCH = flags.DEFINE_bool(
-    "search", False, "Find the smallest slice that fits, and the mesh that is fastest on it."
+    "search", False, "Find the smallest slice on which all programs fit, and its fastest mesh."
 )
-_JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+_JSON = flags.DEFINE_string("json", None, "JSON file to write the estimates to.")
 
 
 def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimate]:
     """Compiles all programs of some stages.
 
     Args:
-        config: The config; its `mesh` arranges the slice's chips.
-        target: The slice.
+        config: Config whose `mesh` arranges the slice's chips.
+        target: Slice to compile for.
         stages: Names of stages, from `STAGES`.
 
     Raises:
-        InputError: Mesh or batches do not fit the slice, the attention kernel does not run on a
-            TPU, or the compiler failed.
+        InputError: The mesh or the batches do not fit the slice, the attention kernel does not run
+            on a TPU, or the compiler failed.
     """
     check_config(config, target.devices)
     mesh = make_mesh(config.mesh, target.devices)
@@ -74,6 +74,11 @@ def search(
     config: Config, generation: str, stages: tuple[str, ...]
 ) -> tuple[Config, Slice, list[Estimate]]:
     """Finds the smallest slice of a generation on which all programs fit, and its fastest mesh.
+
+    Args:
+        config: Config of the run; its `mesh` is replaced.
+        generation: Generation of TPUs, e.g. "v5e".
+        stages: Names of stages, from `STAGES`.
 
     Returns:
         The config with that mesh, the slice, and the estimates.
@@ -106,7 +111,7 @@ def search(
 
 
 def verdicts(estimates: list[Estimate]) -> dict[str, str]:
-    """Returns by stage whether all its programs fit: "fits" or "does not fit"."""
+    """Returns "fits" or "does not fit" for each stage: whether all its programs fit."""
     return {
         stage: "fits" if all(e.fits for e in estimates if e.stage == stage) else "does not fit"
         for stage in dict.fromkeys(e.stage for e in estimates)
@@ -162,7 +167,7 @@ def as_json(config: Config, target: Slice, estimates: list[Estimate]) -> dict[st
 def main(argv: list[str]) -> None:
     """Runs the command; absl calls it."""
     config = read_config(argv)
-    # `find_slice` names libtpu's compiler itself; nothing runs on a device of this machine.
+    # `find_slice` selects libtpu's compiler itself; nothing runs on this machine's accelerators.
     jax.config.update("jax_platforms", "cpu")
     topology = str(_TOPOLOGY.value)
     stages = STAGES if _STAGE.value == "all" else (_STAGE.value,)

@@ -1,4 +1,4 @@
-"""Programs compiled before they are called, in threads, while data is read."""
+"""Compiles programs in threads, before they are called, while data is read."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,11 +10,12 @@ import jax
 
 @contextlib.contextmanager
 def compiling() -> Iterator[Callable[..., None]]:
-    """Compiles, in threads, what is given inside; at its end all of it is compiled.
+    """Compiles programs in threads; when the context ends, all are compiled.
 
     Yields:
-        A function of a jitted function and of arguments like those that it will be called with,
-        which lie on their devices: such a call then finds its program.
+        `compile_program(function, *arguments)`, which compiles a jitted function for arguments
+        like these. A later call with such arguments reuses the program. The arguments must have
+        the shapes, dtypes and shardings of the later call.
     """
     started: dict[tuple, Future] = {}
 
@@ -24,10 +25,10 @@ def compiling() -> Iterator[Callable[..., None]]:
     with ThreadPoolExecutor() as pool:
 
         def ahead(function: Any, *arguments: Any) -> None:
-            given = jax.tree.map(abstract, arguments)
-            key = function, *jax.tree.leaves(given)
+            shapes = jax.tree.map(abstract, arguments)
+            key = function, *jax.tree.leaves(shapes)
             if key not in started:
-                started[key] = pool.submit(lambda: function.lower(*given).compile())
+                started[key] = pool.submit(lambda: function.lower(*shapes).compile())
 
         yield ahead
         for program in started.values():

@@ -1,7 +1,7 @@
 """Several processes: how they start, and what only one of them does.
 
-Every process runs the same stages. Arrays are global; files that hold no sharded array are written
-by the first process, and all wait for each other where one reads what another wrote.
+Every process runs the same stages. Arrays are global. The first process writes the files that hold
+no sharded array. All processes wait for each other before one reads what another wrote.
 """
 
 import os
@@ -18,18 +18,18 @@ _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def start(mode: str = "auto") -> None:
-    """Joins the other processes; to be called before anything else of JAX.
+    """Joins the other processes; call it before any other function of JAX.
 
     Args:
-        mode: `"on"`: join those that the environment tells of (the variables
+        mode: `"on"`: join the processes that the environment describes (the variables
             `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`, or the scheduler of a
-            TPU pod, Slurm or Open MPI). `"auto"`: the same where such variables are set.
-            `"off"`: never.
+            TPU pod, Slurm or Open MPI). `"auto"`: join them if such variables are set. `"off"`:
+            never join.
 
     Raises:
-        InputError: There are none to join, or not all came.
+        InputError: There are no processes to join, or some did not come.
     """
-    if mode == "off" or (mode == "auto" and not _told()):
+    if mode == "off" or (mode == "auto" and not _is_distributed()):
         return
     address, count, index = (os.environ.get(name) for name in _VARIABLES)
     try:
@@ -45,7 +45,8 @@ def start(mode: str = "auto") -> None:
         ) from error
 
 
-def _told() -> bool:
+def _is_distributed() -> bool:
+    """Returns whether the environment describes several processes."""
     environment = os.environ
     sizes = (environment.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
     return (
@@ -56,15 +57,19 @@ def _told() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Returns whether this is the first process, which writes what is written once."""
     return jax.process_index() == 0
 
 
 def leave(message: str, *, status: int = 1) -> NoReturn:
-    """Ends this process with one line.
+    """Prints one line and ends this process.
 
-    With several processes it does not leave in order: that would wait for the others, which may be
-    gone, or wait themselves for a collective. The runtime ends them when one is missing.
+    With several processes it ends at once. An orderly end would wait for the others, which may be
+    gone or may wait for a collective. The runtime ends them when one is missing.
+
+    Args:
+        message: The line; status 1 puts "error: " before it.
+        status: Exit status.
     """
     print(f"error: {message}" if status == 1 else message, file=sys.stderr, flush=True)
     if jax.process_count() > 1:
@@ -73,13 +78,13 @@ def leave(message: str, *, status: int = 1) -> NoReturn:
 
 
 def wait(point: str) -> None:
-    """Waits until all processes are here; `point` is in the message where one never comes."""
+    """Waits until all processes are here; the error about a missing process names `point`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(point)
 
 
 def to_host(tree: Any) -> Any:
-    """A tree of whole NumPy arrays; collective where an array is spread over processes."""
+    """Returns a tree of whole NumPy arrays; collective if an array is spread over processes."""
 
     def whole(x: Any) -> np.ndarray:
         if isinstance(x, jax.Array) and not x.is_fully_addressable:

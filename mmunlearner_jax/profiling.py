@@ -1,4 +1,4 @@
-"""A trace of some steps of a stage, for TensorBoard and Perfetto."""
+"""Traces of some steps of a stage, for TensorBoard and Perfetto."""
 
 import contextlib
 import math
@@ -16,18 +16,18 @@ WARM_UP = 3  # steps that compile, or wait for the first batch
 class Trace:
     """Traces a few steps of one stage; use it as a context manager.
 
-    The first steps are left out where the stage has enough others. With several processes the first
-    one traces itself and its own devices.
+    The first `WARM_UP` steps are left out if the stage has enough others. With several processes,
+    only the first one traces, itself and its own devices.
     """
 
     def __init__(self, folder: Path, *, steps: int, start: int = 0, total: float = math.inf):
-        """Opens nothing yet.
+        """Decides which steps to trace; opens no file yet.
 
         Args:
-            folder: Of the stage; files are written to `plugins/profile/TIME/` in it.
-            steps: How many are traced; 0: none.
-            start: Steps done before.
-            total: Steps of the whole stage.
+            folder: Folder of the stage; files are written to `plugins/profile/TIME/` in it.
+            steps: Number of steps to trace; 0: none.
+            start: Number of steps that are already done.
+            total: Number of steps of the whole stage.
         """
         self._folder, self._done = folder, start
         self._first = start + max(0, min(WARM_UP, total - start - steps))
@@ -43,7 +43,7 @@ class Trace:
         self._trace.close()
 
     def step(self) -> None:
-        """To be called after every step."""
+        """Marks the end of a step; call it after every step."""
         self._step.close()
         self._done += 1
         self._between()
@@ -58,9 +58,9 @@ class Trace:
             self._step.enter_context(annotation)
 
     def _start(self) -> None:
-        jax.block_until_ready(jax.live_arrays())  # what was asked for before is not traced
+        jax.block_until_ready(jax.live_arrays())  # earlier work is not traced
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # calls of Python would hide the rest, and slow it down
+        options.python_tracer_level = 0  # a trace of Python's calls would hide and slow the rest
         jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
         self._trace.callback(self._stop)
 

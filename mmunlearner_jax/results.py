@@ -1,4 +1,4 @@
-"""What a run found: `results.json`, updated entry by entry."""
+"""The results of a run: `results.json`, updated entry by entry."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,10 @@ MEND = "restore it, or remove it and run the stages evaluate and unlearn again"
 
 
 def read_results(workdir: Path) -> dict[str, Any]:
-    """The results so far; empty before there are any.
+    """Returns the results so far; empty if there are none.
 
     Raises:
-        InputError: The file is damaged, or an entry is of another type than stages write.
+        InputError: The file is damaged, or an entry has a type that no stage writes.
     """
     path = workdir / "results.json"
     if not os.path.lexists(path):
@@ -34,9 +34,9 @@ def read_results(workdir: Path) -> dict[str, Any]:
     return results
 
 
-def _check_scores(found: Any, place: str) -> None:
-    """Raises TypeError where a score's parts are no numbers, at any depth."""
-    for name, value in found.items():
+def _check_scores(entries: Any, place: str) -> None:
+    """Raises TypeError if part of a score, at any depth, is not a number."""
+    for name, value in entries.items():
         here = f"{place}.{name}".lstrip(".")
         if isinstance(value, dict):
             _check_scores(value, here)
@@ -45,7 +45,7 @@ def _check_scores(found: Any, place: str) -> None:
                 raise TypeError(f"{shown(here)} is {shown(value)}, not two numbers")
         elif name in _NUMBERS or place.endswith("by_block"):
             if not _is_number(value):
-                raise TypeError(f"{shown(here)} is {shown(value)}, no number")
+                raise TypeError(f"{shown(here)} is {shown(value)}, not a number")
 
 
 _NUMBERS = "value", "n", "p_value"
@@ -56,9 +56,14 @@ def _is_number(value: Any) -> bool:
 
 
 def update_results(workdir: Path, entry: str, values: Any) -> None:
-    """Merges `values` into one entry (or sets it, if they are no dict), atomically.
+    """Merges a dict into one entry, or sets the entry to any other value, atomically.
 
-    With several processes the first one does.
+    With several processes, only the first one writes.
+
+    Args:
+        workdir: Folder of the run.
+        entry: Name of the entry.
+        values: What to merge or to set.
     """
     if not is_first():
         return

@@ -1,7 +1,7 @@
-"""One table from logical axis names to mesh axes; every sharding is derived from it.
+"""One table maps logical axis names to mesh axes; every sharding is derived from it.
 
-Parameters carry `logical` metadata (one name per dimension); stacked layers have one more
-leading dimension, `layers`, which is never split. Examples are split over `data` and `fsdp`.
+Parameters have `logical` metadata: one name per dimension. Stacked layers have one more leading
+dimension, `layers`, which is never split. Examples are split over `data` and `fsdp`.
 """
 
 import math
@@ -35,8 +35,8 @@ def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None =
     """Makes the (data, fsdp, tensor) mesh.
 
     Args:
-        sizes: One size per axis of `MESH_AXES`; one of them may be -1: all devices that are left.
-        devices: The devices to use, all of them by default.
+        sizes: One size per axis of `MESH_AXES`; one of them may be -1, for all remaining devices.
+        devices: The devices to use; all devices by default.
 
     Raises:
         InputError: The sizes do not multiply to the number of devices.
@@ -46,13 +46,13 @@ def make_mesh(sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None =
     axis_types = (AxisType.Auto,) * len(MESH_AXES)
     try:
         return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
-    except NotImplementedError:  # an axis of the mesh is a part of one of the slice's
+    except NotImplementedError:  # an axis of the mesh is part of an axis of the slice
         split = create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(split, MESH_AXES, axis_types=axis_types)
 
 
 def mesh_shape(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
-    """The sizes of the mesh axes, -1 filled in.
+    """Returns the sizes of the mesh axes, with -1 replaced.
 
     Raises:
         InputError: The sizes do not multiply to the number of devices.
@@ -70,18 +70,18 @@ def mesh_shape(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
 
 
 def batch_parts(shape: Sequence[int]) -> int:
-    """Number of parts that a mesh of this (data, fsdp, tensor) shape splits a batch into."""
+    """Returns the number of parts into which a (data, fsdp, tensor) mesh splits a batch."""
     return shape[0] * shape[1]
 
 
 def param_shardings(params: Any, mesh: Mesh) -> Any:
-    """Shardings of a parameter state, from the `logical` metadata of its variables.
+    """Returns the shardings of a parameter state, from the `logical` metadata of its variables.
 
     A dimension that its mesh axis does not divide is replicated.
 
     Args:
         params: `nnx.State` of `nnx.Param` (arrays or abstract values).
-        mesh: A mesh of `make_mesh`.
+        mesh: Mesh from `make_mesh`.
 
     Returns:
         The same state with a `NamedSharding` in place of every array.
@@ -98,14 +98,14 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def device_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays (or `jax.ShapeDtypeStruct`) on one device, by their shardings."""
+    """Returns the bytes on one device of a tree of arrays (or `jax.ShapeDtypeStruct`)."""
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
 
 
 def sharding_table(params: Any) -> str:
-    """Every parameter by path: shape, dtype, logical axes, how it is split, bytes on a device.
+    """Returns a line per parameter: path, dtype, shape, logical axes, mesh axes, bytes on a device.
 
     Args:
         params: `nnx.State` of arrays, or of `jax.ShapeDtypeStruct`, with shardings.
@@ -124,7 +124,7 @@ def sharding_table(params: Any) -> str:
 
 
 def fitting(sharding: Any, shape: Sequence[int]) -> NamedSharding:
-    """A `NamedSharding`, but replicated along the axes of `shape` that it does not divide."""
+    """Returns the sharding, but replicated along the axes of `shape` that it does not divide."""
     spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     sizes = [
         math.prod(sharding.mesh.shape[a] for a in ([axis] if isinstance(axis, str) else axis or ()))
@@ -135,15 +135,15 @@ def fitting(sharding: Any, shape: Sequence[int]) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of anything whose first axis is examples."""
+    """Returns the sharding of arrays whose first axis is examples."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     """Keeps the examples of x [B, ...] split over the mesh.
 
-    Parameters are split over the same devices (FSDP). Left to itself, XLA would rather gather the
-    activations of all examples on every device than the parameters of one layer.
+    Parameters are split over the same devices (FSDP). Without this constraint, XLA would gather the
+    activations of all examples on every device, rather than the parameters of one layer.
     """
     if mesh is None or len(x) % batch_parts(mesh.axis_sizes):
         return x
@@ -151,14 +151,14 @@ def by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of scalars and of whatever every device needs whole."""
+    """Returns the sharding of scalars and of arrays that every device needs whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def settled(tree: Any, params: Any) -> Any:
-    """Puts arrays that belong to no device yet (counters) on all devices of the parameters.
+    """Puts arrays that are not yet committed to a device (counters) on all parameters' devices.
 
-    Left alone they would be settled by the first step, and the second step would be compiled anew.
+    Otherwise the first step would commit them, and the second step would be compiled again.
     """
     home = jax.tree.leaves(params)[0].sharding
     if isinstance(home, NamedSharding):
@@ -174,7 +174,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
         mesh: The mesh whose `data` and `fsdp` axes split the examples.
 
     Raises:
-        InputError: The examples do not divide among the devices.
+        InputError: The number of examples is not divisible by the number of parts.
     """
     target = batch_sharding(mesh)
     parts = batch_parts(mesh.axis_sizes)
@@ -183,7 +183,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     if rows % parts:
         raise InputError(
             f"a batch of {rows} examples does not divide among {parts} devices (mesh axes data x"
-            " fsdp): make the batch sizes in the config multiples of it"
+            f" fsdp); make the batch sizes in the config multiples of {parts}"
         )
     return {
         k: jax.make_array_from_process_local_data(target, v, (rows, *v.shape[1:]))
@@ -192,12 +192,16 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def process_rows(mesh: Mesh, rows: int) -> np.ndarray:
-    """Which rows of a batch of so many lie on this process's devices.
+    """Returns which rows of a batch are on this process's devices.
 
-    They need not be neighbours: a ring over a slice of TPUs comes back to a host.
+    They need not be adjacent, because a ring over a slice of TPUs may return to a host.
+
+    Args:
+        mesh: The mesh whose `data` and `fsdp` axes split the rows.
+        rows: Number of rows of the batch.
 
     Returns:
-        Their numbers, ascending, int64 [rows of this process].
+        The rows' numbers, ascending, int64 [rows of this process].
     """
     indices = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
     spans = [range(rows)[index[0]] for index in indices if index is not None]

@@ -1,4 +1,4 @@
-"""What the models of a cell answer about one forgotten person, beside an unseen photograph."""
+"""Answers of a cell's models about one forgotten person, with an unseen photograph."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from mmunlearner_jax.session import benchmark_folder
 
 
 class Asking(NamedTuple):
-    """One question and what every model but the controls said.
+    """One question and the answers of all models except the controls.
 
     Attributes:
-        title: How it was asked.
-        question: The question.
+        title: How the question was asked.
+        question: Text of the question.
         answer: The true answer.
-        said: The answers, by what a page calls the variants, the model before first.
+        said: The models' answers by label of the variant, the vanilla model's first.
     """
 
     title: str
@@ -32,10 +32,10 @@ class Person(NamedTuple):
     """A forgotten person.
 
     Attributes:
-        name: The person's.
-        seed: Of the cell.
-        picture: Data URI of the photograph that the first question is about.
-        questions: With a photograph, and in words.
+        name: Name of the person.
+        seed: Seed of the cell.
+        picture: Data URI of the first question's photograph.
+        questions: One question with the photograph and one in words, if there are any.
     """
 
     name: str
@@ -45,16 +45,17 @@ class Person(NamedTuple):
 
 
 def forgotten_person(cells: Sequence[Cell]) -> Person | None:
-    """The first forgotten person of the first cell, and the first open questions about them.
+    """Returns a cell's first forgotten person and the first open questions about them.
 
     Args:
-        cells: Of one forget ratio, of which the first with a model that forgot nothing is taken.
+        cells: Cells of one forget ratio; the first that has a vanilla model is used.
 
     Returns:
-        None where no model that forgot nothing was asked open questions about unseen photographs.
+        None if that model was asked no open question about unseen photographs, or if no cell has a
+        vanilla model.
 
     Raises:
-        InputError: The benchmark is not there, or has not the photograph.
+        InputError: The benchmark is missing, or lacks the photograph.
     """
     cell = next((cell for cell in cells if VANILLA in cell.variants), None)
     if cell is None or "test" not in cell.splits(VANILLA):
@@ -72,13 +73,13 @@ def forgotten_person(cells: Sequence[Cell]) -> Person | None:
     photo = next((p for p in photos if fingerprint(p) == face["image"]), None)
     if photo is None:
         raise InputError(
-            f"{folder}: has not the photograph of {person} that {cell.folder} was asked about;"
+            f"{folder}: lacks the photograph of {person} in the questions of {cell.folder};"
             " set data.benchmark of its config.json to the benchmark of that run"
         )
     wanted = (("With the photograph", "test", "vqa"), ("In words", "forget", "qa"))
-    found = [_asking(cell, title, split, modality, person) for title, split, modality in wanted]
+    askings = [_asking(cell, title, split, modality, person) for title, split, modality in wanted]
     name = bench.names()[person]
-    return Person(name, cell.seed, picture_uri(photo), [asking for asking in found if asking])
+    return Person(name, cell.seed, picture_uri(photo), [asking for asking in askings if asking])
 
 
 def _open(line: Mapping[str, Any], modality: str) -> bool:
@@ -86,13 +87,13 @@ def _open(line: Mapping[str, Any], modality: str) -> bool:
 
 
 def _asking(cell: Cell, title: str, split: str, modality: str, person: str) -> Asking | None:
-    said, first = {}, None
+    answers, first = {}, None
     for variant in names([cell]):
         if cell.variants[variant].get("control") or split not in cell.splits(variant):
             continue
-        for line in cell.lines(variant, split):  # the same questions in the same order for all
+        for line in cell.lines(variant, split):  # all variants have the same questions and order
             if _open(line, modality) and line["person"] == person:
                 first = first or line
-                said[label(variant)] = line["response"]
+                answers[label(variant)] = line["response"]
                 break
-    return Asking(title, first["question"], first["answer"], said) if first else None
+    return Asking(title, first["question"], first["answer"], answers) if first else None

@@ -1,4 +1,4 @@
-"""Runs the jobs of a comparison on this machine, each a process of its own, under one bar."""
+"""Runs the jobs of a comparison as processes on this machine, with one progress bar."""
 
 import os
 import signal
@@ -14,17 +14,17 @@ from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import Job
 from mmunlearner_jax.errors import InputError, shown
 
-Arguments = Callable[[Job], list[str]]  # what Python is told, to run a job
+Arguments = Callable[[Job], list[str]]  # returns Python's arguments that run a job
 
 
 class Running:
-    """A job's process, from its start.
+    """A job's process, which the constructor starts.
 
     Args:
-        job: To run.
-        arguments: What Python is told.
-        workdir: Of the comparison, for the log and for what is compiled.
-        cores: That it is held to; none: it may use all.
+        job: The job.
+        arguments: Python's arguments.
+        workdir: Folder of the comparison, for the log and the compiled programs.
+        cores: Numbers of the cores that the process may use; empty: all cores.
     """
 
     def __init__(self, job: Job, arguments: Sequence[str], workdir: Path, cores: set[int]):
@@ -32,9 +32,9 @@ class Running:
         self._log = workdir / "logs" / f"{job.name.replace('/', '-')}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         shared = {
-            # Jobs differ in seeds, not in programs.
+            # All jobs compile the same programs; they differ in seeds.
             "JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute()),
-            # Linux: XLA's buffers on a CPU are made anew every step, in huge pages a tenth faster.
+            # On a CPU, XLA allocates its buffers at every step. Huge pages (Linux) save a tenth.
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         }
         with self._log.open("w") as out:
@@ -45,30 +45,30 @@ class Running:
             os.sched_setaffinity(self._child.pid, cores)  # long before XLA counts them
 
     def ended(self) -> bool:
-        """Whether the process is over.
+        """Whether the process has ended.
 
         Raises:
-            InputError: It failed, or was asked to end before all was made.
+            InputError: The process failed, or was stopped before the job was done.
         """
         if self._child.poll() is None:
             return False
         if self._child.returncode in (preemption.STATUS, 128 + signal.SIGINT):
             raise InputError(f"{self.job.name} was stopped: run the same command again to go on")
         if self._child.returncode:
-            raise InputError(f"{self.job.name} failed: {self.said()} ({self._log} has all of it)")
+            raise InputError(f"{self.job.name} failed: {self.said()} (full log: {self._log})")
         return True
 
     def stop(self) -> None:
-        """Asks the process to end, which saves: the same command goes on."""
+        """Asks the process to save a checkpoint and end; the same command resumes it."""
         if self._child.poll() is None:
             self._child.terminate()
 
     def wait(self) -> None:
-        """Until the process is over."""
+        """Waits until the process has ended."""
         self._child.wait()
 
     def said(self) -> str:
-        """What was last written; a progress bar writes over its own line."""
+        """Returns the last line of the log; each state of a progress bar counts as a line."""
         with self._log.open("rb") as file:
             file.seek(max(0, self._log.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
@@ -76,16 +76,16 @@ class Running:
 
 
 def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: int) -> None:
-    """Runs all jobs that are not done, in their order as soon as what they need is there.
+    """Runs all unfinished jobs in order, each as soon as the jobs that it needs are done.
 
     Args:
         todo: All jobs of a comparison.
-        workdir: Of the comparison.
-        arguments: Of a job.
-        at_once: How many run at a time, each with its share of the cores.
+        workdir: Folder of the comparison.
+        arguments: Returns Python's arguments that run a job.
+        at_once: Number of jobs that run at a time, each with its share of the cores.
 
     Raises:
-        InputError: One failed, or was stopped; the others are asked to end and save.
+        InputError: A job failed or was stopped. The others are asked to save and end.
     """
     shares = _shares(at_once)
     made = {job.name: job.done() for job in todo}
@@ -119,15 +119,15 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
 
 
 def _next(waiting: Sequence[Job], busy: Sequence[Job]) -> Job | None:
-    """Returns the first waiting job that needs no unfinished one."""
+    """Returns the first waiting job that needs no unfinished job."""
     unfinished = {job.workdir for job in (*waiting, *busy)}
     return next((job for job in waiting if unfinished.isdisjoint(job.needs)), None)
 
 
 def _shares(at_once: int) -> list[set[int]]:
-    """The cores of each of some processes; empty where they cannot or need not be held to any.
+    """Divides the cores among processes; the sets are empty if processes may use all cores.
 
-    Small models waste less on one core each than on all together.
+    Small models run faster on one core each than all together on all cores.
     """
     if at_once == 1 or not hasattr(os, "sched_setaffinity"):
         return [set()] * at_once

@@ -1,4 +1,4 @@
-"""Variants of one run: the methods at other settings, and their controls."""
+"""Variants of one run: methods with other settings, and controls."""
 
 import functools
 import re
@@ -21,10 +21,10 @@ from mmunlearner_jax.weights.io import leaf_labels
 
 
 class Variants:
-    """Runs variants of one run, which share its data and, where they can, compiled steps.
+    """Runs variants of one run, which share its data and, where possible, compiled steps.
 
     Args:
-        session: Of the run, whose workdir holds `importance/` and `mask/`.
+        session: Session of the run, whose workdir holds `importance/` and `mask/`.
     """
 
     def __init__(self, session: Session):
@@ -42,9 +42,9 @@ class Variants:
         """Unlearns once.
 
         Args:
-            control: What is changed.
-            mask: Of the control, as `mask` makes it.
-            changes: More values of the config, by dotted keys.
+            control: The control, which says what is changed.
+            mask: Mask of the control, from `mask`.
+            changes: Further changes of the config, by dotted keys.
             label: Name of the checkpoints and of the metrics.
             watch: See `Unlearner.run`.
         """
@@ -52,9 +52,10 @@ class Variants:
         return unlearner.run(mask, label=label, watch=watch)
 
     def mask(self, control: Control) -> Any | None:
-        """Returns the mask of a control, like all parameters; None where there is none.
+        """Returns the mask of a control, a tree like all parameters, or None if it has no mask.
 
-        Importances that are not the run's own are computed first, in a folder of their own.
+        If the control needs other importances than the run's, they are first computed in a
+        separate folder.
         """
         session = self._changed(control, {})
         if control.mask is None or not session.config.unlearn.chosen.masked:

@@ -1,4 +1,4 @@
-"""What a report shows of single predictions: examples with their photographs, results by person."""
+"""Single predictions in a report: examples with their photographs, and results by person."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ LOST, KEPT = (True, False), (True, True)
 
 
 class Case(NamedTuple):
-    """One question: its lines of `predictions/` before and after, and its photograph."""
+    """One question: its lines in `predictions/` before and after unlearning, and its photograph."""
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
@@ -33,23 +33,23 @@ class Case(NamedTuple):
 
     @property
     def right(self) -> tuple[bool, bool]:
-        """Whether it was answered right, before and after."""
+        """Whether the answers before and after unlearning are right."""
         return self.before["correct"], self.after["correct"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question to show.
+    """A question that the page shows.
 
     Attributes:
-        title: how it was asked.
-        person: name of whom it is about.
-        picture: data URI; None for a question in words.
-        question: the question.
-        answer: the true answer.
-        said: the model's answers, before and after.
-        right: whether they were right.
-        count: how many such questions went the same way.
+        title: How the question was asked.
+        person: Name of the person in question.
+        picture: Data URI; None for a question in words.
+        question: Text of the question.
+        answer: The true answer.
+        said: The model's answers before and after unlearning.
+        right: Whether these answers are right.
+        count: A sentence with the number of such questions that went as intended.
     """
 
     title: str
@@ -64,13 +64,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Person:
-    """Multiple choice about one forgotten person.
+    """Multiple-choice scores of one forgotten person.
 
     Attributes:
-        name: the person's.
-        picture: data URI of an unseen photograph.
-        scores: kind of question, as in `BY_PERSON`, with the scores before and after; None where
-            nothing was asked.
+        name: Name of the person.
+        picture: Data URI of an unseen photograph.
+        scores: Each kind of question (`BY_PERSON`) with its scores before and after unlearning, or
+            None if there are no such questions.
     """
 
     name: str
@@ -79,10 +79,10 @@ class Person:
 
 
 class Predictions:
-    """The predictions of before and after, side by side, and the benchmark they are about.
+    """The predictions before and after unlearning, side by side, with the benchmark's photographs.
 
     Attributes:
-        taught: how many people the model had learned.
+        taught: Number of people that the model had learned.
     """
 
     def __init__(
@@ -91,16 +91,17 @@ class Predictions:
         """Reads `predictions/{before,after}-*.jsonl`.
 
         Args:
-            workdir: of the run.
-            bench: the benchmark's reader, which knows the names.
-            questions: those that the run was asked, by split, which have the photographs.
+            workdir: Folder of the run.
+            bench: Reader of the benchmark, which has the people's names.
+            questions: The run's questions with their photographs, by split.
 
         Raises:
-            InputError: a file is missing or damaged.
+            InputError: A file is missing or damaged.
         """
         self._names = bench.names()
         self.taught = len(bench.people(bench.everyone))
-        # The evaluation may have left out what its model cannot see: lines are matched by picture.
+        # The evaluation may have left out pictures that its model cannot take, so lines and
+        # questions are matched by picture.
         photos = {
             fingerprint(question.image): question.image
             for of_split in questions.values()
@@ -123,63 +124,63 @@ class Predictions:
 
     @property
     def unseen(self) -> bool:
-        """Whether the photographs that are shown are none of the training's."""
+        """Whether the page shows photographs that were not used in training."""
         return "test" in self._cases
 
     def people(self, split: str) -> list[str]:
-        """IDs of the people of a split, in order; CLEAR's text questions name nobody."""
+        """Returns the IDs of a split's people in order; CLEAR's text questions name nobody."""
         people = dict.fromkeys(case.before["person"] for case in self._cases[split])
         return [person for person in people if person]
 
     def chance(self, split: str = "forget") -> float:
-        """What guessing gives in multiple choice, by default about the people to forget."""
+        """Returns the accuracy of guessing in a split's multiple choice, 0 to 1."""
         options = [case.before["options"] for case in self._cases[split]]
         return float(np.mean([1 / len(choices) for choices in options if choices]))
 
     def by_person(self) -> list[Person]:
-        """Multiple choice about each of the forgotten people."""
+        """Returns the multiple-choice scores of each forgotten person."""
         shown = self._cases["test" if self.unseen else "forget"]
         photos = {case.before["person"]: case.photo for case in shown if case.photo}
         return [
             Person(
                 self._names[person],
                 picture_uri(photos[person]) if person in photos else None,
-                [(kind, self._score(person, *asked)) for kind, asked in BY_PERSON.items()],
+                [(kind, self._score(person, *where)) for kind, where in BY_PERSON.items()],
             )
             for person in self.people("forget")
         ]
 
     def examples(self) -> list[Example]:
-        """A forgotten face, the same fact in words if it is asked, and somebody else's face.
+        """Returns a forgotten face, the same fact in words if there is one, and another's face.
 
-        The faces are the first whose questions went as intended, or the first of all if none did;
-        `count` tells how many did. The question in words is taken as it went.
+        Each face is the first whose question went as intended, or the first of all if none did.
+        The question in words is shown whether or not it went as intended.
         """
         splits = "test" if self.unseen else "forget", self._others
         for task in ("generation", "cloze", "classification"):
-            faces, others = (self._asked(split, "vqa", task) for split in splits)
+            faces, others = (self._of_kind(split, "vqa", task) for split in splits)
             in_words = {
                 (case.before["person"], case.before["answer"]): case
-                for case in self._asked("forget", "qa", task)
+                for case in self._of_kind("forget", "qa", task)
             }
             twins = [c for c in faces if (c.before["person"], c.before["answer"]) in in_words]
-            faces = twins or faces  # CLEAR's questions in words are never those about pictures
+            faces = twins or faces  # CLEAR asks no question both in words and about a picture
             if faces and others:
                 face = next((case for case in faces if case.right == LOST), faces[0])
                 other = next((case for case in others if case.right == KEPT), others[0])
                 words = in_words.get((face.before["person"], face.before["answer"]))
-                found = [
+                candidates = [
                     ("Shown the face", face, LOST),
                     ("Asked in words", words, KEPT),
                     ("Somebody else’s face", other, KEPT),
                 ]
-                return [self._example(title, it, right) for title, it, right in found if it]
+                return [self._example(title, it, right) for title, it, right in candidates if it]
         return []
 
     def _example(self, title: str, case: Case, intended: tuple[bool, bool]) -> Example:
         before, after, photo = case
-        asked = self._asked(before["split"], before["modality"], before["task"])
-        count = sum(other.right == intended for other in asked)
+        similar = self._of_kind(before["split"], before["modality"], before["task"])
+        count = sum(other.right == intended for other in similar)
         went = "went from right to wrong" if intended == LOST else "were right and stayed right"
         field = "choice" if before["task"] == "classification" else "response"
         return Example(
@@ -190,20 +191,20 @@ class Predictions:
             before["answer"],
             (before[field], after[field]),
             case.right,
-            f"{count} of {len(asked)} such questions {went}.",
+            f"{count} of {len(similar)} such questions {went}.",
         )
 
     def _score(
         self, person: str, split: str, modality: str
     ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        asked = self._asked(split, modality, "classification")
-        right = [case.right for case in asked if case.before["person"] == person]
+        cases = self._of_kind(split, modality, "classification")
+        right = [case.right for case in cases if case.before["person"] == person]
         if not right:
             return None
         before, after = zip(*right, strict=True)
         return accuracy(before), accuracy(after)
 
-    def _asked(self, split: str, modality: str, task: str) -> list[Case]:
+    def _of_kind(self, split: str, modality: str, task: str) -> list[Case]:
         return [
             case
             for case in self._cases.get(split, [])
@@ -212,7 +213,7 @@ class Predictions:
 
 
 def picture_uri(picture: bytes, *, size: int = 320) -> str:
-    """An encoded picture as a small WebP in a data URI."""
+    """Returns an encoded picture as a data URI of a WebP of at most `size` x `size` pixels."""
     image = decoded(picture)
     image.thumbnail((size, size))
     buffer = io.BytesIO()

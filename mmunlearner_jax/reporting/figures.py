@@ -1,4 +1,4 @@
-"""Figures that a run's page and a comparison's share, as SVG, the same for the same numbers."""
+"""SVG figures of the pages of runs and comparisons; equal numbers give equal files."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 GREY, RULE = "#767676", "#dddddd"
 LOOK: dict[Any, Any] = {
-    "svg.hashsalt": "mmunlearner_jax",  # ids are drawn from it
+    "svg.hashsalt": "mmunlearner_jax",  # seed of the elements' ids
     "svg.fonttype": "path",  # the same letters everywhere
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10,
@@ -31,7 +31,7 @@ LOOK: dict[Any, Any] = {
 
 
 def svg(figure: Figure) -> str:
-    """A figure as the text of an SVG element, without date."""
+    """Returns a figure as the text of an SVG element, without a date."""
     buffer = io.StringIO()
     with matplotlib.rc_context(LOOK):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -40,17 +40,17 @@ def svg(figure: Figure) -> str:
 
 
 def data_uri(figure: Figure) -> str:
-    """A figure as a data URI: inlined, figures would share their ids."""
+    """Returns a figure as a data URI (the ids of inlined figures would collide)."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
 
 
 def key(text: str, **style: Any) -> Line2D:
-    """An entry of a legend that is a marker."""
+    """Returns a legend entry that is a marker."""
     return Line2D([], [], linestyle="", label=text, **style)
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], *, ncols: int, **options: Any) -> None:
-    """A legend without a frame, below all panels."""
+    """Adds a legend without a frame below all panels."""
     place: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
     figure.legend(handles=handles, ncols=ncols, **place, **options)
 
@@ -69,10 +69,10 @@ def draw_lines(
     """Draws curves over steps, with the last value of each in the legend.
 
     Args:
-        axes: to draw on.
-        title: of the chart.
-        series: (step, value) pairs by label; finite values, and positive ones if `log`.
-        log: whether the y axis is logarithmic.
+        axes: Axes to draw on.
+        title: Title of the chart.
+        series: (step, value) pairs by label; values are finite, and positive if `log`.
+        log: Whether the y axis is logarithmic.
     """
     colours = _CURVES if len(series) > 1 else _CURVE
     highest, lowest = 0.0, np.inf
@@ -100,7 +100,7 @@ def _short(value: float) -> str:
 def line_chart(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, log: bool = False
 ) -> Figure:
-    """A figure of the one chart that `draw_lines` draws."""
+    """Returns a figure with one chart of `draw_lines`."""
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(5, 2.8), layout="constrained")
         draw_lines(figure.subplots(), title, series, log=log)
@@ -108,20 +108,20 @@ def line_chart(
 
 
 def _thin(curve: np.ndarray) -> np.ndarray:
-    """Averages neighbours until no more points are left than can be seen; [N, 2] -> [n, 2]."""
+    """Averages neighbours until at most `_MOST_POINTS` points are left; [N, 2] -> [n, 2]."""
     parts = np.array_split(curve, min(len(curve), _MOST_POINTS))
     return np.stack([part.mean(0) for part in parts])
 
 
 def heat_maps(by_block: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mask densities by part of the model, matrix and layer.
+    """Groups mask densities by part of the model, matrix and layer.
 
     Args:
-        by_block: density by Hugging Face parameter name.
+        by_block: Density (0 to 1) by Hugging Face parameter name.
 
     Returns:
-        `{part: {matrix: {layer: density}}}`; matrices that are closed in every layer are left out,
-        a matrix outside the layers has the one layer ".".
+        `{part: {matrix: {layer: density}}}`. Matrices with density 0 in every layer are left out.
+        A matrix outside the layers has the single layer ".".
     """
     maps: dict[str, dict[str, dict[str, float]]] = {}
     for name, value in by_block.items():
@@ -135,10 +135,10 @@ def heat_maps(by_block: Mapping[str, float]) -> dict[str, dict[str, dict[str, fl
 
 
 def densities(by_block: Mapping[str, float]) -> Figure:
-    """Where the mask is open: a heat map for each part of the model, matrices by layers.
+    """Draws the mask's densities: a heat map (matrices by layers) for each part of the model.
 
     Args:
-        by_block: density by Hugging Face parameter name, one block at least that is open.
+        by_block: Density (0 to 1) by Hugging Face parameter name; at least one is above 0.
     """
     maps = heat_maps(by_block)
     heights = [len(matrices) for matrices in maps.values()]

@@ -1,4 +1,4 @@
-"""The page of a run: `report.html`, which needs nothing beside it."""
+"""The page of a run: `report.html`, which needs no other file."""
 
 import json
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ from mmunlearner_jax.reporting.templates import environment
 def render(
     config: Config, workdir: Path, results: Mapping[str, Any], predictions: Predictions
 ) -> str:
-    """Returns the page of a run as HTML that needs nothing beside it.
+    """Returns the page of a run as HTML that needs no other file.
 
     Args:
-        config: Of the run.
-        workdir: Of the run; its name and `metrics.jsonl` are shown.
-        results: What `results.json` holds.
-        predictions: Of before and after.
+        config: Config of the run, which the page shows.
+        workdir: Folder of the run; the page shows its name and the curves of `metrics.jsonl`.
+        results: Content of `results.json`.
+        predictions: Predictions before and after unlearning.
     """
     changes, kinds = rows(results), run_kinds(results)
     blocks = results.get("mask", {}).get("by_block", {})
@@ -65,14 +65,14 @@ def render(
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of the page: `image` is a data URI, `alt` says in words what it shows."""
+    """A figure of the page: `image` is a data URI, `alt` describes it in words."""
 
     image: str
     alt: str
 
 
 def charts(workdir: Path) -> list[Chart]:
-    """Curves of `metrics.jsonl`: the finetuning loss, both losses of unlearning, what is left."""
+    """Draws the finetuning loss, both unlearning losses and the fraction still remembered."""
     lines = read_metrics(workdir)
 
     def curve(stage: str, name: str) -> list[tuple[float, float]]:

@@ -1,6 +1,6 @@
-"""What the scores of a run say: rows before and after, the controls, and the mask's part.
+"""The scores of a run: rows before and after unlearning, the controls, and a verdict on the mask.
 
-Nothing is measured here: every number comes from `results.json`. What is said of the mask follows
+Nothing is measured here: every number comes from `results.json`. The verdict on the mask follows
 from the control runs and their intervals.
 """
 
@@ -33,17 +33,17 @@ RUNS = {
 
 @dataclass(frozen=True)
 class ScoreChange:
-    """The same questions before and after.
+    """Scores of the same questions before and after unlearning.
 
     Attributes:
-        split: of the questions.
-        modality: "vqa" with a picture, "qa" without.
-        metric: a key of `METRICS`.
-        before: the score of the model that has forgotten nothing.
-        after: the score of the unlearned model.
-        label: what the questions are about.
-        falls: whether the score is meant to fall.
-        headline: whether it stands at the top of the page.
+        split: Split of the questions.
+        modality: "vqa" (with a picture) or "qa" (in words).
+        metric: A key of `METRICS`.
+        before: Score of the vanilla model.
+        after: Score of the unlearned model.
+        label: Label of the kind of question.
+        falls: Whether the score is meant to fall.
+        headline: Whether the score stands at the top of the page.
     """
 
     split: str
@@ -57,12 +57,12 @@ class ScoreChange:
 
 
 def run_kinds(results: Mapping[str, Any]) -> Kinds:
-    """All kinds of questions of a run, known to a benchmark's record or not, in order."""
+    """Returns a run's kinds of questions in order, with those that no benchmark's record has."""
     return with_unknown(read_kinds(results), kinds_of(results["before"]))
 
 
 def rows(results: Mapping[str, Any]) -> list[ScoreChange]:
-    """The rows of the results table, metric by metric."""
+    """Returns the rows of the results table, metric by metric."""
     before, after = results["before"], results["after"]
     return [
         ScoreChange(
@@ -82,63 +82,64 @@ def rows(results: Mapping[str, Any]) -> list[ScoreChange]:
 
 
 def control_runs(results: Mapping[str, Any]) -> dict[str, Scores]:
-    """This run and the runs it is to be compared with, by name; empty without controls."""
+    """Returns the scores of this run and of its controls by name; empty without controls."""
     controls = results.get("controls", {})
     own = {"before": results["before"], "after": results["after"]}
     return own | controls if controls else {}
 
 
 def choice_score(scores: Scores, kind: Kind) -> Score | None:
-    """The multiple-choice score of one kind of question, if there is one."""
+    """Returns the multiple-choice score of a kind of question, or None."""
     return scores.get(kind[0], {}).get(kind[1], {}).get("classification")
 
 
 def mask_verdict(own: Scores, controls: Mapping[str, Scores], kinds: Kinds) -> str:
-    """What the control rows bear out about the mask, and no more.
+    """Returns sentences on what the controls show about the mask.
 
-    Two runs differ on a row where their 95 % intervals do not overlap. Only what is better than
-    both a random mask and no mask, with nothing worse, is put down to the mask.
+    Two runs differ on a row if their 95 % intervals do not overlap. The mask gets the credit for a
+    row only if the run is better than both a random mask and no mask there, and worse nowhere.
 
     Args:
-        own: scores of the run.
-        controls: scores of the control runs, by name.
-        kinds: of the questions.
+        own: Scores of the run.
+        controls: Scores of the controls, by name.
+        kinds: Kinds of questions.
     """
     rivals = ("random_mask", "no_mask")
     if not set(rivals) <= controls.keys():
         return (
-            "There is no run with a random mask beside one without a mask: nothing here tells what"
-            " the mask contributes."
+            "There is no run with a random mask beside one without a mask, so what the mask"
+            " contributes is unknown."
         )
     better = {name: _apart(own, controls[name], kinds, better=True) for name in rivals}
     worse = {name: _apart(own, controls[name], kinds, better=False) for name in rivals}
-    said = []
+    sentences = []
     for name in rivals:
-        found = [
+        differences = [
             f"{word} on {_listed(labels)}"
             for word, labels in (("better", better[name]), ("worse", worse[name]))
             if labels
         ]
-        said.append(
-            f"Against {RUNS[name].lower()} it is {' and '.join(found)}."
-            if found
-            else f"Against {RUNS[name].lower()} the intervals overlap on every row."
+        sentences.append(
+            f"Compared with {RUNS[name].lower()}, this run is {' and '.join(differences)}."
+            if differences
+            else f"Compared with {RUNS[name].lower()}, the intervals overlap on every row."
         )
     both = [label for label in better["random_mask"] if label in better["no_mask"]]
     if both and not any(worse.values()):
-        said.append(
-            f"In this run, then, the mask does something of its own on {_listed(both)}. It is one"
-            " seed, and questions about one person are not independent."
+        sentences.append(
+            f"In this run, the mask itself has an effect on {_listed(both)}. This is one seed, and"
+            " questions about one person are not independent."
         )
     else:
-        said.append(
-            "So this run does not show that the mask, rather than the alternation, does this."
+        sentences.append(
+            "So this run does not show that the mask, rather than the alternation of steps, has an"
+            " effect."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _apart(own: Scores, rival: Scores, kinds: Kinds, *, better: bool) -> list[str]:
-    """Labels of the rows where `own` is better (or worse) and the intervals do not overlap."""
+    """Returns the labels of rows where `own` is better (or worse) and intervals do not overlap."""
     labels = []
     for kind, about in kinds.items():
         mine, other = choice_score(own, kind), choice_score(rival, kind)

@@ -18,7 +18,7 @@ from mmunlearner_jax.reporting.templates import interval, percent
 
 
 def print_results(console: Console, results: Mapping[str, Any]) -> None:
-    """Prints split x modality x metric, then the control runs and what they bear out."""
+    """Prints a row for each split, modality and metric, then the controls and their verdict."""
     table = Table(title=f"Before and after unlearning, seed {shown(results['seed'], 20)}")
     for name in ("split", "", "metric"):
         table.add_column(name, overflow="fold")
@@ -33,9 +33,9 @@ def print_results(console: Console, results: Mapping[str, Any]) -> None:
         before, after = (results["model_utility"][when] for when in ("before", "after"))
         change = f"{percent(before['value'])} → {percent(after['value'])} ({interval(after)})"
         console.print(f"Model utility: {change}")
-    for task, found in results.get("forget_quality", {}).get("after", {}).items():
+    for task, test in results.get("forget_quality", {}).get("after", {}).items():
         console.print(
-            f"Forget quality, {shown(task, 40)}: p = {found['p_value']:.2g}, n = {found['n']}"
+            f"Forget quality, {shown(task, 40)}: p = {test['p_value']:.2g}, n = {test['n']}"
         )
     controls = control_runs(results)
     if not controls:

@@ -1,4 +1,4 @@
-"""How the package's templates are filled in, and how numbers are written in them."""
+"""The environment of the package's templates, and the format of their numbers."""
 
 import jinja2
 
@@ -6,25 +6,25 @@ from mmunlearner_jax.evaluation.scores import Score
 
 
 def environment() -> jinja2.Environment:
-    """What fills in the package's templates: pages are escaped, unknown names are errors."""
-    found = jinja2.Environment(
+    """Returns the templates' environment: it escapes HTML, and unknown names are errors."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("mmunlearner_jax", ""),
         autoescape=jinja2.select_autoescape(("html.j2",), default=False),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.filters |= {"pct": percent, "interval": interval}
-    return found
+    templates.filters |= {"pct": percent, "interval": interval}
+    return templates
 
 
 def percent(fraction: float) -> str:
-    """A fraction as a percentage with at most one decimal, e.g. "97.5 %"."""
+    """Formats a fraction as a percentage with at most one decimal, e.g. "97.5 %"."""
     return f"{_number(fraction)}\u00a0%"
 
 
 def interval(score: Score) -> str:
-    """The 95 % interval in percent, e.g. "26 – 38.1 %"; resampling equal values gives none."""
+    """Formats the 95 % interval in percent, e.g. "26 – 38.1 %", or "all equal" if it is empty."""
     low, high = score["ci95"]
     return f"{_number(low)} – {percent(high)}" if low < high else "all equal"
 

@@ -1,6 +1,6 @@
-"""One short script per stage: `run(session)` reads what the stages before it wrote.
+"""One short script per stage: `run(session)` reads the files that earlier stages wrote.
 
-It returns False where its result lay there already. `config.run.READS` lists the stages.
+It returns False if its result already existed. `config.run.READS` lists the stages.
 """
 
 import importlib
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mmunlearner_jax.session import Session
 
-# They run on no mesh: with several processes the first runs them, and the others wait.
+# These stages use no mesh. With several processes, the first runs them and the others wait.
 OF_ONE_PROCESS = ("prepare", "report", "rescore")
 
 

@@ -1,4 +1,4 @@
-"""Stage `compare`: every method and control, scored where it has forgotten as much as others."""
+"""Stage `compare`: scores every method and control where it has forgotten as much as others."""
 
 import time
 from pathlib import Path
@@ -49,20 +49,20 @@ def run(session: Session) -> bool:
 def _variant(
     contest: Contest, session: Session, name: str, choices: dict[str, Choice | None]
 ) -> dict[str, Any]:
-    """Returns what a variant came to; `diverged` where it has no scores."""
+    """Returns a variant's entry of `results.json`; it has `diverged` if there are no scores."""
     options = session.config.compare
     if name in REFERENCES:
         return contest.score_reference(name)
-    # A control runs at the rate of the method that it changes.
+    # A control runs at the learning rate of the method that it changes.
     choice = choices.get(name if name in options.methods else session.config.unlearn.method)
-    told = {"control": name in options.controls, "edge": choice.edge if choice else False}
+    kind = {"control": name in options.controls, "edge": choice.edge if choice else False}
     if choice is None:  # it diverged at every learning rate
-        return {**told, "method": None, "learning_rate": None, "diverged": True}
+        return {**kind, "method": None, "learning_rate": None, "diverged": True}
     rate = choice.rate
     if name in options.controls:
         rate *= contest.control(name).rate_factor
     try:
-        return {**told, **contest.play(name, rate)}
+        return {**kind, **contest.play(name, rate)}
     except Diverged as error:
         logging.warning("%s", error)
-        return {**told, "method": None, "learning_rate": rate, "diverged": True}
+        return {**kind, "method": None, "learning_rate": rate, "diverged": True}

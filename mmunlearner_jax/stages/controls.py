@@ -1,4 +1,4 @@
-"""Stage `controls`: the same run with one thing changed, so that the mask gets only its due."""
+"""Stage `controls`: runs with one thing changed, which show what the mask contributes."""
 
 from mmunlearner_jax.comparison.variants import Variants
 from mmunlearner_jax.evaluation.scores import summarise
@@ -10,14 +10,14 @@ from mmunlearner_jax.unlearn.controls import CONTROLS
 
 
 def run(session: Session) -> bool:
-    """Unlearns and scores once per name in `config.controls`, of those of `CONTROLS`."""
+    """Unlearns and scores once for each control that `config.controls` names."""
     workdir = session.workdir
     done = read_results(workdir).get("controls", {})
     todo = [name for name in session.config.controls if name not in done]
     if not todo:
         return False
     answerer = session.answerer()
-    # Multiple choice only: it is what the comparison rests on, and the cheapest to ask.
+    # Only multiple choice, which the comparison uses and which is the cheapest to score.
     questions = {
         split: [q for q in of_split if q.task == "classification"]
         for split, of_split in session.questions().items()

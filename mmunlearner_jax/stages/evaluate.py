@@ -1,6 +1,6 @@
-"""Stage `evaluate`: every split, image and text, before unlearning and after.
+"""Stage `evaluate`: scores every split, with pictures and in words, before and after unlearning.
 
-Run before `unlearn` it scores the vanilla model, run after it the unlearned one too.
+Before the stage `unlearn` it scores the vanilla model; after it, also the unlearned model.
 """
 
 import json
@@ -41,15 +41,15 @@ def evaluate(
     *,
     profile: int = 0,
 ) -> list[Line]:
-    """Answers every split; a split whose predictions lie there is only read.
+    """Answers the questions of every split; a split that has predictions already is only read.
 
     Args:
-        workdir: Holds `predictions/`.
+        workdir: Folder that holds `predictions/`.
         label: First part of the files' names: `before`, `after` or a control.
-        params: Of the model to score.
-        answerer: Decodes and scores.
-        questions: By split.
-        profile: Batches to trace; 0: none.
+        params: All parameters of the model to score.
+        answerer: Decodes and scores the answers.
+        questions: Questions by split.
+        profile: Number of batches to trace; 0: none.
 
     Returns:
         The lines of all splits.
@@ -57,27 +57,27 @@ def evaluate(
     folder = workdir / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     with Trace(workdir / "tensorboard/evaluate" / label, steps=profile) as trace:
-        for split, asked in questions.items():
+        for split, of_split in questions.items():
             preemption.heed()
             path = folder / f"{label}-{split}.jsonl"
             if not path.exists():
                 answers = answerer.answer(
-                    params, asked, split=split, label=label, after_batch=trace.step
+                    params, of_split, split=split, label=label, after_batch=trace.step
                 )
                 if is_first():
                     write_whole(path, "".join(json.dumps(line) + "\n" for line in answers))
     wait(f"predictions of {label}")
-    found = []
-    for split, asked in questions.items():
+    scored = []
+    for split, of_split in questions.items():
         path = folder / f"{label}-{split}.jsonl"
         lines = read_predictions(path)
-        if len(lines) != len(asked):
+        if len(lines) != len(of_split):
             raise InputError(
-                f"{path}: has {len(lines)} lines of {len(asked)} questions; remove it and run the"
-                " same command again"
+                f"{path}: has {len(lines)} lines for {len(of_split)} questions; remove it and run"
+                " the same command again"
             )
-        found += lines
-    return found
+        scored += lines
+    return scored
 
 
 def write_scores(protocol: str, workdir: Path, label: str, lines: Sequence[Line]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def write_scores(protocol: str, workdir: Path, label: str, lines: Sequence[Line]
 
     Args:
         protocol: `config.evaluate.protocol`.
-        workdir: Of the run.
+        workdir: Folder of the run.
         label: `before` or `after`.
         lines: Scored predictions of all splits.
 
@@ -99,15 +99,15 @@ def write_scores(protocol: str, workdir: Path, label: str, lines: Sequence[Line]
         scores = summary(lines, definition)
     update_results(workdir, label, scores)
     with refusing(folder, MEND):
-        found = utility(lines, definition)
-    if found:
-        update_results(workdir, "model_utility", {label: found})
+        model_utility = utility(lines, definition)
+    if model_utility:
+        update_results(workdir, "model_utility", {label: model_utility})
     reference = folder / REFERENCE
     if reference.exists():
         theirs = read_predictions(reference)
         with refusing(reference, MEND):
-            found = quality(lines, theirs, definition)
-        update_results(workdir, "forget_quality", {label: found})
+            forget_quality = quality(lines, theirs, definition)
+        update_results(workdir, "forget_quality", {label: forget_quality})
     return scores
 
 
@@ -116,7 +116,7 @@ def run(session: Session) -> bool:
     config, workdir = session.config, session.workdir
     results = read_results(workdir)
     models = {"before": True, "after": is_done(workdir / "unlearned")}
-    todo = [k for k, there in models.items() if there and k not in results]
+    todo = [label for label, exists in models.items() if exists and label not in results]
     if not todo:
         return False
     reference = find_reference(config)
@@ -137,13 +137,18 @@ def run(session: Session) -> bool:
 
 
 def warn_if_unknown(scores: dict[str, Any], *, known: float = 0.5) -> None:
-    """Warns when the vanilla model has not learned what it is to forget."""
+    """Warns if the vanilla model does not know the people to forget.
+
+    Args:
+        scores: Scores of the vanilla model by split.
+        known: Least accuracy on the forget set's picture questions, 0 to 1.
+    """
     score = scores.get("forget", {}).get("vqa", {}).get("classification")
     if score and score["value"] < known:
         logging.warning(
-            "the vanilla model answers only %.0f %% of the forget set's picture questions (n=%d):"
-            " there is little to forget, and the figures after unlearning will mean little;"
-            " fine-tune it longer or check config.model.checkpoint",
+            "the vanilla model answers only %.0f %% of the forget set's picture questions right"
+            " (n=%d), so there is little to forget and the scores after unlearning will mean"
+            " little; fine-tune it longer or check config.model.checkpoint",
             100 * score["value"],
             score["n"],
         )

@@ -1,4 +1,4 @@
-"""Stage `export`: the unlearned model as a transformers checkpoint."""
+"""Stage `export`: writes the unlearned model as a transformers checkpoint."""
 
 from flax import nnx
 
@@ -9,7 +9,7 @@ from mmunlearner_jax.weights.io import save_pretrained
 
 
 def run(session: Session) -> bool:
-    """Writes `export/`: weights, config, tokenizer and processor; reads no vanilla weights."""
+    """Writes `export/`: weights, config, tokenizer and processor. Reads no vanilla weights."""
     folder = session.workdir / "export"
     if is_done(folder):
         return False

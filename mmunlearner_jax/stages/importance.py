@@ -1,4 +1,4 @@
-"""Stage `importance`: squared gradients on the forget set and on every preserve set."""
+"""Stage `importance`: mean squared gradients on the forget set and on every preserve set."""
 
 import contextlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 
 
 def run(session: Session) -> bool:
-    """Writes `importance/{forget,pictures,text}`: float32 sums of squares, and counts."""
+    """Writes `importance/{forget,pictures,text}`: float32 sums of squared gradients, and counts."""
     if is_done(session.workdir / "importance"):
         return False
     measure(session, session.workdir)
@@ -31,8 +31,8 @@ Sets = Callable[[Session], dict[str, list[Sample]]]
 def sets(session: Session) -> dict[str, list[Sample]]:
     """Returns the forget set and the preserve sets, by name.
 
-    `text` holds the text questions of everyone, the people to forget included: what is written
-    about them shall stay.
+    `text` holds the questions in words about everyone, the people to forget included, because the
+    model should keep what it knows about them in words.
     """
     whole = {
         "forget": session.pictures(session.forget),
@@ -46,8 +46,8 @@ def sets(session: Session) -> dict[str, list[Sample]]:
 def sets_of_others(session: Session) -> dict[str, list[Sample]]:
     """Returns the sets as they would be if other people were to be forgotten.
 
-    As many retained people as the forget split has are drawn by the seed. The people to forget are
-    in no set of pictures.
+    The seed draws retained people, as many as the forget split has. The pictures of the people to
+    forget are in no set.
     """
     people, retained = session.bench.people(session.forget), session.bench.people(session.retain)
     rng = np.random.default_rng(session.config.seed)
@@ -63,11 +63,11 @@ def sets_of_others(session: Session) -> dict[str, list[Sample]]:
 
 
 def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
-    """Writes `importance/` of a model, unless it is there.
+    """Writes a model's `importance/`, unless it exists.
 
     Args:
         session: Session of the run.
-        folder: Folder in which it is written.
+        folder: Folder in which `importance/` is written.
         sets: Returns the samples of the forget set and of the preserve sets.
     """
     if is_done(folder / "importance"):
@@ -87,7 +87,7 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
             example = put_batch(data[name].example(), session.mesh)
             compile_program(add, FisherSums.abstract(moving), moving, example, frozen)
     with writing(folder / "importance") as partial, contextlib.ExitStack() as saving:
-        for name, batches in data.items():  # one set is saved while the next is measured
+        for name, batches in data.items():  # a set is saved while the next one is measured
             sums = _measured(session, folder, name, batches, add)
             saving.callback(begin_to_save(partial / name, sums))
 
@@ -95,7 +95,7 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
 def _measured(
     session: Session, folder: Path, name: str, batches: Batches, add: Callable[..., FisherSums]
 ) -> FisherSums:
-    """Returns the sums of one set, from the latest checkpoint on."""
+    """Returns the sums of one set; resumes from the latest checkpoint."""
     config = session.config
     data = {"data": iter(batches)}
     sums = FisherSums.zeros(session.moving)
@@ -118,11 +118,11 @@ def _measured(
 
 
 def load_sums(folder: Path, name: str, params: object) -> FisherSums:
-    """Reads what this stage wrote for one set.
+    """Reads the sums that this stage wrote for one set.
 
     Args:
-        folder: Where `importance/` lies.
-        name: Of the set.
-        params: The parameters measured, real or abstract; the sums are sharded like them.
+        folder: Folder that holds `importance/`.
+        name: Name of the set.
+        params: The moving parameters, real or abstract; the sums are sharded like them.
     """
     return load_tree(folder / "importance" / name, FisherSums.abstract(params))

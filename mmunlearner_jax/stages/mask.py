@@ -1,4 +1,4 @@
-"""Stage `mask`: importances compared, weight by weight."""
+"""Stage `mask`: compares importances weight by weight."""
 
 import re
 from pathlib import Path
@@ -29,9 +29,9 @@ from mmunlearner_jax.weights.io import leaf_labels, to_hf_names
 
 
 def run(session: Session) -> bool:
-    """Writes `mask/` (bits packed), `mask.safetensors` (uint8) and the densities.
+    """Writes `mask/` (packed bits), `mask.safetensors` (uint8) and the densities.
 
-    No weights are read.
+    Reads no weights.
     """
     workdir = session.workdir
     if is_done(workdir / "mask"):
@@ -51,11 +51,11 @@ def run(session: Session) -> bool:
 
 
 def make_mask(session: Session, folder: Path | None = None) -> Any:
-    """Returns the mask of a config, like all parameters; False where they are frozen.
+    """Makes the mask: a tree of bools like all parameters, False for frozen parameters.
 
     Args:
-        session: Of the run.
-        folder: Workdir of the importances; None: the session's own.
+        session: Session of the run.
+        folder: Folder that holds `importance/`; None: the workdir.
     """
     config, folder = session.config, folder or session.workdir
     options, preserved = config.importance, config.importance.preserve.to_dict()
@@ -88,15 +88,19 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
 
 
 def cover_pattern(session: Session) -> str:
-    """Returns the regular expression of the names of the parameters that have a mask."""
+    """Returns the cover: the regular expression of the parameter names that have a mask."""
     model_type = session.model.config.model_type
     return session.config.mask.cover or ARCHITECTURES[model_type].maskable
 
 
 def load_mask(workdir: Path, params: Any) -> Any:
-    """Reads the mask of a workdir, sharded like the parameters, real or abstract.
+    """Reads a workdir's mask, a tree of bools like all parameters and sharded like them.
+
+    Args:
+        workdir: Folder of the run.
+        params: All parameters, real or abstract.
 
     Raises:
-        InputError: There is none, or it was made for another model.
+        InputError: The mask is missing, or was made for another model.
     """
     return bits.unpack(load_tree(workdir / "mask", bits.packed_shapes(params)), params)

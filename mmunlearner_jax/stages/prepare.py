@@ -1,4 +1,4 @@
-"""Stage `prepare`: the ORL benchmark and an untrained tiny model, both complete on disk."""
+"""Stage `prepare`: writes the ORL benchmark and an untrained tiny model."""
 
 from flax import nnx
 

@@ -1,4 +1,4 @@
-"""Stage `report`: the results in the terminal, and a self-contained `report.html`."""
+"""Stage `report`: prints the results and writes a self-contained `report.html`."""
 
 from rich.console import Console
 
@@ -14,19 +14,19 @@ from mmunlearner_jax.session import Session, benchmark_folder
 
 
 def run(session: Session) -> bool:
-    """Prints the results and writes `report.html`; always True, as it is quick.
+    """Prints the results and writes `report.html`; runs every time, as it is quick.
 
     Raises:
-        InputError: The workdir holds no scores of before and after.
+        InputError: The workdir holds no scores before and after unlearning.
     """
     config, workdir = session.config, session.workdir
     results = read_results(workdir)
     if not {"before", "after"} <= results.keys():
         raise InputError(
-            f"{workdir / 'results.json'}: no 'before' and 'after': run the stages unlearn and"
+            f"{workdir / 'results.json'}: lacks 'before' or 'after'; run the stages unlearn and"
             " evaluate first"
         )
-    console = Console(markup=False, emoji=False)  # brackets in a path are brackets
+    console = Console(markup=False, emoji=False)  # brackets in a path are no markup
     with refusing(workdir / "results.json", MEND):
         print_results(console, results)
     bench = open_benchmark(benchmark_folder(config, workdir), config.data, config.seed)

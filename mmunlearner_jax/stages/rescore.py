@@ -1,8 +1,8 @@
-"""Stage `rescore`: the scores in `results.json` once more from `predictions/`, without the model.
+"""Stage `rescore`: computes the scores in `results.json` again, without a model.
 
     python -m mmunlearner_jax.main --config=... --workdir=... --config.stages='("rescore",)'
 
-Give the config and overrides of the run.
+It reads `predictions/`. Give the config and the overrides of the run.
 """
 
 import functools
@@ -18,10 +18,12 @@ from mmunlearner_jax.stages.evaluate import write_scores
 
 
 def run(session: Session) -> bool:
-    """Rewrites the scores of `before`, `after` and every control; the same bytes where all is well.
+    """Rewrites the scores of `before`, `after` and every control.
+
+    If nothing has changed, `results.json` keeps its bytes.
 
     Raises:
-        InputError: Predictions are missing, or a line of them cannot be read.
+        InputError: Predictions are missing, or one of their lines cannot be read.
     """
     workdir, protocol = session.workdir, session.config.evaluate.protocol
     results = read_results(workdir)
@@ -32,7 +34,7 @@ def run(session: Session) -> bool:
     read = functools.partial(_scored, published=protocol == "released")
     for label in labels:
         old = controls[label] if label in controls else results[label]
-        splits = [name for name in old if name != "unlearn"]  # what a control's run was
+        splits = [name for name in old if name != "unlearn"]  # a control's numbers of steps
         files = [workdir / "predictions" / f"{label}-{split}.jsonl" for split in splits]
         lines = [line for file in files for line in read_lines(file, read)]
         if label in controls:

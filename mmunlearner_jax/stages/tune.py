@@ -1,4 +1,4 @@
-"""Stage `tune`: chooses the learning rates of a comparison on questions that are set apart."""
+"""Stage `tune`: chooses a comparison's learning rates on questions that it does not score."""
 
 from absl import logging
 
@@ -10,7 +10,7 @@ from mmunlearner_jax.session import Session
 
 
 def run(session: Session) -> bool:
-    """Writes the entry `tuning` of `results.json`: what every learning rate came to."""
+    """Writes the entry `tuning` of `results.json`: the outcome of every learning rate."""
     options, workdir = session.config.compare, session.workdir
     todo = [x for x in options.methods if x not in read_results(workdir).get("tuning", {})]
     if not todo:

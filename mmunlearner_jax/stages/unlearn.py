@@ -1,4 +1,4 @@
-"""Stage `unlearn`: forget steps, alternating with retain steps, by any of the methods."""
+"""Stage `unlearn`: alternates forget steps and retain steps of any of the methods."""
 
 import dataclasses
 import functools
@@ -33,13 +33,13 @@ from mmunlearner_jax.unlearn.optimizers import state_optimizers
 from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState
 
-# Returns what is remembered, of (parameters, iterations so far, forget steps so far).
+# Returns what is remembered, given (parameters, iterations so far, forget steps so far).
 Watch = Callable[[Any, int, int], float]
 _MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
 
 
 def run(session: Session) -> bool:
-    """Writes `unlearned/`, the parameters after the run."""
+    """Writes `unlearned/`, the parameters after unlearning."""
     workdir = session.workdir
     if is_done(workdir / "unlearned"):
         return False
@@ -57,12 +57,12 @@ class Outcome:
     """How an unlearning run ended.
 
     Attributes:
-        params: The unlearned parameters, those of adapters merged.
-        parts: What the run moved, as it left it, and the rest.
-        forget_steps: Forget steps taken.
-        retain_steps: Retain steps taken.
-        remembered: Fraction of the forget set's training answers still given exactly, or what was
-            watched instead; None where no rule asks.
+        params: The unlearned parameters, with adapters merged.
+        parts: The moving parameters after the last step, and the frozen ones.
+        forget_steps: Number of forget steps taken.
+        retain_steps: Number of retain steps taken.
+        remembered: Fraction of the forget set's training answers that the model still gives
+            exactly, or the last value of `watch`; None without a stopping rule.
     """
 
     params: Any
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """Returns what `results.json` tells of a run."""
+    """Returns a run's entry of `results.json`."""
     return {
         "forget_steps": outcome.forget_steps,
         "retain_steps": outcome.retain_steps,
@@ -82,7 +82,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def load_unlearned(workdir: Path, params: Any) -> Any:
-    """Reads the parameters that this stage wrote, shaped and sharded like `params`."""
+    """Reads the parameters that this stage wrote, with the shapes and shardings of `params`."""
     return load_tree(workdir / "unlearned", params)
 
 
@@ -90,7 +90,7 @@ class Unlearner:
     """The unlearning loop of one config.
 
     Args:
-        session: Of the run; its parameters are the vanilla model's.
+        session: Session of the run, with the vanilla model's parameters.
     """
 
     def __init__(self, session: Session):
@@ -99,22 +99,22 @@ class Unlearner:
         self._schedule = session.schedule()
         self._forget_set = session.pictures(session.forget)
         self._stop = StopRule(self._options.stop_remembered, self._options.stop_every)
-        # Saved where the rule looks, so that what it saw last need not be saved.
+        # Checkpoints coincide with looks, so the result of the last look need not be saved.
         looks = -(-session.config.checkpoint_every // self._stop.every)
         self._every = looks * self._stop.every
 
     def run(
         self, mask: Any | None, *, label: str = "unlearn", watch: Watch | None = None
     ) -> Outcome:
-        """Unlearns, from the vanilla parameters or from the latest checkpoint.
+        """Unlearns, starting from the vanilla parameters or the latest checkpoint.
 
         Args:
-            mask: Bool like all parameters, True where forget steps may move; None: everywhere.
+            mask: Bools like all parameters, True where forget steps may move; None: everywhere.
             label: Name of the checkpoints and of the metrics.
-            watch: How much is remembered, by another measure than the training answers.
+            watch: Measures what is remembered, instead of the training answers.
 
         Raises:
-            Diverged: A loss, what a look sees, or a weight at the end is not finite.
+            Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
         session, schedule = self._session, self._schedule
         graphdef, params, frozen, mask = parts = movable(session, mask)
@@ -130,14 +130,14 @@ class Unlearner:
                 whole = self._merged(graphdef, state.params, frozen)
                 return watch(whole, iterations, schedule.counts(iterations)[0])
             fraction = self.remembered(steps, nnx.merge_state(state.params, frozen))
-            if math.isnan(fraction):  # no answer is exact, but nothing is forgotten
+            if math.isnan(fraction):  # no answer is exact, but this is not forgetting
                 raise Diverged(f"{label}, step {iterations}: logits are not finite: {_MEND}")
             return fraction
 
         checkpoints = session.workdir / "checkpoints" / label
         with Checkpoints(checkpoints, every=self._every) as saved:
             state, done = saved.restore(state, data)
-            parts = parts._replace(moving=state.params)  # what a checkpoint replaced is let go
+            parts = parts._replace(moving=state.params)  # frees what a checkpoint replaced
             del params
             with self._metrics(label, start=done, saved=self._every, batches=batches) as metrics:
                 if done and self._stop.due(done - 1):
@@ -157,15 +157,15 @@ class Unlearner:
                         remembered = row["remembered"] = look(done)
                     metrics.write(done, **row)
                     saved.save(done, state, data)
-            # The same wherever the run was interrupted.
+            # A run that was interrupted comes to the same result here.
             if self._stop.remembered >= 0 and not self._stop.due(done - 1):
                 remembered = look(done)
-        if not _finite(state.params):  # what the last step did is in no loss
+        if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return self._outcome(parts._replace(moving=state.params), done, remembered)
 
     def _outcome(self, parts: Movable, done: int, remembered: float | None) -> Outcome:
-        """Returns how a run of so many iterations ended."""
+        """Returns the outcome after `done` iterations."""
         params = self._merged(parts.graphdef, parts.moving, parts.frozen)
         return Outcome(params, parts, *self._schedule.counts(done), remembered=remembered)
 
@@ -173,11 +173,11 @@ class Unlearner:
         """Returns the fraction of the forget set's training answers that are decoded exactly.
 
         Args:
-            steps: Of the run.
+            steps: The compiled steps.
             params: All parameters.
 
         Returns:
-            0 to 1; NaN where the model's logits are not finite.
+            0 to 1, or NaN if the model's logits are not finite.
         """
         counts = [steps.exact(params, self._put(b)) for b in self._training_answers]
         right, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
@@ -186,7 +186,7 @@ class Unlearner:
     def _compile(
         self, steps: Steps, state: TrainState, mask: Any, frozen: Any, *, watched: bool
     ) -> dict[str, Batches]:
-        """Compiles what the loop calls, while the data is read; returns the batches by name."""
+        """Compiles the loop's functions while data is read; returns the batches by name."""
         with compiling() as compile_program:
             if self._stop.remembered >= 0 and not watched:
                 answers = self._put(self._training_answers.example())
@@ -204,7 +204,7 @@ class Unlearner:
     def _metrics(
         self, label: str, *, start: int, saved: int, batches: Mapping[str, Batches]
     ) -> Metrics:
-        """Returns what writes the lines of `metrics.jsonl`."""
+        """Returns the writer of `metrics.jsonl`."""
         return Metrics(
             self._session.workdir,
             label,
@@ -216,8 +216,8 @@ class Unlearner:
         )
 
     def _merged(self, graphdef: nnx.GraphDef, moving: Any, frozen: Any) -> Any:
-        """Returns all parameters, those of adapters merged, sharded like the vanilla model's."""
-        # On one device XLA names shardings its own way: other names would be other programs.
+        """Returns all parameters, with adapters merged, sharded like the vanilla model's."""
+        # On one device XLA writes shardings differently, and programs would be compiled again.
         homes = jax.tree.map(lambda p: p.sharding, self._session.params)
         return jax.device_put(lora.merged(graphdef, moving, frozen), homes)
 
@@ -226,7 +226,7 @@ class Unlearner:
 
     @functools.cached_property
     def _training_answers(self) -> Batches:
-        """The training answers that the stopping rule asks for."""
+        """The training answers that the stopping rule looks at."""
         session, options = self._session, self._options
         return session.batches(
             session.drawn(self._forget_set, options.stop_examples),
@@ -238,7 +238,7 @@ class Unlearner:
         )
 
     def _forget_batches(self) -> Batches:
-        """Returns what forget steps see."""
+        """Returns the batches of forget steps."""
         samples, options = self._forget_set, self._options
         if self._method.refuses:
             samples = refused(samples, self._session.config.seed)
@@ -247,7 +247,7 @@ class Unlearner:
         )
 
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
-        """Returns what retain steps see together."""
+        """Returns the batches that each retain step combines, by name."""
         session, options = self._session, self._options
         pictures = session.pictures(session.retain)
         made = {
@@ -263,7 +263,7 @@ class Unlearner:
     def _batches(
         self, loss: Loss, samples: list[Sample], batch_size: int, pack: int, *, stream: int
     ) -> Batches:
-        """Returns batches with what the loss needs to know of the vanilla model."""
+        """Returns batches, with the vanilla model's outputs if the loss needs them."""
         references = None
         if loss.reference is not None:
             references = ask_vanilla(self._session, loss.reference, samples, batch_size=batch_size)

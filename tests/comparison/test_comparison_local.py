@@ -62,7 +62,9 @@ def test_one_that_fails_ends_the_others(tmp_path):
         return ["-c", f"import time; time.sleep(60); {work(job)[1]}"]
 
     begin = time.monotonic()
-    with pytest.raises(InputError, match="seed-2/a failed: error: no room .*seed-2-a.log has all"):
+    with pytest.raises(
+        InputError, match="seed-2/a failed: error: no room .*full log: .*seed-2-a.log"
+    ):
         run_all(todo, tmp_path, fails, at_once=2)
     assert time.monotonic() - begin < 30
     assert not any(job.done() for job in todo)

@@ -167,7 +167,7 @@ def test_predictions_that_are_not_of_all_questions(tmp_path):
     answerer: Any = None
     refused(
         lambda: evaluate(tmp_path, "before", None, answerer, questions),
-        *("before-forget.jsonl", "has 1 lines of 2 questions", "remove it"),
+        *("before-forget.jsonl", "has 1 lines for 2 questions", "remove it"),
     )
 
 

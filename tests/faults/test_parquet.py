@@ -205,9 +205,9 @@ def test_hidden_files_and_folders_are_left_alone(published, tmp_path):
 
 
 NO_FILES = {
-    "a pipe": (os.mkfifo, "is no regular file"),
-    "a folder": (os.mkdir, "is no regular file"),
-    "a link to nowhere": (lambda path: path.symlink_to("nowhere"), "is no regular file"),
+    "a pipe": (os.mkfifo, "is not a regular file"),
+    "a folder": (os.mkdir, "is not a regular file"),
+    "a link to nowhere": (lambda path: path.symlink_to("nowhere"), "is not a regular file"),
     "nothing": (lambda path: path.touch(), "not a readable parquet file; fetch it again"),
     "text": (lambda path: path.write_text("a,b\n1,2\n"), "not a readable parquet file; fetch it"),
 }

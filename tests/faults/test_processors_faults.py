@@ -283,7 +283,7 @@ REFUSED = {
     "a pipe": (
         "llava",
         both(without("tokenizer.json"), lambda f: os.mkfifo(f / "tokenizer.json")),
-        "tokenizer.json: is no regular file",
+        "tokenizer.json: is not a regular file",
     ),
     "a link to nothing": (
         "llava",

@@ -187,7 +187,7 @@ def test_an_error_lets_the_workdir_go(tmp_path):
 def test_a_config_that_failed_may_be_mended(tmp_path):
     config = orl.get_config()
     config.stages, config.mesh = ("report",), (1, 1, -1)
-    with pytest.raises(InputError, match="no 'before' and 'after'"):
+    with pytest.raises(InputError, match="lacks 'before' or 'after'"):
         main.run(typed(config), tmp_path / "run")
     assert list(tmp_path.glob("run/*")) == []
 

@@ -209,11 +209,14 @@ def test_sections_without_data_disappear(config, workdir):
     optional = ("Is it the mask?", "Where the mask is open", "Learning and forgetting")
     bare = render(config, workdir)
     assert [title for title in optional if title in bare.text] == []
-    assert "nothing here tells what the mask contributes" in bare.text
+    assert "so what the mask contributes is unknown" in bare.text
     add_everything(workdir)
     full = render(config, workdir)
     assert [title for title in optional if title not in full.text] == []
-    assert "does not show that the mask, rather than the alternation, does this" in full.text
+    assert (
+        "does not show that the mask, rather than the alternation of steps, has an effect"
+        in full.text
+    )
     charts = [image["alt"] for image in full.all("img") if "ends at" in image["alt"]]
     assert charts == [
         "Learning: loss: loss ends at 0.2",
@@ -255,7 +258,7 @@ def scores(low, high, split="forget", modality="qa"):
     [
         ((0.8, 1.0), (0.8, 1.0), False, "the intervals overlap on every row"),
         ((0.2, 0.5), (0.8, 1.0), False, "better on “forgotten people, in words”"),
-        ((0.2, 0.5), (0.1, 0.4), True, "does something of its own on “forgotten people, in words”"),
+        ((0.2, 0.5), (0.1, 0.4), True, "mask itself has an effect on “forgotten people, in words”"),
     ],
 )
 def test_verdict_needs_both_comparisons(random_mask, no_mask, claims, words):

@@ -120,7 +120,7 @@ def read_rows(
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     """Opens a parquet file; any error inside the context becomes a one-line `InputError`."""
     if not file.is_file():  # opening a pipe would never return
-        raise InputError(f"{file}: is no regular file; remove it or fetch it again")
+        raise InputError(f"{file}: is not a regular file; remove it or fetch it again")
     with refusing(file, "it is not a readable parquet file; fetch it again"):
         with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
             if opened.metadata.num_rows > MOST_ROWS:
