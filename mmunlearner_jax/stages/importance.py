@@ -31,8 +31,8 @@ def sets(session: Session) -> dict[str, list[Sample]]:
     """
     whole = {
         "forget": session.pictures(session.forget),
-        "pictures": session.pictures(session.retain),
-        "text": session.words(session.bench.everyone),
+        "pictures": session.retained_pictures(),
+        "text": session.retained_words(forgotten=True),
     }
     most = session.config.importance.examples
     return {name: session.drawn(samples, most) for name, samples in whole.items()}

@@ -249,8 +249,8 @@ class Unlearner:
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
         """Returns what retain steps see together."""
         session, options = self._session, self._options
-        people = session.bench.everyone if options.forget_text else session.retain
-        pictures, text = session.pictures(session.retain), session.words(people)
+        pictures = session.retained_pictures()
+        text = session.retained_words(forgotten=options.forget_text)
         return {
             "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2),
             "text": self._batches(loss, text, options.text_batch, options.text_pack, stream=3),

@@ -36,6 +36,7 @@ SHORT = {
     "controls": '("ga",)',
 }
 
+TEXT_FIRST = {"finetune.text_first": 4}  # configs/orl.py alone trains so
 # Where a picture has several questions, they share rows.
 PACKED = dict.fromkeys(
     ("finetune.pack", "finetune.text_pack", "unlearn.pack", "unlearn.text_pack"), 4
@@ -43,7 +44,7 @@ PACKED = dict.fromkeys(
 
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
-    given = {**SHORT, **(PACKED if config == "orl" else {}), **overrides}
+    given = {**SHORT, **(PACKED | TEXT_FIRST if config == "orl" else {}), **overrides}
     given = {key: value for key, value in given.items() if _is_read(key, given["stages"], workdir)}
     return [
         sys.executable,
