@@ -32,9 +32,9 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model.update(dict(compute_dtype="float32", remat="dots"))
     config.prepare.update(dict(vision=VISION, text=TEXT))
     config.data.update(dict(forget_ratio=10, text_source="ft_Data", retain_others=True))
-    config.finetune.update(dict(optimizer="muon", text_first=320, steps=300, warmup=30))
-    config.finetune.update(dict(learning_rate=4e-3, picture_batch=60, text_batch=64))
-    config.finetune.frozen = ("language",)
+    config.finetune.update(dict(optimizer="muon", text_first=240, steps=240, warmup=30))
+    config.finetune.update(dict(learning_rate=4e-3, weight_decay=0.5, picture_batch=60))
+    config.finetune.update(dict(text_batch=64, frozen=("language",)))
     config.finetune.jitter.update(dict(shift=6, gain=0.1, offset=0.1, noise=0.05))
     config.importance.update(dict(examples=256, normalise="group"))
     config.unlearn.update(dict(learning_rate=2e-4, epochs=0, iterations=180, forget_every=3))
@@ -54,6 +54,7 @@ def taught_together(config: ConfigDict) -> None:
     """Gives the examples beside this one what they were tried with: one training of everything."""
     config.data.retain_others = False
     config.finetune.update(dict(optimizer="adamw", text_first=0, steps=600, frozen=()))
-    config.finetune.update(dict(learning_rate=2e-3, warmup=100, picture_batch=56, text_batch=16))
+    config.finetune.update(dict(learning_rate=2e-3, warmup=100, weight_decay=0.05))
+    config.finetune.update(dict(picture_batch=56, text_batch=16))
     config.unlearn.forget_text = True
     config.compare.controls = tuple(CONTROLS.split())

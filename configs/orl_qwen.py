@@ -22,4 +22,5 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare.update(dict(min_pixels=56 * 56, max_pixels=84 * 112))
     config.model.patch_budgets = (48,)
     orl.taught_together(config)
+    config.finetune.text_batch = 40  # the text is longer than it was then
     return with_semantics(config, semantics)
