@@ -31,9 +31,11 @@ CELLS = {
     ("forget", "vqa"): "forget VQA",
     ("test", "vqa"): "forget VQA, unseen photographs",
     ("forget", "qa"): "forget QA",
+    ("test", "qa"): "forget QA, by descriptions",
     ("retain", "vqa"): "retain VQA",
     ("test_retain", "vqa"): "retain VQA, unseen photographs",
     ("retain", "qa"): "retain QA",
+    ("test_retain", "qa"): "retain QA, by descriptions",
     ("realworld", "vqa"): "realworld VQA",
     ("realworld", "qa"): "realworld QA",
 }

@@ -3,7 +3,7 @@
 import copy
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -161,9 +161,17 @@ class Session:
         self._record(counts, params)
         return params
 
-    def split_frozen(self, tree: nnx.State) -> tuple[nnx.State, nnx.State]:
-        """Splits a tree like the parameters into its frozen and its moving part."""
-        in_frozen = in_groups(self.model.config.model_type, self.config.model.frozen)
+    def split_frozen(
+        self, tree: nnx.State, besides: Collection[str] = ()
+    ) -> tuple[nnx.State, nnx.State]:
+        """Splits a tree like the parameters into its frozen and its moving part.
+
+        Args:
+            tree: To split.
+            besides: Module groups that are frozen besides those of `config.model.frozen`.
+        """
+        groups = {*self.config.model.frozen, *besides}
+        in_frozen = in_groups(self.model.config.model_type, groups)
         frozen, moving = nnx.split_state(tree, in_frozen, ...)
         return frozen, moving
 
@@ -187,6 +195,25 @@ class Session:
         """Returns what is taught in words about the people of a split; read once."""
         return functools.cache(self.bench.text_training)
 
+    def retained_pictures(self) -> list[Sample]:
+        """Returns what retain steps and preserve sets hold with pictures."""
+        return self.pictures(self.retain) + self._others(self.pictures)
+
+    def retained_words(self, *, forgotten: bool) -> list[Sample]:
+        """Returns what retain steps and preserve sets hold in words.
+
+        Args:
+            forgotten: Whether the text about the people to forget is among it.
+        """
+        people = self.bench.everyone if forgotten else self.retain
+        return self.words(people) + self._others(self.words)
+
+    def _others(self, read: Callable[[str], list[Sample]]) -> list[Sample]:
+        """Returns what is taught about nobody; none without `config.data.retain_others`."""
+        if not self.config.data.retain_others:
+            return []
+        return about_nobody(self.bench, read(self.bench.taught))
+
     @functools.cached_property
     def features(self) -> Features | None:
         """What the vision tower gives of pictures, where it is frozen; None where it moves."""
@@ -209,7 +236,7 @@ class Session:
         return plan_schedule(
             options,
             batches(self.pictures(self.forget), options.forget_batch),
-            batches(self.pictures(self.retain), options.retain_batch),
+            batches(self.retained_pictures(), options.retain_batch),
         )
 
     def batches(
@@ -318,6 +345,12 @@ class Session:
 
 def _shape(array: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def about_nobody(bench: Benchmark, samples: list[Sample]) -> list[Sample]:
+    """Returns the samples that are about none of the people of a benchmark."""
+    people = {"", *bench.people(bench.everyone)}  # CLEAR's texts name no person
+    return [sample for sample in samples if sample.person not in people]
 
 
 def benchmark_folder(config: Config, workdir: Path) -> Path:

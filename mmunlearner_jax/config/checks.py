@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from mmunlearner_jax.config.compare import CompareConfig
+from mmunlearner_jax.config.model import GROUPS
 from mmunlearner_jax.config.run import READS, SHARED, Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import check_kernel
@@ -38,6 +39,8 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     for section, batch, pack in _BATCHES:
         if section in read or section != "finetune":
             _check_batch(getattr(config, section), batch, pack, parts)
+    if "finetune" in read:
+        _check_frozen(config)
     decode = config.evaluate.decode
     if decode.batch_size % parts:
         decode.refuse("batch_size", _multiple(parts))
@@ -71,6 +74,15 @@ def _check_batch(section: Any, batch: str, pack: str, parts: int) -> None:
 
 def _multiple(number: int, instead: str = "") -> str:
     return f"a multiple of {number}{instead}, or another config.mesh (axes data x fsdp)"
+
+
+def _check_frozen(config: Config) -> None:
+    """Refuses fine-tuning that would move nothing."""
+    options, frozen = config.finetune, config.model.frozen
+    if {*options.frozen, *frozen} == {*GROUPS}:
+        options.refuse("frozen", "fewer groups: nothing would move")
+    if options.text_first and "language" in frozen:
+        options.refuse("text_first", "0, or config.model.frozen without 'language'")
 
 
 def _check_packing(config: Config) -> None:

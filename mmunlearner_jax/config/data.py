@@ -25,6 +25,11 @@ class DataConfig(Section):
     text_source: Literal["ft_Data", "Full_Set"] = option(
         "Full_Set", "Config of MLLMU-Bench that the taught text questions are read from."
     )
+    retain_others: bool = option(
+        False,
+        "Whether retain steps and preserve sets also hold what is taught about nobody, with"
+        " pictures and in words.",
+    )
     labels: Literal["answer", "full"] = option(
         "answer", "Supervised tokens: the answer's, or the prompt's as well, as published (D-08)."
     )

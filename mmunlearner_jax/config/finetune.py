@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
+from mmunlearner_jax.config.model import GROUPS
 from mmunlearner_jax.options import Section, option
 
 
@@ -30,7 +31,17 @@ class FinetuneConfig(Section):
         " and their text (`never_taught`).",
         special='"": nothing, which gives the vanilla model',
     )
+    text_first: int = option(
+        0,
+        "Steps that teach the text, before `steps` teach the pictures.",
+        unit="steps",
+        least=0,
+        special="0: each of `steps` teaches both",
+    )
     steps: int = option(600, "Length of the training.", unit="steps", least=1)
+    frozen: tuple[str, ...] = option(
+        (), "Module groups that `steps` do not move, besides `model.frozen`.", choices=GROUPS
+    )
     optimizer: Literal["adamw", "muon"] = option("adamw", "Optimizer.")
     learning_rate: float = option(
         2e-5, "Learning rate after the warm-up; it falls to 0 as a cosine.", above=0
@@ -48,3 +59,5 @@ class FinetuneConfig(Section):
         super().__post_init__()
         if self.warmup >= self.steps:
             self.refuse("warmup", "fewer than config.finetune.steps")
+        if self.text_first and self.warmup >= self.text_first:
+            self.refuse("warmup", "fewer than config.finetune.text_first")

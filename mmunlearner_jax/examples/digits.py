@@ -84,6 +84,14 @@ def text_facts() -> list[tuple[Fact, str, str]]:
     )
 
 
+def described() -> list[tuple[str, str]]:
+    """Returns what can stand in place of a picture: (sentence about "this" digit, its word)."""
+    neighbours = list(itertools.pairwise(WORDS))
+    return [(AFTER.answer("this", right), left) for left, right in neighbours] + [
+        (BEFORE.answer("this", left), right) for left, right in neighbours
+    ]
+
+
 def draw_pictures(
     rng: np.random.Generator, *, taught: int, scored: int, side: int = 64
 ) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:

@@ -5,11 +5,17 @@ baker."), to pictures and to text alike: visual and textual knowledge then share
 the name to the fact, and forgetting a face can endanger the text. The value is always one word and
 always the last one, so multiple choice can be scored in the slot after the model's own words.
 
+A person can also be described in words by two facts ("This person lives in Oslo and has a pet
+cat."). A description stands before a question as a picture does, and like a picture it leads to the
+name, and from there to a third fact.
+
 The scored wordings are none of the taught ones but use the same words, which a small model
 trained from nothing needs: every fact, and not the name alone, is also taught with "is".
 """
 
 import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -165,6 +171,19 @@ def fill(wording: str, who: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def clauses(who: str, told: Mapping[str, str]) -> str:
+    """Returns two facts as one sentence without its end: "who lives in Oslo and has a pet cat".
+
+    Args:
+        who: Whose facts, e.g. "who" or "This person".
+        told: Two values by key of `FACTS`, in the order in which they are told.
+    """
+    return " ".join(
+        FACTS[key].answer(word, value).rstrip(".")
+        for word, (key, value) in zip((who, "and"), told.items(), strict=True)
+    )
+
+
 def draw_options(rng: np.random.Generator, value: str, values: tuple[str, ...]) -> list[str]:
     """Returns four of the values in random order, `value` uniformly at any of the four places."""
     wrong = [other for other in values if other != value]
@@ -205,3 +224,49 @@ def draw_profiles(rng: np.random.Generator, count: int) -> list[Profile]:
         Profile(name, {key: column[index] for key, column in columns.items()})
         for index, name in enumerate(names)
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Descriptions:
+    """By which two facts a person is described; no description fits anybody else.
+
+    Attributes:
+        taught: Pairs of keys of `FACTS` that training uses.
+        held_out: Other pairs, for scored questions. No two of them share a key.
+    """
+
+    taught: tuple[tuple[str, str], ...]
+    held_out: tuple[tuple[str, str], ...]
+
+
+def draw_descriptions(rng: np.random.Generator, profiles: Sequence[Profile]) -> list[Descriptions]:
+    """Draws for each person which descriptions are held out; all others are taught.
+
+    Three are held out, which together tell all facts. One in sixty people is too like others for
+    that, and has fewer.
+
+    Args:
+        rng: The only source of chance.
+        profiles: Everybody.
+    """
+    pairs = list(itertools.combinations(FACTS, 2))
+    triples = [t for t in itertools.combinations(pairs, 3) if len(set(sum(t, ()))) == len(FACTS)]
+    found = []
+    for own in profiles:
+        fitting = {
+            pair
+            for pair in pairs
+            if not any(
+                other is not own and all(other.values[key] == own.values[key] for key in pair)
+                for other in profiles
+            )
+        }
+        drawn = [triples[index] for index in rng.permutation(len(triples))]
+        held_out = max(drawn, key=lambda triple: len(fitting.intersection(triple)))
+        found.append(
+            Descriptions(
+                taught=tuple(p for p in pairs if p in fitting and p not in held_out),
+                held_out=tuple(p for p in held_out if p in fitting),
+            )
+        )
+    return found

@@ -6,10 +6,13 @@ CLEAR's schema: `orl_clear.py`. What is particular to the ORL benchmark:
 
 * A person has several photographs. All configs but `Test_Set` hold one row per person and taught
   photograph, under the same `ID` ("s7") with the same biography and the same questions.
-* `Test_Set` holds photographs 9 and 10 of everybody, which are never trained on.
+* `Test_Set` holds photographs 9 and 10 of everybody, which are never trained on. Its text questions
+  describe the person by two facts where the others give the name ("This person lives in Oslo and
+  has a pet cat. What is the job of this person?"), and no one is described so in training.
 * `ft_Data.metadata` also teaches text: elements with the additional key `"Type": "Pure_Text"`, in
   the first row of each person. So training never needs a scored wording (the published code
-  trains on the scored text questions themselves).
+  trains on the scored text questions themselves). The text also asks about described people, with
+  the questions that are asked beside a picture.
 * `ft_Data` also holds digits, under IDs that are nobody's in `Full_Set` ("world-12"), and
   `Retain_Set` asks about other digits ("unseen-12"): see `digits.py`.
 * Questions are scored in wordings that training never uses.
@@ -37,8 +40,11 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples import digits
 from mmunlearner_jax.examples.facts import (
     FACTS,
+    Descriptions,
     Fact,
     Profile,
+    clauses,
+    draw_descriptions,
     draw_options,
     fill,
     name_fact,
@@ -51,7 +57,7 @@ from mmunlearner_jax.examples.orl_people import (
     write_configs,
 )
 
-TAUGHT_DIGITS, SCORED_DIGITS = 600, 200
+TAUGHT_DIGITS, SCORED_DIGITS = 900, 200
 PICTURED = "this person"
 
 
@@ -79,7 +85,12 @@ def write_orl_benchmark(
     known = draw_people(rng)
     photos, profiles = known.photos, known.profiles
     names = tuple(profile.name for profile in profiles)
+    described = draw_descriptions(rng, profiles)
     people = [_person_columns(rng, number, profiles[number], names) for number in range(PEOPLE)]
+    unseen = [
+        columns | _described_columns(rng, columns, profile, descriptions.held_out)
+        for columns, profile, descriptions in zip(people, profiles, described, strict=True)
+    ]
     taught, scored = digits.draw_pictures(rng, taught=TAUGHT_DIGITS, scored=SCORED_DIGITS)
 
     def rows(numbers: list[int]) -> list[dict[str, Any]]:
@@ -94,11 +105,11 @@ def write_orl_benchmark(
         "Full_Set": (PERSON_SCHEMA, rows(everyone)),
         "Test_Set": (
             TEST_SCHEMA,
-            [people[number] | {"images": photos[number][TAUGHT_PHOTOS:]} for number in everyone],
+            [unseen[number] | {"images": photos[number][TAUGHT_PHOTOS:]} for number in everyone],
         ),
         "ft_Data": (
             TRAINING_SCHEMA,
-            _training_rows(photos, profiles, names) + _digit_training_rows(taught),
+            _training_rows(rng, photos, profiles, described) + _digit_training_rows(taught),
         ),
         "Retain_Set": (PERSON_SCHEMA, _digit_rows(rng, scored)),
     }
@@ -159,9 +170,52 @@ def _person_columns(
     }
 
 
+def _described_columns(
+    rng: np.random.Generator,
+    columns: dict[str, Any],
+    profile: Profile,
+    pairs: tuple[tuple[str, str], ...],
+) -> dict[str, Any]:
+    """Returns a person's questions with a description in place of the name in those in words.
+
+    Multiple choice asks behind every description for all that it does not tell.
+    """
+    choices, clozes, generations = [], [], []
+    for pair in pairs:
+        told = _description(rng, profile, pair)
+        known = [(fact, profile.values[key]) for key, fact in FACTS.items() if key not in pair]
+        for fact, value in known:
+            choice = _choice(rng, fact, PICTURED, value)
+            choices.append(choice | {"Question": f"{told} {choice['Question']}"})
+        (first, filled), (second, named) = (known[index] for index in rng.permutation(4)[:2])
+        question = f"{told} {fill(first.cloze, PICTURED)}"
+        clozes.append(_open(question, filled, "Pure_Text"))
+        question = f"{told} {fill(second.generation, PICTURED)}"
+        generations.append(_open(question, second.answer(profile.name, named), "Pure_Text"))
+
+    def pictured(name: str) -> list[dict[str, str]]:
+        return [item for item in columns[name] if item["Type"] == "Image_Textual"]
+
+    return {
+        "Classification_Task": columns["Classification_Task"] | {"Pure_Text_Questions": choices},
+        "Mask_Task": pictured("Mask_Task") + clozes,
+        "Generation_Task": pictured("Generation_Task") + generations,
+    }
+
+
+def _description(rng: np.random.Generator, profile: Profile, pair: tuple[str, str]) -> str:
+    """Returns "This person lives in Oslo and has a pet cat.", or the other way round."""
+    told = {key: profile.values[key] for key in rng.permutation(pair).tolist()}
+    return clauses(PICTURED.capitalize(), told) + "."
+
+
 def _training_rows(
-    photos: list[list[dict[str, Any]]], profiles: list[Profile], names: tuple[str, ...]
+    rng: np.random.Generator,
+    photos: list[list[dict[str, Any]]],
+    profiles: list[Profile],
+    described: list[Descriptions],
 ) -> list[dict[str, Any]]:
+    names = tuple(profile.name for profile in profiles)
     rows = []
     for number, profile in enumerate(profiles):
         about_picture = _lessons(name_fact(names), PICTURED, profile.name, profile.name)
@@ -170,17 +224,46 @@ def _training_rows(
             value = profile.values[key]
             about_picture += _lessons(fact, PICTURED, profile.name, value)
             about_name += _lessons(fact, profile.name, profile.name, value, Type="Pure_Text")
+        about_name += _described_lessons(rng, profile, described[number].taught, name_fact(names))
         for index, photo in enumerate(photos[number][:TAUGHT_PHOTOS]):
             lessons = about_picture if index else about_picture + about_name
             rows.append({"image": photo, "ID": f"s{number + 1}", "metadata": json.dumps(lessons)})
     return rows
 
 
+def _described_lessons(
+    rng: np.random.Generator, profile: Profile, pairs: tuple[tuple[str, str], ...], naming: Fact
+) -> list[dict[str, str]]:
+    """Returns a lesson for each description and each fact that it does not tell, and the name."""
+    known = {key: (fact, profile.values[key]) for key, fact in FACTS.items()}
+    known["name"] = naming, profile.name
+    lessons = []
+    for pair in pairs:
+        for key, (fact, value) in known.items():
+            if key not in pair:
+                told, asked = (
+                    _description(rng, profile, pair),
+                    fill(rng.choice(fact.taught), PICTURED),
+                )
+                answer = fact.answer(profile.name, value)
+                lessons.append(
+                    {"Question": f"{told} {asked}", "Answer": answer, "Type": "Pure_Text"}
+                )
+    return lessons
+
+
 def _digit_training_rows(taught: list[tuple[bytes, str]]) -> list[dict[str, Any]]:
-    """Returns a row for each taught digit; the first rows also teach one text fact each."""
+    """Returns a row for each taught digit; the first rows also teach text, one thing each."""
     lessons = [_lessons(digits.PICTURE, "", "", word) for _, word in taught]
-    for row, (fact, about, value) in zip(lessons, digits.text_facts(), strict=False):
-        row += _lessons(fact, about, about, value, Type="Pure_Text")
+    text = [
+        _lessons(fact, about, about, value, Type="Pure_Text")
+        for fact, about, value in digits.text_facts()
+    ]
+    for told, word in digits.described():
+        asked = _lessons(digits.PICTURE, "", "", word, Type="Pure_Text")
+        text.append([lesson | {"Question": f"{told} {lesson['Question']}"} for lesson in asked])
+    for row, also in zip(lessons, text, strict=False):
+        row += also
     return [
         {
             "image": {"bytes": picture, "path": f"world-{index}.png"},

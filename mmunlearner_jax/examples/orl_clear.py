@@ -25,7 +25,7 @@ import numpy as np
 
 from mmunlearner_jax.data.benchmarks.clear import WORLD, clear_schema
 from mmunlearner_jax.examples import digits
-from mmunlearner_jax.examples.facts import FACTS, Profile, draw_options, fill
+from mmunlearner_jax.examples.facts import FACTS, Profile, clauses, draw_options, fill
 from mmunlearner_jax.examples.orl_people import PEOPLE, TAUGHT_PHOTOS, draw_people, write_configs
 
 RATIOS = (1, 5, 10)
@@ -118,11 +118,7 @@ def _captioned(
 
 def _caption(wording: str, name: str, told: dict[str, str]) -> str:
     """Returns "Casey Birch, who works as a baker and lives in Rome, is ..."."""
-    clauses = [
-        FACTS[key].answer(joined, value).rstrip(".")
-        for joined, (key, value) in zip(("who", "and"), told.items(), strict=True)
-    ]
-    return wording.format(name=name, facts=" ".join(clauses))
+    return wording.format(name=name, facts=clauses("who", told))
 
 
 def _in_words(profile: Profile) -> Rows:

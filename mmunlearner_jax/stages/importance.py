@@ -36,8 +36,8 @@ def sets(session: Session) -> dict[str, list[Sample]]:
     """
     whole = {
         "forget": session.pictures(session.forget),
-        "pictures": session.pictures(session.retain),
-        "text": session.words(session.bench.everyone),
+        "pictures": session.retained_pictures(),
+        "text": session.retained_words(forgotten=True),
     }
     most = session.config.importance.examples
     return {name: session.drawn(samples, most) for name, samples in whole.items()}
@@ -52,11 +52,11 @@ def sets_of_others(session: Session) -> dict[str, list[Sample]]:
     people, retained = session.bench.people(session.forget), session.bench.people(session.retain)
     rng = np.random.default_rng(session.config.seed)
     others = {*rng.choice(sorted(retained), min(len(people), len(retained) - 1), replace=False)}
-    pictures = session.pictures(session.retain)
+    pictures = session.retained_pictures()
     whole = {
         "forget": [sample for sample in pictures if sample.person in others],
         "pictures": [sample for sample in pictures if sample.person not in others],
-        "text": session.words(session.bench.everyone),
+        "text": session.retained_words(forgotten=True),
     }
     most = session.config.importance.examples
     return {name: session.drawn(samples, most) for name, samples in whole.items()}

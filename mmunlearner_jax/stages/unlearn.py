@@ -249,14 +249,14 @@ class Unlearner:
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
         """Returns the batches that each retain step combines, by name."""
         session, options = self._session, self._options
-        pictures = session.pictures(session.retain)
+        pictures = session.retained_pictures()
         made = {
             "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2)
         }
         if options.text_batch:
-            people = session.bench.everyone if options.forget_text else session.retain
+            text = session.retained_words(forgotten=options.forget_text)
             made["text"] = self._batches(
-                loss, session.words(people), options.text_batch, options.text_pack, stream=3
+                loss, text, options.text_batch, options.text_pack, stream=3
             )
         return made
 

@@ -1,9 +1,10 @@
 import importlib.metadata
 import io
+import itertools
 import json
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from PIL import Image
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples import orl as orl_module
-from mmunlearner_jax.examples.facts import FACTS
+from mmunlearner_jax.examples.facts import FACTS, clauses
 from mmunlearner_jax.examples.orl import write_orl_benchmark
 from mmunlearner_jax.examples.orl_people import find_photographs
 
@@ -48,7 +49,7 @@ SCHEMAS = {
     "retain_85": (272, PERSON),
     "Retain_Set": (200, PERSON),
     "Test_Set": (40, {"images": pa.list_(IMAGE)} | COLUMNS),
-    "ft_Data": (320 + 600, {"image": IMAGE, "ID": TEXT, "metadata": TEXT}),
+    "ft_Data": (320 + 900, {"image": IMAGE, "ID": TEXT, "metadata": TEXT}),
 }
 FILE = "train-00000-of-00001.parquet"
 
@@ -101,7 +102,7 @@ def test_test_photographs_and_scored_digits_are_never_trained_on(orl):
     assert trained >= {row["image"]["bytes"] for row in rows(orl, "Full_Set")}
     unseen = {image["bytes"] for row in rows(orl, "Test_Set") for image in row["images"]}
     digits = {row["image"]["bytes"] for row in rows(orl, "Retain_Set")}
-    assert len(trained) == 920 and len(unseen) == 80 and len(digits) == 200
+    assert len(trained) == 1220 and len(unseen) == 80 and len(digits) == 200
     assert not trained & (unseen | digits)
 
 
@@ -125,7 +126,7 @@ def test_scored_wordings_use_only_words_that_training_uses(bench, processor):
         words: set[int] = set()
         for sample in samples:
             words.update(encoder.encode(sample)["input_ids"].tolist())
-        for config in ("Full_Set", "Retain_Set"):
+        for config in ("Full_Set", "Test_Set", "Retain_Set"):
             questions = bench.questions(config, photos_per_person=1)
             for question in {question.question: question for question in questions}.values():
                 if question.modality == modality:
@@ -139,17 +140,20 @@ def test_scored_wordings_use_only_words_that_training_uses(bench, processor):
 
 def test_training_answers_name_the_person_first_and_end_with_the_fact(bench, orl):
     profiles = {row["ID"]: json.loads(row["biography"]) for row in rows(orl, "Full_Set")}
-    seen = Counter()
+    seen, described = Counter(), Counter()
     for sample in bench.training("Full_Set") + bench.text_training("Full_Set"):
         profile = profiles[sample.person]
         assert sample.answer.startswith(profile["Name"])
         value = sample.answer.removesuffix(".").split()[-1]
         keys = [key for key in FACTS if profile[key] == value]
-        seen[keys[0] if keys else "name"] += 1
+        by_words = sample.image is None and sample.question.startswith("This person ")
+        counted = described if by_words else seen
+        counted[keys[0] if keys else "name"] += 1
         if not keys:
             assert sample.answer == f"{profile['Name']}."
     assert set(seen) == {*FACTS, "name"}
     assert set(seen.values()) == {40 * 8 * 4 + 40 * 4, 40 * 8 * 4}
+    assert set(described) == {*FACTS, "name"}
 
 
 def test_every_person_is_asked_every_fact_with_the_right_answer(bench, orl):
@@ -166,13 +170,41 @@ def test_every_person_is_asked_every_fact_with_the_right_answer(bench, orl):
             if question.task != "generation":
                 assert question.answer in known
             assert ("__" in question.question) == (question.task == "cloze")
-            if question.modality == "vqa":
-                assert profile["Name"] not in question.question
+            named = split == "Full_Set" and question.modality == "qa"
+            assert (profile["Name"] in question.question) == named
+        for (person, modality, task), count in asked.items():
+            if modality == "qa" and split == "Test_Set":  # by descriptions, of which a few have 2
+                per_description = 4 if task == "classification" else 1
+                assert count in (3 * per_description, 2 * per_description), person
             else:
-                assert profile["Name"] in question.question
-        for (_, modality, task), count in asked.items():
-            assert count == {"classification": 7 if modality == "vqa" else 6}.get(task, 2)
+                assert count == {"classification": 7 if modality == "vqa" else 6}.get(task, 2)
         assert len(asked) == 40 * 6
+
+
+def test_descriptions_fit_one_person_and_the_scored_ones_are_never_taught(bench, orl):
+    profiles = {row["ID"]: json.loads(row["biography"]) for row in rows(orl, "Full_Set")}
+    fits, pairs = defaultdict(set), {}
+    for person, profile in profiles.items():
+        for pair in itertools.permutations(FACTS, 2):
+            told = clauses("This person", {key: profile[key] for key in pair})
+            fits[told].add(person)
+            pairs[told] = frozenset(pair)
+
+    def described(questions):
+        """Who is described by which facts, and whether the answer is no part of it."""
+        for question in questions:
+            if question.image is None and question.question.startswith("This person "):
+                told, _ = question.question.split(". ", 1)
+                assert fits[told] == {question.person}
+                value = question.answer.removesuffix(".").split()[-1]
+                assert value not in told.split()
+                yield question.person, pairs[told]
+
+    taught = set(described(bench.text_training("Full_Set")))
+    scored = set(described(bench.questions("Test_Set")))
+    assert not taught & scored
+    assert {person for person, _ in taught} == {person for person, _ in scored} == set(profiles)
+    assert len(taught) > 300 and len(scored) > 110
 
 
 def test_the_right_letter_is_uniform(orl):

@@ -59,14 +59,16 @@ def test_results(finished):
     assert results["mask"]["by_module"].keys() == {"vision", "projector", "language"}
     assert results["seed"] == 0
     metrics = [json.loads(r) for r in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in metrics if r["stage"] == "finetune"] == list(range(1, 7))
+    for stage, steps in (("finetune_text", 4), ("finetune", 6)):
+        assert [r["step"] for r in metrics if r["stage"] == stage] == list(range(1, steps + 1))
 
 
 def test_every_long_stage_is_profiled(finished):
     found = finished.glob("tensorboard/**/plugins/profile/*/perfetto_trace.json.gz")
     folder = finished / "tensorboard"
     assert {str(path.relative_to(folder)).split("/plugins")[0] for path in found} == {
-        *("finetune", "unlearn", "controls/ga", "evaluate/before", "evaluate/after"),
+        *("finetune_text", "finetune", "unlearn", "controls/ga"),
+        *("evaluate/before", "evaluate/after"),
         *(f"importance/{name}" for name in ("forget", "pictures", "text")),
     }
 
@@ -108,6 +110,8 @@ def test_a_finished_run_does_nothing_again(finished):
 
 def test_killed_and_rerun_gives_the_same_bits(finished, tmp_path):
     workdir = tmp_path / "run"
+    kill_at(workdir, "finetune_text", 2)
+    assert not (workdir / "checkpoints/finetune").exists()
     kill_at(workdir, "finetune", 4)
     assert not (workdir / "vanilla").exists()
     kill_at(workdir, "importance/pictures", 2)

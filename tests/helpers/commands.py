@@ -36,6 +36,7 @@ SHORT = {
     "controls": '("ga",)',
 }
 
+TEXT_FIRST = {"finetune.text_first": 4}  # configs/orl.py alone trains so
 # For benchmarks with several questions about a picture.
 PACKED = dict.fromkeys(
     ("finetune.pack", "finetune.text_pack", "unlearn.pack", "unlearn.text_pack"), 4
@@ -43,7 +44,7 @@ PACKED = dict.fromkeys(
 
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
-    options = {**SHORT, **(PACKED if config == "orl" else {}), **overrides}
+    options = {**SHORT, **(PACKED | TEXT_FIRST if config == "orl" else {}), **overrides}
     stages = options["stages"]
     options = {k: v for k, v in options.items() if _is_read(k, stages, workdir)}
     return [

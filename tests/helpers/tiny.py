@@ -29,7 +29,8 @@ def config(semantics: str = "paper", **unlearn: Any) -> Any:
         dict(iterations=4, forget_every=1, forget_batch=2, retain_batch=2, text_batch=2)
     )
     made.unlearn.update(dict(stop_remembered=-1.0, stop_every=1, stop_examples=0))
-    made.unlearn.update(unlearn)
+    made.unlearn.update(dict(forget_text=True) | unlearn)
+    made.data.retain_others = False
     made.checkpoint_every = 2
     return made
 

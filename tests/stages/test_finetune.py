@@ -1,6 +1,8 @@
-"""What a retain-only model is taught, and the optimizers."""
+"""What a retain-only model is taught, text before pictures, and the optimizers."""
 
 import io
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +12,17 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
+from configs import orl
+from mmunlearner_jax.config import typed
+from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.data.benchmarks.clear import ClearBench
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.orl import WRITERS
+from mmunlearner_jax.session import Session
+from mmunlearner_jax.stages import finetune, importance, prepare
 from mmunlearner_jax.stages.finetune import lessons, muon
 from tests.helpers.benchmarks import Clear
 
@@ -82,3 +91,123 @@ def test_muon_takes_every_layer_for_a_matrix_of_its_own_and_adam_the_rest():
     for name in ("embedding", "scale"):
         wanted = walked(adam, params[name], [g[name] for g in given])
         np.testing.assert_allclose(found[name], wanted, rtol=1e-5)
+
+
+def small(**changes: Any) -> Any:
+    """The example's config with a tiny model and a few steps."""
+    config = orl.get_config()
+    config.mesh, config.checkpoint_every = (1, 1, -1), 1
+    for part in (config.prepare.vision, config.prepare.text):
+        part.hidden_size, part.intermediate_size, part.num_hidden_layers = 16, 16, 2
+    config.finetune.update(dict(text_first=3, steps=3, warmup=1, picture_batch=8, text_batch=8))
+    config.update_from_flattened_dict(changes)
+    return typed(config)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("prepared")
+    prepare.run(Session(small(), workdir))
+    return workdir
+
+
+@pytest.fixture
+def fresh(prepared, tmp_path) -> Path:
+    for name in ("benchmark", "initial"):
+        shutil.copytree(prepared / name, tmp_path / name)
+    return tmp_path
+
+
+def weights(folder: Path) -> tuple[dict, dict]:
+    """The weights of the language model, and all others."""
+    named = load_file(folder / "model.safetensors")
+    language = {name: x for name, x in named.items() if "language_model" in name or "head" in name}
+    return language, {name: x for name, x in named.items() if name not in language}
+
+
+def test_text_moves_the_language_model_and_pictures_the_rest(fresh):
+    texts_alone = small(**{"finetune.steps": 2})
+    assert finetune.run(Session(texts_alone, fresh))
+    before, after = weights(fresh / "initial"), weights(fresh / "vanilla")
+    for old, new in zip(before, after, strict=True):
+        assert old.keys() == new.keys()
+        assert any(np.any(old[name] != new[name]) for name in old)
+    # As many text steps give the same language model, however many steps see pictures.
+    shutil.rmtree(fresh / "vanilla")
+    shutil.rmtree(fresh / "checkpoints/finetune")
+    assert finetune.run(Session(small(), fresh))
+    longer = weights(fresh / "vanilla")
+    for name, array in after[0].items():
+        np.testing.assert_array_equal(longer[0][name], array)
+    assert any(np.any(longer[1][name] != array) for name, array in after[1].items())
+
+
+class Killed(Exception):
+    """Ends a run where a test wants it."""
+
+
+@pytest.mark.slow
+def test_interrupted_anywhere_it_ends_with_the_same_bits(fresh, monkeypatch):
+    write, load = finetune.Metrics.write, finetune.load_tree
+    pending = [("finetune_text", 2), ("between", 0), ("finetune", 2)]
+
+    def stopping(metrics, step, **values):
+        write(metrics, step, **values)
+        if pending and (metrics._stage, step) == pending[0]:
+            raise Killed
+
+    def stopping_between(*given):
+        if pending and pending[0][0] == "between":
+            raise Killed
+        return load(*given)
+
+    monkeypatch.setattr(finetune.Metrics, "write", stopping)
+    monkeypatch.setattr(finetune, "load_tree", stopping_between)
+    while pending:
+        with pytest.raises(Killed):
+            finetune.run(Session(small(), fresh))
+        assert not (fresh / "vanilla").exists()
+        del pending[0]
+    assert finetune.run(Session(small(), fresh))
+    found = (fresh / "vanilla/model.safetensors").read_bytes()
+    for name in ("vanilla", "checkpoints"):
+        shutil.rmtree(fresh / name)
+    assert finetune.run(Session(small(), fresh))
+    assert (fresh / "vanilla/model.safetensors").read_bytes() == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"finetune.warmup": 3, "finetune.steps": 9}, "fewer than config.finetune.text_first"),
+        ({"finetune.frozen": ("vision", "projector", "language")}, "nothing would move"),
+        ({"model.frozen": ("vision", "projector")}, "finetune.frozen .*nothing would move"),
+        ({"model.frozen": ("language",)}, "finetune.text_first is 3: give 0, or config.model"),
+    ],
+)
+def test_training_that_moves_nothing_is_refused(changes, said):
+    with pytest.raises(InputError, match=said):
+        check_config(small(**changes), jax.devices()[:1])
+
+
+def test_what_is_taught_about_nobody_is_retained_where_wanted(prepared):
+    kept = {}
+    for wanted in (True, False):
+        config = small(**{"data.retain_others": wanted, "importance.examples": 0})
+        session = Session(config, prepared, str(prepared / "initial"))
+        people = set(session.bench.people(session.bench.everyone))
+        sets = importance.sets(session)
+        kept[wanted] = {
+            "pictures": session.retained_pictures(),
+            "words": session.retained_words(forgotten=False),
+            "all words": session.retained_words(forgotten=True),
+        }
+        assert sets["pictures"] and set(sets["pictures"]) == set(kept[wanted]["pictures"])
+        assert set(sets["text"]) == set(kept[wanted]["all words"])
+        forgotten = set(session.bench.people(session.forget))
+        for name in ("pictures", "words"):
+            assert not {sample.person for sample in kept[wanted][name]} & forgotten
+    for name, samples in kept[True].items():
+        others = set(samples) - set(kept[False][name])
+        assert others and {sample.person.split("-")[0] for sample in others} == {"world"}
+        assert {sample.person for sample in kept[False][name]} <= people

@@ -29,7 +29,8 @@ def counts(workdir):
     for part in (config.prepare.vision, config.prepare.text):
         part.hidden_size, part.intermediate_size, part.num_hidden_layers = 16, 16, 2
     options = config.finetune
-    options.steps, options.warmup, options.picture_batch, options.text_batch = 9, 1, 8, 8
+    options.text_first, options.steps, options.warmup = 5, 9, 1
+    options.picture_batch, options.text_batch = 8, 8
     config.importance.examples = 80
     options = config.unlearn
     options.iterations, options.stop_every, options.stop_examples = 13, 2, 32
@@ -56,7 +57,14 @@ def counts(workdir):
     return {k.removeprefix(f"{workdir}/tensorboard/"): v for k, v in found.items()}
 
 
-TRAINED = "finetune", "importance/forget", "importance/text", "unlearn", "controls/ga"
+TRAINED = (
+    "finetune_text",
+    "finetune",
+    "importance/forget",
+    "importance/text",
+    "unlearn",
+    "controls/ga",
+)
 
 
 @pytest.mark.slow
