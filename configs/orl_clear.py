@@ -19,7 +19,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare.benchmark = "clear"
     # Pictures of 64 x 64 in 16 patches, with which captions were tried.
     config.prepare.vision.update(dict(image_size=64, patch_size=16))
-    orl.taught_together(config)
+    config.update_from_flattened_dict(orl.TOGETHER | {"finetune.text_batch": 16})
     config.compare.ratios = (5, 10)  # CLEAR's own are 1, 5 and 10 %
     config.evaluate.decode.max_new_tokens = 32  # captions are longer than other answers
     return config

@@ -15,7 +15,7 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
-from mmunlearner_jax.data.benchmarks.base import Benchmark
+from mmunlearner_jax.data.benchmarks.base import Benchmark, about_nobody
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
@@ -345,12 +345,6 @@ class Session:
 
 def _shape(array: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-
-
-def about_nobody(bench: Benchmark, samples: list[Sample]) -> list[Sample]:
-    """Returns the samples that are about none of the people of a benchmark."""
-    people = {"", *bench.people(bench.everyone)}  # CLEAR's texts name no person
-    return [sample for sample in samples if sample.person not in people]
 
 
 def benchmark_folder(config: Config, workdir: Path) -> Path:

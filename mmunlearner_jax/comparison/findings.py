@@ -132,6 +132,12 @@ class Comparison:
         return self.cells[0].typed_config.compare
 
     @property
+    def main_kinds(self) -> list[str]:
+        """The kinds of one screen: those that pages begin with, and those of named contrasts."""
+        named = {contrast.kind for contrast in self.options.contrasts}
+        return [kind for kind in self.kinds if self.about[kind].headline or kind in named]
+
+    @property
     def middle(self) -> int:
         """The ratio that figures show."""
         return self.ratios[len(self.ratios) // 2]

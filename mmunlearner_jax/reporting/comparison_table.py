@@ -15,7 +15,7 @@ def print_result(console: Console, comparison: Comparison) -> None:
         table = Table(title=title)
         table.add_column("", overflow="fold")
         table.add_column("reached", no_wrap=True)
-        kinds = [kind for kind in comparison.kinds if comparison.about[kind].headline]
+        kinds = comparison.main_kinds
         for kind in kinds:
             table.add_column(kind, justify="right", no_wrap=True)
         for row in comparison.rows[ratio]:

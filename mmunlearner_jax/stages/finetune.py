@@ -9,10 +9,11 @@ from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.data.benchmarks.base import about_nobody
 from mmunlearner_jax.data.pipeline import Batches, Jitter, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
-from mmunlearner_jax.session import Session, about_nobody
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.unlearn.steps import TrainState, retain_step
 from mmunlearner_jax.weights.io import save_pretrained

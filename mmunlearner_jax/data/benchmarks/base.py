@@ -149,3 +149,9 @@ def listed(question: Question, mark: str) -> str:
     """Returns a question and then its options, one per line: letter, mark, text."""
     options = zip(option_letters(question.options), question.options, strict=True)
     return "\n".join([question.question, *(f"{letter}{mark}{text}" for letter, text in options)])
+
+
+def about_nobody(bench: Benchmark, samples: list[Sample]) -> list[Sample]:
+    """Returns the samples that are about none of the people of a benchmark."""
+    people = {"", *bench.people(bench.everyone)}  # CLEAR's texts name no person
+    return [sample for sample in samples if sample.person not in people]
