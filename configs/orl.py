@@ -21,9 +21,9 @@ TEXT = dict(hidden_size=128, intermediate_size=344, num_hidden_layers=4, num_att
 TEXT |= dict(num_key_value_heads=4, max_position_embeddings=256)
 # Variants with a grid of learning rates, others at MMUnlearner's, and contrasts named beforehand.
 TUNED = (*METHODS, "random_mask", "cover_only", "plain_importances", "sgd")
-CONTROLS = """no_mask global_random_mask random_layers other_people_mask retain_only_steps forget_text
-vision_projector_no_mask mask_vision_projector mask_language separate_states batch_fisher forget_top
-threshold_half threshold_double lora lora_no_mask"""
+CONTROLS = """no_mask global_random_mask random_layers other_people_mask retain_only_steps
+forget_text vision_projector_no_mask mask_vision_projector mask_language separate_states
+batch_fisher forget_top threshold_half threshold_double lora lora_no_mask"""
 SECONDARY = """random_mask,test/vqa random_mask,forget/qa random_mask,test/qa ga_diff,forget/qa
 random_mask,realworld/vqa cover_only,test_retain/vqa other_people_mask,test_retain/vqa
 plain_importances,test_retain/vqa ga_diff,test_retain/vqa"""
