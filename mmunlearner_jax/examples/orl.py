@@ -57,7 +57,7 @@ from mmunlearner_jax.examples.orl_people import (
     write_configs,
 )
 
-TAUGHT_DIGITS, SCORED_DIGITS = 900, 200
+TAUGHT_DIGITS, SCORED_DIGITS = 1200, 200
 PICTURED = "this person"
 
 
