@@ -79,6 +79,7 @@ def charts(workdir: Path) -> list[Chart]:
         return [(x["step"], x[name]) for x in lines if x["stage"] == stage and name in x]
 
     wanted = (
+        ("Learning the text: loss", "finetune_text", {"loss": "loss"}, True),
         ("Learning: loss", "finetune", {"loss": "loss"}, True),
         ("Unlearning: loss", "unlearn", {"forget_loss": "forget", "retain_loss": "retain"}, False),
         ("Forget answers still exact", "unlearn", {"remembered": "fraction"}, False),
