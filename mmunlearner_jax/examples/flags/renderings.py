@@ -78,11 +78,14 @@ def _waved(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the flag in its place, float [side, side, RGBA], and its folds' light [side, side].
 
-    Colours (0 to 255) are premultiplied by the opacity (0 to 1), so that no dark rim appears. For each pixel of the picture, the place on the flag is computed that is seen there.
+    Colours (0 to 255) are premultiplied by the opacity (0 to 1), so that no dark rim appears. For
+    each pixel of the picture, the place on the flag is computed that is seen there.
     """
     # A high flag (Nepal's, a square) must fit in as well.
     scale = rng.uniform(*strength.width) * side / max(flag.size)
-    small = flag.resize([max(2, round(scale * length)) for length in flag.size], Image.Resampling.LANCZOS)
+    small = flag.resize(
+        [max(2, round(scale * length)) for length in flag.size], Image.Resampling.LANCZOS
+    )
     width, height = small.size
     middle = side / 2 + rng.uniform(-1, 1, 2) * strength.shift * side
     angle = np.deg2rad(rng.uniform(-1, 1) * strength.turn)

@@ -133,7 +133,7 @@ def _open_question(
     task: Task,
     images: dict[Modality, bytes | None],
 ) -> Question | Problem:
-    place, modality = f"ID {row['ID']}: {column}", _MODALITIES.get(item.get("Type"))
+    place, modality = f"ID {row['ID']}: {column}", _MODALITIES.get(str(item.get("Type")))
     question, answer = clean(item.get("Question")), clean(item.get("Ground_Truth"))
     if modality is None:
         kinds = ", ".join(_MODALITIES)
