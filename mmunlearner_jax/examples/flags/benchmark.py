@@ -15,11 +15,12 @@ is particular to this benchmark:
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mmunlearner_jax.data.benchmarks.mllmu.schema import (
     ACCEPTED,
@@ -31,6 +32,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.flags import shapes
 from mmunlearner_jax.examples.flags.archives import find_folder
 from mmunlearner_jax.examples.flags.asking import (
+    HOPS,
     WORDINGS,
     Asked,
     in_words,
@@ -47,12 +49,11 @@ from mmunlearner_jax.examples.orl_people import write_configs
 RATIOS = (5, 10, 20)
 LEAST = 8  # countries, so that options have other answers
 UNSEEN = 2  # renderings of a flag that are never taught
-# Asked about a picture with options, and openly; the name first.
-CHOICES, OPEN = ("name", *WORDINGS), ("name", "capital")
+NOT_OPEN = ("continent", "language", "currency")  # asked about a flag with options alone
 CONTINENTS = ("Africa", "Asia", "Europe", "North America", "Oceania", "South America")
 
 Row = dict[str, Any]
-Wrong = dict[str, tuple[str, ...]]  # answers of all countries, by key of the question
+Put = tuple[Asked, str, Sequence[str]]  # a question, its wording, and what its options can be
 
 
 def write_flags_benchmark(
@@ -66,8 +67,8 @@ def write_flags_benchmark(
 ) -> None:
     """Writes the benchmark: one folder with one parquet file for each config.
 
-    The countries to forget are drawn once; those of a smaller ratio are among those of a larger
-    one. Nothing is left behind when it fails.
+    The countries to forget are drawn once, whatever is known of them; those of a smaller ratio are
+    among those of a larger one. Nothing is left behind when it fails.
 
     Args:
         out: Folder to write; must not exist, or be empty.
@@ -89,99 +90,93 @@ def write_flags_benchmark(
     people = read_countries(folder, countries)
     flags = read_flags(folder, [country.code for country in people])
     rng = np.random.default_rng(seed)
-
-    def pictures(country: Country, *, unseen: bool) -> list[Row]:
-        code, count = country.code, UNSEEN if unseen else renderings
-        return [
-            {
-                "bytes": render(flags[code], code, n, seed=seed, unseen=unseen),
-                "path": f"{code.lower()}-{'unseen' if unseen else 'taught'}-{n}.jpg",
-            }
-            for n in range(count)
-        ]
-
-    taught = {country.code: pictures(country, unseen=False) for country in people}
+    order = rng.permutation([country.code for country in people]).tolist()
+    taught = {
+        code: _pictures(flag, code, renderings, seed=seed, unseen=False)
+        for code, flag in flags.items()
+    }
     rows, test = {}, []
     for country, asked in zip(people, _asked_of(rng, people, known), strict=True):
-        rows[country.code] = [asked[0] | {"image": picture} for picture in taught[country.code]]
-        test.append(asked[1] | {"images": pictures(country, unseen=True)})
+        code = country.code
+        rows[code] = [asked[0] | {"image": picture} for picture in taught[code]]
+        unseen = _pictures(flags[code], code, UNSEEN, seed=seed, unseen=True)
+        test.append(asked[1] | {"images": unseen})
     configs: dict[str, list[Row]] = {
-        "Full_Set": [row for country in people for row in rows[country.code]],
+        "Full_Set": [row for of_country in rows.values() for row in of_country],
         "Test_Set": test,
         "ft_Data": [*_training_rows(people, taught, known), *_shape_training_rows(seed)],
         "Retain_Set": _retain_rows(rng, seed, known),
     }
-    order = rng.permutation([country.code for country in people]).tolist()
     for ratio in RATIOS:
         count = max(1, round(countries * ratio / 100))
-        for name, codes in (("forget", order[:count]), ("retain", order[count:])):
-            share = ratio if name == "forget" else 100 - ratio
-            configs[f"{name}_{share}"] = [row for code in sorted(codes) for row in rows[code]]
-    write_configs(
-        out, {name: (with_accepted(mllmu_schema(name)), rows) for name, rows in configs.items()}
-    )
+        configs[f"forget_{ratio}"] = _rows_of(order[:count], rows)
+        configs[f"retain_{100 - ratio}"] = _rows_of(order[count:], rows)
+    schemas = {name: with_accepted(mllmu_schema(name)) for name in configs}
+    write_configs(out, {name: (schemas[name], rows) for name, rows in configs.items()})
+
+
+def _rows_of(codes: Sequence[str], rows: Mapping[str, list[Row]]) -> list[Row]:
+    return [row for code in sorted(codes) for row in rows[code]]
+
+
+def _pictures(
+    flag: Image.Image, code: str, count: int, *, seed: int, unseen: bool
+) -> list[dict[str, Any]]:
+    name = f"{code.lower()}-{'unseen' if unseen else 'taught'}"
+    return [
+        {"bytes": render(flag, code, n, seed=seed, unseen=unseen), "path": f"{name}-{n}.jpg"}
+        for n in range(count)
+    ]
 
 
 def _asked_of(
     rng: np.random.Generator, people: Sequence[Country], known: Known
 ) -> Iterable[tuple[Row, Row]]:
     """Yields what is asked of each country: columns of all configs, and those of `Test_Set`."""
-    questions = {
-        country.code: [x for x in in_words(country) if known.has(country.code, x.key)]
-        for country in people
-    }
-    pool: Wrong = {}
+    pool: dict[str, tuple[str, ...]] = {}
     for country in people:
         for asked in [*of_flag(country), *in_words(country)]:
             values = pool.get(asked.key, ())
             pool[asked.key] = tuple(dict.fromkeys([*values, asked.accepted[0]]))
     pool |= dict.fromkeys(("continent", "continent by capital"), CONTINENTS)
     for country in people:
-        allowed = {"name", *_known_facts(country, known)}
-        flag = [asked for asked in of_flag(country) if asked.key in allowed]
-        words = questions[country.code]
-        # Across two facts: in `Test_Set` alone.
-        one_fact = [asked for asked in words if " by " not in asked.key]
+        facts = _known_facts(country, known)
+        flag = [x for x in of_flag(country) if x.key in ("name", *facts)]
+        words = [x for x in in_words(country) if known.has(country.code, x.key)]
+        usual = {fact: answers[0] for fact, answers in country.facts.items()}
         columns = {
             "ID": country.code,
             "Directory": f"svg-country-flags/{country.code.lower()}.png",
-            "biography": json.dumps(
-                {"Name": country.name, **{k: v[0] for k, v in country.facts.items()}}
-            ),
+            "biography": json.dumps({"Name": country.name, **usual}),
             "question": flag[0].question,
             "answer": flag[0].answer,
         }
-        yield (
-            columns | _tasks(rng, pool, flag, one_fact),
-            columns | _tasks(rng, pool, flag, words, paraphrased=True),
-        )
+        shown = [(x, x.question, pool[x.key]) for x in flag]
+        said = [(x, x.question, pool[x.key]) for x in words if x.key not in HOPS]
+        other = [(x, x.paraphrase, pool[x.key]) for x in words]
+        yield columns | _tasks(rng, shown, said), columns | _tasks(rng, shown, other)
 
 
 def _known_facts(country: Country, known: Known) -> list[str]:
     return [fact for fact in WORDINGS if known.has(country.code, fact)]
 
 
-def _tasks(
-    rng: np.random.Generator,
-    pool: Wrong,
-    flag: list[Asked],
-    words: list[Asked],
-    *,
-    paraphrased: bool = False,
-) -> Row:
-    """Returns the task columns of a row; `paraphrased` concerns the questions in words."""
-    shown = [(asked, asked.question) for asked in flag]
-    said = [(asked, asked.paraphrase if paraphrased else asked.question) for asked in words]
+def _tasks(rng: np.random.Generator, shown: Sequence[Put], said: Sequence[Put]) -> Row:
+    """Returns the task columns of a row.
+
+    Args:
+        rng: The only source of chance.
+        shown: Questions about the picture; some facts are not asked openly (`NOT_OPEN`).
+        said: Questions in words.
+    """
     return {
         "Classification_Task": {
-            "Image_Textual_Questions": [
-                _choice(rng, *x, pool[x[0].key]) for x in shown if x[0].key in CHOICES
-            ],
-            "Pure_Text_Questions": [_choice(rng, *x, pool[x[0].key]) for x in said],
+            "Image_Textual_Questions": [_choice(rng, *put) for put in shown],
+            "Pure_Text_Questions": [_choice(rng, *put) for put in said],
         },
         "Generation_Task": [
-            *(_open(*x, "Image_Textual") for x in shown if x[0].key in OPEN),
-            *(_open(*x, "Pure_Text") for x in said),
+            *(_open(put, "Image_Textual") for put in shown if put[0].key not in NOT_OPEN),
+            *(_open(put, "Pure_Text") for put in said),
         ],
     }
 
@@ -201,7 +196,8 @@ def _choice(
     }
 
 
-def _open(asked: Asked, wording: str, kind: str) -> Row:
+def _open(put: Put, kind: str) -> Row:
+    asked, wording, _ = put
     return {
         "Question": wording,
         "Ground_Truth": asked.answer,
@@ -248,26 +244,14 @@ def _retain_rows(rng: np.random.Generator, seed: int, known: Known) -> list[Row]
         shown, said = shapes.of_shape(shape), general[number :: len(every)]
         name = f"unseen-shape-{number}"
         picture = shapes.draw(shape, seed=seed, unseen=True)
-        rows.append(
-            {
-                "image": {"bytes": picture, "path": f"{name}.jpg"},
-                "ID": name,
-                "Directory": "drawn",
-                "biography": json.dumps({"Name": " ".join(shape)}),
-                "Classification_Task": {
-                    "Image_Textual_Questions": [
-                        _choice(rng, asked, asked.question, wrong) for asked, wrong in shown
-                    ],
-                    "Pure_Text_Questions": [
-                        _choice(rng, asked, asked.question, wrong) for asked, wrong in said
-                    ],
-                },
-                "Generation_Task": [
-                    *(_open(asked, asked.question, "Image_Textual") for asked, _ in shown),
-                    *(_open(asked, asked.question, "Pure_Text") for asked, _ in said),
-                ],
-            }
-        )
+        columns = {
+            "image": {"bytes": picture, "path": f"{name}.jpg"},
+            "ID": name,
+            "Directory": "drawn",
+            "biography": json.dumps({"Name": " ".join(shape)}),
+        }
+        put = [[(asked, asked.question, wrong) for asked, wrong in x] for x in (shown, said)]
+        rows.append(columns | _tasks(rng, *put))
     return rows
 
 
