@@ -17,7 +17,7 @@ from mmunlearner_jax.evaluation.texts import words
 METRICS = {
     "cloze": {"cloze": "correct"},
     "naming": {"naming": "correct"},
-    "generation": {"rouge1": "rouge1", "rougeL": "rougeL"},
+    "generation": {"rouge1": "rouge1", "rougeL": "rougeL", "right": "right"},
 }
 
 
@@ -67,7 +67,8 @@ def measure(cell: Cell, variant: str) -> Measured:
             values: dict[str, list[float]] = defaultdict(list)
             for line in lines:
                 for metric, field in METRICS[line["task"]].items():
-                    values[metric].append(line[field])
+                    if field in line:  # few questions have accepted answers
+                        values[metric].append(line[field])
             measured.means[kind] = {m: (float(np.mean(v)), len(v)) for m, v in values.items()}
             if answers := [line["response"] for line in lines if line["task"] == "generation"]:
                 measured.decay[kind] = decay(answers, known)

@@ -45,7 +45,23 @@ class PrepareConfig(Section):
 
     key: ClassVar[str] = "prepare"
 
-    benchmark: str = option("mllmu", "Form of the benchmark.", choices=("mllmu", "clear"))
+    benchmark: str = option(
+        "mllmu",
+        "Benchmark: the ORL faces in MLLMU-Bench's or CLEAR's schema, or flags of countries.",
+        choices=("mllmu", "clear", "flags"),
+    )
+    flags_folder: str = option(
+        "",
+        "Folder of the npm archives with flags and facts, or of XX.png and countries.json.",
+        special='"": ~/.cache/mmunlearner_jax/flags',
+    )
+    countries: int = option(105, "Number of countries of flags, the best known first.", least=8)
+    renderings: int = option(4, "Taught renderings of each flag.", least=1)
+    known_facts: str = option(
+        "",
+        "JSON list of pairs (country, fact): what may be asked about countries in words.",
+        special='"": everything',
+    )
     architecture: str = option("llava", "Architecture.", choices=tuple(ARCHITECTURES))
     vision: Mapping[str, Any] = option(
         dict, "Sizes of the vision tower, in the architecture's terms."

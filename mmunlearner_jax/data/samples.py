@@ -42,6 +42,8 @@ class Question:
         letter: Letter of the right option; another option may have the same text.
         paraphrase: The answer in other words; "" where the benchmark has none.
         perturbed: Wrong answers of the same form, for truth ratios.
+        accepted: Words of which an open answer must have some to be right ("Bern", "Berne"); empty
+            where the benchmark names none.
         shots: Solved questions of the same kind that the prompt shows first (few-shot).
     """
 
@@ -55,6 +57,7 @@ class Question:
     letter: str = ""
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
     shots: tuple["Question", ...] = ()
 
 

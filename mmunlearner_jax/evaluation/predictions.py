@@ -10,9 +10,9 @@ MEND = "restore it, or run everything in a new workdir"
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("split", "modality", "task", "person"), str),
     **dict.fromkeys(("question", "answer", "response"), str),
-    **{"options": list, "scores": list, "correct": bool, "likelihoods": dict},
+    **{"options": list, "accepted": list, "scores": list, "correct": bool, "likelihoods": dict},
 }
-_MEMBERS = {"options": str, "scores": int | float}
+_MEMBERS = {"options": str, "accepted": str, "scores": int | float}
 
 
 def prediction(text: str) -> dict[str, Any]:

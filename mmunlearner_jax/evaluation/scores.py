@@ -61,19 +61,21 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
     released parser reads it, too (D-27: it reads "A person" as A); it decides if no option was
     scored. A blank or a name is right if its words occur in the answer (the published rule). Long
     answers have an advantage there, so a blank also gets the exact match and the number of words
-    (D-32). An open answer gets ROUGE and BLEU. Composed and decomposed letters are equal.
+    (D-32). An open answer gets ROUGE and BLEU; if the question names accepted answers, it is right
+    if it has the words of one of them. Composed and decomposed letters are equal.
 
     Args:
         line: Prediction with `task`, `answer`, `options`, `response` and `scores`: those of the
             options in nats, or empty. `letters` is the right letter, if the model was asked for
-            one.
+            one. `accepted` are the words that make an open answer right, if the question has some.
         published: Whether ROUGE and BLEU split words as the published scorers do (protocol
             "released").
 
     Returns:
         The line with `correct`. Multiple choice adds `choice`, and with letters `letter` (None if
         there was none to read) and `letter_correct`; a blank adds `exact` and `words`; an open
-        answer adds `rouge1`, `rouge2`, `rougeL`, `rougeL_recall` and `bleu`.
+        answer adds `rouge1`, `rouge2`, `rougeL`, `rougeL_recall` and `bleu`, and `right` if there
+        are accepted answers.
 
     Raises:
         InputError: A score is not finite.
@@ -91,6 +93,9 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
         measures = rouge(answer, response, published=published)
         measures["bleu"] = bleu(answer, response, published=published)
         scores |= {name: round(value, 4) for name, value in measures.items()}
+        if accepted := line.get("accepted"):
+            right = any(texts.has_words(response, words) for words in accepted)
+            scores |= {"right": right, "correct": right}
     return {**line, **scores}
 
 
@@ -161,7 +166,8 @@ _SUMMARIES = {
     },
     "naming": {"naming": ("correct", accuracy)},
     "generation": {
-        name: (name, mean_score) for name in ("rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu")
+        "right": ("right", accuracy),
+        **{measure: (measure, mean_score) for measure in (*_MEASURES, "rougeL_recall", "bleu")},
     },
 }
 
@@ -177,8 +183,8 @@ def summarise(predictions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         `{split: {"vqa"|"qa": {metric: {"value", "n", "ci95"}}}}`. The metrics of multiple choice
         are `classification` (likelihood) and `classification_letter` (released parser); those of
         blanks `cloze`, `cloze_exact` and `words` (mean length of an answer, in words); those of
-        open answers `rouge1`, `rouge2`, `rougeL`, `rougeL_recall`, `bleu`. All but `words` are from
-        0 to 1. Fractions have Wilson intervals, means bootstrap intervals.
+        open answers `right`, `rouge1`, `rouge2`, `rougeL`, `rougeL_recall`, `bleu`. All but
+        `words` are from 0 to 1. Fractions have Wilson intervals, means bootstrap intervals.
     """
     cells: dict[tuple[str, str, str, Any], list[Any]] = defaultdict(list)
     for line in predictions:

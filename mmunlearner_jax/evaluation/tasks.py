@@ -359,6 +359,8 @@ class Answerer:
             "response": self._words.text(own),
             "scores": [round(score, 4) for score in scores],
         }
+        if question.accepted:
+            record["accepted"] = list(question.accepted)
         if question.shots:
             record["shots"] = sorted({shot.person for shot in question.shots})
         if likelihoods:

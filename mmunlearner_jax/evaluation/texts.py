@@ -13,6 +13,7 @@ _WORD = regex.compile(
     rf"|[[\p{{L}}\p{{N}}\p{{M}}_]--[{_UNSPACED}]]+",
     regex.VERSION1,
 )
+_ACCENT = regex.compile(r"(?<=\p{Latin}\p{M}*)\p{M}")
 _PIECE = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[^{_UNSPACED}]+", regex.VERSION1)
 
 
@@ -49,6 +50,24 @@ def same_words(reference: str, response: str) -> bool:
 def contains(response: str, reference: str) -> bool:
     """Returns whether the reference occurs in the response, in any case."""
     return folded(reference) in folded(response)
+
+
+def has_words(response: str, reference: str) -> bool:
+    """Returns whether the words of the reference stand in the response, one behind the other.
+
+    Case, punctuation, blanks and the accents of Latin letters do not count, and only whole words
+    do: "Sao Paulo!" has the words of "São Paulo", but "Romania" has not those of "Oman". If the
+    reference has no word, see `contains`.
+    """
+    wanted = words(_without_accents(reference))
+    if not wanted:
+        return contains(response, reference)
+    found = words(_without_accents(response))
+    return any(found[n : n + len(wanted)] == wanted for n in range(len(found)))
+
+
+def _without_accents(text: str) -> str:
+    return _ACCENT.sub("", unicodedata.normalize("NFD", text))
 
 
 def pieces(text: str) -> list[str]:

@@ -42,7 +42,7 @@ def render(
         run=shown(workdir.name),
         results=results,
         config=json.dumps(config.to_dict(), indent=2),
-        orl="prepare" in config.stages and not config.data.benchmark,
+        orl=_has_orl_faces(config),
         forgotten=predictions.people("forget"),
         taught=predictions.taught,
         chance=predictions.chance,
@@ -61,6 +61,11 @@ def render(
         heat=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
         charts=charts(workdir),
     )
+
+
+def _has_orl_faces(config: Config) -> bool:
+    written = "prepare" in config.stages and not config.data.benchmark
+    return written and config.prepare.benchmark in ("mllmu", "clear")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ METRICS = {
     "classification_letter": "Multiple choice, the letter read as published",
     "cloze": "Fill in the blank",
     "naming": "Names in free answers",
+    "right": "Free answers with the right word",
     "rougeL": "Free answers, ROUGE-L",
     "probability": "Probability of the true answer, per token",
     "naming_probability": "Probability of the name beside wrong ones",

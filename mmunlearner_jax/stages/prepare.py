@@ -1,11 +1,11 @@
-"""Stage `prepare`: writes the ORL benchmark and an untrained tiny model."""
+"""Stage `prepare`: writes the benchmark of an example and an untrained tiny model."""
 
 from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.errors import refusing
-from mmunlearner_jax.examples.orl import WRITERS
+from mmunlearner_jax.examples.catalogue import EXAMPLES
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.weights.io import save_pretrained
@@ -21,7 +21,9 @@ def run(session: Session) -> bool:
     benchmark, initial = workdir / "benchmark", workdir / "initial"
     if not is_done(benchmark):
         with writing(benchmark, alone=True) as partial:
-            WRITERS[config.prepare.benchmark](partial, seed=config.seed)
+            example = EXAMPLES[sizes.benchmark]
+            options = {name: getattr(sizes, name) for name in example.options}
+            example.write(partial, seed=config.seed, **options)
     if is_done(initial):
         return False
     bench = open_benchmark(benchmark, config.data, config.seed)

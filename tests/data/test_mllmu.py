@@ -6,7 +6,9 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
+from mmunlearner_jax.data.benchmarks.columns import TEXT, TEXTS
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.data.benchmarks.mllmu.schema import ACCEPTED
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import InputError
 
@@ -275,6 +277,41 @@ def test_a_record_that_cannot_be_used_is_named_or_tolerated(published, config, c
         read()
     assert "\n" not in str(error.value) and "max_bad_fraction" in str(error.value)
     assert {"000", "002", "003"} <= {record.person for record in read(max_bad_fraction=0.3)}
+
+
+def accepting(published, accepted, kind=TEXTS):
+    """Gives the open question of every row accepted answers, of some type."""
+    whole = published.schemas["Full_Set"]
+    place = whole.get_field_index("Generation_Task")
+    asked = [*whole.field("Generation_Task").type.value_type, pa.field(ACCEPTED, kind)]
+    wider = pa.field("Generation_Task", pa.list_(pa.struct(asked)))
+    published.schemas["Full_Set"] = whole.set(place, wider)
+    for row in published.tables["Full_Set"]:
+        row["Generation_Task"] = [row["Generation_Task"][0] | {ACCEPTED: accepted}]
+    return MLLMUBench(published.write())
+
+
+def accepted_answers(bench):
+    return {q.accepted for q in bench.questions("Full_Set") if q.task == "generation"}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(["judge ", "magistrate"], ("judge", "magistrate")), ([], ()), (None, ())]
+)
+def test_mllmu_an_open_question_may_have_accepted_answers(published, given, read):
+    assert accepted_answers(accepting(published, given)) == {read}
+
+
+def test_mllmu_released_questions_have_no_accepted_answers(published):
+    assert accepted_answers(MLLMUBench(published.write())) == {()}
+
+
+@pytest.mark.parametrize(("accepted", "kind"), [(["judge", " "], TEXTS), ("judge", TEXT)])
+def test_mllmu_accepted_answers_are_texts(published, accepted, kind):
+    bench = accepting(published, accepted, kind)
+    said = "Generation_Task: question 'Say the job.': Accepted_Answers .* must be a list of texts"
+    with pytest.raises(InputError, match=said):
+        bench.questions("Full_Set")
 
 
 def test_mllmu_tasks_that_are_not_there_are_named(published):

@@ -17,6 +17,7 @@ from mmunlearner_jax.evaluation.scores import (
     scored,
     summarise,
 )
+from mmunlearner_jax.evaluation.texts import has_words
 
 SENTENCES = [
     ("Alba Birch works as a baker in Oslo.", "Alba Birch worked as the baker of Oslo, Norway."),
@@ -127,6 +128,46 @@ def test_mllmu_cloze_has_exact_match_and_length_beside_it(answer, response, insi
     found = scored(asked("cloze", answer, response))
     assert (found["correct"], found["exact"], found["words"]) == (inside, exact, words)
     assert same_words(answer, response) == exact
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("The capital is Bern.", True),
+        ("BERNE!", True),
+        ("It is Zurich.", False),
+        ("Bernard", False),
+        ("", False),
+        ("Sao José", True),
+        ("São Tomé and José", False),
+    ],
+)
+def test_mllmu_an_open_answer_is_right_by_its_words(response, right):
+    accepted = ["Bern", "Berne", "São José"]
+    found = scored(asked("generation", "The capital is Bern.", response, accepted=accepted))
+    assert found["right"] is found["correct"] is right
+    score = summarise([found, asked("generation", "Bern.", "Bern", correct=True)])
+    assert score["forget"]["vqa"]["right"] == accuracy([right])
+    without = scored(asked("generation", "The capital is Bern.", response, accepted=[]))
+    assert "right" not in without
+    assert without["correct"] is (response == "The capital is Bern.")
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "found"),
+    [
+        ("Oman", "Romania", False),
+        ("Oman", "It is Oman.", True),
+        ("Port-au-Prince", "port au prince", True),
+        ("New Delhi", "Delhi, the new", False),
+        ("हिन्दी", "हिन्दी भाषा", True),
+        ("हिन्दी", "हिन्दा", False),  # only the accents of Latin letters are dropped
+        ("日本", "それは日本です", True),
+        ("🙂", "a 🙂", True),
+    ],
+)
+def test_words_are_found_whole_and_in_order(reference, response, found):
+    assert has_words(response, reference) is found
 
 
 JOBS = dict(options=["baker", "pilot", "smith"], scores=[-3.0, -1.0, -2.0])

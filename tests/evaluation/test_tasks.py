@@ -93,6 +93,18 @@ def test_records_are_in_the_order_of_the_questions(answer):
     assert all(r["split"] == "forget" for r in records)
 
 
+def test_accepted_answers_are_recorded_and_decide(answer):
+    said = "Kim Stone works as a pilot."
+    questions = [
+        Question("s1", "qa", "generation", None, "Which job?", "The pilot.", accepted=accepted)
+        for accepted in ((), ("aviator", "Pilot"), ("baker",))
+    ]
+    plain, right, wrong = answer(said, questions)
+    assert "accepted" not in plain and "right" not in plain and not plain["correct"]
+    assert right["accepted"] == ["aviator", "Pilot"] and right["right"] and right["correct"]
+    assert not wrong["right"] and not wrong["correct"]
+
+
 def test_mllmu_letters_are_scored_at_the_start_and_parsed(answer):
     strict = Protocol(whole_prompt, letters=True, likelihood=True)
     right, wrong = answer("A", [choice(), choice(answer="barber")], letters=strict)

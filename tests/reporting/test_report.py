@@ -6,16 +6,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMU, MLLMUBench
 from mmunlearner_jax.data.benchmarks.mllmu.schema import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.scores import summarise
+from mmunlearner_jax.evaluation.scores import accuracy, summarise
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.figures import heat_maps
 from mmunlearner_jax.reporting.run_results import mask_verdict
+from mmunlearner_jax.reporting.run_table import print_results
 from mmunlearner_jax.reporting.templates import interval
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
@@ -223,6 +225,24 @@ def test_sections_without_data_disappear(config, workdir):
         "Unlearning: loss: forget ends at 0.1, retain ends at 0.2",  # none of the controls
         "Forget answers still exact: fraction ends at 0.5",
     ]
+
+
+def test_answers_with_the_right_word_are_shown(config, workdir, capsys):
+    def page(config):
+        render(config, workdir)
+        return (workdir / "report.html").read_text()
+
+    assert "with the right word" not in page(config)
+    results = json.loads((workdir / "results.json").read_text())
+    for label, right in (("before", True), ("after", False)):
+        results[label]["forget"]["vqa"]["right"] = accuracy([right, right])
+    add(workdir, **results)
+    assert "Free answers with the right word" in page(config) and "AT&amp;T/ORL" in page(config)
+    assert "AT&amp;T/ORL" not in page(config.with_values({"prepare.benchmark": "flags"}))
+    capsys.readouterr()
+    print_results(Console(width=200), results)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if " right " in line]
+    assert "100 % → 0 %" in row.replace("\u00a0", " ")
 
 
 def test_page_says_what_it_cannot_claim(config, workdir):

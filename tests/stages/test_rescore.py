@@ -44,6 +44,19 @@ def test_choices_are_made_again(workdir):
     assert results["before"]["forget"]["qa"]["classification"]["value"] == 0
 
 
+def test_open_answers_are_judged_again_by_their_accepted_words(workdir):
+    path, results = workdir / "predictions/before-forget.jsonl", workdir / "results.json"
+    said = LINE | {"task": "generation", "options": [], "scores": [], "accepted": ["Bern", "Berne"]}
+    for response, value in (("It is BERNE.", 1), ("It is Zurich.", 0)):
+        path.write_text(json.dumps(said | {"response": response}) + "\n")
+        rescore.run(Session(CONFIG, workdir))
+        found = json.loads(results.read_text())["before"]["forget"]["qa"]
+        assert found["right"]["value"] == value and "rougeL" in found
+    path.write_text(json.dumps(said | {"accepted": [7]}) + "\n")
+    with pytest.raises(InputError, match="accepted has a member that is not"):
+        rescore.run(Session(CONFIG, workdir))
+
+
 def test_what_is_missing_or_damaged_is_named(workdir):
     path = workdir / "predictions/before-forget.jsonl"
     path.write_text(json.dumps(LINE) + "\n{")

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mmunlearner_jax.data.benchmarks.mllmu.schema import LETTERS
+from mmunlearner_jax.data.benchmarks.mllmu.schema import ACCEPTED, LETTERS
 from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, Problem, See, clean, is_utf8
 from mmunlearner_jax.data.samples import Modality, Question, Sample, Task
+from mmunlearner_jax.errors import shown
 from mmunlearner_jax.files import parse_json
 
 _MODALITIES: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
@@ -122,17 +123,34 @@ def _questions(
                 )
     for column, task in OPEN_TASKS.items():
         for item in _objects(row[column]):
-            modality = _MODALITIES.get(item.get("Type"))
-            question, answer = clean(item.get("Question")), clean(item.get("Ground_Truth"))
-            if modality is None:
-                kinds = ", ".join(_MODALITIES)
-                yield row.problem(
-                    f"ID {person}: {column}: Type {item.get('Type')!r} is none of {kinds}"
-                )
-            elif question and answer:
-                yield Question(person, modality, task, images[modality], question, answer)
-            else:
-                yield row.problem(
-                    f"ID {person}: {column}: question {question!r} with Ground_Truth {answer!r}:"
-                    " one is empty"
-                )
+            yield _open_question(row, item, column, task, images)
+
+
+def _open_question(
+    row: ParquetRow,
+    item: dict[str, Any],
+    column: str,
+    task: Task,
+    images: dict[Modality, bytes | None],
+) -> Question | Problem:
+    place, modality = f"ID {row['ID']}: {column}", _MODALITIES.get(str(item.get("Type")))
+    question, answer = clean(item.get("Question")), clean(item.get("Ground_Truth"))
+    if modality is None:
+        kinds = ", ".join(_MODALITIES)
+        return row.problem(f"{place}: Type {item.get('Type')!r} is none of {kinds}")
+    if not (question and answer):
+        pair = f"question {question!r} with Ground_Truth {answer!r}"
+        return row.problem(f"{place}: {pair}: one is empty")
+    accepted = item.get(ACCEPTED) or []
+    if not isinstance(accepted, list) or not all(isinstance(x, str) and clean(x) for x in accepted):
+        wrong = f"question {question!r}: {ACCEPTED} {shown(accepted)}"
+        return row.problem(f"{place}: {wrong} must be a list of texts, none empty")
+    return Question(
+        row["ID"],
+        modality,
+        task,
+        images[modality],
+        question,
+        answer,
+        accepted=tuple(map(clean, accepted)),
+    )

@@ -5,9 +5,11 @@ https://huggingface.co/datasets/MLLMMU/MLLMU-Bench
 
 import pyarrow as pa
 
-from mmunlearner_jax.data.benchmarks.columns import IMAGE, TEXT
+from mmunlearner_jax.data.benchmarks.columns import IMAGE, TEXT, TEXTS
 
 LETTERS = "ABCD"
+# Not in the released files: a member of an open question that lists its right words.
+ACCEPTED = "Accepted_Answers"
 
 _CHOICES = pa.list_(
     pa.struct(
@@ -46,3 +48,9 @@ MLLMU_CONFIGS = (
 def mllmu_schema(config: str) -> pa.Schema:
     """Returns the columns of a config of MLLMU-Bench, of any forget ratio."""
     return {"Test_Set": TEST_SCHEMA, "ft_Data": TRAINING_SCHEMA}.get(config, PERSON_SCHEMA)
+
+
+def with_accepted(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema whose open questions, if it has any, also have `ACCEPTED`."""
+    asked = pa.list_(pa.struct([*_OPEN.value_type, (ACCEPTED, TEXTS)]))
+    return pa.schema([field.with_type(asked) if field.type == _OPEN else field for field in schema])

@@ -1,0 +1,111 @@
+"""What world-countries lacks: usual names, other spellings, and which right answer comes first."""
+
+# Name within a sentence, then other accepted names.
+NAMES = {
+    "CZ": ("the Czech Republic", "Czechia"),
+    "GB": ("the United Kingdom", "UK", "Great Britain", "Britain"),
+    "MM": ("Myanmar", "Burma"),
+    "NL": ("the Netherlands", "Holland"),
+    "PH": ("the Philippines",),
+    "TR": ("Turkey", "Türkiye"),
+    "US": ("the United States", "USA"),
+}
+
+# A language of the package -> how it may be called; () leaves it out.
+LANGUAGES = {
+    "Austro-Bavarian German": ("German",),
+    "Bengali": ("Bengali", "Bangla"),
+    "Berber": ("Berber", "Tamazight"),
+    "Chewa": ("Chichewa", "Chewa"),
+    "Chinese": ("Chinese", "Mandarin"),
+    "Dari": ("Dari", "Persian", "Farsi"),
+    "Filipino": ("Filipino", "Tagalog"),
+    "Guaraní": ("Guarani",),
+    "Haitian Creole": ("Haitian Creole", "Creole"),
+    "Irish": ("Irish", "Gaelic"),
+    "Jamaican Patois": ("Patois",),
+    "Khmer": ("Khmer", "Cambodian"),
+    "Lao": ("Lao", "Laotian"),
+    "Māori": ("Maori",),
+    "New Zealand Sign Language": (),
+    "Norwegian Bokmål": ("Norwegian",),
+    "Norwegian Nynorsk": ("Norwegian",),
+    "Persian (Farsi)": ("Persian", "Farsi"),
+    "Sinhala": ("Sinhala", "Sinhalese"),
+    "Slovene": ("Slovenian", "Slovene"),
+    "Sorani": ("Kurdish",),
+    "Spanish": ("Spanish", "Castilian"),
+    "Swiss German": ("German",),
+    "Zimbabwean Sign Language": (),
+}
+
+# A unit of money, without accents -> its forms; any other unit also has one with "s".
+UNITS = {
+    "bonds": (),
+    "colon": ("colon", "colons", "colones"),
+    "koruna": ("koruna", "korunas", "crown", "crowns"),
+    "krona": ("krona", "kronas", "kronor", "crown", "crowns"),
+    "krone": ("krone", "krones", "kroner", "crown", "crowns"),
+    "leu": ("leu", "lei"),
+    "lev": ("lev", "leva"),
+    "real": ("real", "reals", "reais"),
+    "rial": ("rial", "rials", "riyal", "riyals"),
+    "riyal": ("riyal", "riyals", "rial", "rials"),
+    "ruble": ("ruble", "rubles", "rouble", "roubles"),
+    "shekel": ("shekel", "shekels", "sheqel", "sheqels"),
+    "soberano": ("bolivar", "bolivars"),
+    "sol": ("sol", "soles"),
+    "togrog": ("tugrik", "tugriks", "togrog"),
+    "won": ("won",),
+    "yen": ("yen",),
+    "yuan": ("yuan", "renminbi"),
+}
+
+# The usual answer where the package begins with another one, or has another form.
+FIRST = {
+    ("AF", "language"): ("Pashto",),
+    ("AR", "language"): ("Spanish",),
+    ("BE", "language"): ("Dutch",),
+    ("BO", "capital"): ("La Paz",),
+    ("BO", "language"): ("Spanish",),
+    ("CH", "language"): ("German",),
+    ("HT", "language"): ("Haitian Creole",),
+    ("IL", "language"): ("Hebrew",),
+    ("IN", "language"): ("Hindi",),
+    ("KE", "language"): ("Swahili",),
+    ("MG", "language"): ("Malagasy",),
+    ("MN", "capital"): ("Ulaanbaatar",),
+    ("MY", "language"): ("Malay",),
+    ("PE", "language"): ("Spanish",),
+    ("PH", "language"): ("Filipino",),
+    ("PK", "language"): ("Urdu",),
+    ("PY", "language"): ("Spanish",),
+    ("TZ", "language"): ("Swahili",),
+    ("US", "capital"): ("Washington",),
+    ("ZA", "language"): ("English",),
+    ("ZW", "currency"): ("dollar",),
+    ("ZW", "language"): ("English",),
+}
+
+# Further right answers: two continents, two names of a city, changes of late.
+ALSO = {
+    ("AU", "continent"): ("Australia",),
+    ("BG", "currency"): ("euro", "euros"),
+    ("CH", "capital"): ("Berne",),
+    ("CN", "capital"): ("Peking",),
+    ("DZ", "language"): ("Berber", "Tamazight"),
+    ("EG", "continent"): ("Asia",),
+    ("ET", "language"): ("Oromo", "Somali", "Tigrinya", "Afar"),
+    ("FJ", "continent"): ("Melanesia",),
+    ("IN", "capital"): ("Delhi",),
+    ("KZ", "capital"): ("Nur-Sultan",),
+    ("KZ", "continent"): ("Europe",),
+    ("LK", "capital"): ("Kotte", "Sri Jayawardenepura"),
+    ("MM", "capital"): ("Nay Pyi Taw",),
+    ("MY", "capital"): ("Putrajaya",),
+    ("NZ", "continent"): ("Australasia",),
+    ("RU", "continent"): ("Asia",),
+    ("TR", "continent"): ("Europe",),
+    ("UA", "capital"): ("Kiev",),
+    ("VN", "capital"): ("Ha Noi",),
+}
