@@ -51,8 +51,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.unlearn.update(dict(stop_remembered=0.1, stop_examples=224, stop_every=6))
     config.compare.update(dict(ratios=(10,), methods=TUNED, controls=tuple(CONTROLS.split())))
     config.compare.secondary = tuple(f"mmunlearner,{rest}" for rest in SECONDARY.split())
-    config.compare.update(dict(learning_rates=(5e-5, 1e-4, 2e-4), forget_steps=48, apart=0.5))
-    config.compare.update(dict(look_questions=32, share_every=4))
+    config.compare.update(dict(learning_rates=(1e-4, 2e-4, 4e-4), extensions=1, apart=0.5))
+    config.compare.update(dict(forget_steps=40, look_questions=32, share_every=4))
     # Prompts hold the question alone, because the model does not answer with letters.
     config.evaluate.update(dict(protocol="plain", photos_per_person=2))
     config.evaluate.decode.update(dict(batch_size=64, max_new_tokens=16))
