@@ -122,7 +122,7 @@ class GgufLlama:
     def _check(self) -> None:
         """Refuses a file of another kind; see the class."""
         if (kind := self.value("general.architecture")) != "llama":
-            raise InputError(f"{self.path}: general.architecture={kind!r}: give one of 'llama'")
+            raise InputError(f"{self.path}: general.architecture={kind!r}: give 'llama'")
         types = {tensor.tensor_type.name for tensor in self._tensors.values()}
         if other := sorted(types - set(TYPES)):
             raise InputError(

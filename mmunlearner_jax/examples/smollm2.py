@@ -56,7 +56,6 @@ def find_file() -> Path:
 
 def make(
     record: Architecture,
-    path: Path,
     vision: Mapping[str, Any],
     text: Mapping[str, Any],
     *,
@@ -66,7 +65,6 @@ def make(
 
     Args:
         record: Architecture of the model.
-        path: The GGUF file, as `find_file` returns it.
         vision: Fields of the vision tower's config class.
         text: Either nothing, or `num_hidden_layers`: how many of the first layers are kept.
         seed: Decides the random parameters.
@@ -75,10 +73,10 @@ def make(
         The model, float32, and the processor, which has `save_pretrained`.
 
     Raises:
-        InputError: The file is not that of such a decoder, `text` names another field or more
-            layers than there are, or the architecture takes no decoder of Llama's kind.
+        InputError: A package is missing or altered, `text` names another field or more layers than
+            there are, or the architecture takes no decoder of Llama's kind.
     """
-    file = GgufLlama(path)
+    file = GgufLlama(find_file())
     layers = _layers(text, file.layers)
     sizes = file.text_config() | {"num_hidden_layers": layers}
     config, processor = record.tiny.around(build_tokenizer(file), CHAT_TEMPLATE, vision, sizes)

@@ -12,6 +12,10 @@ from mmunlearner_jax.examples.gguf_llama import GgufLlama
 IMAGE, PAD = "<image>", "<pad>"
 CONTROL = 3  # the type of special tokens in `tokenizer.ggml.token_type`
 
+# SmolLM2's own template, but without its system prompt, and for contents that are lists of parts.
+# Transformers renders that prompt ("You are a helpful AI assistant named SmolLM, ..."): its 21
+# tokens double a short question and change little of what is known. Of 42 countries, 39 capitals
+# follow "The capital of X is" with and without it, and 40 countries "Y is the capital of".
 CHAT_TEMPLATE = inspect.cleandoc(
     """
     {%- for message in messages -%}
