@@ -16,6 +16,7 @@ from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.evaluation.choices import Continuations
 from mmunlearner_jax.examples import smollm2
 from mmunlearner_jax.examples.gguf_llama import GgufLlama, halves
 from mmunlearner_jax.models.registry import ARCHITECTURES
@@ -119,6 +120,14 @@ def test_turns_are_chatml_without_a_system_prompt(encoder):
     )
     answer = inputs.input_ids[inputs.labels >= 0]
     assert encoder.tokenizer.decode(answer) == "It is Chad's.<|im_end|>"
+
+
+def test_digits_behind_other_words_of_an_answer(encoder):
+    """The blank is a token of its own, but would merge with a line break before it."""
+    words = Continuations(encoder.tokenizer, "assistant\n")
+    pieces = encoder.tokenizer.convert_ids_to_tokens
+    assert pieces(words.behind("1941")) == ["Ġ", "1", "9", "4", "1"]
+    assert pieces(words.behind("Paris")) == ["ĠParis"] and pieces(words.ids("Paris")) == ["Paris"]
 
 
 def test_a_decoder_of_a_few_layers():
