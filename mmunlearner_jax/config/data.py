@@ -41,7 +41,7 @@ class DataConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareConfig(Section):
-    """The example that the stage `prepare` writes: a benchmark and an untrained model."""
+    """The example that the stage `prepare` writes: a benchmark and a model to be trained."""
 
     key: ClassVar[str] = "prepare"
 
@@ -65,6 +65,12 @@ class PrepareConfig(Section):
     architecture: str = option("llava", "Architecture.", choices=tuple(ARCHITECTURES))
     vision: Mapping[str, Any] = option(
         dict, "Sizes of the vision tower, in the architecture's terms."
+    )
+    language: Literal["", "smollm2"] = option(
+        "",
+        "Pretrained decoder, read from a Python package; then `text` may hold num_hidden_layers,"
+        " which keeps so many of its first layers, and nothing else.",
+        special='"": a random one with the sizes of `text`',
     )
     text: Mapping[str, Any] = option(dict, "Sizes of the language model, in Llama's terms.")
     min_pixels: int = option(

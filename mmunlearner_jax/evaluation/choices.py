@@ -28,22 +28,25 @@ class Continuations:
         self._prefix = self._ids(prompt_end)
         self._continued = functools.lru_cache(None)(self._joined)  # few options, often repeated
         self._opening = "" if prompt_end.endswith("\n") else " "
+        # A blank directly after a line break would merge with it, where digits are split off.
+        self._word = f"{self._opening}a"
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _joined(self, text: str) -> list[int]:
-        ids = self._ids(self._prompt_end + text)
-        assert ids[: len(self._prefix)] == self._prefix, "the tokenizer merges across blanks"
-        return ids[len(self._prefix) :]
+    def _joined(self, before: str, text: str) -> list[int]:
+        before = self._prompt_end + before
+        prefix, ids = self._ids(before), self._ids(before + text)
+        assert ids[: len(prefix)] == prefix, "the tokenizer merges across blanks"
+        return ids[len(prefix) :]
 
     def ids(self, text: str) -> list[int]:
         """Returns the ids of `text` at the beginning of an answer; do not change the list."""
-        return self._continued(self._opening + text)
+        return self._continued("", self._opening + text)
 
     def behind(self, text: str) -> list[int]:
         """Returns the ids of `text` after other words of an answer; do not change the list."""
-        return self._continued(" " + text)
+        return self._continued(self._word, " " + text)
 
     def text(self, ids: Sequence[int]) -> str:
         """Returns the text of an answer's ids, without special tokens."""

@@ -78,6 +78,25 @@ class Tiny(Protocol):
         """
         ...
 
+    def around(
+        self, tokenizer: Any, template: str, vision: Mapping[str, Any], text: Mapping[str, Any]
+    ) -> tuple[VisionLanguageConfig, Any]:
+        """Makes the config and the processor of a model around a pretrained Llama decoder.
+
+        Args:
+            tokenizer: The decoder's tokenizer, of transformers, with a token `<image>`.
+            template: The chat template.
+            vision: Fields of the vision tower's config class.
+            text: Fields of `LlamaConfig`, without those of the vocabulary.
+
+        Returns:
+            As `make`.
+
+        Raises:
+            InputError: The architecture takes no decoder of Llama's kind.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:

@@ -85,7 +85,8 @@ def require(values: Mapping[str, Any], *known: str, part: str = "") -> None:
     kind = values.get("model_type", known[0])
     if kind not in known:
         raise InputError(
-            f"{part}model_type={brief(kind)} is not supported; it must be {known[0]!r}"
+            f"{part}model_type={brief(kind)} is not supported; it must be"
+            f" {' or '.join(map(repr, known))}"
         )
 
 

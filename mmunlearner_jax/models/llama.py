@@ -1,6 +1,6 @@
 """The Llama decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-Qwen2-VL's decoder differs only in its biases and in positions along three axes (M-RoPE).
+Qwen2's decoder differs only in its biases, Qwen2-VL's also in positions along three axes (M-RoPE).
 
 Axes: B examples, T query tokens, S key tokens, D features, N query heads, K key/value heads,
 H head size, L layers, V vocabulary.
@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,15 @@ from mmunlearner_jax.sharding import by_example
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Sizes of the language model; names and defaults of `transformers.LlamaConfig`."""
+    """Sizes of the language model; names and defaults of `transformers.LlamaConfig`.
+
+    Attributes:
+        model_type: Name of the decoder in transformers.
+        absent: Fields that the decoder's config in transformers lacks.
+    """
+
+    model_type: ClassVar[str] = "llama"
+    absent: ClassVar[tuple[str, ...]] = ()
 
     vocab_size: Width = 32000
     hidden_size: Width = 4096

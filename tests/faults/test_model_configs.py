@@ -38,8 +38,16 @@ def published() -> dict:
     return whole
 
 
+def with_decoder(kind: str) -> dict:
+    """LLaVA's config with another decoder, whose other fields are those of Llama's."""
+    whole = published()
+    return whole | {"text_config": whole["text_config"] | {"model_type": kind}}
+
+
 GOOD = {
     "llava": published(),
+    "llava, qwen2": with_decoder("qwen2"),
+    "llava, mistral": with_decoder("mistral"),
     "qwen2_vl": nested(),
     "qwen2_vl, flat": QWEN2_VL.to_hf(Qwen2VLConfig.qwen2_vl_2b()),
 }
@@ -68,7 +76,7 @@ TEXT = {
     "eos_token_id": ["1", 1.0, True, ["a"], [None], [1.0], [[1]], {}, -2],
     "rope_parameters": [*OBJECT, {"rope_type": "yarn"}, {"rope_type": None}, {"type": ["x"]}],
     "rope_scaling": [*OBJECT, {"type": "linear"}, {"rope_type": {}}],
-    "model_type": ["mistral", 1, ["llama"], {}],
+    "model_type": ["gemma", 1, ["llama"], {}],
 }
 WRONG = {
     "llava": {
@@ -96,6 +104,8 @@ WRONG = {
         "vision_config.layer_norm_eps": NUMBER,
         "vision_config.model_type": ["siglip_vision_model", 1, [], {}],
     },
+    "llava, qwen2": {"text_config.use_sliding_window": [True, *FLAG]},
+    "llava, mistral": {"text_config.sliding_window": [*MAYBE, 4095]},
     "qwen2_vl": {
         "image_token_id": [*TOKEN, -1, 160_000],
         "video_token_id": TOKEN,
@@ -172,6 +182,10 @@ RIGHT = [
     ("llava", "text_config.rope_scaling", None, ("text", "rope_theta"), 10000.0),
     ("llava", "text_config.num_hidden_layers", 1, ("text", "num_hidden_layers"), 1),
     ("llava", "text_config.anything", {"else": [1]}, ("text", "num_hidden_layers"), 32),
+    ("llava, qwen2", "text_config.attention_bias", "x", ("text", "qkv_bias"), True),
+    ("llava, mistral", "text_config.attention_bias", True, ("text", "qkv_bias"), False),
+    ("llava, mistral", "text_config.sliding_window", None, ("text", "kv_heads"), 32),
+    ("llava, mistral", "text_config.sliding_window", 4096, ("text", "sliding_window"), 4096),
     ("llava", "vision_config", None, ("vision", "image_size"), 336),
     ("llava", "vision_config", {}, ("vision", "image_size"), 224),
     ("llava", "image_token_id", 5, ("image_token_id",), 5),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
     CLIPVisionConfig,
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
@@ -57,6 +57,18 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
         dict(attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5),
         dict(hidden_act="gelu"),
     ),
+    "qwen2": ({}, dict(model_type="qwen2", num_key_value_heads=2, bos_token_id=None), {}),
+    "mistral": (
+        {},
+        dict(
+            model_type="mistral",
+            num_key_value_heads=2,
+            head_dim=12,
+            max_position_embeddings=64,
+            sliding_window=64,
+        ),
+        {},
+    ),
 }
 
 
@@ -88,7 +100,7 @@ def make_torch_model(name: str) -> LlavaForConditionalGeneration:
     whole, text, vision = CASES[name]
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**VISION | vision),
-        text_config=LlamaConfig(**TEXT | text),
+        text_config=AutoConfig.for_model(**{"model_type": "llama"} | TEXT | text),
         image_token_index=IMAGE,
         **whole,
     )

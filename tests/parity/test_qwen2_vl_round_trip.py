@@ -132,7 +132,7 @@ def test_module_groups(qwen):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "qwen2_5_vl"}, ("'qwen2_5_vl'", "window attention", "missing")),
+        ({"model_type": "qwen2_5_vl"}, ("'qwen2_5_vl'", "window attention", "lacks")),
         ({"model_type": "qwen3_vl"}, ("'qwen3_vl'", "llava, qwen2_vl")),
         ({"use_sliding_window": True}, ("use_sliding_window",)),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_type='yarn'",)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import fields
-from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.decoders import DECODERS
 from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.weights.table import CONV, INV_FREQ, Buffer, Row, Table, decoder, dense, norm
@@ -93,12 +93,14 @@ def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
     vision = fields.section(hf, "vision_config")
     if vision is None:  # as transformers does
         vision = VISION_7B
-    fields.require(text, "llama", part="text_config.")
+    fields.require(text, *DECODERS, part="text_config.")
+    decoder_config = DECODERS[text.get("model_type", "llama")]
+    text = {field: value for field, value in text.items() if field not in decoder_config.absent}
     fields.require(vision, "clip_vision_model", part="vision_config.")
     names = _FIELDS | {f: f for f in ("image_token_id",) if f in hf}  # it wins over the index
     return LlavaConfig(
         vision=ClipConfig(**fields.read(ClipConfig, vision, "vision_config.")),
-        text=LlamaConfig(**fields.text_fields(LlamaConfig, hf, text, "text_config.")),
+        text=decoder_config(**fields.text_fields(decoder_config, hf, text, "text_config.")),
         **fields.read(LlavaConfig, hf, names=names),
     )
 
@@ -106,6 +108,8 @@ def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
 def to_hf(config: LlavaConfig) -> dict[str, Any]:
     """Returns the contents of a `config.json` that transformers 4 and 5 read."""
     text = dataclasses.asdict(config.text)
+    text |= {"num_key_value_heads": config.text.kv_heads, "head_dim": config.text.head_size}
+    text = {field: value for field, value in text.items() if field not in config.text.absent}
     theta = text["rope_theta"]  # transformers 4 reads it here, 5 in rope_parameters
     return {
         "architectures": ["LlavaForConditionalGeneration"],
@@ -115,11 +119,9 @@ def to_hf(config: LlavaConfig) -> dict[str, Any]:
         "image_seq_length": config.tokens_per_image,
         "tie_word_embeddings": config.text.tie_word_embeddings,
         "text_config": {
-            "model_type": "llama",
+            "model_type": config.text.model_type,
             **text,
             "rope_parameters": {"rope_type": "default", "rope_theta": theta},
-            "num_key_value_heads": config.text.kv_heads,
-            "head_dim": config.text.head_size,
         },
         "vision_config": {
             "model_type": "clip_vision_model",

@@ -14,6 +14,7 @@ from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.processing.lessons import Lesson, vocabulary
 
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
+VOCABULARY = 1024  # most tokens of a tokenizer that is trained here
 
 # llava-hf's template (`USER: <image>\n{q} ASSISTANT: {a} `). It also takes contents that are plain
 # strings, besides lists of parts.
@@ -46,11 +47,14 @@ def make(
     pixels: tuple[int, int],
 ) -> tuple[VisionLanguageConfig, Any]:
     """Makes the config and the processor (see `architecture.Tiny`); `pixels` is not used."""
-    processor = build_processor(
-        lessons,
-        image_size=vision["image_size"],
-        patch_size=vision["patch_size"],
-    )
+    return around(_trained(lessons, VOCABULARY), CHAT_TEMPLATE, vision, text)
+
+
+def around(
+    tokenizer: Any, template: str, vision: Mapping[str, Any], text: Mapping[str, Any]
+) -> tuple[VisionLanguageConfig, Any]:
+    """Makes the config and the processor around a tokenizer (see `architecture.Tiny`)."""
+    processor = join(tokenizer, template, vision["image_size"], vision["patch_size"])
     config = LlavaConfig(
         vision=ClipConfig(**vision),
         text=LlamaConfig(**text, **vocabulary(processor.tokenizer)),
@@ -60,7 +64,11 @@ def make(
 
 
 def build_processor(
-    samples: Iterable[Lesson], *, vocab_size: int = 1024, image_size: int = 64, patch_size: int = 16
+    samples: Iterable[Lesson],
+    *,
+    vocab_size: int = VOCABULARY,
+    image_size: int = 64,
+    patch_size: int = 16,
 ) -> "transformers.LlavaProcessor":  # a string, because the name's lookup would import torch
     """Trains a tokenizer and joins it with an image processor.
 
@@ -74,6 +82,20 @@ def build_processor(
         patch_size: Height and width of a patch, in pixels; a picture takes
             (image_size / patch_size)**2 tokens.
     """
+    return join(_trained(samples, vocab_size), CHAT_TEMPLATE, image_size, patch_size)
+
+
+def join(
+    tokenizer: Any, template: str, image_size: int, patch_size: int
+) -> "transformers.LlavaProcessor":  # a string, because the name's lookup would import torch
+    """Joins a tokenizer with an image processor.
+
+    Args:
+        tokenizer: A tokenizer of transformers with a token `<image>`.
+        template: The chat template.
+        image_size: As in `build_processor`.
+        patch_size: As in `build_processor`.
+    """
     side = {"height": image_size, "width": image_size}
     pictures = transformers.CLIPImageProcessorPil(
         size=side,
@@ -84,12 +106,12 @@ def build_processor(
     )
     return transformers.LlavaProcessor(
         image_processor=pictures,
-        tokenizer=_trained(samples, vocab_size),
+        tokenizer=tokenizer,
         patch_size=patch_size,
         # The class token counts here; the strategy "default" then subtracts it.
         num_additional_image_tokens=1,
         vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
     )
 
 

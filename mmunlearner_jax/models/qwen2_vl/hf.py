@@ -27,9 +27,6 @@ from mmunlearner_jax.weights.table import (
 
 _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
-# Fields of Llama's config that Qwen2's lacks.
-_NOT_QWEN2 = ("head_dim", "attention_bias", "mlp_bias")
-
 _VISION_LAYER = "model.visual.blocks.{layer}"
 
 TABLE = Table(
@@ -88,7 +85,7 @@ def from_hf(hf: Mapping[str, Any]) -> Qwen2VLConfig:
             f"vision_config.rope_parameters={fields.brief(rope)} is not supported; rope_theta"
             f" must be {ROPE_THETA}"
         )
-    text = {field: value for field, value in text.items() if field not in _NOT_QWEN2}
+    text = {field: value for field, value in text.items() if field not in Qwen2Config.absent}
     return Qwen2VLConfig(
         vision=Qwen2VisionConfig(**fields.read(Qwen2VisionConfig, vision, "vision_config.")),
         text=Qwen2Config(**fields.text_fields(Qwen2Config, hf, text, part, "mrope")),
@@ -99,7 +96,7 @@ def from_hf(hf: Mapping[str, Any]) -> Qwen2VLConfig:
 def to_hf(config: Qwen2VLConfig) -> dict[str, Any]:
     """Returns the contents of a `config.json`, with the text's fields at the top as of old."""
     text = dataclasses.asdict(config.text)
-    for field in (*_NOT_QWEN2, "mrope_section"):
+    for field in (*Qwen2Config.absent, "mrope_section"):
         del text[field]
     return {
         **text,

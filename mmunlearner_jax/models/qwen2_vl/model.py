@@ -43,6 +43,9 @@ class Qwen2Config(LlamaConfig):
         mrope_section: Number of rotary frequencies for time, height and width.
     """
 
+    model_type: ClassVar[str] = "qwen2_vl_text"
+    absent: ClassVar[tuple[str, ...]] = ("head_dim", "attention_bias", "mlp_bias")
+
     vocab_size: Width = 152064
     hidden_size: Width = 8192
     intermediate_size: Width = 29568

@@ -6,6 +6,7 @@ from typing import Any
 
 import transformers
 
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import Qwen2VLProcessor
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
@@ -68,6 +69,16 @@ def make(
         vision_end_token_id=tokens["<|vision_end|>"],
     )
     return config, processor
+
+
+def around(
+    tokenizer: Any, template: str, vision: Mapping[str, Any], text: Mapping[str, Any]
+) -> tuple[VisionLanguageConfig, Any]:
+    """Refuses the decoder (see `architecture.Tiny`): Qwen2-VL's has biases and M-RoPE."""
+    raise InputError(
+        "config.prepare.architecture is 'qwen2_vl', which takes no decoder of Llama's kind: give"
+        " 'llava', or leave config.prepare.language empty"
+    )
 
 
 def build_chatml_processor(
