@@ -58,6 +58,7 @@ FREE = (
 PLACES = (
     "model.checkpoint",
     "data.benchmark",
+    "finetune.taught_text",
     "compare.gold",
     "compare.never_taught",
     "evaluate.reference",

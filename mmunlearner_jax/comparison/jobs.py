@@ -13,7 +13,7 @@ from mmunlearner_jax.results import read_results
 
 VANILLA, GOLD, NEVER_TAUGHT = "vanilla", "gold", "never_taught"
 REFERENCES = VANILLA, GOLD, NEVER_TAUGHT  # models that unlearned nothing
-MODELS, TUNE, COMPARE = 1, 2, 3  # stages of jobs
+MODELS, GOLDS, TUNE, COMPARE = 1, 2, 3, 4  # stages of jobs
 
 
 def rows(config: Config) -> tuple[str, ...]:
@@ -109,12 +109,17 @@ def _models(config: Config, home: Path, seed: int) -> Iterator[Job]:
         return
     stages = tuple(name for name in config.stages if name in ("prepare", "finetune"))
     learn: dict[str, Any] = {"seed": seed, "stages": stages}
-    yield Job(MODELS, home / VANILLA, learn)
+    vanilla = Job(MODELS, home / VANILLA, learn)
+    yield vanilla
     scored = seed in config.compare.seeds
     for ratio in config.compare.ratios:
         for kind in (GOLD, NEVER_TAUGHT) if scored else (GOLD,):
-            left_out = {"data.forget_ratio": ratio, "finetune.retain_only": kind}
-            yield Job(MODELS, home / f"{kind}-{ratio}", learn | left_out)
+            changes = {"data.forget_ratio": ratio, "finetune.retain_only": kind}
+            stage, needs = MODELS, ()
+            if kind == GOLD and config.finetune.text_first:
+                changes["finetune.taught_text"] = vanilla.workdir  # it is the same text
+                stage, needs = GOLDS, (vanilla.workdir,)
+            yield Job(stage, home / f"{kind}-{ratio}", learn | changes, needs=needs)
 
 
 def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job]) -> Job:

@@ -38,6 +38,11 @@ class FinetuneConfig(Section):
         least=0,
         special="0: each of `steps` teaches both",
     )
+    taught_text: str = option(
+        "",
+        "Workdir of a run with the same text, whose steps on text alone are taken over.",
+        special='"": text is taught here',
+    )
     steps: int = option(600, "Length of the training.", unit="steps", least=1)
     frozen: tuple[str, ...] = option(
         (), "Module groups that `steps` do not move, besides `model.frozen`.", choices=GROUPS
@@ -61,3 +66,8 @@ class FinetuneConfig(Section):
             self.refuse("warmup", "fewer than config.finetune.steps")
         if self.text_first and self.warmup >= self.text_first:
             self.refuse("warmup", "fewer than config.finetune.text_first")
+        if self.taught_text and (not self.text_first or self.retain_only == "never_taught"):
+            self.refuse(
+                "taught_text",
+                'nothing, or text_first with the same text (retain_only "" or "gold")',
+            )

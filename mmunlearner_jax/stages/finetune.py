@@ -1,6 +1,7 @@
 """Stage `finetune`: the vanilla model memorises the people, and the world around them."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.benchmarks.base import about_nobody
 from mmunlearner_jax.data.pipeline import Batches, Jitter, packing
 from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
@@ -92,9 +94,15 @@ def run(session: Session) -> bool:
 
 def _taught_text(untrained: Session, batches: Mapping[str, Batches]) -> nnx.State:
     """Returns the parameters after the steps on text alone, which move the language model."""
-    folder = untrained.workdir / "checkpoints/text_first"
+    options = untrained.config.finetune
+    folder = Path(options.taught_text or untrained.workdir) / "checkpoints/text_first"
     if not is_done(folder):
-        steps = untrained.config.finetune.text_first
+        if options.taught_text:
+            raise InputError(
+                f"config.finetune.taught_text: {folder} is missing: run the stage finetune of that"
+                " workdir to its end first"
+            )
+        steps = options.text_first
         frozen = "vision", "projector"
         params = untrained.params
         save_tree(

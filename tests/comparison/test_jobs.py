@@ -25,23 +25,23 @@ def named(todo, stage):
 
 def test_models_of_every_seed_and_cells_that_tune_or_score(config, tmp_path):
     todo = jobs(typed(config), tmp_path)
-    assert named(todo, 1) == [
-        *(f"seed-103/{model}" for model in ("vanilla", "gold-5", "gold-10")),
-        *(
-            f"seed-{seed}/{model}"
-            for seed in (3, 4)
-            for model in ("vanilla", "gold-5", "never_taught-5", "gold-10", "never_taught-10")
-        ),
-    ]
-    assert named(todo, 2) == ["seed-103/tune-5", "seed-103/tune-10"]
-    assert named(todo, 3) == [f"seed-{s}/forget-{r}" for s in (3, 4) for r in (5, 10)]
+    never = ("vanilla", "never_taught-5", "never_taught-10")
+    assert named(todo, 1) == ["seed-103/vanilla", *(f"seed-{s}/{m}" for s in (3, 4) for m in never)]
+    assert named(todo, 2) == [f"seed-{s}/gold-{r}" for s in (103, 3, 4) for r in (5, 10)]
+    assert named(todo, 3) == ["seed-103/tune-5", "seed-103/tune-10"]
+    assert named(todo, 4) == [f"seed-{s}/forget-{r}" for s in (3, 4) for r in (5, 10)]
     gold = next(job for job in todo if job.name == "seed-3/gold-10")
     assert gold.overrides["finetune.retain_only"] == "gold"
     assert gold.overrides["data.forget_ratio"] == 10
+    # The text is the vanilla model's; what was never taught it begins anew.
+    assert gold.overrides["finetune.taught_text"] == gold.workdir.parent / "vanilla"
+    assert gold.needs == (gold.workdir.parent / "vanilla",)
+    never = next(job for job in todo if job.name == "seed-3/never_taught-10")
+    assert "finetune.taught_text" not in never.overrides and not never.needs
 
 
 def test_cells_share_a_seeds_models_and_benchmark_and_need_what_is_tuned(config, tmp_path):
-    for cell in (job for job in jobs(typed(config), tmp_path) if job.stage == 3):
+    for cell in (job for job in jobs(typed(config), tmp_path) if job.stage == 4):
         home, ratio = cell.workdir.parent, cell.overrides["data.forget_ratio"]
         assert cell.overrides["model.checkpoint"] == home / "vanilla/vanilla"
         assert cell.overrides["data.benchmark"] == home / "vanilla/benchmark"
@@ -57,7 +57,7 @@ def test_cells_share_a_seeds_models_and_benchmark_and_need_what_is_tuned(config,
 def test_without_development_seeds_every_cell_tunes_itself(config, tmp_path):
     config.compare.development_seeds = ()
     todo = jobs(typed(config), tmp_path)
-    assert {job.stage for job in todo} == {1, 3}
+    assert {job.stage for job in todo} == {1, 2, 4}
     cell = todo[-1]
     assert cell.overrides["stages"] == ("importance", "mask", "tune", "compare")
     assert "compare.tuned" not in cell.overrides
@@ -88,7 +88,7 @@ def test_what_is_made_is_counted(config, tmp_path):
     told = {"variants": {"vanilla": {}, "ga": {}, "of_an_older_config": {}}}
     (cell.workdir / "results.json").write_text(json.dumps(told))
     assert vanilla.done() == 1 and cell.done() == 2
-    tune = next(job for job in todo if job.stage == 2)
+    tune = next(job for job in todo if job.stage == 3)
     tune.workdir.mkdir(parents=True)
     (tune.workdir / "results.json").write_text(json.dumps({"tuning": {"ga": [], "npo": []}}))
     assert (tune.done(), tune.size) == (2, len(config.compare.methods))
@@ -97,7 +97,7 @@ def test_what_is_made_is_counted(config, tmp_path):
 def test_without_fine_tuning_there_are_cells_alone(config, tmp_path):
     config.stages = ("importance",)
     todo = jobs(typed(config), tmp_path)
-    assert [job.stage for job in todo] == [2, 2, 3, 3, 3, 3]
+    assert [job.stage for job in todo] == [3, 3, 4, 4, 4, 4]
     assert "gold" not in todo[-1].rows and "model.checkpoint" not in todo[-1].overrides
 
 
@@ -134,4 +134,4 @@ def test_controls_of_a_method_without_a_mask_or_that_is_not_run(config, tmp_path
 
 def test_every_config_can_be_compared(tmp_path):
     todo = jobs(typed(llava.get_config()), tmp_path)
-    assert [job.stage for job in todo] == 6 * [2] + 30 * [3]
+    assert [job.stage for job in todo] == 6 * [3] + 30 * [4]

@@ -160,5 +160,5 @@ def test_a_mistake_is_one_line_before_anything_is_computed(tmp_path, key, value,
 def test_jobs_are_listed_as_commands(tmp_path):
     done = compare(tmp_path / "run", "--list", **{"compare.seeds": "(3,4)"})
     stages = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    assert stages == [*"11", *"111" * 2, "2", *"33"]
+    assert stages == [*"12", *"121" * 2, "3", *"44"]
     assert not (tmp_path / "run").exists()

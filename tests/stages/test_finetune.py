@@ -140,6 +140,26 @@ def test_text_moves_the_language_model_and_pictures_the_rest(fresh):
     for name, array in after[0].items():
         np.testing.assert_array_equal(longer[0][name], array)
     assert any(np.any(longer[1][name] != array) for name, array in after[1].items())
+    # Gold takes the text over, bit by bit, and learns other pictures.
+    gold = {"finetune.retain_only": "gold", "finetune.taught_text": str(fresh)}
+    other = fresh / "gold"
+    for name in ("benchmark", "initial"):
+        shutil.copytree(fresh / name, other / name)
+    assert finetune.run(Session(small(**gold), other))
+    language, rest = weights(other / "vanilla")
+    for name, array in after[0].items():
+        np.testing.assert_array_equal(language[name], array)
+    assert any(np.any(rest[name] != array) for name, array in longer[1].items())
+    with pytest.raises(InputError, match="taught_text: .*checkpoints/text_first is missing"):
+        shutil.rmtree(other / "vanilla")
+        nowhere = gold | {"finetune.taught_text": str(fresh / "nowhere")}
+        finetune.run(Session(small(**nowhere), other))
+
+
+@pytest.mark.parametrize("changes", [{"retain_only": "never_taught"}, {"text_first": 0}])
+def test_text_that_is_not_the_same_cannot_be_taken_over(changes):
+    with pytest.raises(InputError, match="finetune.taught_text"):
+        small(**{"finetune.taught_text": "x", **{f"finetune.{k}": v for k, v in changes.items()}})
 
 
 class Killed(Exception):
