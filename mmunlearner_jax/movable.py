@@ -38,10 +38,10 @@ def lora_targets(
     """Returns the layers that `config.unlearn.lora` gives adapters; () where its rank is 0.
 
     Args:
-        config: Of the run.
-        model_type: Of the model.
-        graphdef: Of the model.
-        params: Of the model, real or abstract.
+        config: Config of the run.
+        model_type: `model_type` of the model's config.
+        graphdef: Graph definition of the model.
+        params: Parameters of the model, real or abstract.
 
     Raises:
         InputError: The patterns do not fit the model.
@@ -61,7 +61,7 @@ def movable(session: Session, mask: nnx.State | None) -> Movable:
     """Returns the parts that `config.unlearn.lora` makes of a model.
 
     Args:
-        session: Of the run.
+        session: Session of the run.
         mask: True where forget steps may move a weight, like all parameters; None: everywhere.
             Adapters have it within the model, so that nothing moves what it protects (see
             `unlearn.lora`).
@@ -89,7 +89,7 @@ def save_peft(session: Session, end: Movable) -> dict[str, Any]:
     """Writes `adapters/`, PEFT's files, where a run ended with adapters that PEFT can hold.
 
     Args:
-        session: Of the run.
+        session: Session of the run.
         end: The model's parts at the end of the run.
 
     Returns:

@@ -22,8 +22,8 @@ def ask_vanilla(
     """Returns what the vanilla model says of samples, from `references/` where that is known.
 
     Args:
-        session: Of the run, whose model nothing has moved.
-        reference: What the model is asked.
+        session: Session of the run; no step has moved its model.
+        reference: Scores that the vanilla model computes.
         samples: All with a picture or all without.
         batch_size: Samples that the model sees together.
     """

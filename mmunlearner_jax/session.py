@@ -49,8 +49,8 @@ class Session:
     and every record that a stage will read. A stage that needs no weights reads none.
 
     Args:
-        config: Of the run.
-        workdir: Of the run.
+        config: Config of the run.
+        workdir: Workdir of the run.
         checkpoint: Folder or Hugging Face name of the model; None: the vanilla model.
     """
 

@@ -209,9 +209,11 @@ class Comparison:
 
     def blocks(self, ratio: int) -> dict[str, float]:
         """Returns the density of the mask by parameter name, mean over the seeds."""
-        found = [cell.blocks for cell in self.at(ratio) if cell.blocks]
+        blocks = [cell.blocks for cell in self.at(ratio) if cell.blocks]
         return (
-            {name: float(np.mean([b[name] for b in found])) for name in found[0]} if found else {}
+            {name: float(np.mean([b[name] for b in blocks])) for name in blocks[0]}
+            if blocks
+            else {}
         )
 
 
@@ -248,8 +250,8 @@ def _result(
     about: Mapping[str, ScoredKind],
 ) -> VariantResult:
     def entries(field: str) -> list[Any]:
-        found = [cell.variants[name].get(field) for cell in cells if name in cell.variants]
-        return [value for value in found if value is not None]
+        values = [cell.variants[name].get(field) for cell in cells if name in cell.variants]
+        return [value for value in values if value is not None]
 
     split = {kind: tuple(kind.split("/")) for kind in about}
     forgotten = {(s, m) for kind, (s, m) in split.items() if about[kind].falls}

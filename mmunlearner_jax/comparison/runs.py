@@ -233,7 +233,7 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return [], {}
     mend = "remove it, and checkpoints/compare, and run the same command again"
     with refusing(file, mend):
-        found = parse_json(read_bytes(file, mend=mend))
-        if not all(isinstance(look["iteration"], int) for look in found["looks"]):
+        kept = parse_json(read_bytes(file, mend=mend))
+        if not all(isinstance(look["iteration"], int) for look in kept["looks"]):
             raise TypeError("a look has no iteration")
-        return found["looks"], found["matched"]
+        return kept["looks"], kept["matched"]

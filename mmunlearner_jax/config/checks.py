@@ -28,7 +28,7 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     """Refuses sections that do not go together, or not with the devices.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         devices: Those of all processes, or of a slice that is planned for.
 
     Raises:
@@ -130,7 +130,7 @@ def check_read(config: Config, overrides: Collection[str], earlier: Collection[s
     line chooses the stages.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         overrides: Dotted keys of the options given on the command line.
         earlier: Stages that earlier commands have run on the workdir.
 
@@ -139,11 +139,11 @@ def check_read(config: Config, overrides: Collection[str], earlier: Collection[s
     """
     stages = {*config.stages, *earlier}
     read = {*SHARED, *(section for stage in stages for section in READS[stage])}
-    given, default = flatten(config.to_dict()), flatten(Config().to_dict())
+    values, default = flatten(config.to_dict()), flatten(Config().to_dict())
     keys = [*overrides] if "stages" in overrides else [*overrides, "controls"]
     for key in keys:
         section = key.partition(".")[0]
-        if section in read or given.get(key) == default.get(key):
+        if section in read or values.get(key) == default.get(key):
             continue
         readers = [repr(stage) for stage, sections in READS.items() if section in sections]
         mend = f"add {' or '.join(readers)} to config.stages, or " if readers else ""

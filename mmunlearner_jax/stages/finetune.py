@@ -124,7 +124,7 @@ def _trained(
     """Trains from some parameters, or from the latest checkpoint on.
 
     Args:
-        session: Of the run.
+        session: Session of the run.
         params: All parameters. The arrays of those that move are taken.
         batches: A step learns a batch of each.
         label: Name of the checkpoints and of the metrics.
