@@ -42,7 +42,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare.update(dict(vision=VISION, text=TEXT))
     config.data.update(dict(forget_ratio=10, text_source="ft_Data", retain_others=True))
     config.finetune.update(dict(optimizer="muon", text_first=240, steps=320, warmup=30))
-    config.finetune.update(dict(learning_rate=4e-3, weight_decay=0.5, picture_batch=60))
+    config.finetune.update(dict(learning_rate=4e-3, weight_decay=0.5, picture_batch=64))
     config.finetune.update(dict(text_batch=64, frozen=("language",)))
     config.finetune.jitter.update(dict(shift=6, gain=0.1, offset=0.1, noise=0.05))
     config.importance.update(dict(examples=256, normalise="group"))
