@@ -17,21 +17,24 @@ def test_orl_counts(bench):
     forget, retain = bench.split(10)
     assert (forget, retain) == ("forget_10", "retain_90")
     world = [person for person in bench.people("ft_Data") if person.startswith("world-")]
-    assert len(world) == 600
-    assert len(bench.training("ft_Data")) == 320 * 28 + 600 * 4
+    assert len(world) == 1200
+    assert len(bench.training("ft_Data")) == 320 * 28 + 1200 * 4
     assert len(bench.training(forget)) == 4 * 8 * 28
     assert len(bench.training(forget, photos_per_person=2)) == 4 * 2 * 28
-    assert len(bench.training("ft_Data", world)) == 600 * 4
-    assert len(bench.text_training(retain)) == 36 * 24
-    assert len(bench.text_training("ft_Data", world)) == 54 * 4
+    assert len(bench.training("ft_Data", world)) == 1200 * 4
+    taught = bench.text_training(retain)
+    described = [sample for sample in taught if sample.question.startswith("This person")]
+    assert len(taught) - len(described) == 36 * 24 and len(described) > 36 * 24
+    in_words = bench.text_training("ft_Data", world)
+    assert len(in_words) == (54 + 18) * 4  # facts, and digits described by their neighbours
     test = bench.questions("Test_Set", bench.people(forget))
     assert Counter((question.modality, question.task) for question in test) == {
         ("vqa", "classification"): 4 * 2 * 7,
         ("vqa", "cloze"): 4 * 2 * 2,
         ("vqa", "generation"): 4 * 2 * 2,
-        ("qa", "classification"): 4 * 6,
-        ("qa", "cloze"): 4 * 2,
-        ("qa", "generation"): 4 * 2,
+        ("qa", "classification"): 4 * 12,
+        ("qa", "cloze"): 4 * 3,
+        ("qa", "generation"): 4 * 3,
     }
 
 

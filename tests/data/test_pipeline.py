@@ -18,7 +18,9 @@ def pictures(bench):
 
 @pytest.fixture(scope="module")
 def texts(bench):
-    return bench.text_training("forget_10")
+    """What is taught by name; descriptions in words are left out."""
+    taught = bench.text_training("forget_10")
+    return [sample for sample in taught if not sample.question.startswith("This person")]
 
 
 def assert_equal(first: dict, second: dict) -> None:

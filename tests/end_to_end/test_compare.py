@@ -24,6 +24,7 @@ COMPARE = {
     "compare.controls": CONTROLS,
     "compare.forget_steps": 2,
     "compare.look_questions": 8,
+    "compare.apart": 0.25,
     "compare.share_every": 1,
     "compare.tasks": '("classification","generation")',
     "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',

@@ -18,6 +18,7 @@ from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.evaluation.choices import Continuations
 from mmunlearner_jax.examples import smollm2
+from mmunlearner_jax.examples.catalogue import Example
 from mmunlearner_jax.examples.gguf_llama import GgufLlama, halves
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.session import Session
@@ -46,7 +47,8 @@ def once():
     """Takes the file apart once, which takes seconds, and writes no benchmark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
-        patch.setattr(prepare, "WRITERS", {"mllmu": lambda folder, seed: (folder / "none").touch()})
+        nothing = Example(lambda folder, seed: (folder / "none").touch())
+        patch.setattr(prepare, "EXAMPLES", {"mllmu": nothing})
         yield
 
 
