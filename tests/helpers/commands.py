@@ -22,6 +22,7 @@ SHORT = {
     "finetune.steps": 6,
     "finetune.warmup": 2,
     "finetune.picture_batch": 16,
+    "finetune.text_batch": 16,
     "importance.examples": 32,
     "unlearn.iterations": 8,
     "unlearn.stop_remembered": -1.0,
