@@ -4,13 +4,15 @@ import functools
 import shutil
 from typing import Any
 
+from absl import logging
 from flax import nnx
 
 from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
 from mmunlearner_jax.comparison.runs import Follower, Levels, summarised
 from mmunlearner_jax.comparison.staleness import Shares
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.comparison.tuning import Trial, search
+from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.session import Session, load_model
 from mmunlearner_jax.stages.unlearn import summary
@@ -76,15 +78,28 @@ class Contest:
         """Returns what a variant changes of the config."""
         return Control(name, method=name) if name in METHODS else CONTROLS[name]
 
-    def attempt(self, name: str, rate: float) -> dict[str, Any]:
-        """Unlearns at a learning rate and returns what the run came to on questions set apart.
+    def tune(self, name: str) -> list[Trial]:
+        """Unlearns at every learning rate of the grid, and at more where its edge is best.
 
-        Raises:
-            Diverged: A loss, a score or a weight is not finite.
+        Returns:
+            What each run came to on the questions set apart; none for runs that diverged.
         """
         control = self.control(name)
-        run = self._follower.follow(name, control, self._mask(control), rate)
-        return summarised(run, self.levels, self.examiner.to_keep)
+        mask = self._mask(control)  # the same at all rates
+
+        def attempt(rate: float) -> Trial | None:
+            try:
+                run = self._follower.follow(name, control, mask, rate)
+            except Diverged as error:
+                logging.warning("%s", error)
+                return None
+            return {
+                "learning_rate": rate,
+                **summarised(run, self.levels, self.examiner.to_keep),
+            }
+
+        rates = [rate * control.rate_factor for rate in self._options.learning_rates]
+        return search(rates, self._options.extensions, attempt)
 
     def play(self, name: str, rate: float) -> dict[str, Any]:
         """Unlearns as a variant does and scores it where it has forgotten as much as others.
@@ -128,10 +143,9 @@ class Contest:
 
     @functools.cached_property
     def _shares(self) -> Shares | None:
-        own = self.control(self._session.config.unlearn.method)
-        if self._mask(own) is None:
+        own = self._mask(self.control(self._session.config.unlearn.method))
+        if own is None:
             return None
         masks = {name: self._mask(CONTROLS[name]) for name in SHARED_MASKS}
         covered = self._mask(CONTROLS["cover_only"])
-        every = self._options.share_every
-        return Shares(self._session, {"own": self._mask(own), **masks}, covered, every)
+        return Shares(self._session, {"own": own, **masks}, covered, self._options.share_every)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.comparison.effects import Effect, effect
-from mmunlearner_jax.comparison.examiner import FORGET_KIND
+from mmunlearner_jax.comparison.examiner import FORGET_KIND, overall
 from mmunlearner_jax.comparison.jobs import GOLD
 from mmunlearner_jax.comparison.measures import Decay, measure
 from mmunlearner_jax.data.benchmarks.base import Kind
@@ -57,9 +57,8 @@ def accuracy(cells: Sequence[Cell], variant: str, kind: str, level: str) -> Esti
     seeds, n = {}, 0
     for cell in cells:
         if people := (cell.accuracies(variant, level) or {}).get(kind):
-            values, counts = zip(*people.values(), strict=True)
-            seeds[cell.seed] = float(np.average(values, weights=counts))
-            n += sum(counts)
+            seeds[cell.seed], count = overall(people)
+            n += count
     return estimate(seeds, n)
 
 

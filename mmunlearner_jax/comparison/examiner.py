@@ -1,7 +1,6 @@
 """What the models of a comparison are asked: while they unlearn, and at the end."""
 
 import functools
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -78,13 +77,8 @@ class Examiner:
         Raises:
             Diverged: A log-probability is not finite.
         """
-        people = self._ask(params, self._looked, label)
-        return {
-            kind: float(np.average([a for a, _ in values], weights=[n for _, n in values]))
-            for kind, values in (
-                (kind, [*by_person.values()]) for kind, by_person in people.items()
-            )
-        }
+        answers = self._ask(params, self._looked, "apart", label)
+        return {kind: overall(people)[0] for kind, people in answers.items()}
 
     def choices(self, params: Any, label: str) -> Accuracies:
         """Returns a model's accuracy on the scored multiple-choice questions.
@@ -93,7 +87,7 @@ class Examiner:
             params: All parameters of the model.
             label: Name of the model beside the progress bar.
         """
-        return self._ask(params, self._choices, label)
+        return self._ask(params, self._choices, "scored", label)
 
     def score(self, params: Any, name: str) -> dict[str, Any]:
         """Writes the open answers as `compare/predictions/NAME-*.jsonl`.
@@ -113,11 +107,11 @@ class Examiner:
         return {"perplexity": self._perplexity(params, name)}
 
     def _ask(
-        self, params: Any, questions: Mapping[str, Sequence[Question]], label: str
+        self, params: Any, questions: Mapping[str, Sequence[Question]], what: str, label: str
     ) -> Accuracies:
         """Returns accuracies on questions of all splits, which are answered together."""
         together = [(split, q) for split, of_split in questions.items() for q in of_split]
-        lines = self._answerer.answer(params, [q for _, q in together], split="apart", label=label)
+        lines = self._answerer.answer(params, [q for _, q in together], split=what, label=label)
         splits = (split for split, _ in together)
         return accuracies(line | {"split": s} for line, s in zip(lines, splits, strict=True))
 
@@ -149,15 +143,20 @@ def accuracies(lines: Iterable[Mapping[str, Any]]) -> Accuracies:
     for line in lines:
         if line["task"] == "classification":
             right[f"{line['split']}/{line['modality']}"][line["person"]].append(line["correct"])
-    # As JSON gives it back.
-    return json.loads(
-        json.dumps(
-            {
-                kind: {person: (sum(x) / len(x), len(x)) for person, x in people.items()}
-                for kind, people in right.items()
-            }
-        )
-    )
+    return {
+        kind: {person: (sum(x) / len(x), len(x)) for person, x in people.items()}
+        for kind, people in right.items()
+    }
+
+
+def overall(people: Mapping[str, Sequence[float]]) -> tuple[float, int]:
+    """Returns the accuracy on all questions of a kind, and their number.
+
+    Args:
+        people: Accuracy and number of questions, by person.
+    """
+    values, counts = zip(*people.values(), strict=True)
+    return float(np.average(values, weights=counts)), int(sum(counts))
 
 
 def _looked(apart: Mapping[str, Sequence[Question]], most: int) -> dict[str, list[Question]]:

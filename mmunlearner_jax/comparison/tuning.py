@@ -1,11 +1,11 @@
 """The learning rate of every variant: the best of a grid on development seeds."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.results import MEND, read_results

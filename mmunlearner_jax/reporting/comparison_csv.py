@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmunlearner_jax.comparison.cells import Cell, names
+from mmunlearner_jax.comparison.examiner import overall
 from mmunlearner_jax.comparison.findings import LEVELS
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import measure
@@ -62,15 +61,8 @@ def _rows(cell: Cell, name: str) -> Iterator[dict[str, Any]]:
         steps = matched.get(level, variant.get("unlearn", {})).get("forget_steps")
         of = {**about, "level": level, "forget_steps": steps}
         for kind, people in (cell.accuracies(name, level) or {}).items():
-            values, counts = zip(*people.values(), strict=True)
-            value = float(np.average(values, weights=counts))
-            yield {
-                **of,
-                "kind": kind,
-                "metric": "classification",
-                "value": value,
-                "n": sum(counts),
-            }
+            value, n = overall(people)
+            yield {**of, "kind": kind, "metric": "classification", "value": value, "n": n}
     for look in variant.get("path", ()):
         of = {**about, "level": "look", "forget_steps": look["forget_steps"]}
         for kind, value in look["accuracies"].items():
