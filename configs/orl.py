@@ -52,7 +52,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.compare.update(dict(ratios=(10,), methods=TUNED, controls=tuple(CONTROLS.split())))
     config.compare.secondary = tuple(f"mmunlearner,{rest}" for rest in SECONDARY.split())
     config.compare.update(dict(learning_rates=(1e-4, 2e-4, 4e-4), extensions=1, apart=0.5))
-    config.compare.update(dict(forget_steps=30, look_questions=24, share_every=4))
+    config.compare.update(dict(forget_steps=24, look_questions=12, share_every=4, control_seeds=5))
     # Prompts hold the question alone, because the model does not answer with letters.
     config.evaluate.update(dict(protocol="plain", photos_per_person=2))
     config.evaluate.decode.update(dict(batch_size=64, max_new_tokens=16))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmunlearner_jax.comparison.examiner import Accuracies
-from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, REFERENCES, VANILLA
+from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, REFERENCES, VANILLA, rows
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.evaluation.kinds import Kinds, read_kinds
@@ -157,6 +157,7 @@ def missing(cells: Sequence[Cell]) -> list[str]:
     """Returns what a comparison lacks, unfinished or diverged, one clause each."""
     there = {(cell.seed, cell.ratio): cell for cell in cells}
     everything = names(cells)
+    planned = {name for cell in cells for name in rows(cell.typed_config)}
     lacks = []
     for ratio in sorted({cell.ratio for cell in cells}):
         for seed in sorted({cell.seed for cell in cells}):
@@ -164,8 +165,9 @@ def missing(cells: Sequence[Cell]) -> list[str]:
             if (seed, ratio) not in there:
                 lacks.append(f"{where}: everything")
                 continue
-            made = there[seed, ratio].variants
-            if absent := [n for n in everything if n not in made]:
+            cell = there[seed, ratio]
+            made, left_out = cell.variants, planned - {*rows(cell.typed_config)}
+            if absent := [n for n in everything if n not in left_out and n not in made]:
                 lacks.append(f"{where}: {', '.join(label(n) for n in absent)}")
             lacks += [
                 f"{where}: {label(n)}, which diverged" for n in made if made[n].get("diverged")

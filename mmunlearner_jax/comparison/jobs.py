@@ -13,6 +13,7 @@ from mmunlearner_jax.results import read_results
 
 VANILLA, GOLD, NEVER_TAUGHT = "vanilla", "gold", "never_taught"
 REFERENCES = VANILLA, GOLD, NEVER_TAUGHT  # models that unlearned nothing
+_REFERENCES = "compare.gold", "compare.never_taught"
 MODELS, GOLDS, TUNE, COMPARE = 1, 2, 3, 4  # stages of jobs
 
 
@@ -79,7 +80,8 @@ def jobs(config: Config, workdir: Path) -> list[Job]:
     """Returns the jobs of a comparison, those first that others need.
 
     Where the config fine-tunes, every seed has a vanilla model, and for each ratio a gold model
-    and, if the seed is scored, one that is never taught about the people to forget.
+    and, if the seed is scored with all controls, one that is never taught about the people to
+    forget.
 
     Raises:
         InputError: There is nothing to compare, or seeds or ratios are not all different.
@@ -111,9 +113,9 @@ def _models(config: Config, home: Path, seed: int) -> Iterator[Job]:
     learn: dict[str, Any] = {"seed": seed, "stages": stages}
     vanilla = Job(MODELS, home / VANILLA, learn)
     yield vanilla
-    scored = seed in config.compare.seeds
+    controlled = config.compare.has_all_controls(seed)
     for ratio in config.compare.ratios:
-        for kind in (GOLD, NEVER_TAUGHT) if scored else (GOLD,):
+        for kind in (GOLD, NEVER_TAUGHT) if controlled else (GOLD,):
             changes = {"data.forget_ratio": ratio, "finetune.retain_only": kind}
             stage, needs = MODELS, ()
             if kind == GOLD and config.finetune.text_first:
@@ -140,12 +142,13 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
         where = home / f"tune-{ratio}"
         return Job(TUNE, where, overrides | {"stages": stages}, options.methods, needs)
     stages = ("importance", "mask", "compare")
+    overrides["compare.controls"] = options.controls_of(seed)
     if options.development_seeds:
         tuned = tuple(str(workdir / f"seed-{s}/tune-{ratio}") for s in options.development_seeds)
         overrides["compare.tuned"] = tuned
         needs += tuple(map(Path, tuned))
     else:
         stages = ("importance", "mask", "tune", "compare")
-    given = {key: str(overrides.get(key, "")) for key in ("compare.gold", "compare.never_taught")}
-    names = rows(config.with_values({k: v for k, v in given.items() if v}))
+    given = {key: str(overrides[key]) for key in _REFERENCES if key in overrides}
+    names = rows(config.with_values(given | {"compare.controls": overrides["compare.controls"]}))
     return Job(COMPARE, home / f"forget-{ratio}", overrides | {"stages": stages}, names, needs)

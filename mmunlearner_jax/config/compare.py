@@ -62,6 +62,14 @@ class CompareConfig(Section):
         "Runs of `unlearn.method` with one thing changed, at its learning rate.",
         choices=tuple(CONTROLS),
     )
+    control_seeds: int = option(
+        0,
+        "Seeds, the first of `seeds`, with all controls and the never-taught model; the others run"
+        " the controls of named contrasts alone.",
+        unit="seeds",
+        least=0,
+        special="0: all seeds",
+    )
     learning_rates: tuple[float, ...] = option(
         (1e-5, 3e-5), "Learning rates of the grid, two or more.", above=0
     )
@@ -144,6 +152,17 @@ class CompareConfig(Section):
                     f"FIRST,SECOND,SPLIT/MODALITY, two names out of {names}, and a kind of question"
                     f" ({error})",
                 )
+
+    def controls_of(self, seed: int) -> tuple[str, ...]:
+        """Returns the controls that are run with a scored seed."""
+        if self.has_all_controls(seed):
+            return self.controls
+        named = {name for contrast in self.contrasts for name in contrast[:2]}
+        return tuple(name for name in self.controls if name in named)
+
+    def has_all_controls(self, seed: int) -> bool:
+        """Returns whether a scored seed has all controls and the never-taught model."""
+        return seed in self.seeds[: self.control_seeds or None]
 
     @property
     def contrasts(self) -> list[Contrast]:

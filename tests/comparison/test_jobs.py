@@ -15,6 +15,7 @@ from mmunlearner_jax.options import flatten
 def config():
     made = orl.get_config()
     made.compare.seeds, made.compare.development_seeds = (3, 4), (103,)
+    made.compare.control_seeds = 0
     made.compare.ratios = (5, 10)
     return made
 
@@ -52,6 +53,21 @@ def test_cells_share_a_seeds_models_and_benchmark_and_need_what_is_tuned(config,
         assert cell.rows[3:] == (*config.compare.methods, *config.compare.controls)
         tuned = tmp_path / f"seed-103/tune-{ratio}"
         assert cell.overrides["compare.tuned"] == (str(tuned),) and tuned in cell.needs
+
+
+def test_later_seeds_run_the_controls_of_named_contrasts_alone(config, tmp_path):
+    config.compare.control_seeds = 1
+    todo = jobs(typed(config), tmp_path)
+    assert named(todo, 1)[1:] == [
+        "seed-3/vanilla",
+        "seed-3/never_taught-5",
+        "seed-3/never_taught-10",
+        "seed-4/vanilla",
+    ]
+    first, *_, last = (job for job in todo if job.stage == 4)
+    assert first.rows[3:] == (*config.compare.methods, *config.compare.controls)
+    assert last.rows == ("vanilla", "gold", *config.compare.methods, "other_people_mask")
+    assert last.overrides["compare.controls"] == ("other_people_mask",)
 
 
 def test_without_development_seeds_every_cell_tunes_itself(config, tmp_path):
