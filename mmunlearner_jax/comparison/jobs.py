@@ -109,7 +109,7 @@ def _models(config: Config, home: Path, seed: int) -> Iterator[Job]:
     """Yields the jobs that train the models of a seed."""
     if not _trained(config):
         return
-    stages = tuple(name for name in config.stages if name in ("prepare", "finetune"))
+    stages = tuple(name for name in config.stages if name in ("prepare", "align", "finetune"))
     learn: dict[str, Any] = {"seed": seed, "stages": stages}
     vanilla = Job(MODELS, home / VANILLA, learn)
     yield vanilla

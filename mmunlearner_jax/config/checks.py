@@ -13,8 +13,9 @@ from mmunlearner_jax.sharding import batch_parts, mesh_shape
 from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
-# Batches, and the option that says how many of their questions share a row.
+# Batches, and the option that says how many of their questions share a row; "": one has a row.
 _BATCHES = (
+    ("align", "batch", ""),
     ("finetune", "picture_batch", "pack"),
     ("finetune", "text_batch", "text_pack"),
     ("importance", "batch_size", "pack"),
@@ -37,10 +38,12 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     parts = batch_parts(mesh_shape(config.mesh, len(devices)))
     read = {name for stage in config.stages for name in READS[stage]}
     for section, batch, pack in _BATCHES:
-        if section in read or section != "finetune":
+        if section in read or section not in ("align", "finetune"):
             _check_batch(getattr(config, section), batch, pack, parts)
     if "finetune" in read:
         _check_frozen(config)
+    if "align" in read and {*config.model.frozen} >= {"vision", "projector"}:
+        config.model.refuse("frozen", "neither vision nor projector: the stage align moves them")
     decode = config.evaluate.decode
     if decode.batch_size % parts:
         decode.refuse("batch_size", _multiple(parts))
@@ -66,7 +69,7 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
 
 def _check_batch(section: Any, batch: str, pack: str, parts: int) -> None:
     """Refuses a batch that the devices, or rows of several questions, do not divide."""
-    questions = getattr(section, pack)
+    questions = getattr(section, pack) if pack else 1
     if getattr(section, batch) % (parts * questions):
         shared = f", another config.{section.full(pack)}" if questions > 1 else ""
         section.refuse(batch, _multiple(parts * questions, shared))

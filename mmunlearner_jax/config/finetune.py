@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from mmunlearner_jax.config.model import GROUPS
+from mmunlearner_jax.config.training import TrainingConfig
 from mmunlearner_jax.options import Section, option
 
 
@@ -20,7 +21,7 @@ class JitterConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(Section):
+class FinetuneConfig(TrainingConfig):
     """Training of the vanilla model on everything that is taught."""
 
     key: ClassVar[str] = "finetune"
@@ -43,27 +44,25 @@ class FinetuneConfig(Section):
         "Workdir of a run with the same text, whose steps on text alone are taken over.",
         special='"": text is taught here',
     )
-    steps: int = option(600, "Length of the training.", unit="steps", least=1)
     frozen: tuple[str, ...] = option(
         (), "Module groups that `steps` do not move, besides `model.frozen`.", choices=GROUPS
     )
-    optimizer: Literal["adamw", "muon"] = option("adamw", "Optimizer.")
-    learning_rate: float = option(
-        2e-5, "Learning rate after the warm-up; it falls to 0 as a cosine.", above=0
-    )
-    warmup: int = option(0, "Steps in which the learning rate rises from 0.", unit="steps", least=0)
-    weight_decay: float = option(0.05, "Decoupled weight decay.", least=0)
-    clip: float = option(1.0, "Largest norm of the gradient.", above=0)
     picture_batch: int = option(16, "Questions with pictures of a step.", unit="questions", least=1)
-    text_batch: int = option(16, "Questions in words of a step.", unit="questions", least=1)
+    text_batch: int = option(
+        16,
+        "Questions in words of a step.",
+        unit="questions",
+        least=0,
+        special="0: no text is taught",
+    )
     pack: int = option(1, "Questions about one picture that share a row.", least=1)
     text_pack: int = option(1, "Questions in words that share a row.", least=1)
     jitter: JitterConfig = option(JitterConfig, "Random changes to the pictures.")
 
     def __post_init__(self):
         super().__post_init__()
-        if self.warmup >= self.steps:
-            self.refuse("warmup", "fewer than config.finetune.steps")
+        if self.text_first and not self.text_batch:
+            self.refuse("text_batch", "1 or more, or config.finetune.text_first=0")
         if self.text_first and self.warmup >= self.text_first:
             self.refuse("warmup", "fewer than config.finetune.text_first")
         if self.taught_text and (not self.text_first or self.retain_only == "never_taught"):

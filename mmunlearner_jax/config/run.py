@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from mmunlearner_jax.config.align import AlignConfig
 from mmunlearner_jax.config.compare import CompareConfig
 from mmunlearner_jax.config.data import DataConfig, PrepareConfig
 from mmunlearner_jax.config.evaluate import EvaluateConfig
@@ -18,6 +19,7 @@ from mmunlearner_jax.unlearn.controls import CONTROLS
 # The sections that a stage reads, besides those that every stage reads (`SHARED`).
 READS: Mapping[str, tuple[str, ...]] = {
     "prepare": ("prepare",),
+    "align": ("align", "finetune"),
     "finetune": ("finetune",),
     "importance": ("importance",),
     "mask": ("importance", "mask"),
@@ -65,6 +67,7 @@ class Config(Section):
     model: ModelConfig = option(ModelConfig, "The model.")
     prepare: PrepareConfig = option(PrepareConfig, "The example.")
     data: DataConfig = option(DataConfig, "The benchmark.")
+    align: AlignConfig = option(AlignConfig, "Alignment of vision with a pretrained decoder.")
     finetune: FinetuneConfig = option(FinetuneConfig, "Training of the vanilla model.")
     importance: ImportanceConfig = option(ImportanceConfig, "Importances.")
     mask: MaskConfig = option(MaskConfig, "The mask.")

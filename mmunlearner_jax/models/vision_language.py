@@ -222,6 +222,22 @@ class VisionLanguageModel(nnx.Module):
             x = jnp.take_along_axis(x, places[:, :, None], axis=1)
         return self.language_model.score(x, (targets, *beside), matrix, score)
 
+    def decoder_inputs(self, input_ids: jax.Array, **pictures: jax.Array) -> jax.Array:
+        """Returns what the decoder's layers take: embeddings, and features at image tokens.
+
+        Args:
+            input_ids: Token ids, int [B, T].
+            **pictures: Pictures, named as in `__call__`; none for text.
+
+        Returns:
+            Array [B, T, D], in the dtype of the computation.
+
+        Raises:
+            InputError: As in `__call__`, but only with pictures.
+        """
+        inputs = self._checked(input_ids, **pictures) if pictures else {}
+        return self._embed(input_ids, **inputs)[0]
+
     @layers.compiled
     def _forward(self, input_ids, attention_mask, pictures):
         return self.language_model.logits(*self._hidden(input_ids, attention_mask, None, pictures))

@@ -1,61 +1,32 @@
 """Stage `finetune`: the vanilla model memorises the people, and the world around them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done, writing
-from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
+from mmunlearner_jax.checkpoint import load_tree, save_tree
+from mmunlearner_jax.config.finetune import FinetuneConfig
 from mmunlearner_jax.data.benchmarks.base import about_nobody
-from mmunlearner_jax.data.pipeline import Batches, Jitter, packing
+from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.unlearn.steps import TrainState, retain_step
+from mmunlearner_jax.training import train
+from mmunlearner_jax.unlearn.scoring import Batch
+from mmunlearner_jax.unlearn.steps import mean_loss
 from mmunlearner_jax.weights.io import save_pretrained
 
-
-def muon(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    """Muon for the matrices of stacked layers, each layer's by itself, and Adam for the rest.
-
-    A model that is trained from nothing learns the same in half the steps of AdamW.
-
-    Args:
-        rate: Learning rate of both, as an update's root mean square is scaled to Adam's.
-        weight_decay: Likewise.
-
-    Source: Jordan et al. 2024; the scale is that of Liu et al. 2025 (arXiv 2502.16982).
-    """
-
-    def matrices(params: Any) -> Any:
-        layered = optax.contrib.MuonDimensionNumbers((1,), (2,))  # [layers, in, out]
-        return jax.tree.map(lambda p: layered if p.ndim == 3 else None, params)
-
-    return optax.contrib.muon(
-        rate,
-        ns_steps=3,
-        preconditioning="aol",  # saves steps of the iteration
-        consistent_rms=0.2,
-        weight_decay=weight_decay,
-        adam_b2=0.95,
-        adam_weight_decay=weight_decay,
-        muon_weight_dimension_numbers=matrices,
-    )
-
-
 _TEXT = "finetune_text"  # the steps on text alone
-# By `config.finetune.optimizer`.
-OPTIMIZERS = {"adamw": optax.adamw, "muon": muon}
 
 
 def run(session: Session) -> bool:
     """Trains on every picture and text answer that is taught and writes `vanilla/`.
+
+    Training starts from what the stage `align` wrote, where it is among the stages.
 
     With `config.finetune.text_first` the language model learns the text alone, and then the model
     learns the pictures alone.
@@ -68,19 +39,20 @@ def run(session: Session) -> bool:
     if is_done(workdir / "vanilla"):
         return False
     options = config.finetune
-    # A session of its own: training takes the arrays of the model that it starts from.
-    untrained = Session(config, workdir, config.model.checkpoint or str(workdir / "initial"))
-    jitter = options.jitter.to_dict()
+    untrained = untrained_session(session, aligned="align" in config.stages)
     pictures, text = lessons(untrained, options.retain_only)
     batches = {
         "pictures": untrained.batches(
             pictures,
             batch_size=options.picture_batch,
             pack=options.pack,
-            augment=Jitter(**jitter) if any(jitter.values()) else None,
+            augment=augmentation(options),
         ),
-        "text": untrained.batches(text, batch_size=options.text_batch, pack=options.text_pack),
     }
+    if options.text_batch:
+        batches["text"] = untrained.batches(
+            text, batch_size=options.text_batch, pack=options.text_pack
+        )
     params = untrained.params
     if options.text_first:
         params = _taught_text(untrained, {"text": batches.pop("text")})
@@ -90,6 +62,24 @@ def run(session: Session) -> bool:
     with writing(workdir / "vanilla") as partial:
         save_pretrained(nnx.merge(untrained.graphdef, params), partial)
     return True
+
+
+def untrained_session(session: Session, *, aligned: bool = False) -> Session:
+    """Returns a session of the model that training starts from, whose arrays it takes.
+
+    Args:
+        session: Session of the run.
+        aligned: Whether it is the model that the stage `align` wrote.
+    """
+    config, workdir = session.config, session.workdir
+    initial = config.model.checkpoint or str(workdir / "initial")
+    return Session(config, workdir, str(workdir / "aligned") if aligned else initial)
+
+
+def augmentation(options: FinetuneConfig) -> Jitter | None:
+    """Returns the random changes to taught pictures; None where there are none."""
+    jitter = options.jitter.to_dict()
+    return Jitter(**jitter) if any(jitter.values()) else None
 
 
 def _taught_text(untrained: Session, batches: Mapping[str, Batches]) -> nnx.State:
@@ -121,46 +111,13 @@ def _trained(
     steps: int,
     frozen: Collection[str],
 ) -> nnx.State:
-    """Trains from some parameters, or from the latest checkpoint on.
+    """Returns all parameters after a training on answers, see `training.train`."""
 
-    Args:
-        session: Session of the run.
-        params: All parameters. The arrays of those that move are taken.
-        batches: A step learns a batch of each.
-        label: Name of the checkpoints and of the metrics.
-        steps: Length of the training.
-        frozen: Module groups that do not move, besides those of `config.model.frozen`.
+    def value(params: Any, taken: Sequence[Batch]) -> jax.Array:
+        return mean_loss(session.graphdef, params, taken)
 
-    Returns:
-        All parameters.
-    """
-    config, options, workdir = session.config, session.config.finetune, session.workdir
-    still, moving = session.split_frozen(params, frozen)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, options.warmup, steps)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(options.clip),
-        OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
-    )
-    state = TrainState.create(moving, optimizer)
-    step = retain_step(session.graphdef, optimizer)
-    data = {name: iter(of_kind) for name, of_kind in batches.items()}
-    with Checkpoints(workdir / "checkpoints" / label, every=config.checkpoint_every) as saved:
-        state, start = saved.restore(state, data)
-        with Metrics(
-            workdir,
-            label,
-            total=steps,
-            start=start,
-            saved=config.checkpoint_every,
-            profile=config.profile.steps,
-            once=packing(batches),
-        ) as metrics:
-            for i in range(start + 1, steps + 1):
-                taken = [put_batch(next(it), session.mesh) for it in data.values()]
-                state, loss = step(state, taken, still)
-                metrics.write(i, loss=loss)
-                saved.save(i, state, data)
-    return nnx.merge_state(state.params, still)
+    options = session.config.finetune
+    return train(session, params, batches, value, options, label=label, steps=steps, frozen=frozen)
 
 
 def lessons(session: Session, retain_only: str) -> tuple[list[Sample], list[Sample]]:

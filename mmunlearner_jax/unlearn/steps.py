@@ -59,38 +59,50 @@ def mean_loss(
     return mean(loss(score_tokens(graphdef, params, batch)) for batch in batches)
 
 
-def _update(graphdef, optimizer, loss, which, state, batches, frozen, **extra):
-    def value(params):
-        return mean_loss(graphdef, nnx.merge_state(params, frozen), batches, loss)
+def _update(value, optimizer, which, state, batches, frozen, **extra):
+    def of_moving(params):
+        return value(nnx.merge_state(params, frozen), batches)
 
-    loss_value, grads = jax.value_and_grad(value)(state.params)
+    loss, grads = jax.value_and_grad(of_moving)(state.params)
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(params, tuple(opt_states)), loss_value
+    return TrainState(params, tuple(opt_states)), loss
 
 
-def retain_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
+def descent_step(
+    value: Callable[[Params, Sequence[Batch]], jax.Array], optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Returns the jitted retain (or fine-tuning) step `(state, batches, frozen) -> (state, loss)`.
+    """Returns the jitted step `(state, batches, frozen) -> (state, value)` that lowers a value.
 
     The step moves all parameters of the train state, which is donated. `frozen` holds the other
     parameters of the model, by default none.
 
     Args:
-        graphdef: Graph definition of the model.
-        optimizer: Optimizer that lowers the loss.
-        loss: The loss; by default the mean over supervised tokens in nats.
+        value: Function of all parameters and the batches; it returns a float32 scalar.
+        optimizer: Optimizer that lowers the value.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
     def descend(
         state: TrainState, batches: Sequence[Batch], frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(graphdef, optimizer, loss, -1, state, batches, frozen)
+        return _update(value, optimizer, -1, state, batches, frozen)
 
     return descend
+
+
+def retain_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Returns the `descent_step` of a loss, which retain steps and fine-tuning take.
+
+    Args:
+        graphdef: Graph definition of the model.
+        optimizer: Optimizer that lowers the loss.
+        loss: The loss; by default the mean over supervised tokens in nats.
+    """
+    return descent_step(_value(graphdef, loss), optimizer)
 
 
 def forget_step(
@@ -109,14 +121,22 @@ def forget_step(
         optimizer: Optimizer that contains a `masked_ascent` or a `masked_descent`.
         loss: The loss; by default the mean over supervised tokens in nats.
     """
+    value = _value(graphdef, loss)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def ascend(
         state: TrainState, batches: Sequence[Batch], mask: Params, frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(graphdef, optimizer, loss, 0, state, batches, frozen, mask=mask)
+        return _update(value, optimizer, 0, state, batches, frozen, mask=mask)
 
     return ascend
+
+
+def _value(graphdef: nnx.GraphDef, loss: Terms) -> Callable[..., jax.Array]:
+    def value(params: Params, batches: Sequence[Batch]) -> jax.Array:
+        return mean_loss(graphdef, params, batches, loss)
+
+    return value
 
 
 def exact_counter(

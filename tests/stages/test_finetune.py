@@ -23,7 +23,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import finetune, importance, prepare
-from mmunlearner_jax.stages.finetune import lessons, muon
+from mmunlearner_jax.stages.finetune import lessons
+from mmunlearner_jax.training import muon
 from tests.helpers.benchmarks import Clear
 
 
