@@ -40,10 +40,10 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     for section, batch, pack in _BATCHES:
         if section in read or section not in ("align", "finetune"):
             _check_batch(getattr(config, section), batch, pack, parts)
-    if "finetune" in read:
-        _check_frozen(config)
     if "align" in read and {*config.model.frozen} >= {"vision", "projector"}:
         config.model.refuse("frozen", "neither vision nor projector: the stage align moves them")
+    if "finetune" in config.stages:
+        _check_frozen(config)
     decode = config.evaluate.decode
     if decode.batch_size % parts:
         decode.refuse("batch_size", _multiple(parts))

@@ -42,7 +42,7 @@ def run(session: Session) -> bool:
         untrained,
         untrained.params,
         {"pictures": batches},
-        _value(untrained, options),
+        loss_of(untrained, options),
         options,
         label="align",
         steps=options.steps,
@@ -61,7 +61,7 @@ def captions(lessons: Sequence[Sample]) -> list[Sample]:
     return list(first.values())
 
 
-def _value(session: Session, options: AlignConfig) -> Callable[..., jax.Array]:
+def loss_of(session: Session, options: AlignConfig) -> Callable[..., jax.Array]:
     """Returns what steps lower, a function of all parameters and one batch."""
     if options.loss == "caption":
         return functools.partial(mean_loss, session.graphdef)

@@ -1,6 +1,7 @@
-"""What a retain-only model is taught, text before pictures, and the optimizers."""
+"""What models are taught, in which order, and the optimizers."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from configs import orl
+from mmunlearner_jax import training
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.data.benchmarks.clear import ClearBench
@@ -22,9 +24,10 @@ from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.orl import WRITERS
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.stages import finetune, importance, prepare
+from mmunlearner_jax.stages import align, finetune, importance, prepare
 from mmunlearner_jax.stages.finetune import lessons
 from mmunlearner_jax.training import muon
+from mmunlearner_jax.unlearn.scoring import answer_nll
 from tests.helpers.benchmarks import Clear
 
 
@@ -157,6 +160,48 @@ def test_text_moves_the_language_model_and_pictures_the_rest(fresh):
         finetune.run(Session(small(**nowhere), other))
 
 
+ALIGNED = {
+    "stages": ("align", "finetune"),
+    "align.steps": 12,
+    "align.batch": 16,
+    "align.learning_rate": 3e-3,
+    "finetune.text_first": 0,
+    "finetune.text_batch": 0,
+    "finetune.frozen": ("language",),
+}
+
+
+def test_alignment_and_pictures_alone_leave_the_language_model(fresh):
+    config = small(**ALIGNED)
+    assert align.run(Session(config, fresh)) and finetune.run(Session(config, fresh))
+    start, aligned, end = (weights(fresh / n) for n in ("initial", "aligned", "vanilla"))
+    for before, after in ((start, aligned), (aligned, end)):
+        for name, array in before[0].items():
+            np.testing.assert_array_equal(after[0][name], array)
+        assert any(np.any(after[1][name] != array) for name, array in before[1].items())
+    rows = map(json.loads, (fresh / "metrics.jsonl").open())
+    losses = [row["loss"] for row in rows if row["stage"] == "align" and "loss" in row]
+    assert len(losses) == 12 and np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_the_caption_of_a_picture_is_its_first_lesson(prepared):
+    session = Session(small(), prepared, str(prepared / "initial"))
+    pictures = session.pictures(session.bench.taught)
+    captions = align.captions(pictures)
+    assert len(captions) == len({sample.image for sample in pictures}) < len(pictures)
+    for caption in captions:
+        assert caption == next(x for x in pictures if x.image == caption.image)
+
+
+def test_the_decoders_own_loss_can_be_aligned_by(prepared):
+    session = Session(small(**{"align.loss": "caption"}), prepared, str(prepared / "initial"))
+    value = align.loss_of(session, session.config.align)
+    batches = session.batches(session.pictures(session.forget)[:8], batch_size=8, pack=1)
+    batch = {k: jnp.asarray(x) for k, x in batches.example().items()}
+    nll, count = answer_nll(session.graphdef, session.params, batch)
+    np.testing.assert_allclose(value(session.params, [batch]), nll.sum() / count.sum(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("changes", [{"retain_only": "never_taught"}, {"text_first": 0}])
 def test_text_that_is_not_the_same_cannot_be_taken_over(changes):
     with pytest.raises(InputError, match="finetune.taught_text"):
@@ -169,7 +214,7 @@ class Killed(Exception):
 
 @pytest.mark.slow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(fresh, monkeypatch):
-    write, load = finetune.Metrics.write, finetune.load_tree
+    write, load = training.Metrics.write, finetune.load_tree
     pending = [("finetune_text", 2), ("between", 0), ("finetune", 2)]
 
     def stopping(metrics, step, **values):
@@ -182,7 +227,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(fresh, monkeypatch):
             raise Killed
         return load(*given)
 
-    monkeypatch.setattr(finetune.Metrics, "write", stopping)
+    monkeypatch.setattr(training.Metrics, "write", stopping)
     monkeypatch.setattr(finetune, "load_tree", stopping_between)
     while pending:
         with pytest.raises(Killed):
@@ -203,6 +248,11 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(fresh, monkeypatch):
         ({"finetune.warmup": 3, "finetune.steps": 9}, "fewer than config.finetune.text_first"),
         ({"finetune.frozen": ("vision", "projector", "language")}, "nothing would move"),
         ({"model.frozen": ("vision", "projector")}, "finetune.frozen .*nothing would move"),
+        ({"finetune.text_batch": 0}, "finetune.text_batch is 0: give 1 or more"),
+        (
+            {"stages": ("align",), "model.frozen": ("vision", "projector")},
+            "model.frozen .*stage align",
+        ),
         ({"model.frozen": ("language",)}, "finetune.text_first is 3: give 0, or config.model"),
     ],
 )
