@@ -20,6 +20,7 @@ from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
 
 FILE = "metrics.jsonl"
+_LOT_SECONDS = 1.0  # from one fetch of values to the next, about
 _MEND = "remove the line: only the report's curves use it"
 
 
@@ -61,8 +62,9 @@ def _line(row: Mapping[str, Any]) -> str:
 class Metrics:
     """Metrics of one stage; use it as a context manager.
 
-    Values may be arrays on a device. They are fetched together every few steps, so that steps do
-    not wait for them, and before every checkpoint, so that none is lost. Only process 0 writes.
+    Values may be arrays on a device. They are fetched about once a second, and at least every ten
+    steps, while the device works on the next step. Before every checkpoint all are fetched, so that
+    none is lost. Only process 0 writes.
 
     If a value is not finite, `write` or the end of the context raises `Diverged` before the next
     checkpoint, in all processes.
@@ -92,7 +94,8 @@ class Metrics:
         """
         self._stage, self._saved, self._rows = stage, saved, []
         self._once = {} if start else dict(once or {})
-        self._begin = time.monotonic()
+        self._begin = self._flushed = time.monotonic()
+        self._lot = 1  # steps whose values are fetched together
         self._file = self._board = None
         folder = workdir / "tensorboard" / stage
         self._trace = Trace(folder, steps=profile, start=start, total=total)
@@ -124,19 +127,35 @@ class Metrics:
 
     def write(self, step: int, **values: Any) -> None:
         """Records one step's values (scalars or scalar arrays)."""
-        self._rows.append((step, time.monotonic() - self._begin, values | self._once))
+        self._rows.append((step, values | self._once))
         self._once = {}
-        self._bar.update(step - self._bar.n)
-        if len(self._rows) >= 10 or step % self._saved == 0:
+        if step % self._saved == 0:
             self._flush()
+        elif len(self._rows) > self._lot:
+            self._flush(keep=1)  # the device works on the latest step meanwhile
         self._trace.step()
 
-    def _flush(self) -> None:
-        rows, self._rows = jax.device_get(self._rows), []
-        for step, seconds, values in rows:
+    def _flush(self, keep: int = 0) -> None:
+        """Fetches and writes values, but for those of the latest steps.
+
+        Steps are enqueued long before they are computed. So their durations are those between two
+        fetches, in equal parts.
+
+        Args:
+            keep: Number of the latest steps whose values are not fetched yet.
+        """
+        cut = len(self._rows) - keep
+        rows, self._rows = jax.device_get(self._rows[:cut]), self._rows[cut:]
+        begin, self._flushed = self._flushed, time.monotonic()
+        each = (self._flushed - begin) / max(len(rows), 1)
+        self._lot = min(10, max(1, int(_LOT_SECONDS / max(each, 1e-9))))
+        for number, (step, values) in enumerate(rows, 1):
+            seconds = begin + number * each - self._begin
+            self._bar.update(step - self._bar.n)
             values = {k: float(v) for k, v in values.items()}
             for name, value in values.items():
                 if not math.isfinite(value):
+                    self._rows = []
                     raise Diverged(
                         f"{self._stage}, step {step}: {name} is {value}: the run diverged; lower"
                         " the learning rate, clip gradients, or start from other weights"

@@ -49,7 +49,8 @@ def lora_targets(
     options = config.unlearn.lora
     if not options.rank:
         return ()
-    _, moving = nnx.split_state(params, in_groups(model_type, config.model.frozen), ...)
+    still = {*config.model.frozen, *config.unlearn.frozen}
+    _, moving = nnx.split_state(params, in_groups(model_type, still), ...)
     names = weight_names(model_type, moving)
     kernels = {path: (*path, "kernel") for path in lora.linears(graphdef, params)}
     return lora.choose(
@@ -72,9 +73,11 @@ def movable(session: Session, mask: nnx.State | None) -> Movable:
     config, graphdef, params = session.config, session.graphdef, session.params
     targets = lora_targets(config, session.model.config.model_type, graphdef, params)
     if not targets:
-        moving = jax.tree.map(jnp.copy, session.moving)
-        chosen = all_true(moving) if mask is None else session.split_frozen(mask)[1]
-        return Movable(graphdef, moving, session.frozen, chosen)
+        still = config.unlearn.frozen
+        frozen, moving = session.split_frozen(params, still)
+        moving = jax.tree.map(jnp.copy, moving)
+        chosen = all_true(moving) if mask is None else session.split_frozen(mask, still)[1]
+        return Movable(graphdef, moving, frozen, chosen)
     options = config.unlearn.lora
     graphdef, adapters, frozen = lora.attach(
         graphdef, params, targets, rank=options.rank, alpha=options.alpha, mask=mask

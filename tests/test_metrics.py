@@ -1,11 +1,13 @@
 """`metrics.jsonl`, TensorBoard and the bar of a stage."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from mmunlearner_jax import metrics as metrics_module
 from mmunlearner_jax.metrics import Metrics
 
 
@@ -33,15 +35,48 @@ def test_lines(tmp_path):
     assert second == {"stage": "unlearn", "step": 2, "retain_loss": 1.5, "remembered": 0.25}
 
 
-def test_values_are_fetched_together_every_few_steps(tmp_path, monkeypatch):
-    fetched = []
+@pytest.fixture
+def device(monkeypatch):
+    """A device that takes `device.seconds` for a step, and works only while it is waited for."""
+    made = SimpleNamespace(seconds=0.0, clock=0.0, fetched=[])
     get = jax.device_get
-    monkeypatch.setattr(jax, "device_get", lambda rows: fetched.append(len(rows)) or get(rows))
+
+    def fetch(rows):
+        made.clock += made.seconds * len(rows)
+        made.fetched.append(len(rows))
+        return get(rows)
+
+    monkeypatch.setattr(jax, "device_get", fetch)
+    monkeypatch.setattr(metrics_module.time, "monotonic", lambda: made.clock)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fetched"),
+    [
+        (1e-4, [1, 10, 10, 4]),  # fast steps ten at once
+        (0.4, [1, *[2] * 12]),
+        (3.0, [1] * 25),  # slow ones each, while the device works on the next
+    ],
+)
+def test_values_are_fetched_about_once_a_second(tmp_path, device, seconds, fetched):
+    device.seconds = seconds
+    with Metrics(tmp_path, "unlearn", total=25, saved=100) as metrics:
+        for step in range(1, 26):
+            metrics.write(step, loss=jnp.float32(step))
+            assert steps(tmp_path) == list(range(1, sum(device.fetched) + 1))
+            assert sum(device.fetched) < step  # the latest step is never waited for
+    assert device.fetched == fetched
+    assert [line["seconds"] for line in lines(tmp_path)] == pytest.approx(
+        [seconds * step for step in range(1, 26)], abs=1e-3
+    )
+
+
+def test_before_a_checkpoint_all_values_are_fetched(tmp_path, device):
     with Metrics(tmp_path, "unlearn", total=8, saved=3) as metrics:
         for step in range(1, 9):
             metrics.write(step, loss=jnp.float32(step))
-            assert len(steps(tmp_path)) == step // 3 * 3
-    assert fetched == [3, 3, 2]
+            assert len(steps(tmp_path)) >= step // 3 * 3
     assert steps(tmp_path) == list(range(1, 9))
 
 

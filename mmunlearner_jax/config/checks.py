@@ -52,6 +52,8 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
             "text_pack", f"a divisor of config.importance.batch_size / {parts}"
         )
     _check_packing(config)
+    if {*config.unlearn.frozen, *config.model.frozen} == {*GROUPS}:
+        config.unlearn.refuse("frozen", "fewer groups: nothing would move")
     check_kernel(config.model.attention, devices[0].platform)
     method = METHODS[config.unlearn.method]
     changed = [CONTROLS[name] for name in config.controls]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
+from mmunlearner_jax.config.model import GROUPS
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.unlearn.method import Loss, Method
 from mmunlearner_jax.unlearn.methods import METHODS
@@ -93,12 +94,22 @@ class UnlearnConfig(Section):
     forget_text: bool = option(
         True, "Whether retain steps also learn the text about the people to forget."
     )
+    frozen: tuple[str, ...] = option(
+        (),
+        "Module groups that neither forget nor retain steps move, besides `model.frozen`.",
+        choices=GROUPS,
+    )
     stop_remembered: float = option(
         -1.0,
-        "Ends the run once at most this fraction of the forget set's training answers is still"
-        " given exactly.",
+        "Ends the run once at most this part of what the vanilla model remembered of the forget"
+        " set's training answers is left.",
         below=1,
         special="below 0: never before the end",
+    )
+    stop_by: Literal["exact", "probability"] = option(
+        "exact",
+        "What is remembered: the fraction of answers that are given exactly; or the mean"
+        " probability of their tokens, for models that have other wordings of their own.",
     )
     stop_examples: int = option(
         0,

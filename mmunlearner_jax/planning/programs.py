@@ -94,7 +94,8 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
     if "vision" in config.model.frozen:
         pictures = _seen(graphdef, params, pictures)
     batch = functools.partial(_batch, config, sizes, pictures, mesh)
-    still = in_groups(sizes.model_type, config.model.frozen)
+    held = config.unlearn.frozen if stage == "unlearn" else ()
+    still = in_groups(sizes.model_type, {*config.model.frozen, *held})
     frozen, moving = nnx.split_state(params, still, ...)
     make = {"importance": _importance, "unlearn": _unlearn, "evaluate": _evaluate}[stage]
     if stage == "unlearn" and (targets := lora_targets(config, sizes.model_type, graphdef, params)):

@@ -61,8 +61,10 @@ class Outcome:
         parts: The moving parameters after the last step, and the frozen ones.
         forget_steps: Number of forget steps taken.
         retain_steps: Number of retain steps taken.
-        remembered: Fraction of the forget set's training answers that the model still gives
-            exactly, or the last value of `watch`; None without a stopping rule.
+        remembered: What the model remembers of the forget set's training answers by
+            `config.unlearn.stop_by`, or the last value of `watch`; None without a stopping rule.
+        remembered_before: What the vanilla model remembered; None without a stopping rule, or with
+            `watch`.
     """
 
     params: Any
@@ -70,6 +72,7 @@ class Outcome:
     forget_steps: int
     retain_steps: int
     remembered: float | None
+    remembered_before: float | None = None
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "forget_steps": outcome.forget_steps,
         "retain_steps": outcome.retain_steps,
         "remembered": outcome.remembered,
+        "remembered_before": outcome.remembered_before,
     }
 
 
@@ -123,14 +127,16 @@ class Unlearner:
         batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
         retained = [name for name in batches if name != "forget"]  # a retain step sees all of them
-        remembered = None
+        remembered = before = None
+        if self._stop.remembered >= 0 and watch is None:
+            before = self.remembered(steps, nnx.merge_state(params, frozen))
 
         def look(iterations: int) -> float:
             if watch is not None:
                 whole = self._merged(graphdef, state.params, frozen)
                 return watch(whole, iterations, schedule.counts(iterations)[0])
             fraction = self.remembered(steps, nnx.merge_state(state.params, frozen))
-            if math.isnan(fraction):  # no answer is exact, but this is not forgetting
+            if math.isnan(fraction):  # nothing is remembered, but this is not forgetting
                 raise Diverged(f"{label}, step {iterations}: logits are not finite: {_MEND}")
             return fraction
 
@@ -139,11 +145,16 @@ class Unlearner:
             state, done = saved.restore(state, data)
             parts = parts._replace(moving=state.params)  # frees what a checkpoint replaced
             del params
-            with self._metrics(label, start=done, saved=self._every, batches=batches) as metrics:
+            once = packing(batches)
+            if before is not None:
+                once["remembered_before"] = before
+            with self._metrics(label, start=done, once=once) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = look(done)
                 for i, forgets, retains in schedule.steps(done):
-                    if remembered is not None and self._stop.reached(remembered):
+                    if remembered is not None and self._stop.reached(
+                        remembered, 1.0 if before is None else before
+                    ):
                         break
                     row = {}
                     for _ in range(forgets * self._options.accumulate):
@@ -162,15 +173,17 @@ class Unlearner:
                 remembered = look(done)
         if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
-        return self._outcome(parts._replace(moving=state.params), done, remembered)
+        return self._outcome(parts._replace(moving=state.params), done, remembered, before)
 
-    def _outcome(self, parts: Movable, done: int, remembered: float | None) -> Outcome:
+    def _outcome(
+        self, parts: Movable, done: int, remembered: float | None, before: float | None
+    ) -> Outcome:
         """Returns the outcome after `done` iterations."""
         params = self._merged(parts.graphdef, parts.moving, parts.frozen)
-        return Outcome(params, parts, *self._schedule.counts(done), remembered=remembered)
+        return Outcome(params, parts, *self._schedule.counts(done), remembered, before)
 
     def remembered(self, steps: Steps, params: Any) -> float:
-        """Returns the fraction of the forget set's training answers that are decoded exactly.
+        """Returns what is remembered of the forget set's training answers.
 
         Args:
             steps: The compiled steps.
@@ -179,9 +192,9 @@ class Unlearner:
         Returns:
             0 to 1, or NaN if the model's logits are not finite.
         """
-        counts = [steps.exact(params, self._put(b)) for b in self._training_answers]
-        right, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
-        return right / answers
+        counts = [steps.memory(params, self._put(b)) for b in self._training_answers]
+        total, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
+        return total / answers
 
     def _compile(
         self, steps: Steps, state: TrainState, mask: Any, frozen: Any, *, watched: bool
@@ -190,7 +203,7 @@ class Unlearner:
         with compiling() as compile_program:
             if self._stop.remembered >= 0 and not watched:
                 answers = self._put(self._training_answers.example())
-                compile_program(steps.exact, nnx.merge_state(state.params, frozen), answers)
+                compile_program(steps.memory, nnx.merge_state(state.params, frozen), answers)
             batches = {"forget": self._forget_batches()}
             example = self._put(batches["forget"].example())
             compile_program(steps.forget, state, [example], mask, frozen)
@@ -201,18 +214,16 @@ class Unlearner:
                 compile_program(steps.retain, state, both, frozen)
         return batches
 
-    def _metrics(
-        self, label: str, *, start: int, saved: int, batches: Mapping[str, Batches]
-    ) -> Metrics:
+    def _metrics(self, label: str, *, start: int, once: Mapping[str, float]) -> Metrics:
         """Returns the writer of `metrics.jsonl`."""
         return Metrics(
             self._session.workdir,
             label,
             total=self._schedule.iterations,
             start=start,
-            saved=saved,
+            saved=self._every,
             profile=self._session.config.profile.steps,
-            once=packing(batches),
+            once=once,
         )
 
     def _merged(self, graphdef: nnx.GraphDef, moving: Any, frozen: Any) -> Any:

@@ -14,7 +14,7 @@ from mmunlearner_jax.options import Section
 from mmunlearner_jax.unlearn.method import ANSWERS, Loss
 from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
-from mmunlearner_jax.unlearn.steps import exact_counter, forget_step, retain_step
+from mmunlearner_jax.unlearn.steps import forget_step, memory, retain_step
 from mmunlearner_jax.unlearn.transforms import MaskOn
 
 _RATE = 1.0  # a placeholder: steps read the learning rate from the optimizer's state
@@ -26,12 +26,12 @@ class Steps(NamedTuple):
     Attributes:
         forget: The forget step, see `unlearn.steps.forget_step`.
         retain: The retain step, see `unlearn.steps.retain_step`.
-        exact: Counts exact answers, see `unlearn.steps.exact_counter`.
+        memory: Measures what is remembered, see `unlearn.steps.memory`.
     """
 
     forget: Callable[..., Any]
     retain: Callable[..., Any]
-    exact: Callable[..., Any]
+    memory: Callable[..., Any]
 
 
 def compiled_steps(graphdef: nnx.GraphDef, options: UnlearnConfig, schedule: Schedule) -> Steps:
@@ -57,7 +57,7 @@ def compiled_steps(graphdef: nnx.GraphDef, options: UnlearnConfig, schedule: Sch
             options.alpha,
         ),
         _retain(graphdef, retain, options.own(retain), retain_settings),
-        _exact(graphdef),
+        _memory(graphdef, options.stop_by),
     )
 
 
@@ -82,4 +82,4 @@ def _retain(
     return retain_step(graphdef, optimizer.descent(_RATE), loss.configured(options))
 
 
-_exact = functools.lru_cache(8)(exact_counter)
+_memory = functools.lru_cache(8)(memory)

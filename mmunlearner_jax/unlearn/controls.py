@@ -126,6 +126,14 @@ CONTROLS: Mapping[str, Control] = {
         "Vision and projector, masked",
         mask=lambda mask, known: within(mask, known, *FACES),
     ),
+    "vision_alone": Control(
+        "Vision and projector in all steps, no mask",
+        {"unlearn.frozen": ("language",)},
+        mask=lambda _, known: known.movable(),
+    ),
+    "vision_alone_masked": Control(
+        "Vision and projector in all steps, masked", {"unlearn.frozen": ("language",)}
+    ),
     "mask_language": Control(
         "Language model, masked",
         mask=lambda mask, known: within(mask, known, "language"),

@@ -140,12 +140,14 @@ def shape_of(*, decay: str, warmup: int, steps: int) -> optax.Schedule | None:
 
 @dataclasses.dataclass(frozen=True)
 class StopRule:
-    """Ends a run once the model gives few of the forget set's *training* answers exactly.
+    """Ends a run once little of what the vanilla model remembered of the forget set is left.
 
-    The rule never uses scored questions, whose wording differs.
+    The rule looks at the forget set's *training* answers. It never uses scored questions, whose
+    wording differs.
 
     Attributes:
-        remembered: Fraction of exact answers at or below which the run ends; negative: never.
+        remembered: Part of what the vanilla model remembered at or below which the run ends;
+            negative: never.
         every: Number of iterations from one measurement to the next.
     """
 
@@ -156,6 +158,11 @@ class StopRule:
         """Returns whether to measure after this iteration (counted from 0)."""
         return self.remembered >= 0 and (iteration + 1) % self.every == 0
 
-    def reached(self, remembered: float) -> bool:
-        """Returns whether this fraction ends the run; NaN, from a diverged model, never does."""
-        return remembered <= self.remembered
+    def reached(self, remembered: float, before: float = 1.0) -> bool:
+        """Returns whether a run ends here; NaN, from a diverged model, never ends it.
+
+        Args:
+            remembered: What the model remembers.
+            before: What the vanilla model remembered.
+        """
+        return remembered <= self.remembered * before

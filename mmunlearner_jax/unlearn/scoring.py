@@ -133,6 +133,28 @@ def exact_answers(
     return jnp.where(all_finite, jnp.sum(exact).astype(jnp.float32), jnp.nan), jnp.sum(first)
 
 
+def answer_probabilities(
+    graphdef: nnx.GraphDef, params: Params, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """Sums the probabilities of answers, each the geometric mean over its tokens.
+
+    Args:
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batch: As in `answer_scores`.
+
+    Returns:
+        Two scalars: the sum over all answers (float32), and their number (int32). The first is NaN
+        where a log-probability is.
+
+    Source: the metric "probability" of TOFU (arXiv 2401.06121).
+    """
+    nll, supervised, questions = answer_scores(graphdef, params, batch, negative_log_likelihood)
+    same, first = examples(supervised, questions)
+    means = jnp.sum(nll[:, None, :] * same, axis=2) / jnp.maximum(jnp.sum(same, axis=2), 1)
+    return jnp.sum(jnp.exp(-means) * first), jnp.sum(first)
+
+
 def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Tells the examples of a row apart, each by its first supervised token.
 

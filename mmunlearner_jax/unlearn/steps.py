@@ -15,7 +15,13 @@ from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.losses import Terms, cross_entropy, mean, score_tokens
-from mmunlearner_jax.unlearn.scoring import NOTHING, Batch, Params, exact_answers
+from mmunlearner_jax.unlearn.scoring import (
+    NOTHING,
+    Batch,
+    Params,
+    answer_probabilities,
+    exact_answers,
+)
 
 
 class TrainState(struct.PyTreeNode):
@@ -139,8 +145,12 @@ def _value(graphdef: nnx.GraphDef, loss: Terms) -> Callable[..., jax.Array]:
     return value
 
 
-def exact_counter(
-    graphdef: nnx.GraphDef,
+# What is remembered of a batch's answers, by `config.unlearn.stop_by`: a sum, and their number.
+MEMORIES = {"exact": exact_answers, "probability": answer_probabilities}
+
+
+def memory(
+    graphdef: nnx.GraphDef, by: str
 ) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
-    """Returns the jitted function `(params, batch) -> (exact, answers)`, see `exact_answers`."""
-    return jax.jit(functools.partial(exact_answers, graphdef))
+    """Returns the jitted function `(params, batch) -> (sum, answers)` of `MEMORIES`."""
+    return jax.jit(functools.partial(MEMORIES[by], graphdef))
