@@ -129,7 +129,7 @@ CONTROLS: Mapping[str, Control] = {
     "vision_alone": Control(
         "Vision and projector in all steps, no mask",
         {"unlearn.frozen": ("language",)},
-        mask=lambda _, known: known.movable(),
+        mask=None,
     ),
     "vision_alone_masked": Control(
         "Vision and projector in all steps, masked", {"unlearn.frozen": ("language",)}

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from mmunlearner_jax import compilations, preemption
 from mmunlearner_jax.data import references
@@ -80,6 +81,25 @@ def test_forget_steps_raise_or_lower_their_loss(at, tmp_path, method, direction)
     run(at, tmp_path, method, iterations=12, learning_rate=1e-3, forget_batch=2)
     losses = [row["forget_loss"] for row in lines(tmp_path)]
     assert direction * (np.mean(losses[-4:]) - np.mean(losses[:4])) > 0
+
+
+def test_what_unlearning_holds_stays_bit_by_bit(at, tmp_path):
+    outcome = run(at, tmp_path, "mmunlearner", frozen=("language",), learning_rate=1e-3)
+    old, new = (nnx.to_pure_dict(tree) for tree in (at.params, outcome.params))
+    same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), old, new)
+    moved = {part for part in same if not all(jax.tree.leaves(same[part]))}
+    assert moved == {"vision_tower", "multi_modal_projector"}
+
+
+def test_the_rule_asks_relative_to_the_vanilla_model(at, tmp_path):
+    rule = {"iterations": 12, "learning_rate": 1e-3, "forget_batch": 2}
+    rule |= {"stop_by": "probability", "stop_remembered": 0.5}
+    outcome = run(at, tmp_path, "ga", **rule)
+    assert outcome.forget_steps < 12
+    assert 0 < outcome.remembered <= 0.5 * outcome.remembered_before
+    rows = lines(tmp_path)
+    assert rows[0]["remembered_before"] == outcome.remembered_before
+    assert all(row["remembered"] > 0.5 * outcome.remembered_before for row in rows[:-1])
 
 
 def test_another_rate_is_no_other_program(at, tmp_path):

@@ -86,4 +86,5 @@ def test_stop_rule():
     rule = StopRule(remembered=0.1, every=6)
     assert [i for i in range(14) if rule.due(i)] == [5, 11]
     assert rule.reached(0.1) and not rule.reached(0.11)
+    assert rule.reached(0.05, before=0.5) and not rule.reached(0.06, before=0.5)
     assert not any(StopRule().due(i) for i in range(20))

@@ -45,6 +45,17 @@ def test_exact_answers_are_what_greedy_decoding_would_give(model, places):
     assert [int(n) for n in scoring.exact_answers(*nnx.split(model), batch)] == [1, 2]
 
 
+def test_probabilities_are_geometric_means_over_an_answers_tokens(model, places):
+    nll, count = scoring.answer_nll(*nnx.split(model), {"input_ids": IDS, "labels": LABELS})
+    wanted = np.exp(
+        -np.asarray(nll[:2], np.float64) / count[:2]
+    ).sum()  # the last row has no answer
+    batch = {"input_ids": IDS, "labels": LABELS, **places}
+    total, answers = scoring.answer_probabilities(*nnx.split(model), batch)
+    np.testing.assert_allclose(total, wanted, rtol=1e-5)
+    assert answers == 2
+
+
 def test_means():
     nll, count = jnp.array([6.0, 4.0, 0.0]), jnp.array([2, 4, 0])
     assert scoring.token_mean(nll, count) == 10 / 6
