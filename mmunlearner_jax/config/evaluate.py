@@ -35,6 +35,13 @@ class EvaluateConfig(Section):
         least=0,
         special="0: all",
     )
+    most_questions: int = option(
+        0,
+        "Questions of each split, modality and task at most, drawn once for all seeds.",
+        unit="questions",
+        least=0,
+        special="0: all",
+    )
     reference: str = option(
         "",
         "Workdir of an evaluated run with `finetune.retain_only`, for forget quality.",

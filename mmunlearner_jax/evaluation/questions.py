@@ -1,5 +1,10 @@
 """The questions that a run scores."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
 from mmunlearner_jax.config.evaluate import EvaluateConfig
 from mmunlearner_jax.data.benchmarks.base import Benchmark
 from mmunlearner_jax.data.samples import Question
@@ -26,10 +31,30 @@ def scored_questions(
             f"config.evaluate.splits: no split {', '.join(unknown)}; give some of"
             f" {', '.join(questions)}"
         )
-    questions = {split: questions[split] for split in options.splits or questions}
+    questions = {
+        split: limited(questions[split], options.most_questions)
+        for split in options.splits or questions
+    }
     if not options.shots or options.protocol == "plain":
         return questions
     if bench.record.with_shots is None:
         title = bench.record.title
         raise InputError(f"config.evaluate.shots: {title} has no few-shot setting; give 0")
     return bench.record.with_shots(bench, questions, retain=retain, protocol=options.protocol)
+
+
+def limited(questions: Sequence[Question], most: int) -> list[Question]:
+    """Returns at most so many questions of each modality and task, in their order.
+
+    Args:
+        questions: Those of one split.
+        most: Number of them; 0: all.
+    """
+    kinds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number, question in enumerate(questions):
+        kinds[question.modality, question.task].append(number)
+    kept = set()
+    for numbers in kinds.values():
+        order = np.random.default_rng(0).permutation(len(numbers))
+        kept |= {numbers[n] for n in order[: most or None]}
+    return [question for number, question in enumerate(questions) if number in kept]

@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmunlearner_jax.config import Config
+from configs import flags
+from mmunlearner_jax.config import Config, typed
+from mmunlearner_jax.config.checks import check_compared, check_config
 from mmunlearner_jax.config.data import PrepareConfig
 from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
@@ -19,11 +22,12 @@ from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import scored
 from mmunlearner_jax.evaluation.texts import has_words
-from mmunlearner_jax.examples.flags import archives, benchmark
+from mmunlearner_jax.examples.flags import archives, benchmark, measure
 from mmunlearner_jax.examples.flags.asking import KEYS, in_words, of_flag
 from mmunlearner_jax.examples.flags.countries import CODES, read_countries
 from mmunlearner_jax.examples.flags.flag_pictures import read_flags
 from mmunlearner_jax.examples.flags.general import general_questions
+from mmunlearner_jax.examples.flags.known import Known
 from mmunlearner_jax.examples.flags.renderings import render
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import prepare
@@ -347,3 +351,29 @@ def test_real_renderings_are_pictures(tmp_path):
     flag = read_flags(CACHE, ["NP"])["NP"]
     picture = Image.open(io.BytesIO(render(flag, "NP", 0, seed=0, unseen=True)))
     assert picture.size == (112, 112) and picture.format == "JPEG"
+
+
+def test_every_wording_of_every_fact_is_measured(folder):
+    pairs, questions = zip(*measure.all_questions(str(folder), COUNT), strict=True)
+    countries = read_countries(folder, COUNT)
+    for country in countries:
+        for asked in in_words(country):
+            at = [n for n, pair in enumerate(pairs) if pair == (country.code, asked.key)]
+            assert {questions[n].question for n in at} == {asked.question, asked.paraphrase}
+            assert all(questions[n].accepted == asked.accepted for n in at)
+    assert sum(who == "general" for who, _ in pairs) == len(general_questions())
+    assert all(q.image is None and q.task == "generation" for q in questions)
+
+
+def test_known_is_what_is_right_in_all_wordings(folder, tmp_path):
+    capital, back, general = ("FR", "capital"), ("FR", "reversed"), ("general", "What is one?")
+    answered = [(capital, True), (capital, True), (back, True), (back, False), (general, True)]
+    assert measure.known_pairs(answered) == [capital, general]
+    file = tmp_path / "known.json"
+    file.write_text(json.dumps(measure.known_pairs([(capital, True)])))
+    assert Known(str(file)).has(*capital) and not Known(str(file)).has(*back)
+
+
+def test_the_config_checks_itself():
+    check_config(typed(flags.get_config()), [SimpleNamespace(platform="cpu")])
+    check_compared(typed(flags.get_config()))

@@ -3,6 +3,7 @@
 import pytest
 
 from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.evaluation.questions import limited
 from mmunlearner_jax.evaluation.selection import set_apart
 
 
@@ -59,3 +60,12 @@ def test_the_seed_decides():
     given = splits()
     assert set_apart(given, 0.25, seed=3) == set_apart(given, 0.25, seed=3)
     assert set_apart(given, 0.25, seed=3) != set_apart(given, 0.25, seed=4)
+
+
+def test_at_most_so_many_of_a_kind_in_their_order():
+    questions = [*dict.fromkeys(q for asked in splits().values() for q in asked)]
+    kept = limited(questions, 5)
+    assert [q.modality for q in kept].count("vqa") == [q.modality for q in kept].count("qa") == 5
+    places = [questions.index(q) for q in kept]
+    assert places == sorted(places) and limited(questions, 5) == kept
+    assert limited(questions, 0) == questions

@@ -1,0 +1,46 @@
+"""LLaVA forgets the flags of ten countries; what its decoder knows of them must stay.
+
+    python -m mmunlearner_jax.main --config=configs/flags.py --workdir=runs/flags
+
+The decoder is SmolLM2-135M-Instruct, really pretrained: it knows capitals, continents, languages
+and currencies by itself, and no text is taught. A small vision tower learns 105 flags beside it.
+docs/flags.md says where pictures and facts come from.
+"""
+
+from ml_collections import ConfigDict
+
+from mmunlearner_jax.config import defaults
+from mmunlearner_jax.semantics import with_semantics
+
+STAGES = "prepare align finetune evaluate importance mask unlearn evaluate export report"
+VISION = dict(image_size=60, patch_size=20, hidden_size=192, intermediate_size=768)
+VISION |= dict(num_hidden_layers=6, num_attention_heads=6)
+TUNED = ("ga", "ga_diff", "kl_min", "npo", "mmunlearner", "random_mask", "cover_only")
+TUNED += ("plain_importances", "vision_alone", "vision_alone_masked")
+SECONDARY = """random_mask,test_retain/vqa ga_diff,forget/qa vision_alone,forget/qa
+vision_alone,test_retain/vqa vision_alone,realworld/qa"""
+
+
+def get_config(semantics: str = "paper") -> ConfigDict:
+    """Returns the example; `--config=configs/flags.py:released`: the published choices."""
+    config = defaults(stages=tuple(STAGES.split()), checkpoint_every=50)
+    config.model.update(dict(compute_dtype="float32", remat="dots"))
+    config.prepare.update(dict(benchmark="flags", language="smollm2", vision=VISION))
+    config.data.update(dict(forget_ratio=10, text_source="Full_Set", retain_others=True))
+    config.align.update(dict(steps=500, warmup=30, batch=64, learning_rate=4e-4))
+    config.finetune.update(dict(steps=80, warmup=8, learning_rate=3e-4, picture_batch=16))
+    config.finetune.update(dict(text_batch=0, frozen=("language",)))
+    config.importance.update(dict(examples=64, normalise="group"))
+    config.unlearn.update(dict(learning_rate=5e-5, epochs=0, iterations=16, forget_batch=16))
+    config.unlearn.update(dict(retain_batch=8, text_batch=8, forget_text=False))
+    config.unlearn.update(dict(stop_by="probability", stop_remembered=0.3, stop_every=1))
+    config.unlearn.stop_examples = 32
+    config.compare.update(dict(seeds=(0, 1, 2), development_seeds=(100,), ratios=(10,)))
+    config.compare.update(dict(methods=TUNED, learning_rates=(2e-5, 5e-5), extensions=1))
+    config.compare.update(dict(forget_steps=16, apart=0.5, look_questions=16))
+    config.compare.primary = "mmunlearner,random_mask,forget/qa"
+    config.compare.secondary = tuple(f"mmunlearner,{rest}" for rest in SECONDARY.split())
+    # Prompts hold the question alone: the decoder answers in sentences of its own.
+    config.evaluate.update(dict(protocol="plain", most_questions=48))
+    config.evaluate.decode.update(dict(batch_size=32, max_new_tokens=12))
+    return with_semantics(config, semantics)
