@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import FLAGS, FOREIGN, ROOT, SHORT, TEXT_FIRST, loaded, signalled
+from tests.helpers.commands import FLAGS, FOREIGN, ROOT, SHORT, SMALL, TEXT_FIRST, loaded, signalled
 
 METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "other_people_mask", "batch_fisher", "lora")
 REFERENCES = ("vanilla", "gold", "never_taught")
@@ -33,7 +33,7 @@ COMPARE = {
 
 
 def line(workdir: Path, *arguments: str, **overrides) -> list[str]:
-    given = {**SHORT, **TEXT_FIRST, **COMPARE, **overrides}
+    given = {**SHORT, **SMALL["orl"], **TEXT_FIRST, **COMPARE, **overrides}
     return [
         *(sys.executable, "-m", "mmunlearner_jax.compare", "--config=configs/orl.py"),
         *(f"--workdir={workdir}", *arguments),

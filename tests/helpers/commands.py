@@ -37,6 +37,16 @@ SHORT = {
     "controls": '("ga",)',
 }
 
+# Sizes of the models, which train and answer in a fraction of the time of the examples' own.
+_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+_TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+_LLAVA = {"vision": {k: v for k, v in _TEXT.items() if "key" not in k}, "text": _TEXT}
+_QWEN = {"vision": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
+_QWEN |= {"text": _TEXT | {"mrope_section": "(2,3,3)"}}
+SMALL = {
+    name: {f"prepare.{part}.{key}": x for part, y in sizes.items() for key, x in y.items()}
+    for name, sizes in (("orl", _LLAVA), ("orl_clear", _LLAVA), ("orl_qwen", _QWEN))
+}
 TEXT_FIRST = {"finetune.text_first": 4}  # configs/orl.py alone trains so
 # For benchmarks with several questions about a picture.
 PACKED = dict.fromkeys(
@@ -45,7 +55,8 @@ PACKED = dict.fromkeys(
 
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
-    options = {**SHORT, **(PACKED | TEXT_FIRST if config == "orl" else {}), **overrides}
+    own = PACKED | TEXT_FIRST if config == "orl" else {}
+    options = {**SHORT, **SMALL[config], **own, **overrides}
     stages = options["stages"]
     options = {k: v for k, v in options.items() if _is_read(k, stages, workdir)}
     return [

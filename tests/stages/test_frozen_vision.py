@@ -14,7 +14,7 @@ from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import find_stage
-from tests.helpers.commands import SHORT
+from tests.helpers.commands import SHORT, SMALL
 
 STAGES = ("prepare", "finetune", "importance", "mask", "unlearn", "export")
 
@@ -23,7 +23,7 @@ STAGES = ("prepare", "finetune", "importance", "mask", "unlearn", "export")
 def config():
     config = orl_qwen.get_config()
     config.mesh = (1, 1, -1)
-    config.update_from_flattened_dict(SHORT | {"controls": ()})
+    config.update_from_flattened_dict(SHORT | SMALL["orl_qwen"] | {"controls": ()})
     config.finetune.update(dict(steps=2, warmup=1, picture_batch=8, text_batch=8))
     config.importance.update(dict(examples=16, batch_size=8))
     config.unlearn.update(
