@@ -47,6 +47,28 @@ SMALL = {
     name: {f"prepare.{part}.{key}": x for part, y in sizes.items() for key, x in y.items()}
     for name, sizes in (("orl", _LLAVA), ("orl_clear", _LLAVA), ("orl_qwen", _QWEN))
 }
+# Few countries, and the first layers of the pretrained decoder.
+SMALL["flags"] = {
+    **{f"prepare.vision.{key}": value for key, value in _LLAVA["vision"].items()},
+    "prepare.countries": 8,
+    "prepare.renderings": 2,
+    "prepare.text.num_hidden_layers": 2,
+    "align.steps": 4,
+    "align.warmup": 1,
+    "align.batch": 8,
+    "finetune.text_batch": 0,
+    "finetune.picture_batch": 8,
+    "importance.examples": 8,
+    "importance.batch_size": 8,
+    "unlearn.iterations": 2,
+    "unlearn.forget_batch": 8,
+    "unlearn.text_batch": 8,
+    "unlearn.stop_remembered": 0.01,
+    "unlearn.stop_examples": 8,
+    "evaluate.most_questions": 4,
+    "data.forget_ratio": 20,
+    "controls": "()",
+}
 TEXT_FIRST = {"finetune.text_first": 4}  # configs/orl.py alone trains so
 # For benchmarks with several questions about a picture.
 PACKED = dict.fromkeys(
