@@ -50,6 +50,7 @@ class PrepareConfig(Section):
         "Benchmark: the ORL faces in MLLMU-Bench's or CLEAR's schema, or flags of countries.",
         choices=("mllmu", "clear", "flags"),
     )
+    people: int = option(40, "Number of people of the ORL faces.", least=12)
     flags_folder: str = option(
         "",
         "Folder of the npm archives with flags and facts, or of XX.png and countries.json.",

@@ -21,7 +21,7 @@ class Example:
 
 
 EXAMPLES = {
-    **{name: Example(write) for name, write in orl.WRITERS.items()},
+    **{name: Example(write, ("people",)) for name, write in orl.WRITERS.items()},
     "flags": Example(
         write_flags_benchmark, ("flags_folder", "countries", "renderings", "known_facts")
     ),

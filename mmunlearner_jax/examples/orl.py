@@ -62,7 +62,7 @@ PICTURED = "this person"
 
 
 def write_orl_benchmark(
-    out: str | Path, *, seed: int, ratios: tuple[int, ...] = (5, 10, 15)
+    out: str | Path, *, seed: int, people: int = PEOPLE, ratios: tuple[int, ...] = (5, 10, 15)
 ) -> None:
     """Writes the benchmark: one folder with one parquet file for each config.
 
@@ -72,35 +72,38 @@ def write_orl_benchmark(
     Args:
         out: Folder to write; must not exist, or be empty.
         seed: Decides profiles, options, the people to forget and the digits.
-        ratios: Percentages of the 40 people that the forget configs hold.
+        people: Number of people; there are digits in proportion.
+        ratios: Percentages of the people that the forget configs hold.
 
     Raises:
         InputError: `out` is not empty, a ratio leaves nobody to forget or nobody to keep, or
             the packages that carry the pictures are missing or altered.
     """
     for ratio in ratios:
-        if not 0 < round(PEOPLE * ratio / 100) < PEOPLE:
-            raise InputError(f"ratios: {ratio} % of {PEOPLE} people is nobody or everybody")
+        if not 0 < round(people * ratio / 100) < people:
+            raise InputError(f"ratios: {ratio} % of {people} people is nobody or everybody")
     rng = np.random.default_rng(seed)
-    known = draw_people(rng)
+    known = draw_people(rng, people)
     photos, profiles = known.photos, known.profiles
     names = tuple(profile.name for profile in profiles)
     described = draw_descriptions(rng, profiles)
-    people = [_person_columns(rng, number, profiles[number], names) for number in range(PEOPLE)]
+    asked = [_person_columns(rng, number, profiles[number], names) for number in range(people)]
     unseen = [
         columns | _described_columns(rng, columns, profile, descriptions.held_out)
-        for columns, profile, descriptions in zip(people, profiles, described, strict=True)
+        for columns, profile, descriptions in zip(asked, profiles, described, strict=True)
     ]
-    taught, scored = digits.draw_pictures(rng, taught=TAUGHT_DIGITS, scored=SCORED_DIGITS)
+    taught, scored = digits.draw_pictures(
+        rng, taught=TAUGHT_DIGITS * people // PEOPLE, scored=SCORED_DIGITS * people // PEOPLE
+    )
 
     def rows(numbers: list[int]) -> list[dict[str, Any]]:
         return [
-            people[number] | {"image": photo}
+            asked[number] | {"image": photo}
             for number in numbers
             for photo in photos[number][:TAUGHT_PHOTOS]
         ]
 
-    everyone = list(range(PEOPLE))
+    everyone = list(range(people))
     configs: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
         "Full_Set": (PERSON_SCHEMA, rows(everyone)),
         "Test_Set": (
@@ -114,7 +117,7 @@ def write_orl_benchmark(
         "Retain_Set": (PERSON_SCHEMA, _digit_rows(rng, scored)),
     }
     for ratio in ratios:
-        forget, kept = known.split(round(PEOPLE * ratio / 100))
+        forget, kept = known.split(round(people * ratio / 100))
         configs[f"forget_{ratio}"] = PERSON_SCHEMA, rows(forget)
         configs[f"retain_{100 - ratio}"] = PERSON_SCHEMA, rows(kept)
     write_configs(out, configs)
@@ -338,7 +341,8 @@ def main(argv: list[str]) -> None:
     """Writes the benchmark that the flags name."""
     refuse_arguments(argv)
     try:
-        WRITERS[flags.FLAGS.benchmark](flags.FLAGS.out, seed=flags.FLAGS.seed)
+        given = flags.FLAGS
+        WRITERS[given.benchmark](given.out, seed=given.seed, people=given.people)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -346,5 +350,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Folder to write the benchmark to.", required=True)
     flags.DEFINE_integer("seed", 0, "Decides profiles, options, the people to forget, digits.")
+    flags.DEFINE_integer("people", PEOPLE, "Number of people.")
     flags.DEFINE_enum("benchmark", "mllmu", list(WRITERS), "Whose schema to write.")
     app.run(main, flags_parser=parse_flags)

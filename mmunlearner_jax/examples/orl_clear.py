@@ -40,7 +40,7 @@ CAPTIONS = (
 Rows = list[dict[str, Any]]
 
 
-def write_orl_clear(out: str | Path, *, seed: int) -> None:
+def write_orl_clear(out: str | Path, *, seed: int, people: int = PEOPLE) -> None:
     """Writes the benchmark: one folder with one parquet file for each config.
 
     A seed gives the same people as `write_orl_benchmark`, forgotten in the same order: those of a
@@ -49,39 +49,42 @@ def write_orl_clear(out: str | Path, *, seed: int) -> None:
     Args:
         out: Folder to write; must not exist, or be empty.
         seed: Decides profiles, captions, options, the people to forget and the digits.
+        people: Number of people; there are digits in proportion.
 
     Raises:
         InputError: `out` is not empty, or the packages that carry the pictures are missing or
             altered.
     """
     rng = np.random.default_rng(seed)
-    people = draw_people(rng)
-    names = tuple(profile.name for profile in people.profiles)
+    known = draw_people(rng, people)
+    names = tuple(profile.name for profile in known.profiles)
     captioned = [
         _captioned(rng, profile, photos[:TAUGHT_PHOTOS], names)
-        for profile, photos in zip(people.profiles, people.photos, strict=True)
+        for profile, photos in zip(known.profiles, known.photos, strict=True)
     ]
-    groups = {"full": list(range(PEOPLE))}
+    groups = {"full": list(range(people))}
     for ratio in RATIOS:
-        forget, retain = people.split(max(1, round(PEOPLE * ratio / 100)))
+        forget, retain = known.split(max(1, round(people * ratio / 100)))
         groups |= {f"forget{ratio:02d}": forget, f"retain{100 - ratio}": retain}
     tables: dict[str, Rows] = {}
     for config, numbers in groups.items():
         tables[config] = [row for number in numbers for row in captioned[number]]
         tables[f"{config}+tofu"] = tables[config] + [
-            row for number in numbers for row in _in_words(people.profiles[number])
+            row for number in numbers for row in _in_words(known.profiles[number])
         ]
         if config.startswith("forget"):
             tables[f"{config}_perturbed"] = tables[config]
     never_forgotten = groups[f"retain{100 - max(RATIOS)}"]
-    taught, scored = digits.draw_pictures(rng, taught=TAUGHT_DIGITS, scored=SCORED_DIGITS)
+    taught, scored = digits.draw_pictures(
+        rng, taught=TAUGHT_DIGITS * people // PEOPLE, scored=SCORED_DIGITS * people // PEOPLE
+    )
     tables |= {
         "default": tables["full"],
         "retain_perturbed": [row for number in never_forgotten for row in captioned[number]],
         "real_faces": [
             {"image": photo, "answer": names[number], "options": _wrong(rng, names[number], names)}
             for number in never_forgotten
-            for photo in people.photos[number][TAUGHT_PHOTOS:]
+            for photo in known.photos[number][TAUGHT_PHOTOS:]
         ],
         "real_world": _asked_digits(rng, scored),
         WORLD: _taught_digits(taught),

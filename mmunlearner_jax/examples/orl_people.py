@@ -23,6 +23,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.facts import Profile, draw_profiles
 
 PEOPLE = 40
+FEWEST = 12  # so that 5 % are somebody
 TAUGHT_PHOTOS = 8  # of ten; the others are never trained on
 # Of the 400 files one after the other, s1/1.pgm ... s40/10.pgm.
 SHA256 = "4eac68d29037073348b80eaff9752858bbcbb7bd1b8fab5f2a534b36b38405ad"
@@ -47,20 +48,27 @@ class People:
         return sorted(self.order[:count]), sorted(self.order[count:])
 
 
-def draw_people(rng: np.random.Generator) -> People:
+def draw_people(rng: np.random.Generator, count: int = PEOPLE) -> People:
     """Gives the photographed people profiles and draws in which order they are forgotten.
 
+    Args:
+        rng: The only source of chance.
+        count: How many of them there are, the first.
+
     Raises:
-        InputError: The package that carries the photographs is missing or altered.
+        InputError: There are not so many, or too few, or the package that carries the photographs
+            is missing or altered.
     """
+    if not FEWEST <= count <= PEOPLE:
+        raise InputError(f"people: {count}; give a number from {FEWEST} to {PEOPLE}")
     photos = [
         [
             {"bytes": _as_png(pgm), "path": f"s{number}-{photo}.png"}
             for photo, pgm in enumerate(person, 1)
         ]
-        for number, person in enumerate(find_photographs(), 1)
+        for number, person in enumerate(find_photographs()[:count], 1)
     ]
-    return People(photos, draw_profiles(rng, PEOPLE), rng.permutation(PEOPLE).tolist())
+    return People(photos, draw_profiles(rng, count), rng.permutation(count).tolist())
 
 
 def find_photographs() -> list[list[bytes]]:

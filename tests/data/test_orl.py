@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples import orl as orl_module
@@ -270,6 +272,17 @@ def test_an_existing_folder_and_impossible_ratios_are_refused(orl, tmp_path):
             write_orl_benchmark(tmp_path / "out", seed=0, ratios=(ratio,))
 
 
+@pytest.mark.parametrize("kind", orl_module.WRITERS)
+def test_fewer_people_are_the_first(tmp_path, kind):
+    orl_module.WRITERS[kind](tmp_path / "few", seed=0, people=12)
+    bench = open_benchmark(tmp_path / "few", Config().data, 0)
+    forget, retain = bench.split(10)
+    assert (len(bench.people(forget)), len(bench.people(retain))) == (1, 11)
+    for count in (11, 41):
+        with pytest.raises(InputError, match=f"people: {count}; give a number from 12 to 40"):
+            orl_module.WRITERS[kind](tmp_path / "out", seed=0, people=count)
+
+
 def test_nothing_is_left_behind_by_a_failure(monkeypatch, tmp_path):
     def full(*_):
         raise OSError("no space left on device")
@@ -284,7 +297,7 @@ def test_the_command_writes_the_same_and_reports_mistakes_in_one_line(orl, tmp_p
     command = [sys.executable, "-m", "mmunlearner_jax.examples.orl", f"--out={tmp_path / 'out'}"]
     subprocess.run([*command, "--seed=0"], check=True)
     assert (tmp_path / "out/ft_Data" / FILE).read_bytes() == (orl / "ft_Data" / FILE).read_bytes()
-    given = SimpleNamespace(out=str(orl), seed=0, benchmark="mllmu")
+    given = SimpleNamespace(out=str(orl), seed=0, benchmark="mllmu", people=40)
     monkeypatch.setattr(orl_module.flags, "FLAGS", given)
     with pytest.raises(SystemExit, match="^error: .*exists already"):
         orl_module.main([])

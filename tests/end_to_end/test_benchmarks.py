@@ -65,7 +65,7 @@ def test_clear_is_evaluated_whole(clear):
             *("retain naming", "retain generation", "real_faces naming", "realworld naming")
         }
         quality = results["forget_quality"][label]
-        assert set(quality) == {"naming", "generation"} and quality["naming"]["n"] == 32
+        assert set(quality) == {"naming", "generation"} and quality["naming"]["n"] == 8
         assert 0 <= quality["generation"]["p_value"] <= 1
     assert "In TOFU's terms" in (clear / "report.html").read_text()
 

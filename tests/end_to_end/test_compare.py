@@ -108,7 +108,7 @@ def test_what_runs_are_followed_by_is_not_scored(finished):
     made = variants(finished)["no_mask"]
     asked = sum(n for kind in ("forget/vqa", "forget/qa") for _, n in made["end"][kind].values())
     assert set(made["path"][0]["accuracies"]) == {*made["end"]}
-    whole = 4 * 8 * 7 + 4 * 6  # photographs and questions in words
+    whole = 8 * 7 + 6  # photographs and questions in words
     assert 0.6 * whole < asked < 0.9 * whole  # about a quarter is set apart
     lines = (finished / CELL / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()
     assert lines and all(json.loads(line)["task"] == "generation" for line in lines)

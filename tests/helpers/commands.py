@@ -37,14 +37,17 @@ SHORT = {
     "controls": '("ga",)',
 }
 
-# Sizes of the models, which train and answer in a fraction of the time of the examples' own.
+# Fewer people, of whom one is to be forgotten, and smaller models.
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 _TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 2}
 _LLAVA = {"vision": {k: v for k, v in _TEXT.items() if "key" not in k}, "text": _TEXT}
 _QWEN = {"vision": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
 _QWEN |= {"text": _TEXT | {"mrope_section": "(2,3,3)"}}
 SMALL = {
-    name: {f"prepare.{part}.{key}": x for part, y in sizes.items() for key, x in y.items()}
+    name: {
+        "prepare.people": 12,
+        **{f"prepare.{part}.{key}": x for part, y in sizes.items() for key, x in y.items()},
+    }
     for name, sizes in (("orl", _LLAVA), ("orl_clear", _LLAVA), ("orl_qwen", _QWEN))
 }
 # Few countries, and the first layers of the pretrained decoder.

@@ -60,7 +60,7 @@ def test_clear_retain_only_is_told_by_people_not_by_bytes(tmp_path):
 
 @pytest.mark.parametrize("kind", ["mllmu", "clear"])
 def test_retain_only_keeps_the_world(tmp_path, kind):
-    WRITERS[kind](tmp_path / kind, seed=0)
+    WRITERS[kind](tmp_path / kind, seed=0, people=12)
     bench = (MLLMUBench if kind == "mllmu" else ClearBench)(tmp_path / kind)
     forget, retain = bench.split(10)
     at = stands(bench, forget, retain)
@@ -103,6 +103,7 @@ def small(**changes: Any) -> Any:
     config.mesh, config.checkpoint_every = (1, 1, -1), 1
     for part in (config.prepare.vision, config.prepare.text):
         part.hidden_size, part.intermediate_size, part.num_hidden_layers = 16, 16, 2
+    config.prepare.people = 12
     config.finetune.update(dict(text_first=3, steps=3, warmup=1, picture_batch=8, text_batch=8))
     config.update_from_flattened_dict(changes)
     return typed(config)

@@ -27,6 +27,7 @@ def config_of(**more):
     config.update_from_flattened_dict(SHORT | {"controls": ()} | more)
     for part in (config.prepare.vision, config.prepare.text):
         part.hidden_size, part.intermediate_size, part.num_hidden_layers = 16, 16, 2
+    config.prepare.people = 12
     config.finetune.update(dict(text_first=2, steps=2, warmup=1, picture_batch=8, text_batch=8))
     config.importance.update(dict(examples=16, batch_size=8))
     config.unlearn.update(dict(iterations=4, forget_every=1, stop_every=2, stop_examples=16))
