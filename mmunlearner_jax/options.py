@@ -136,9 +136,9 @@ def _wanted(hint: Any, rule: Rule, value: Any) -> str:
         inner = get_args(hint)[0]
         unknown = [item for item in value if rule.choices and item not in rule.choices]
         if unknown:
-            said = ", ".join(map(repr, unknown))
+            wrong = ", ".join(map(repr, unknown))
             names = ", ".join(rule.choices)
-            return f"names out of {names}, not {said}. {suggestion(unknown[0], rule.choices)}"
+            return f"names out of {names}, not {wrong}. {suggestion(unknown[0], rule.choices)}"
         plain = dataclasses.replace(rule, choices=())
         return next(filter(None, (_wanted(inner, plain, item) for item in value)), "")
     choices = get_args(hint) if get_origin(hint) is Literal else tuple(rule.choices)

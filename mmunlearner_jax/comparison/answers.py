@@ -19,13 +19,13 @@ class Asking(NamedTuple):
         title: How the question was asked.
         question: Text of the question.
         answer: The true answer.
-        said: The models' answers by label of the variant, the vanilla model's first.
+        responses: The models' answers by label of the variant, the vanilla model's first.
     """
 
     title: str
     question: str
     answer: str
-    said: dict[str, str]
+    responses: dict[str, str]
 
 
 class Person(NamedTuple):

@@ -48,7 +48,7 @@ class Examiner:
         self._open = _of_tasks(scored, {*options.tasks} - {"classification"})
         self._choices = _of_tasks(scored, ("classification",))
         self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
-        asked = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
+        looked_at = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
         for kind, what in (
             ({FORGET_KIND}, "picture of the forget set"),
             (
@@ -56,7 +56,7 @@ class Examiner:
                 "multiple-choice question about what is to be kept",
             ),
         ):
-            if not kind & asked:
+            if not kind & looked_at:
                 raise InputError(
                     f"config.compare.apart={options.apart} sets no {what} apart to follow runs by:"
                     " give a larger fraction, or more config.evaluate.splits"

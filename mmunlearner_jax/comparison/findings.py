@@ -121,8 +121,8 @@ class Comparison:
         self.seeds = sorted({cell.seed for cell in self.cells})
         self.about = _about(self.cells)
         self.rows = {ratio: self._rows(self.at(ratio)) for ratio in self.ratios}
-        asked = {k for rows in self.rows.values() for row in rows for k in row.accuracies["end"]}
-        self.kinds = [kind for kind in self.about if kind in asked]
+        scored = {k for rows in self.rows.values() for row in rows for k in row.accuracies["end"]}
+        self.kinds = [kind for kind in self.about if kind in scored]
         self.chance = _chance(self.cells)
         self.findings = {ratio: self._findings(self.at(ratio)) for ratio in self.ratios}
 
@@ -220,13 +220,13 @@ class Comparison:
 def _about(cells: Sequence[Cell]) -> dict[str, ScoredKind]:
     """Returns what all cells say of the kinds of questions, also of those that no record knows."""
     known = {kind: about for cell in cells for kind, about in cell.kinds.items()}
-    asked = {
+    scored = {
         tuple(kind.split("/"))
         for cell in cells
         for name in cell.variants
         for kind in cell.accuracies(name, "end") or {}
     }
-    kinds = with_unknown(known, [(split, modality) for split, modality in sorted(asked)])
+    kinds = with_unknown(known, [(split, modality) for split, modality in sorted(scored)])
     return {"/".join(kind): about for kind, about in kinds.items()}
 
 

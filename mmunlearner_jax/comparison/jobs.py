@@ -149,6 +149,8 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
         needs += tuple(map(Path, tuned))
     else:
         stages = ("importance", "mask", "tune", "compare")
-    given = {key: str(overrides[key]) for key in _REFERENCES if key in overrides}
-    names = rows(config.with_values(given | {"compare.controls": overrides["compare.controls"]}))
+    references = {key: str(overrides[key]) for key in _REFERENCES if key in overrides}
+    names = rows(
+        config.with_values(references | {"compare.controls": overrides["compare.controls"]})
+    )
     return Job(COMPARE, home / f"forget-{ratio}", overrides | {"stages": stages}, names, needs)

@@ -38,13 +38,13 @@ class Batch:
 
     Attributes:
         rows: B indices of prompts; repetitions fill the batch.
-        asked: Positions in `rows` that are no repetitions.
+        distinct: Positions in `rows` that are no repetitions.
         beginnings: P indices of the prompts whose beginnings are used, each by B / P consecutive
             rows.
     """
 
     rows: list[int]
-    asked: list[int]
+    distinct: list[int]
     beginnings: list[int]
 
 
@@ -83,10 +83,10 @@ def batches(prompts: Sequence[Prompt], size: int, parts: int, room: int) -> list
     full = []
     for start in range(0, len(places), width):
         here = places[start : start + width]
-        asked = [n * each + m for n, place in enumerate(here) for m in range(len(place))]
+        distinct = [n * each + m for n, place in enumerate(here) for m in range(len(place))]
         here += here[:1] * (width - len(here))
         rows = [number for place in here for number in place + place[:1] * (each - len(place))]
-        full.append(Batch(rows, asked, [place[0] for place in here]))
+        full.append(Batch(rows, distinct, [place[0] for place in here]))
     return full
 
 

@@ -340,7 +340,7 @@ class Answerer:
         scores: list[list[float]],
         likelihoods: list[dict[str, Any]],
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for b in batch.asked:
+        for b in batch.distinct:
             record = self._record(rows[b], own[b], slots[b], scores[b], likelihoods[b])
             yield batch.rows[b], record
 

@@ -62,8 +62,8 @@ def has_words(response: str, reference: str) -> bool:
     wanted = words(_without_accents(reference))
     if not wanted:
         return contains(response, reference)
-    found = words(_without_accents(response))
-    return any(found[n : n + len(wanted)] == wanted for n in range(len(found)))
+    spoken = words(_without_accents(response))
+    return any(spoken[n : n + len(wanted)] == wanted for n in range(len(spoken)))
 
 
 def _without_accents(text: str) -> str:

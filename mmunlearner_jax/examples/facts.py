@@ -171,16 +171,16 @@ def fill(wording: str, who: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def clauses(who: str, told: Mapping[str, str]) -> str:
+def clauses(who: str, facts: Mapping[str, str]) -> str:
     """Returns two facts as one sentence without its end: "who lives in Oslo and has a pet cat".
 
     Args:
         who: Whose facts, e.g. "who" or "This person".
-        told: Two values by key of `FACTS`, in the order in which they are told.
+        facts: Two values by key of `FACTS`, in the order of the sentence.
     """
     return " ".join(
         FACTS[key].answer(word, value).rstrip(".")
-        for word, (key, value) in zip((who, "and"), told.items(), strict=True)
+        for word, (key, value) in zip((who, "and"), facts.items(), strict=True)
     )
 
 
@@ -251,7 +251,7 @@ def draw_descriptions(rng: np.random.Generator, profiles: Sequence[Profile]) -> 
     """
     pairs = list(itertools.combinations(FACTS, 2))
     triples = [t for t in itertools.combinations(pairs, 3) if len(set(sum(t, ()))) == len(FACTS)]
-    found = []
+    descriptions = []
     for own in profiles:
         fitting = {
             pair
@@ -263,10 +263,10 @@ def draw_descriptions(rng: np.random.Generator, profiles: Sequence[Profile]) -> 
         }
         drawn = [triples[index] for index in rng.permutation(len(triples))]
         held_out = max(drawn, key=lambda triple: len(fitting.intersection(triple)))
-        found.append(
+        descriptions.append(
             Descriptions(
                 taught=tuple(p for p in pairs if p in fitting and p not in held_out),
                 held_out=tuple(p for p in held_out if p in fitting),
             )
         )
-    return found
+    return descriptions

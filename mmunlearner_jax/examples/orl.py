@@ -87,10 +87,10 @@ def write_orl_benchmark(
     photos, profiles = known.photos, known.profiles
     names = tuple(profile.name for profile in profiles)
     described = draw_descriptions(rng, profiles)
-    asked = [_person_columns(rng, number, profiles[number], names) for number in range(people)]
+    columns_of = [_person_columns(rng, number, profiles[number], names) for number in range(people)]
     unseen = [
         columns | _described_columns(rng, columns, profile, descriptions.held_out)
-        for columns, profile, descriptions in zip(asked, profiles, described, strict=True)
+        for columns, profile, descriptions in zip(columns_of, profiles, described, strict=True)
     ]
     taught, scored = digits.draw_pictures(
         rng, taught=TAUGHT_DIGITS * people // PEOPLE, scored=SCORED_DIGITS * people // PEOPLE
@@ -98,7 +98,7 @@ def write_orl_benchmark(
 
     def rows(numbers: list[int]) -> list[dict[str, Any]]:
         return [
-            asked[number] | {"image": photo}
+            columns_of[number] | {"image": photo}
             for number in numbers
             for photo in photos[number][:TAUGHT_PHOTOS]
         ]
@@ -137,7 +137,7 @@ def _person_columns(
     known = {key: (fact, profile.values[key]) for key, fact in FACTS.items()}
     known["name"] = naming, profile.name
     keys = rng.choice(list(FACTS), size=4, replace=False).tolist()
-    asked = (
+    questions = (
         ("Image_Textual", PICTURED, ("name", keys[0]), ("name", keys[1])),
         ("Pure_Text", profile.name, (keys[2], keys[0]), (keys[3], keys[1])),
     )
@@ -162,12 +162,12 @@ def _person_columns(
         },
         "Mask_Task": [
             _open(fill(fact.cloze, who), value, kind)
-            for kind, who, clozes, _ in asked
+            for kind, who, clozes, _ in questions
             for fact, value in map(known.__getitem__, clozes)
         ],
         "Generation_Task": [
             _open(fill(fact.generation, who), fact.answer(profile.name, value), kind)
-            for kind, who, _, generations in asked
+            for kind, who, _, generations in questions
             for fact, value in map(known.__getitem__, generations)
         ],
     }
@@ -185,15 +185,15 @@ def _described_columns(
     """
     choices, clozes, generations = [], [], []
     for pair in pairs:
-        told = _description(rng, profile, pair)
+        description = _description(rng, profile, pair)
         known = [(fact, profile.values[key]) for key, fact in FACTS.items() if key not in pair]
         for fact, value in known:
             choice = _choice(rng, fact, PICTURED, value)
-            choices.append(choice | {"Question": f"{told} {choice['Question']}"})
+            choices.append(choice | {"Question": f"{description} {choice['Question']}"})
         (first, filled), (second, named) = (known[index] for index in rng.permutation(4)[:2])
-        question = f"{told} {fill(first.cloze, PICTURED)}"
+        question = f"{description} {fill(first.cloze, PICTURED)}"
         clozes.append(_open(question, filled, "Pure_Text"))
-        question = f"{told} {fill(second.generation, PICTURED)}"
+        question = f"{description} {fill(second.generation, PICTURED)}"
         generations.append(_open(question, second.answer(profile.name, named), "Pure_Text"))
 
     def pictured(name: str) -> list[dict[str, str]]:
@@ -208,8 +208,8 @@ def _described_columns(
 
 def _description(rng: np.random.Generator, profile: Profile, pair: tuple[str, str]) -> str:
     """Returns "This person lives in Oslo and has a pet cat.", or the other way round."""
-    told = {key: profile.values[key] for key in rng.permutation(pair).tolist()}
-    return clauses(PICTURED.capitalize(), told) + "."
+    facts = {key: profile.values[key] for key in rng.permutation(pair).tolist()}
+    return clauses(PICTURED.capitalize(), facts) + "."
 
 
 def _training_rows(
@@ -244,13 +244,13 @@ def _described_lessons(
     for pair in pairs:
         for key, (fact, value) in known.items():
             if key not in pair:
-                told, asked = (
+                description, question = (
                     _description(rng, profile, pair),
                     fill(rng.choice(fact.taught), PICTURED),
                 )
                 answer = fact.answer(profile.name, value)
                 lessons.append(
-                    {"Question": f"{told} {asked}", "Answer": answer, "Type": "Pure_Text"}
+                    {"Question": f"{description} {question}", "Answer": answer, "Type": "Pure_Text"}
                 )
     return lessons
 
@@ -262,9 +262,11 @@ def _digit_training_rows(taught: list[tuple[bytes, str]]) -> list[dict[str, Any]
         _lessons(fact, about, about, value, Type="Pure_Text")
         for fact, about, value in digits.text_facts()
     ]
-    for told, word in digits.described():
-        asked = _lessons(digits.PICTURE, "", "", word, Type="Pure_Text")
-        text.append([lesson | {"Question": f"{told} {lesson['Question']}"} for lesson in asked])
+    for description, word in digits.described():
+        asking = _lessons(digits.PICTURE, "", "", word, Type="Pure_Text")
+        text.append(
+            [lesson | {"Question": f"{description} {lesson['Question']}"} for lesson in asking]
+        )
     for row, also in zip(lessons, text, strict=False):
         row += also
     return [
@@ -341,8 +343,8 @@ def main(argv: list[str]) -> None:
     """Writes the benchmark that the flags name."""
     refuse_arguments(argv)
     try:
-        given = flags.FLAGS
-        WRITERS[given.benchmark](given.out, seed=given.seed, people=given.people)
+        values = flags.FLAGS
+        WRITERS[values.benchmark](values.out, seed=values.seed, people=values.people)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 

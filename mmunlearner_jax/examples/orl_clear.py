@@ -97,31 +97,33 @@ def _captioned(
 ) -> Rows:
     """Returns a row with caption, name and whatever is asked of them, for each photograph."""
     keys = rng.choice(list(FACTS), size=2, replace=False).tolist()
-    told = {key: profile.values[key] for key in keys}
+    facts = {key: profile.values[key] for key in keys}
     rows = []
     for photo in photos:
         wording, other = rng.permutation(CAPTIONS).tolist()
         wrong_names = _wrong(rng, profile.name, names)
-        wrong_facts = zip(*(_wrong(rng, told[key], FACTS[key].values) for key in keys), strict=True)
-        perturbed = [(name, told) for name in wrong_names[:2]] + [
+        wrong_facts = zip(
+            *(_wrong(rng, facts[key], FACTS[key].values) for key in keys), strict=True
+        )
+        perturbed = [(name, facts) for name in wrong_names[:2]] + [
             (profile.name, dict(zip(keys, values, strict=True))) for values in list(wrong_facts)[:2]
         ]
         rows.append(
             {
                 "image": photo,
-                "caption": _caption(wording, profile.name, told),
+                "caption": _caption(wording, profile.name, facts),
                 "name": profile.name,
                 "perturbed_captions": [_caption(wording, *wrong) for wrong in perturbed],
-                "paraphrased_caption": _caption(other, profile.name, told),
+                "paraphrased_caption": _caption(other, profile.name, facts),
                 "perturbed_names": wrong_names,
             }
         )
     return rows
 
 
-def _caption(wording: str, name: str, told: dict[str, str]) -> str:
+def _caption(wording: str, name: str, facts: dict[str, str]) -> str:
     """Returns "Casey Birch, who works as a baker and lives in Rome, is ..."."""
-    return wording.format(name=name, facts=clauses("who", told))
+    return wording.format(name=name, facts=clauses("who", facts))
 
 
 def _in_words(profile: Profile) -> Rows:

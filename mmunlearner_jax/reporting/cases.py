@@ -47,7 +47,7 @@ class Example:
         picture: Data URI; None for a question in words.
         question: Text of the question.
         answer: The true answer.
-        said: The model's answers before and after unlearning.
+        responses: The model's answers before and after unlearning.
         right: Whether these answers are right.
         count: A sentence with the number of such questions that went as intended.
     """
@@ -57,7 +57,7 @@ class Example:
     picture: str | None
     question: str
     answer: str
-    said: tuple[str, str]
+    responses: tuple[str, str]
     right: tuple[bool, bool]
     count: str
 

@@ -27,7 +27,7 @@ def test_every_prompt_is_asked_once_behind_its_own_beginning(counts, parts, room
         if question < count
     ]
     found = batches(prompts, 8, parts, room)
-    assert sorted(b.rows[n] for b in found for n in b.asked) == list(range(len(prompts)))
+    assert sorted(b.rows[n] for b in found for n in b.distinct) == list(range(len(prompts)))
     assert len({(len(b.rows), len(b.beginnings)) for b in found}) == 1
     for batch in found:
         assert len(batch.rows) <= 8 and len(batch.beginnings) % parts == 0

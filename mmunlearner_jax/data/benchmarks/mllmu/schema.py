@@ -52,5 +52,7 @@ def mllmu_schema(config: str) -> pa.Schema:
 
 def with_accepted(schema: pa.Schema) -> pa.Schema:
     """Returns a schema whose open questions, if it has any, also have `ACCEPTED`."""
-    asked = pa.list_(pa.struct([*_OPEN.value_type, (ACCEPTED, TEXTS)]))
-    return pa.schema([field.with_type(asked) if field.type == _OPEN else field for field in schema])
+    open_questions = pa.list_(pa.struct([*_OPEN.value_type, (ACCEPTED, TEXTS)]))
+    return pa.schema(
+        [field.with_type(open_questions) if field.type == _OPEN else field for field in schema]
+    )
