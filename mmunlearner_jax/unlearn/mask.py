@@ -49,6 +49,11 @@ def saliency_mask(
             "forget and preserve differ in structure or shapes: give importances of one model"
         )
 
+    return _chosen(forget, preserve, threshold, eps)
+
+
+@jax.jit  # one program, where every operation on every leaf would be one
+def _chosen(forget: Tree, preserve: Tree, threshold: float, eps: float) -> Tree:
     def chosen(f: jax.Array, p: jax.Array) -> jax.Array:
         f, p = f.astype(jnp.float32), p.astype(jnp.float32)
         return (f + eps) / (p + eps) >= threshold
