@@ -55,12 +55,12 @@ class ImportanceConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskConfig(Section):
-    """The saliency mask: True where the forget set's importance exceeds the preserve sets'."""
+    """The saliency mask: True where the ratio of forget to preserve importance reaches the threshold."""
 
     key: ClassVar[str] = "mask"
 
     threshold: float = option(
-        1.0, "Ratio of forget to preserve importance that a chosen weight exceeds.", above=0
+        1.0, "Smallest ratio of forget to preserve importance at which a weight is chosen.", above=0
     )
     eps: float = option(
         0.0,
