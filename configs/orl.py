@@ -2,10 +2,9 @@
 
     python -m mmunlearner_jax.main --config=configs/orl.py --workdir=runs/orl
 
-A LLaVA of 2.2 M parameters learns 40 people of the ORL faces (8 photographs each) with the facts of
-invented profiles. Then it forgets the faces of 4 of them, and keeps the text about them. This text
-is at risk: the language model learns it first, and is then frozen while vision tower and projector
-learn to lead from a photograph to the name, and so to the facts. Retain steps do not repeat it.
+A LLaVA of 2.2 M parameters learns 40 people of the ORL faces with the facts of invented profiles.
+Then it forgets the faces of 4. The text about them is at risk: the language model learns it first,
+and is then frozen while vision and projector learn to lead to it. Retain steps do not repeat it.
 """
 
 from ml_collections import ConfigDict
@@ -33,6 +32,7 @@ TOGETHER = {"data.retain_others": False, "unlearn.forget_text": True, "finetune.
 TOGETHER |= {"finetune.optimizer": "adamw", "finetune.learning_rate": 2e-3, "finetune.steps": 600}
 TOGETHER |= {"finetune.warmup": 100, "finetune.weight_decay": 0.05, "finetune.frozen": ()}
 TOGETHER |= {"finetune.picture_batch": 56, "compare.controls": ("no_mask", "forget_top", "lora")}
+TOGETHER |= {"compare.secondary": ()}
 
 
 def get_config(semantics: str = "paper") -> ConfigDict:

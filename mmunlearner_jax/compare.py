@@ -24,6 +24,7 @@ from mmunlearner_jax.command_line import (
     refuse_lost_output,
     steady_streams,
 )
+from mmunlearner_jax.comparison.cells import check_named_before
 from mmunlearner_jax.comparison.jobs import Job, jobs
 from mmunlearner_jax.comparison.local import run_all
 from mmunlearner_jax.files import expanded, plain
@@ -59,6 +60,7 @@ def main(argv: list[str]) -> None:
             )
 
             with locked(workdir):
+                check_named_before(config.compare, workdir)
                 run_all(todo, workdir, arguments, flags.FLAGS.jobs)
                 markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
                 command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]

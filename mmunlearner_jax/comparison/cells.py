@@ -8,6 +8,7 @@ from typing import Any
 from mmunlearner_jax.comparison.examiner import Accuracies
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, REFERENCES, VANILLA, rows
 from mmunlearner_jax.config import Config
+from mmunlearner_jax.config.compare import CompareConfig
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.evaluation.kinds import Kinds, read_kinds
 from mmunlearner_jax.evaluation.predictions import read_predictions
@@ -107,6 +108,17 @@ def read_cells(workdir: Path) -> list[Cell]:
     Raises:
         InputError: There are none, or a file of one is damaged.
     """
+    cells = _begun(workdir)
+    if not cells:
+        raise InputError(
+            f"{workdir}: no seed-S/forget-R/results.json has variants; give the workdir of a"
+            " comparison, or run python -m mmunlearner_jax.compare first"
+        )
+    return sorted(cells, key=lambda cell: (cell.ratio, cell.seed))
+
+
+def _begun(workdir: Path) -> list[Cell]:
+    """Returns the cells that have a variant."""
     cells = []
     for path in workdir.glob("seed-*/forget-*/results.json"):
         results = read_results(path.parent)
@@ -125,12 +137,24 @@ def read_cells(workdir: Path) -> list[Cell]:
         with refusing(f"{path}, kinds", _MEND):
             kinds = read_kinds(results)
         cells.append(Cell(seed, ratio, path.parent, config, results["variants"], results, kinds))
-    if not cells:
-        raise InputError(
-            f"{workdir}: no seed-S/forget-R/results.json has variants; give the workdir of a"
-            " comparison, or run python -m mmunlearner_jax.compare first"
-        )
-    return sorted(cells, key=lambda cell: (cell.ratio, cell.seed))
+    return cells
+
+
+def check_named_before(options: CompareConfig, workdir: Path) -> None:
+    """Refuses other contrasts or another margin than finished cells were run with.
+
+    Raises:
+        InputError: An option differs, or a file of a cell is damaged.
+    """
+    for cell in _begun(workdir):
+        earlier = cell.typed_config.compare
+        for name in ("primary", "secondary", "margin"):
+            if getattr(earlier, name) != getattr(options, name):
+                options.refuse(
+                    name,
+                    f"{getattr(earlier, name)!r}, with which {cell.folder} was run: contrasts are"
+                    " named before the runs; or compare in another workdir",
+                )
 
 
 def names(cells: Sequence[Cell]) -> list[str]:

@@ -42,6 +42,11 @@ class Contest:
         self.examiner = Examiner(session)
         start = self.examiner.look(session.params, VANILLA)
         self.levels = Levels(start, self._gold(start), self._options.forgotten)
+        if self.levels.end >= start[FORGET_KIND]:
+            logging.warning(
+                "the vanilla model knows no more of the faces to forget than %s: no run can forget",
+                "gold" if self._options.gold else "chance",
+            )
         self._follower = Follower(session, self.examiner, self.levels, scores=scores)
         self._mask = self._follower.variants.mask
 
@@ -98,8 +103,7 @@ class Contest:
                 **summarised(run, self.levels, self.examiner.to_keep),
             }
 
-        rates = [rate * control.rate_factor for rate in self._options.learning_rates]
-        return search(rates, self._options.extensions, attempt)
+        return search(self._options.learning_rates, self._options.extensions, attempt)
 
     def play(self, name: str, rate: float) -> dict[str, Any]:
         """Unlearns as a variant does and scores it where it has forgotten as much as others.

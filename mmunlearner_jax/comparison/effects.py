@@ -38,11 +38,16 @@ class Effect:
     people: int
     error: float | None
 
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom: one less than seeds, or than people where these are fewer."""
+        return min(len(self.seeds), self.people or len(self.seeds)) - 1
+
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """Returns a confidence interval by Student's t, with one degree less than seeds."""
+        """Returns a confidence interval by Student's t."""
         if self.error is None:
             return None
-        half = self.error * float(stats.t.ppf(0.5 + level / 2, len(self.seeds) - 1))
+        half = self.error * float(stats.t.ppf(0.5 + level / 2, self.freedom))
         return self.value - half, self.value + half
 
     @property
@@ -50,7 +55,7 @@ class Effect:
         """Two-sided p-value of no difference; None where seeds and people do not vary."""
         if not self.error:
             return None
-        return float(2 * stats.t.sf(abs(self.value) / self.error, len(self.seeds) - 1))
+        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     def same(self, margin: float) -> bool:
         """Whether two one-sided tests at 5 % exclude a difference of the margin or more."""
@@ -59,11 +64,12 @@ class Effect:
 
     @property
     def detectable(self) -> float | None:
-        """Smallest difference that as many seeds find with a power of 80 % at 5 %."""
-        if self.error is None or len(self.seeds) < 3:
+        """Smallest difference that as many seeds and people find with a power of 80 % at 5 %."""
+        number = self.freedom + 1
+        if self.error is None or number < 3:
             return None
-        size = TTestPower().solve_power(nobs=len(self.seeds), alpha=0.05, power=POWER)
-        return float(size * self.error * np.sqrt(len(self.seeds)))
+        size = TTestPower().solve_power(nobs=number, alpha=0.05, power=POWER)
+        return float(size * self.error * np.sqrt(number))
 
 
 def effect(differences: Differences) -> Effect | None:
@@ -86,20 +92,29 @@ def effect(differences: Differences) -> Effect | None:
     if people < FEWEST_PEOPLE or people == len(table) or np.ptp(table["difference"]) == 0:
         return Effect(value, by_seed, 0, error)
     mixed = _mixed(table)
+    if mixed is None:
+        return Effect(value, by_seed, 0, error)
     # Random effects that are estimated as nothing leave an interval that is too narrow.
     return Effect(mixed[0], by_seed, people, max(error, mixed[1]))
 
 
-def _mixed(table: pd.DataFrame) -> tuple[float, float]:
-    """Returns the mean and its standard error, with seeds and people as crossed random effects."""
+def _mixed(table: pd.DataFrame) -> tuple[float, float] | None:
+    """Returns the mean and its standard error, with seeds and people as crossed random effects.
+
+    None where the model cannot be fitted: its Hessian is singular or not negative.
+    """
     effects = {"seed": "0 + C(seed)", "person": "0 + C(person)"}
     model = MixedLM.from_formula(
         "difference ~ 1", table, groups=np.ones(len(table)), vc_formula=effects
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance of 0 lies at the boundary, and is usual
-        fitted = model.fit(reml=True)
-    return float(fitted.fe_params.iloc[0]), float(fitted.bse_fe.iloc[0])
+        try:
+            fitted = model.fit(reml=True)
+            mean, error = float(fitted.fe_params.iloc[0]), float(fitted.bse_fe.iloc[0])
+        except np.linalg.LinAlgError:
+            return None
+    return (mean, error) if np.isfinite([mean, error]).all() else None
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -40,7 +40,7 @@ class Examiner:
     def __init__(self, session: Session):
         self._session, self._answerer = session, session.answerer()
         options = session.config.compare
-        # The same in all seeds: settings that one seed chooses must not have seen what is scored.
+        # By a fixed seed, so that all stages of a run set the same questions apart.
         apart, scored = set_apart(session.questions(), options.apart, seed=_APART)
         apart = _of_tasks(apart, ("classification",))
         self._prior = Prior(apart.get("retain", ()), session.bench.names())

@@ -105,7 +105,7 @@ class Comparison:
         seeds: Seeds of the cells.
         about: What each kind of scored question is about, by "SPLIT/MODALITY".
         kinds: Kinds of multiple-choice questions that were asked, in the order of tables.
-        chance: What guessing gives, by kind: `uniform` and `prior`.
+        chance: What guessing gives, by ratio and kind: `uniform` and `prior`.
         rows: Variants by ratio.
         findings: Contrasts that were named beforehand, by ratio.
     """
@@ -123,7 +123,7 @@ class Comparison:
         self.rows = {ratio: self._rows(self.at(ratio)) for ratio in self.ratios}
         scored = {k for rows in self.rows.values() for row in rows for k in row.accuracies["end"]}
         self.kinds = [kind for kind in self.about if kind in scored]
-        self.chance = _chance(self.cells)
+        self.chance = {ratio: _chance(self.at(ratio)) for ratio in self.ratios}
         self.findings = {ratio: self._findings(self.at(ratio)) for ratio in self.ratios}
 
     @property
@@ -180,11 +180,13 @@ class Comparison:
     def _title(self, contrast: Contrast) -> str:
         kind = self.about.get(contrast.kind)
         on = kind.label.lower() if kind else contrast.kind
-        return f"{self.label(contrast.first)} against {self.label(contrast.second).lower()}: {on}"
+        return f"{self.label(contrast.first)} against {_within(self.label(contrast.second))}: {on}"
 
     def _verdict(self, contrast: Contrast, effect: Effect | None, p: float | None) -> str:
         if effect is None:
-            return "not measured: one of them was not run, or did not forget enough"
+            return "not measured: in no seed did both forget enough"
+        if len(effect.seeds) < 2:
+            return "undecided: in one seed alone did both forget enough"
         if p is not None and p < ALPHA:
             kind = self.about.get(contrast.kind)
             verb = "has less left" if kind and kind.falls else "keeps more"
@@ -198,12 +200,14 @@ class Comparison:
         """Returns what limits the intervals of a ratio, one sentence each."""
         effects = [finding.effect for finding in self.findings[ratio] if finding.effect]
         notes = []
+        if len(self.ratios) > 1:
+            notes.append("The p-values are adjusted within a forget ratio, not across ratios.")
         if len(self.seeds) == 1:
             notes.append("There is one seed: nothing can be called a difference.")
         elif any(not effect.people for effect in effects):
             notes.append(
-                f"Contrasts on fewer than {FEWEST_PEOPLE} people, or on one question each, have an"
-                " interval over seeds alone."
+                f"Contrasts on fewer than {FEWEST_PEOPLE} people, or in which nobody occurs in two"
+                " seeds, have an interval over seeds alone."
             )
         return notes
 
@@ -215,6 +219,11 @@ class Comparison:
             if blocks
             else {}
         )
+
+
+def _within(label: str) -> str:
+    """Returns a label as it stands within a sentence: "Random mask", but not "NPO"."""
+    return label[0].lower() + label[1:] if label[1:2].islower() else label
 
 
 def _about(cells: Sequence[Cell]) -> dict[str, ScoredKind]:

@@ -62,9 +62,9 @@ def area(left: Sequence[float], kept: Sequence[float], top: float, bottom: float
         bottom: Level at which it ends.
 
     Returns:
-        0 to 1; None where the path does not reach the bottom.
+        0 to 1; None where no step reaches the bottom.
     """
     crossings = [crossing(left, level) for level in np.linspace(top, bottom, LEVELS)]
-    if crossings[-1] is None:
+    if crossings[-1] is None or not crossings[-1].after:
         return None
     return float(np.mean([place.of(kept) for place in crossings if place]))

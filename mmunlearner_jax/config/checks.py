@@ -118,14 +118,26 @@ def check_compared(config: Config) -> None:
             options.refuse(key, "each once")
     if both := {*options.methods} & {*options.controls}:
         raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
-    if options.controls and not (own in options.methods and METHODS[own].masked):
+    rows = (*options.methods, *options.controls)
+    controls = [name for name in rows if name not in METHODS]
+    if controls and not (own in options.methods and METHODS[own].masked):
         raise InputError(
-            f"config.compare.controls change {own!r}, config.unlearn.method: give none, or a method"
-            " with a mask that is among config.compare.methods"
+            f"config.compare: the controls {', '.join(controls)} change {own!r},"
+            " config.unlearn.method: give none, or a method with a mask that is among"
+            " config.compare.methods"
         )
-    for name in options.controls:
+    for name in controls:
         if CONTROLS[name].changes and config.with_values(CONTROLS[name].changes) == config:
-            raise InputError(f"config.compare.controls: {name!r} changes nothing of this config")
+            raise InputError(
+                f"config.compare: {name!r} changes nothing of this config; leave it out"
+            )
+    for contrast in options.contrasts:
+        if absent := [name for name in contrast[:2] if name not in rows]:
+            raise InputError(
+                f"config.compare: the contrast {','.join(contrast)} needs {', '.join(absent)}: add"
+                " it to config.compare.controls or methods, or leave the contrast out of"
+                " config.compare.primary or secondary"
+            )
 
 
 def check_read(config: Config, overrides: Collection[str], earlier: Collection[str] = ()) -> None:

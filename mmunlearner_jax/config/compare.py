@@ -58,7 +58,7 @@ class CompareConfig(Section):
         choices=(*METHODS, *CONTROLS),
     )
     controls: tuple[str, ...] = option(
-        (),
+        ("random_mask",),
         "Runs of `unlearn.method` with one thing changed, at its learning rate.",
         choices=tuple(CONTROLS),
     )
@@ -81,7 +81,7 @@ class CompareConfig(Section):
         0.9,
         "Part of what the gold model lacks, about the forget set's pictures, at which runs end and"
         " are compared.",
-        above=0,
+        above=0.5,
         below=1,
     )
     apart: float = option(

@@ -55,7 +55,7 @@ class ImportanceConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskConfig(Section):
-    """The saliency mask: True where the ratio of forget to preserve importance reaches the threshold."""
+    """The saliency mask: True where the ratio of importances reaches the threshold."""
 
     key: ClassVar[str] = "mask"
 

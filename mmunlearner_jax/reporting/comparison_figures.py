@@ -1,5 +1,6 @@
 """The figures of a comparison."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -70,7 +71,7 @@ def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
     }
     named = [n for c in comparison.options.contrasts for n in (c.first, c.second)]
     controls = [n for n in dict.fromkeys(named) if n in present and n not in METHODS]
-    for name, colour in zip(controls, _CONTROLS, strict=False):
+    for name, colour in zip(controls, itertools.cycle(_CONTROLS), strict=False):
         styles[name] = {"color": colour, "linewidth": 1.6, "linestyle": _DASHES}
     return styles
 

@@ -26,7 +26,10 @@ def print_result(console: Console, comparison: Comparison) -> None:
         for finding in comparison.findings[ratio]:
             effect = finding.effect
             measured = (
-                f"{points(effect.value)} points, p = {p_value(finding.p)}: " if effect else ""
+                f"{points(effect.value)} points in {len(effect.seeds)} seeds,"
+                f" p = {p_value(finding.p)}: "
+                if effect
+                else ""
             )
             console.print(f"{finding.role}: {finding.title}: {measured}{finding.verdict}")
         for note in comparison.notes(ratio):

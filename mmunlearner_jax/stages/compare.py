@@ -59,8 +59,6 @@ def _variant(
     if choice is None:  # it diverged at every learning rate
         return {**kind, "method": None, "learning_rate": None, "diverged": True}
     rate = choice.rate
-    if name in options.controls:
-        rate *= contest.control(name).rate_factor
     try:
         return {**kind, **contest.play(name, rate)}
     except Diverged as error:

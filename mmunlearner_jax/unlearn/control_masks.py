@@ -3,9 +3,11 @@
 All trees have the structure of the parameters.
 """
 
+import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmunlearner_jax.processes import to_host
@@ -43,9 +45,9 @@ def global_random_mask(mask: Tree, covered: Tree, seed: int) -> Tree:
         seed: Seed of the random places.
     """
     rng = np.random.default_rng(seed)
-    chosen, places = _count(mask), [_count(leaf) for leaf in jax.tree.leaves(covered)]
-    counts = rng.multivariate_hypergeometric(places, chosen, method="marginals")
+    chosen = _count(jax.tree.map(jnp.logical_and, mask, covered))
     leaves, structure = jax.tree.flatten(covered)
+    counts = _divided(rng, chosen, [_count(leaf) for leaf in leaves])
 
     def drawn(leaf: jax.Array, count: int) -> jax.Array:
         values = to_host(leaf).flatten()
@@ -53,7 +55,27 @@ def global_random_mask(mask: Tree, covered: Tree, seed: int) -> Tree:
         values[rng.permutation(free)[count:]] = False
         return _placed(values, leaf)
 
-    return structure.unflatten(map(drawn, leaves, counts))
+    return with_uncovered(structure.unflatten(map(drawn, leaves, counts)), mask, covered)
+
+
+def with_uncovered(drawn: Tree, mask: Tree, covered: Tree) -> Tree:
+    """Returns a mask that is drawn where weights are covered, and the mask of the run elsewhere.
+
+    With `config.mask.uncovered` the mask of the run is True at weights that it does not cover.
+    """
+    return jax.tree.map(lambda d, m, c: jnp.where(c, d, m), drawn, mask, covered)
+
+
+def _divided(rng: np.random.Generator, chosen: int, places: list[int]) -> list[int]:
+    """Returns how many of the chosen lie in each array, if all places are equally likely.
+
+    NumPy draws from fewer than 1e9 places. Of more, each array has its share, to within one weight.
+    """
+    total = sum(places)
+    if total < 10**9:
+        return rng.multivariate_hypergeometric(places, chosen, method="marginals").tolist()
+    ends = [chosen * end // total for end in itertools.accumulate(places)]
+    return [end - begin for begin, end in itertools.pairwise([0, *ends])]
 
 
 def random_blocks(mask: Tree, covered: Tree, names: Tree, seed: int) -> Tree:
@@ -68,7 +90,8 @@ def random_blocks(mask: Tree, covered: Tree, names: Tree, seed: int) -> Tree:
         names: Tree of Hugging Face names.
         seed: Seed of the drawing.
     """
-    wanted, rng = _count(mask), np.random.default_rng(seed)
+    wanted = _count(jax.tree.map(jnp.logical_and, mask, covered))
+    rng = np.random.default_rng(seed)
     leaves, structure = jax.tree.flatten(covered)
     hosts = [to_host(leaf) for leaf in leaves]
     blocks = [
@@ -84,9 +107,8 @@ def random_blocks(mask: Tree, covered: Tree, names: Tree, seed: int) -> Tree:
         number, layer = blocks[place]
         values[number][layer] = hosts[number][layer]
         held += int(hosts[number][layer].sum())
-    return structure.unflatten(
-        [_placed(value.ravel(), leaf) for value, leaf in zip(values, leaves, strict=True)]
-    )
+    placed = [_placed(value.ravel(), leaf) for value, leaf in zip(values, leaves, strict=True)]
+    return with_uncovered(structure.unflatten(placed), mask, covered)
 
 
 def _count(mask: Tree) -> int:

@@ -15,6 +15,7 @@ from mmunlearner_jax.unlearn.control_masks import (
     random_blocks,
     random_mask,
     top_mask,
+    with_uncovered,
 )
 
 
@@ -52,6 +53,8 @@ def within(mask: Tree, known: Known, *groups: str) -> Tree:
 
 NO_FORGET_TEXT = {"unlearn.forget_text": False}
 ADAPTERS = {"unlearn.lora.rank": 8, "unlearn.lora.alpha": 64.0}
+# A clipped gradient is shorter than Adam's update by about the factor `alpha`.
+SGD = {"unlearn.forget_optimizer": "sgd", "unlearn.optimizers": 2, "unlearn.alpha": 500.0}
 FACES = "vision", "projector"
 
 
@@ -70,7 +73,6 @@ class Control:
         mask: Makes the control's mask from the run's own mask; None: the control has no mask.
         method: Name of the method; "": the method of the run.
         of_others: Whether importances are measured as if other people were to be forgotten.
-        rate_factor: Factor of the learning rates that the method itself has.
     """
 
     label: str
@@ -78,7 +80,6 @@ class Control:
     mask: Callable[[Tree, Known], Tree] | None = own_mask
     method: str = ""
     of_others: bool = False
-    rate_factor: float = 1.0
 
     @property
     def of_masks(self) -> bool:
@@ -95,7 +96,10 @@ class Control:
 # The controls, by their name in `config.controls` and `config.compare.controls`.
 CONTROLS: Mapping[str, Control] = {
     "no_mask": Control("All weights (with embeddings, norms, biases and head)", mask=None),
-    "cover_only": Control("All covered weights", mask=lambda _, known: known.covered()),
+    "cover_only": Control(
+        "All covered weights",
+        mask=lambda mask, known: with_uncovered(known.covered(), mask, known.covered()),
+    ),
     "random_mask": Control(
         "Random mask, as dense in every matrix",
         mask=lambda mask, known: random_mask(mask, known.seed),
@@ -110,11 +114,7 @@ CONTROLS: Mapping[str, Control] = {
     ),
     "other_people_mask": Control("Mask of other people", of_others=True),
     "retain_only_steps": Control("Retain steps alone", {"unlearn.forget_repeat": 0}),
-    "sgd": Control(
-        "Ascent by SGD",
-        {"unlearn.forget_optimizer": "sgd", "unlearn.optimizers": 2},
-        rate_factor=500.0,  # a clipped gradient is shorter than Adam's update by about as much
-    ),
+    "sgd": Control("Ascent by SGD", SGD),
     "no_forget_text": Control("Without the forgotten people's text", NO_FORGET_TEXT),
     "forget_text": Control("With the forgotten people's text", {"unlearn.forget_text": True}),
     "no_mask_no_forget_text": Control("All weights, without that text", NO_FORGET_TEXT, mask=None),

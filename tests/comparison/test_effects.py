@@ -1,9 +1,13 @@
 """Intervals, Holm's rule and equivalence, against hand-worked numbers and simulation."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from mmunlearner_jax.comparison import effects
 from mmunlearner_jax.comparison.effects import Effect, effect, holm
 
 
@@ -57,10 +61,36 @@ def test_one_seed_says_nothing_and_equal_differences_have_no_p_value():
 
 
 def test_equivalence_needs_a_narrow_interval():
-    narrow, wide = (Effect(0.01, dict.fromkeys(range(10), 0.01), 5, e) for e in (0.01, 0.04))
+    narrow, wide = (Effect(0.01, dict.fromkeys(range(10), 0.01), 10, e) for e in (0.01, 0.04))
     # Half of the 90 % interval is 1.833 standard errors.
     assert narrow.same(0.03) and not narrow.same(0.025)
     assert not wide.same(0.05)
+
+
+def test_few_people_leave_few_degrees_of_freedom():
+    ten = dict.fromkeys(range(10), 0.1)
+    few, many, none = (Effect(0.1, ten, people, 0.05) for people in (3, 40, 0))
+    assert (few.freedom, many.freedom, none.freedom) == (2, 9, 9)
+    assert few.interval()[1] - 0.1 == pytest.approx(4.303 * 0.05, rel=1e-3)  # t with 2
+    assert few.p == pytest.approx(2 * stats.t.sf(2, 2)) and few.p > many.p == none.p
+    assert few.detectable > many.detectable
+
+
+def test_a_model_that_cannot_be_fitted_leaves_an_interval_over_seeds(monkeypatch):
+    values = crossed(np.random.default_rng(0))
+    for broken in (float("nan"), np.linalg.LinAlgError):
+
+        def fit(self, broken=broken, **_):
+            if broken is np.linalg.LinAlgError:
+                raise broken
+            numbers = pd.Series([broken])
+            return SimpleNamespace(fe_params=numbers, bse_fe=numbers)
+
+        monkeypatch.setattr(effects.MixedLM, "fit", fit)
+        found = effect(values)
+        assert found.people == 0 and found.error == pytest.approx(
+            stats.sem(list(found.seeds.values()))
+        )
 
 
 def test_the_detectable_difference():

@@ -143,7 +143,7 @@ def row(found, name, ratio=10):
 
 
 def test_what_the_invented_answers_show(found):
-    assert found.middle == 10 and found.chance[FACES] == {"uniform": 0.25, "prior": 0.16}
+    assert found.middle == 10 and found.chance[10][FACES] == {"uniform": 0.25, "prior": 0.16}
     assert row(found, "idk_nll").resisting == (12, 12)  # 4 people of 3 seeds
     assert list(row(found, "no_forget_text").accuracies["forgotten"][FACES].seeds) == [0, 1]
     # What did not get so far is shown where it ended.

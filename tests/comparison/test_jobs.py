@@ -140,11 +140,32 @@ def test_a_control_that_is_a_method_too(config, tmp_path):
         jobs(typed(config), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("primary", "mmunlearner,lora,test/vqa", "the contrast .*lora.* needs lora: add it to"),
+        ("methods", ("ga",), "the controls no_mask.* change 'mmunlearner'"),
+    ],
+)
+def test_what_contrasts_and_controls_need(config, tmp_path, key, value, said):
+    config.compare.controls = ("no_mask",)
+    config.compare.secondary = ()
+    config.compare[key] = value
+    with pytest.raises(InputError, match=said):
+        jobs(typed(config), tmp_path)
+
+
+def test_a_control_among_methods_must_change_something(config, tmp_path):
+    config.importance.normalise = "none"  # as with plain importances
+    with pytest.raises(InputError, match="'plain_importances' changes nothing"):
+        jobs(typed(config), tmp_path)
+
+
 @pytest.mark.parametrize("methods", [("npo", "mmunlearner"), ("ga",)])
 def test_controls_of_a_method_without_a_mask_or_that_is_not_run(config, tmp_path, methods):
     config.compare.methods = methods
     config.unlearn.method = "npo" if "npo" in methods else "mmunlearner"
-    with pytest.raises(InputError, match="config.compare.controls change"):
+    with pytest.raises(InputError, match="config.compare: the controls .* change"):
         jobs(typed(config), tmp_path)
 
 

@@ -36,3 +36,4 @@ def test_area_is_the_mean_over_levels():
     assert area(left, kept, 1.0, 0.2) == pytest.approx(wanted)
     assert area(left, kept, 1.0, 0.1) is None
     assert area([1.0, 0.0], [0.8, 0.8], 1.0, 0.25) == pytest.approx(0.8)
+    assert area([0.2, 0.1], [1.0, 1.0], 0.2, 0.3) is None  # nothing was forgotten to come here

@@ -27,6 +27,7 @@ COMPARE = {
     "compare.apart": 0.25,
     "compare.share_every": 1,
     "compare.tasks": '("classification","generation")',
+    "compare.primary": "mmunlearner,no_mask,test_retain/vqa",
     "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',
     "evaluate.splits": '("forget","test","test_retain")',
 }

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmunlearner_jax.unlearn import control_masks
 from mmunlearner_jax.unlearn.control_masks import global_random_mask, top_mask
 from mmunlearner_jax.unlearn.controls import CONTROLS, Known
 from mmunlearner_jax.unlearn.mask import density
@@ -72,6 +73,7 @@ def total(mask) -> int:
 
 
 def test_the_covered_weights(mask, known):
+    mask = mask | {"p": jnp.zeros_like(mask["p"])}
     assert {name: bool(m.all()) for name, m in made("cover_only", mask, known).items()} == {
         **{"v": True, "l": True},
         **{"p": False, "f": False},
@@ -90,7 +92,21 @@ def test_a_globally_random_mask_keeps_the_count_of_all_arrays_together(mask, kno
         assert float(drawn[name].mean()) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["cover_only", "global_random_mask", "random_layers"])
+def test_what_no_mask_covers_moves_as_in_the_run(name, mask, known):
+    assert mask["p"].any()  # as with `config.mask.uncovered`
+    assert jnp.array_equal(made(name, mask, known)["p"], mask["p"])
+
+
+def test_more_places_than_numpy_draws_from_have_their_shares():
+    rng = np.random.default_rng(0)
+    counts = control_masks._divided(rng, 3 * 10**8, [4 * 10**8, 6 * 10**8, 5])
+    assert sum(counts) == 3 * 10**8
+    np.testing.assert_allclose(counts, [1.2e8, 1.8e8, 1.5], atol=2)
+
+
 def test_random_layers_are_whole_matrices(mask, known):
+    mask = mask | {"p": jnp.zeros_like(mask["p"])}
     drawn = made("random_layers", mask, known)
     assert not (drawn["p"].any() or drawn["f"].any())
     blocks = [drawn["v"], *drawn["l"]]  # a matrix; a matrix a layer
