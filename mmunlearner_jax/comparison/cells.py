@@ -18,7 +18,7 @@ from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 _FIELDS = {"method": str | None, "learning_rate": int | float | None}
-_OPTIONAL = {"path": list, "matched": dict, "end": dict}
+_OPTIONAL = {"path": list, "matched": dict, "end": dict, "relearned": dict}
 _MEND = "restore it, or remove its folder and compare again"
 
 # What a page calls the variants; another is called by its name, with blanks.
@@ -68,13 +68,15 @@ class Cell:
 
         Args:
             variant: Name of the variant.
-            level: Level of forgetting, or "end" for the run's last model. Models that unlearned
-                nothing are the same at all levels.
+            level: Level of forgetting, "end" for the run's last model, or "relearned" for this
+                model after relearning. Models that unlearned nothing are the same at all levels.
 
         Returns:
             None where it is missing, diverged, or did not reach the level.
         """
         entry = self.variants.get(variant, {})
+        if level == "relearned":
+            return entry.get("relearned")
         if level == "end" or variant in REFERENCES:
             return entry.get("end")
         return entry.get("matched", {}).get(level, {}).get("accuracies")

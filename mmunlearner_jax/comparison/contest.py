@@ -9,7 +9,8 @@ from flax import nnx
 
 from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
-from mmunlearner_jax.comparison.runs import Follower, Levels, summarised
+from mmunlearner_jax.comparison.relearning import Relearner
+from mmunlearner_jax.comparison.runs import RELEARNED, Follower, Levels, summarised
 from mmunlearner_jax.comparison.staleness import Shares
 from mmunlearner_jax.comparison.tuning import Trial, search
 from mmunlearner_jax.errors import Diverged, InputError
@@ -125,6 +126,7 @@ class Contest:
             **summarised(run, self.levels, self.examiner.to_keep),
             "matched": run.matched,
             "end": run.end or self.examiner.choices(params, f"{name}/end"),
+            **self._relearned(params, name),
             **self.examiner.score(params, name),
         }
 
@@ -136,8 +138,20 @@ class Contest:
             "learning_rate": None,
             "path": [{"forget_steps": 0, "accuracies": self.examiner.look(params, name)}],
             "end": self.examiner.choices(params, name),
+            **self._relearned(params, name),
             **self.examiner.score(params, name),
         }
+
+    def _relearned(self, params: Any, name: str) -> dict[str, Any]:
+        """Returns what a model knows after relearning; {} where it is not asked for."""
+        if not self._options.relearn_steps:
+            return {}
+        relearned = self._relearner.relearn(params)
+        return {RELEARNED: self.examiner.choices(relearned, f"{name}/{RELEARNED}")}
+
+    @functools.cached_property
+    def _relearner(self) -> Relearner:
+        return Relearner(self._session)
 
     def forget_checkpoints(self, name: str) -> None:
         """Removes the checkpoints of a variant, which are for runs that are interrupted."""

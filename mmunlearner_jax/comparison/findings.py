@@ -12,7 +12,7 @@ from mmunlearner_jax.comparison.effects import FEWEST_PEOPLE, Effect, holm
 from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import Decay
-from mmunlearner_jax.comparison.runs import FORGOTTEN, HALFWAY
+from mmunlearner_jax.comparison.runs import FORGOTTEN, HALFWAY, RELEARNED
 from mmunlearner_jax.config.compare import CompareConfig, Contrast
 from mmunlearner_jax.data.benchmarks.base import ScoredKind
 from mmunlearner_jax.evaluation.kinds import with_unknown
@@ -29,7 +29,8 @@ class VariantResult(NamedTuple):
         label: Name of the variant on a page.
         control: Whether it is MMUnlearner with one thing changed.
         reached: Number of seeds in which it forgot enough, and number of its seeds.
-        accuracies: Accuracy by level and kind of question; "end" is the last model.
+        accuracies: Accuracy by level and kind of question; "end" is the last model, "relearned"
+            this model after relearning.
         steps: Forget steps to each level.
         kept: Mean kept on the way from the vanilla model to the end, on questions set apart.
         faces: Signs of decay in answers about the forgotten people's photographs.
@@ -136,6 +137,12 @@ class Comparison:
         """The kinds of one screen: those that pages begin with, and those of named contrasts."""
         named = {contrast.kind for contrast in self.options.contrasts}
         return [kind for kind in self.kinds if self.about[kind].headline or kind in named]
+
+    @property
+    def returning_kinds(self) -> list[str]:
+        """The kinds about what was forgotten, after relearning; none where it was not tried."""
+        steps = self.options.relearn_steps
+        return [kind for kind in self.kinds if steps and self.about[kind].falls]
 
     @property
     def middle(self) -> int:
@@ -272,7 +279,7 @@ def _result(
         (sum(entries("reached")), sum(name in cell.variants for cell in cells)),
         {
             level: {k: e for k in about if (e := estimates.accuracy(cells, name, k, level))}
-            for level in (*LEVELS, "end")
+            for level in (*LEVELS, "end", RELEARNED)
         },
         {level: estimates.steps_to(cells, name, level) for level in LEVELS},
         estimates.over_seeds(cells, name, "kept"),

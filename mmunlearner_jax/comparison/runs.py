@@ -21,6 +21,7 @@ from mmunlearner_jax.stages.unlearn import Outcome
 from mmunlearner_jax.unlearn.controls import Control
 
 HALFWAY, FORGOTTEN = "halfway", "forgotten"  # levels at which variants are compared
+RELEARNED = "relearned"  # the last model after a few steps on what it forgot
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,6 +102,16 @@ class CompareConfig(Section):
         least=0,
         special="0: not measured",
     )
+    relearn_steps: int = option(
+        0,
+        "Fine-tuning steps on one picture of each forgotten person, after which the last model of a"
+        " run is scored once more.",
+        unit="steps",
+        least=0,
+        special="0: none",
+    )
+    relearn_rate: float = option(1e-4, "Learning rate of these steps.", above=0)
+    relearn_batch: int = option(16, "Questions of such a step.", unit="questions", least=1)
     tasks: tuple[str, ...] = option(
         ("classification", "generation"), "Kinds of question that are scored.", choices=TASKS
     )

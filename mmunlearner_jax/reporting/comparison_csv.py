@@ -11,6 +11,7 @@ from mmunlearner_jax.comparison.examiner import overall
 from mmunlearner_jax.comparison.findings import LEVELS
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import measure
+from mmunlearner_jax.comparison.runs import RELEARNED
 from mmunlearner_jax.files import write_whole
 
 COLUMNS: tuple[str, ...] = (
@@ -57,7 +58,8 @@ def _rows(cell: Cell, name: str) -> Iterator[dict[str, Any]]:
         "learning_rate": variant["learning_rate"],
     }
     matched = variant.get("matched", {})
-    for level in ("end",) if name in REFERENCES else (*LEVELS, "end"):
+    levels = ("end", RELEARNED) if name in REFERENCES else (*LEVELS, "end", RELEARNED)
+    for level in levels:
         steps = matched.get(level, variant.get("unlearn", {})).get("forget_steps")
         of = {**about, "level": level, "forget_steps": steps}
         for kind, people in (cell.accuracies(name, level) or {}).items():

@@ -26,6 +26,7 @@ COMPARE = {
     "compare.look_questions": 8,
     "compare.apart": 0.25,
     "compare.share_every": 1,
+    "compare.relearn_steps": 1,
     "compare.tasks": '("classification","generation")',
     "compare.primary": "mmunlearner,no_mask,test_retain/vqa",
     "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',
@@ -76,6 +77,7 @@ def test_every_row_is_made_and_reported(finished):
     tuning = json.loads((finished / CELL / "results.json").read_text())["tuning"]
     assert [trial["learning_rate"] for trial in tuning["mmunlearner"]] == [1e-4, 3e-4]
     rate = made["mmunlearner"]["learning_rate"]
+    assert all(variant["relearned"].keys() == variant["end"].keys() for variant in made.values())
     for name in (*METHODS, *CONTROLS):
         assert made[name]["learning_rate"] == rate
         assert made[name]["control"] == (name in CONTROLS)
