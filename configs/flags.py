@@ -37,8 +37,10 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.unlearn.update(dict(stop_by="probability", stop_remembered=0.3, stop_every=1))
     config.unlearn.stop_examples = 32
     config.compare.update(dict(seeds=(0, 1, 2), development_seeds=(100,), ratios=(10,)))
-    config.compare.update(dict(methods=TUNED, learning_rates=(2e-5, 5e-5), extensions=1))
-    config.compare.update(dict(forget_steps=16, apart=0.5, look_questions=16, relearn_steps=10))
+    config.compare.update(dict(methods=TUNED, controls=(), learning_rates=(2e-5, 5e-5)))
+    config.compare.update(
+        dict(extensions=1, forget_steps=16, apart=0.5, look_questions=16, relearn_steps=10)
+    )
     # test/qa has other wordings than the preserve set and the retain steps, which forget/qa shares.
     config.compare.primary = "mmunlearner,random_mask,test/qa"
     config.compare.secondary = tuple(f"mmunlearner,{rest}" for rest in SECONDARY.split())

@@ -51,7 +51,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 FREE = (
     *("stages", "profile.", "controls"),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
-    *(f"compare.{key}" for key in ("controls", "control_seeds", "primary", "secondary", "margin")),
+    *(
+        f"compare.{key}"
+        for key in ("controls", "control_seeds", "never_taught", "primary", "secondary", "margin")
+    ),
 )
 
 # Options that name folders; relative and absolute paths of a folder are equal.

@@ -21,6 +21,7 @@ from mmunlearner_jax.profiling import Trace
 
 FILE = "metrics.jsonl"
 _LOT_SECONDS = 1.0  # from one fetch of values to the next, about
+_MOST = 10  # steps from one fetch to the next
 _MEND = "remove the line: only the report's curves use it"
 
 
@@ -63,8 +64,8 @@ class Metrics:
     """Metrics of one stage; use it as a context manager.
 
     Values may be arrays on a device. They are fetched about once a second, and at least every ten
-    steps, while the device works on the next step. Before every checkpoint all are fetched, so that
-    none is lost. Only process 0 writes.
+    steps (with several processes: every ten), while the device works on the next step. Before every
+    checkpoint all are fetched, so that none is lost. Only process 0 writes.
 
     If a value is not finite, `write` or the end of the context raises `Diverged` before the next
     checkpoint, in all processes.
@@ -95,7 +96,9 @@ class Metrics:
         self._stage, self._saved, self._rows = stage, saved, []
         self._once = {} if start else dict(once or {})
         self._begin = self._flushed = time.monotonic()
-        self._lot = 1  # steps whose values are fetched together
+        # Steps whose values are fetched together: the same number in all processes, which must
+        # notice a value that is not finite at the same step.
+        self._lot = _MOST if jax.process_count() > 1 else 1
         self._file = self._board = None
         folder = workdir / "tensorboard" / stage
         self._trace = Trace(folder, steps=profile, start=start, total=total)
@@ -148,7 +151,8 @@ class Metrics:
         rows, self._rows = jax.device_get(self._rows[:cut]), self._rows[cut:]
         begin, self._flushed = self._flushed, time.monotonic()
         each = (self._flushed - begin) / max(len(rows), 1)
-        self._lot = min(10, max(1, int(_LOT_SECONDS / max(each, 1e-9))))
+        if jax.process_count() == 1:
+            self._lot = min(_MOST, max(1, int(_LOT_SECONDS / max(each, 1e-9))))
         for number, (step, values) in enumerate(rows, 1):
             seconds = begin + number * each - self._begin
             self._bar.update(step - self._bar.n)

@@ -72,6 +72,17 @@ def test_values_are_fetched_about_once_a_second(tmp_path, device, seconds, fetch
     )
 
 
+def test_several_processes_fetch_at_the_same_steps_whatever_their_clocks_say(
+    tmp_path, device, monkeypatch
+):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    device.seconds = 3.0
+    with Metrics(tmp_path, "unlearn", total=25, saved=100) as metrics:
+        for step in range(1, 26):
+            metrics.write(step, loss=jnp.float32(step))
+    assert device.fetched == [10, 10, 5]
+
+
 def test_before_a_checkpoint_all_values_are_fetched(tmp_path, device):
     with Metrics(tmp_path, "unlearn", total=8, saved=3) as metrics:
         for step in range(1, 9):

@@ -1,6 +1,6 @@
 """What must hold between sections of a config, and between a config and the devices."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from mmunlearner_jax.config.compare import CompareConfig
@@ -52,8 +52,9 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
             "text_pack", f"a divisor of config.importance.batch_size / {parts}"
         )
     _check_packing(config)
-    if {*config.unlearn.frozen, *config.model.frozen} == {*GROUPS}:
-        config.unlearn.refuse("frozen", "fewer groups: nothing would move")
+    _check_unlearning(config, config.controls)
+    if "compare" in config.stages and config.compare.relearn_steps:
+        _check_batch(config.compare, "relearn_batch", "", parts)
     check_kernel(config.model.attention, devices[0].platform)
     method = METHODS[config.unlearn.method]
     changed = [CONTROLS[name] for name in config.controls]
@@ -88,6 +89,15 @@ def _check_frozen(config: Config) -> None:
         options.refuse("frozen", "fewer groups: nothing would move")
     if options.text_first and "language" in frozen:
         options.refuse("text_first", "0, or config.model.frozen without 'language'")
+
+
+def _check_unlearning(config: Config, controls: Iterable[str]) -> None:
+    """Refuses unlearning that would move nothing, by itself or with a control's changes."""
+    for name in ("", *controls):
+        changed = config.with_values(CONTROLS[name].changes) if name else config
+        if {*changed.unlearn.frozen, *changed.model.frozen} == {*GROUPS}:
+            because = f" with the control {name!r}" if name else ""
+            changed.unlearn.refuse("frozen", f"fewer groups: nothing would move{because}")
 
 
 def _check_packing(config: Config) -> None:
@@ -126,6 +136,7 @@ def check_compared(config: Config) -> None:
             " config.unlearn.method: give none, or a method with a mask that is among"
             " config.compare.methods"
         )
+    _check_unlearning(config, controls)
     for name in controls:
         if CONTROLS[name].changes and config.with_values(CONTROLS[name].changes) == config:
             raise InputError(

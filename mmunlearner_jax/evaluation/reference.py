@@ -8,7 +8,10 @@ from mmunlearner_jax.files import read_json
 from mmunlearner_jax.options import flatten
 
 # Options that both runs must share, so that both were asked the same questions.
-SHARED = ("seed", "data.forget_ratio", "evaluate.protocol", "evaluate.photos_per_person")
+SHARED = (
+    *("seed", "data.forget_ratio", "evaluate.protocol"),
+    *("evaluate.photos_per_person", "evaluate.most_questions"),
+)
 
 
 def find_reference(config: Config) -> Path | None:
@@ -31,7 +34,8 @@ def find_reference(config: Config) -> Path | None:
     mend = "give the workdir of an evaluated run with config.finetune.retain_only='never_taught'"
     if not path.exists() or not (folder / "config.json").exists():
         raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
-    theirs = flatten(read_json(folder / "config.json", mend=mend))
+    written = flatten(read_json(folder / "config.json", mend=mend))
+    theirs = {"evaluate.most_questions": 0} | written  # earlier versions lack it
     if theirs.get("finetune.retain_only") == "":
         raise InputError(
             f"config.evaluate.reference: the model of {folder} was taught all people; {mend}"

@@ -77,17 +77,18 @@ class Chart:
 
 
 def charts(workdir: Path) -> list[Chart]:
-    """Draws the finetuning loss, both unlearning losses and the fraction still remembered."""
+    """Draws the losses of training and of unlearning, and what is still remembered."""
     lines = read_metrics(workdir)
 
     def curve(stage: str, name: str) -> list[tuple[float, float]]:
         return [(x["step"], x[name]) for x in lines if x["stage"] == stage and name in x]
 
     wanted = (
+        ("Alignment: loss", "align", {"loss": "loss"}, True),
         ("Learning the text: loss", "finetune_text", {"loss": "loss"}, True),
         ("Learning: loss", "finetune", {"loss": "loss"}, True),
         ("Unlearning: loss", "unlearn", {"forget_loss": "forget", "retain_loss": "retain"}, False),
-        ("Forget answers still exact", "unlearn", {"remembered": "fraction"}, False),
+        ("Training answers still remembered", "unlearn", {"remembered": "fraction"}, False),
     )
     drawn = []
     for title, stage, names, log in wanted:

@@ -26,7 +26,7 @@ _TEXT = "finetune_text"  # the steps on text alone
 def run(session: Session) -> bool:
     """Trains on every picture and text answer that is taught and writes `vanilla/`.
 
-    Training starts from what the stage `align` wrote, where it is among the stages.
+    Training starts from what the stage `align` wrote, if it was run.
 
     With `config.finetune.text_first` the language model learns the text alone, and then the model
     learns the pictures alone.
@@ -39,7 +39,8 @@ def run(session: Session) -> bool:
     if is_done(workdir / "vanilla"):
         return False
     options = config.finetune
-    untrained = untrained_session(session, aligned="align" in config.stages)
+    aligned = "align" in config.stages or is_done(workdir / "aligned")
+    untrained = untrained_session(session, aligned=aligned)
     pictures, text = lessons(untrained, options.retain_only)
     batches = {
         "pictures": untrained.batches(
@@ -99,7 +100,10 @@ def _taught_text(untrained: Session, batches: Mapping[str, Batches]) -> nnx.Stat
             folder, _trained(untrained, params, batches, label=_TEXT, steps=steps, frozen=frozen)
         )
     # Read in any case, so that a run that was interrupted here goes on with the same arrays.
-    return load_tree(folder, untrained.abstract)
+    language, _ = untrained.split_frozen(load_tree(folder, untrained.abstract), ("language",))
+    # Another run's vision and projector may have been aligned with other pictures.
+    _, others = untrained.split_frozen(untrained.params, ("language",))
+    return nnx.merge_state(language, others)
 
 
 def _trained(

@@ -223,7 +223,7 @@ def test_sections_without_data_disappear(config, workdir):
     assert charts == [
         "Learning: loss: loss ends at 0.2",
         "Unlearning: loss: forget ends at 0.1, retain ends at 0.2",  # none of the controls
-        "Forget answers still exact: fraction ends at 0.5",
+        "Training answers still remembered: fraction ends at 0.5",
     ]
 
 

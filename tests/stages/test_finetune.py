@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -155,6 +156,14 @@ def test_text_moves_the_language_model_and_pictures_the_rest(fresh):
     for name, array in after[0].items():
         np.testing.assert_array_equal(language[name], array)
     assert any(np.any(rest[name] != array) for name, array in longer[1].items())
+    # Vision and projector stay those of its own start, e.g. aligned without forgotten pictures.
+    session = Session(small(**gold), other, str(other / "initial"))
+    held, moving = session.split_frozen(session.params, ("language",))
+    session.params = nnx.merge_state(held, jax.tree.map(lambda p: p + 1, moving))
+    taught = session.split_frozen(finetune._taught_text(session, {}), ("language",))
+    before = session.split_frozen(session.params, ("language",))
+    same = [jax.tree.map(np.array_equal, *trees) for trees in zip(taught, before, strict=True)]
+    assert not all(jax.tree.leaves(same[0])) and all(jax.tree.leaves(same[1]))
     with pytest.raises(InputError, match="taught_text: .*checkpoints/text_first is missing"):
         shutil.rmtree(other / "vanilla")
         nowhere = gold | {"finetune.taught_text": str(fresh / "nowhere")}
