@@ -2,7 +2,7 @@
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -30,15 +30,16 @@ _WAY = np.linspace(0, 1, 21)  # from the vanilla model's level to that at which 
 def paths(comparison: Comparison, ratio: int) -> Figure:
     """Draws what is kept against how much is forgotten, a panel for each kind that is to stay.
 
-    Curves are means over the seeds that got so far, on questions set apart. Methods are solid, the
-    controls of named contrasts dashed.
+    A curve is a mean over the runs that got to its end, on questions set apart. It ends where half
+    of the runs got. Methods are solid, the controls of named contrasts dashed.
 
     Args:
         comparison: The comparison.
         ratio: Forget ratio in percent.
     """
     cells, styles = comparison.at(ratio), _styles(comparison)
-    kinds = [k for k in comparison.kinds if not comparison.about[k].falls and _varies(cells, k)]
+    to_stay = [kind for kind in comparison.kinds if not comparison.about[kind].falls]
+    kinds = [kind for kind in to_stay if _varies(cells, kind, styles)]
     with matplotlib.rc_context(LOOK):
         across = min(3, len(kinds)) or 1
         down = -(-len(kinds) // across) or 1
@@ -50,7 +51,7 @@ def paths(comparison: Comparison, ratio: int) -> Figure:
             axes.set_title(comparison.about[kind].label, loc="left")
             end = comparison.options.forgotten
             axes.set_xticks([0, 0.5 / end, 1], ["0", "50", f"{100 * end:.0f}"])
-            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=2))
         for axes in panels[len(kinds) :]:
             axes.set_axis_off()
         for axes in panels[::across]:
@@ -86,13 +87,13 @@ def _path(cell: Cell, name: str, kind: str) -> tuple[list[float], list[float]]:
     return [look[FORGET_KIND] for look in looks], [look[kind] for look in looks]
 
 
-def _varies(cells: Sequence[Cell], kind: str) -> bool:
-    """Whether any run changed what is kept of a kind; a panel of ceilings shows nothing."""
-    return any(np.ptp(_path(c, n, kind)[1] or [0.0]) > 0 for c in cells for n in c.variants)
+def _varies(cells: Sequence[Cell], kind: str, names: Iterable[str]) -> bool:
+    """Whether any of the named runs changed a kind; a panel of ceilings shows nothing."""
+    return any(np.ptp(_path(c, name, kind)[1] or [0.0]) > 0 for c in cells for name in names)
 
 
 def _curve(axes: Axes, cells: Sequence[Cell], name: str, kind: str, style: dict[str, Any]) -> None:
-    """Draws the mean over seeds, as far as half of them got."""
+    """Draws the mean over the runs that got to the end of the curve, where half of them got."""
     values = []
     for cell in cells:
         left, kept = _path(cell, name, kind)
@@ -104,8 +105,9 @@ def _curve(axes: Axes, cells: Sequence[Cell], name: str, kind: str, style: dict[
     if not values:
         return
     table = np.array(values)
-    there = np.isfinite(table).mean(axis=0) >= 0.5
-    axes.plot(_WAY[there], np.nanmean(table[:, there], axis=0), **style)
+    end = int(np.sum(np.isfinite(table).mean(axis=0) >= 0.5))  # a run that gets far was near, too
+    through = table[np.isfinite(table[:, end - 1]), :end]
+    axes.plot(_WAY[:end], 100 * through.mean(axis=0), **style)
 
 
 def shares(comparison: Comparison, ratio: int) -> Figure | None:
