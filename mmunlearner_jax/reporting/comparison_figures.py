@@ -56,7 +56,8 @@ def paths(comparison: Comparison, ratio: int) -> Figure:
             axes.set_axis_off()
         for axes in panels[::across]:
             axes.set_ylabel("% right")
-        figure.supxlabel("forgotten of the faces, % of what gold lacks", fontsize=10)
+        for axes in panels[max(0, len(kinds) - across) : len(kinds)]:  # no panel is below them
+            axes.set_xlabel("forgotten, % of what gold lacks")
         keys = [Line2D([], [], label=comparison.label(n), **s) for n, s in styles.items()]
         legend(figure, keys, ncols=4)
     return figure
