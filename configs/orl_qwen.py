@@ -18,7 +18,8 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config = orl.get_config()
     vision = dict(depth=4, embed_dim=96, num_heads=4, mlp_ratio=4, patch_size=14)
     text = orl.TEXT | dict(num_key_value_heads=2, rms_norm_eps=1e-6, mrope_section=(4, 6, 6))
-    config.prepare = ConfigDict(dict(architecture="qwen2_vl", vision=vision, text=text))
+    config.prepare.architecture = "qwen2_vl"
+    config.prepare.vision, config.prepare.text = ConfigDict(vision), ConfigDict(text)
     config.prepare.update(dict(min_pixels=56 * 56, max_pixels=84 * 112))
     config.model.patch_budgets = (48,)
     # The text is longer than it was when a step had 16 questions.

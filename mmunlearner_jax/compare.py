@@ -24,7 +24,6 @@ from mmunlearner_jax.command_line import (
     refuse_lost_output,
     steady_streams,
 )
-from mmunlearner_jax.comparison.cells import check_named_before
 from mmunlearner_jax.comparison.jobs import Job, jobs
 from mmunlearner_jax.comparison.local import run_all
 from mmunlearner_jax.files import expanded, plain
@@ -55,9 +54,9 @@ def main(argv: list[str]) -> None:
             for job in todo:
                 print(f"{job.done():>3} of {job.size:>3} models made: {job.name}")
         else:
-            from mmunlearner_jax.reporting.comparison_page import (
-                write_report,  # not before `hide_torch`
-            )
+            # Not before `hide_torch`.
+            from mmunlearner_jax.comparison.cells import check_named_before
+            from mmunlearner_jax.reporting.comparison_page import write_report
 
             with locked(workdir):
                 check_named_before(config.compare, workdir)

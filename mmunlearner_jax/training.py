@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 from mmunlearner_jax.checkpoint import Checkpoints
-from mmunlearner_jax.config.training import TrainingConfig
+from mmunlearner_jax.config.descent import TrainingConfig
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.session import Session

@@ -139,7 +139,17 @@ def test_no_two_modules_have_one_name_and_two_meanings():
     for path in (ROOT / "mmunlearner_jax").rglob("*.py"):
         names.setdefault(path.stem, []).append(path.relative_to(ROOT / "mmunlearner_jax"))
     meant = {
-        *("compare", "controls", "evaluate", "finetune", "importance", "mask", "plan", "unlearn"),
+        *(
+            "align",
+            "compare",
+            "controls",
+            "evaluate",
+            "finetune",
+            "importance",
+            "mask",
+            "plan",
+            "unlearn",
+        ),
         *("hf", "inputs", "model", "tiny", "vision", "__init__", "__main__"),
     }
     assert {name for name, paths in names.items() if len(paths) > 1} <= meant

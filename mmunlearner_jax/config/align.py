@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-from mmunlearner_jax.config.training import TrainingConfig
+from mmunlearner_jax.config.descent import TrainingConfig
 from mmunlearner_jax.options import option
 
 

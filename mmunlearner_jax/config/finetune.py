@@ -3,8 +3,8 @@
 import dataclasses
 from typing import ClassVar, Literal
 
+from mmunlearner_jax.config.descent import TrainingConfig
 from mmunlearner_jax.config.model import GROUPS
-from mmunlearner_jax.config.training import TrainingConfig
 from mmunlearner_jax.options import Section, option
 
 

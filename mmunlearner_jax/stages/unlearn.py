@@ -127,9 +127,7 @@ class Unlearner:
         batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
         retained = [name for name in batches if name != "forget"]  # a retain step sees all of them
-        remembered = before = None
-        if self._stop.remembered >= 0 and watch is None:
-            before = self.remembered(steps, nnx.merge_state(params, frozen))
+        remembered, before = None, None if watch else self._before(steps, params, frozen)
 
         def look(iterations: int) -> float:
             if watch is not None:
@@ -145,16 +143,11 @@ class Unlearner:
             state, done = saved.restore(state, data)
             parts = parts._replace(moving=state.params)  # frees what a checkpoint replaced
             del params
-            once = packing(batches)
-            if before is not None:
-                once["remembered_before"] = before
-            with self._metrics(label, start=done, once=once) as metrics:
+            with self._metrics(label, start=done, batches=batches, before=before) as metrics:
                 if done and self._stop.due(done - 1):
                     remembered = look(done)
                 for i, forgets, retains in schedule.steps(done):
-                    if remembered is not None and self._stop.reached(
-                        remembered, 1.0 if before is None else before
-                    ):
+                    if self._stop.reached(remembered, before):
                         break
                     row = {}
                     for _ in range(forgets * self._options.accumulate):
@@ -181,6 +174,12 @@ class Unlearner:
         """Returns the outcome after `done` iterations."""
         params = self._merged(parts.graphdef, parts.moving, parts.frozen)
         return Outcome(params, parts, *self._schedule.counts(done), remembered, before)
+
+    def _before(self, steps: Steps, params: Any, frozen: Any) -> float | None:
+        """Returns what the vanilla model remembers; None without a stopping rule."""
+        if self._stop.remembered < 0:
+            return None
+        return self.remembered(steps, nnx.merge_state(params, frozen))
 
     def remembered(self, steps: Steps, params: Any) -> float:
         """Returns what is remembered of the forget set's training answers.
@@ -214,8 +213,11 @@ class Unlearner:
                 compile_program(steps.retain, state, both, frozen)
         return batches
 
-    def _metrics(self, label: str, *, start: int, once: Mapping[str, float]) -> Metrics:
+    def _metrics(
+        self, label: str, *, start: int, batches: Mapping[str, Batches], before: float | None
+    ) -> Metrics:
         """Returns the writer of `metrics.jsonl`."""
+        once = {} if before is None else {"remembered_before": before}
         return Metrics(
             self._session.workdir,
             label,
@@ -223,7 +225,7 @@ class Unlearner:
             start=start,
             saved=self._every,
             profile=self._session.config.profile.steps,
-            once=once,
+            once=packing(batches) | once,
         )
 
     def _merged(self, graphdef: nnx.GraphDef, moving: Any, frozen: Any) -> Any:

@@ -158,11 +158,13 @@ class StopRule:
         """Returns whether to measure after this iteration (counted from 0)."""
         return self.remembered >= 0 and (iteration + 1) % self.every == 0
 
-    def reached(self, remembered: float, before: float = 1.0) -> bool:
+    def reached(self, remembered: float | None, before: float | None = None) -> bool:
         """Returns whether a run ends here; NaN, from a diverged model, never ends it.
 
         Args:
-            remembered: What the model remembers.
-            before: What the vanilla model remembered.
+            remembered: What the model remembers; None: it was not measured yet.
+            before: What the vanilla model remembered; None: the rule is absolute.
         """
-        return remembered <= self.remembered * before
+        if remembered is None:
+            return False
+        return remembered <= self.remembered * (1.0 if before is None else before)

@@ -110,7 +110,8 @@ def test_shares_of_squared_gradients_lie_along_the_methods_path(finished):
 def test_what_runs_are_followed_by_is_not_scored(finished):
     made = variants(finished)["no_mask"]
     asked = sum(n for kind in ("forget/vqa", "forget/qa") for _, n in made["end"][kind].values())
-    assert set(made["path"][0]["accuracies"]) == {*made["end"]}
+    looked = set(made["path"][0]["accuracies"])
+    assert {"forget/vqa", "test_retain/vqa"} <= looked <= {*made["end"]}
     whole = 8 * 7 + 6  # photographs and questions in words
     assert 0.6 * whole < asked < 0.9 * whole  # about a quarter is set apart
     lines = (finished / CELL / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()

@@ -42,7 +42,7 @@ _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 _TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 2}
 _LLAVA = {"vision": {k: v for k, v in _TEXT.items() if "key" not in k}, "text": _TEXT}
 _QWEN = {"vision": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
-_QWEN |= {"text": _TEXT | {"mrope_section": "(2,3,3)"}}
+_QWEN |= {"text": _TEXT | {"mrope_section": (2, 3, 3)}}
 SMALL = {
     name: {
         "prepare.people": 12,
@@ -68,7 +68,7 @@ SMALL["flags"] = {
     "unlearn.text_batch": 8,
     "unlearn.stop_remembered": 0.01,
     "unlearn.stop_examples": 8,
-    "evaluate.most_questions": 4,
+    "evaluate.most_questions": 2,
     "data.forget_ratio": 20,
     "controls": "()",
 }

@@ -89,7 +89,7 @@ def measure(config: Any, workdir: Path) -> list[Pair]:
 def main(argv: list[str]) -> None:
     """Runs the command; absl calls it."""
     config = read_config(argv)
-    workdir, out = (expanded(flags.FLAGS[name].value) for name in ("workdir", "out"))
+    workdir, out = expanded(flags.FLAGS.workdir), expanded(flags.FLAGS.out)
     with one_line(workdir):
         pairs = measure(config, workdir)
         write_whole(out, json.dumps(pairs, ensure_ascii=False, indent=0) + "\n")
