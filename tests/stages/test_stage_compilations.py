@@ -25,6 +25,7 @@ def counts(workdir):
     """The number of programs after every step of every stage, by the stage's folder."""
     config = orl.get_config()
     config.stages = ("prepare", *STAGES)
+    config.prepare.people = 24
     config.checkpoint_every = 2
     for part in (config.prepare.vision, config.prepare.text):
         part.hidden_size, part.intermediate_size, part.num_hidden_layers = 16, 16, 2
