@@ -24,7 +24,8 @@ COMPARE = {
     "compare.controls": CONTROLS,
     "compare.forget_steps": 2,
     "compare.look_questions": 8,
-    "compare.apart": 0.25,
+    "compare.apart": 0.5,  # of two unseen photographs of the one forgotten person, one
+    "evaluate.photos_per_person": 2,
     "compare.share_every": 1,
     "compare.relearn_steps": 1,
     "compare.tasks": '("classification","generation")',
@@ -110,10 +111,9 @@ def test_shares_of_squared_gradients_lie_along_the_methods_path(finished):
 def test_what_runs_are_followed_by_is_not_scored(finished):
     made = variants(finished)["no_mask"]
     asked = sum(n for kind in ("forget/vqa", "forget/qa") for _, n in made["end"][kind].values())
-    looked = set(made["path"][0]["accuracies"])
-    assert {"forget/vqa", "test_retain/vqa"} <= looked <= {*made["end"]}
+    assert set(made["path"][0]["accuracies"]) == {*made["end"]}
     whole = 8 * 7 + 6  # photographs and questions in words
-    assert 0.6 * whole < asked < 0.9 * whole  # about a quarter is set apart
+    assert 0.35 * whole < asked < 0.65 * whole  # about half is set apart
     lines = (finished / CELL / "compare/predictions/no_mask-forget.jsonl").read_text().splitlines()
     assert lines and all(json.loads(line)["task"] == "generation" for line in lines)
 
