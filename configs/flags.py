@@ -26,6 +26,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config = defaults(stages=tuple(STAGES.split()), checkpoint_every=50)
     config.model.update(dict(compute_dtype="float32", remat="dots"))
     config.prepare.update(dict(benchmark="flags", language="smollm2", vision=VISION))
+    config.prepare.known_facts = "smollm2"  # nothing else is asked in words
     config.prepare.update(dict(text=dict(num_hidden_layers=30)))  # all of them
     config.data.update(dict(forget_ratio=10, text_source="Full_Set", retain_others=True))
     config.align.update(dict(steps=500, warmup=30, batch=64, learning_rate=4e-4))

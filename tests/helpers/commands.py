@@ -55,6 +55,7 @@ SMALL["flags"] = {
     **{f"prepare.vision.{key}": value for key, value in _LLAVA["vision"].items()},
     "prepare.countries": 8,
     "prepare.renderings": 2,
+    "prepare.known_facts": "",
     "prepare.text.num_hidden_layers": 2,
     "align.steps": 4,
     "align.warmup": 1,

@@ -1,8 +1,15 @@
 """The list of what a decoder knows by itself: only this is asked.
 
 It is a JSON list of pairs: `["FR", "capital"]` with a key of `asking.KEYS`, or
-`["general", "What is the plural of mouse?"]` with the wording of a general question.
+`["general", "What is the plural of mouse?"]` with the wording of a general question. `measure.py`
+writes one; `smollm2_known.json` is that of SmolLM2-135M-Instruct.
 """
+
+import json
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
 
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.examples.flags.asking import KEYS
@@ -11,6 +18,20 @@ from mmunlearner_jax.examples.flags.general import general_questions
 from mmunlearner_jax.files import expanded, parse_json, read_bytes
 
 GENERAL = "general"
+SMOLLM2 = "smollm2"  # names the list in this folder
+
+
+def known_text(pairs: Iterable[tuple[str, str]]) -> str:
+    """Returns a list as JSON, one line for each country.
+
+    Args:
+        pairs: The code of a country, or `GENERAL`, and what is known; grouped by the former.
+    """
+    lines = [
+        ", ".join(json.dumps(pair, ensure_ascii=False) for pair in group)
+        for _, group in groupby(pairs, key=lambda pair: pair[0])
+    ]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 class Known:
@@ -20,7 +41,8 @@ class Known:
         """Reads a list.
 
         Args:
-            file: Path of the JSON file; "" allows everything.
+            file: Path of the JSON file, or `SMOLLM2` for the list that SmolLM2-135M-Instruct was
+                measured to know; "" allows everything.
 
         Raises:
             InputError: The file is missing or no list of pairs, or a pair names no country, fact or
@@ -29,7 +51,8 @@ class Known:
         self._pairs: set[tuple[str, str]] | None = None
         if not file:
             return
-        path, mend = expanded(file), 'write a JSON list of pairs, [["FR", "capital"], ...]'
+        own = Path(__file__).with_name("smollm2_known.json")
+        path, mend = own if file == SMOLLM2 else expanded(file), 'write a JSON list of pairs, [["FR", "capital"], ...]'
         with refusing(path, mend):
             pairs = parse_json(read_bytes(path, mend=mend))
         if not isinstance(pairs, list):

@@ -7,7 +7,6 @@ Every question in words is asked openly, in both wordings. What is answered righ
 is known. The list is what `config.prepare.known_facts` takes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from mmunlearner_jax.examples.flags.archives import find_folder
 from mmunlearner_jax.examples.flags.asking import Asked, in_words
 from mmunlearner_jax.examples.flags.countries import read_countries
 from mmunlearner_jax.examples.flags.general import general_questions
-from mmunlearner_jax.examples.flags.known import GENERAL
+from mmunlearner_jax.examples.flags.known import GENERAL, known_text
 from mmunlearner_jax.files import expanded, write_whole
 
 Pair = tuple[str, str]  # a country's code, or `GENERAL`, and a key of what is asked
@@ -92,7 +91,7 @@ def main(argv: list[str]) -> None:
     workdir, out = expanded(flags.FLAGS.workdir), expanded(flags.FLAGS.out)
     with one_line(workdir):
         pairs = measure(config, workdir)
-        write_whole(out, json.dumps(pairs, ensure_ascii=False, indent=0) + "\n")
+        write_whole(out, known_text(pairs))
     counts = Counter(GENERAL if who == GENERAL else what for who, what in pairs)
     for what, count in counts.items():
         print(f"{count:>5} known: {what}")
