@@ -125,7 +125,7 @@ class Contest:
             "path": run.looks,
             **summarised(run, self.levels, self.examiner.to_keep),
             "matched": run.matched,
-            "end": run.end or self.examiner.choices(params, f"{name}/end"),
+            "end": run.end or self.examiner.accuracies(params, f"{name}/end"),
             **self._relearned(params, name),
             **self.examiner.score(params, name),
         }
@@ -137,7 +137,7 @@ class Contest:
             "method": None,
             "learning_rate": None,
             "path": [{"forget_steps": 0, "accuracies": self.examiner.look(params, name)}],
-            "end": self.examiner.choices(params, name),
+            "end": self.examiner.accuracies(params, name),
             **self._relearned(params, name),
             **self.examiner.score(params, name),
         }
@@ -147,7 +147,7 @@ class Contest:
         if not self._options.relearn_steps:
             return {}
         relearned = self._relearner.relearn(params)
-        return {RELEARNED: self.examiner.choices(relearned, f"{name}/{RELEARNED}")}
+        return {RELEARNED: self.examiner.accuracies(relearned, f"{name}/{RELEARNED}")}
 
     @functools.cached_property
     def _relearner(self) -> Relearner:

@@ -11,7 +11,8 @@ import numpy as np
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.evaluation.chance import Prior
-from mmunlearner_jax.evaluation.kinds import FORGET
+from mmunlearner_jax.evaluation.kinds import FORGET, OPEN
+from mmunlearner_jax.evaluation.plain_text import plain_batch
 from mmunlearner_jax.evaluation.selection import chosen_by, set_apart
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.session import Session
@@ -46,7 +47,10 @@ class Examiner:
         self._prior = Prior(apart.get("retain", ()), session.bench.names())
         self._looked = _looked(apart, options.look_questions)
         self._open = _of_tasks(scored, {*options.tasks} - {"classification"})
-        self._choices = _of_tasks(scored, ("classification",))
+        self._scored = {
+            split: [q for q in of_split if q.task == "classification" or q.accepted]
+            for split, of_split in scored.items()
+        }
         self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
         looked_at = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
         for kind, what in (
@@ -80,14 +84,16 @@ class Examiner:
         answers = self._ask(params, self._looked, "apart", label)
         return {kind: overall(people)[0] for kind, people in answers.items()}
 
-    def choices(self, params: Any, label: str) -> Accuracies:
-        """Returns a model's accuracy on the scored multiple-choice questions.
+    def accuracies(self, params: Any, label: str) -> Accuracies:
+        """Returns a model's accuracy on the scored questions that an answer is right or wrong about.
+
+        These are multiple choice, and open questions with accepted answers.
 
         Args:
             params: All parameters of the model.
             label: Name of the model beside the progress bar.
         """
-        return self._ask(params, self._choices, "scored", label)
+        return self._ask(params, self._scored, "scored", label)
 
     def score(self, params: Any, name: str) -> dict[str, Any]:
         """Writes the open answers as `compare/predictions/NAME-*.jsonl`.
@@ -97,14 +103,25 @@ class Examiner:
             name: Name of the model.
 
         Returns:
-            `perplexity`: of the retained people's taught text.
+            `perplexity`: of the retained people's taught text, and with
+            `config.compare.plain_text` `plain_perplexity`.
 
         Raises:
             Diverged: A likelihood is not finite.
         """
         # Stage `controls` has rows of the same names, and scores all questions.
         evaluate(self._session.workdir / "compare", name, params, self._answerer, self._open)
-        return {"perplexity": self._perplexity(params, name)}
+        session, batch = self._session, self._session.config.evaluate.decode.batch_size
+        taught = session.batches(
+            session.drawn(session.words(session.retain), _TEXTS),
+            **{"batch_size": batch, "pack": 1, "shuffle": False, "repeat": False},
+            encoder=session.answers,
+        )
+        perplexities = {"perplexity": self._perplexity(params, name, taught)}
+        if session.config.compare.plain_text:
+            plain = plain_batch(session.encoder.tokenizer)
+            perplexities["plain_perplexity"] = self._perplexity(params, name, [plain])
+        return perplexities
 
     def _ask(
         self, params: Any, questions: Mapping[str, Sequence[Question]], what: str, label: str
@@ -115,17 +132,13 @@ class Examiner:
         splits = (split for split, _ in together)
         return accuracies(line | {"split": s} for line, s in zip(lines, splits, strict=True))
 
-    def _perplexity(self, params: Any, name: str) -> float:
-        """Returns the perplexity of the retained people's taught text."""
-        session, batch = self._session, self._session.config.evaluate.decode.batch_size
-        texts = session.drawn(session.words(session.retain), _TEXTS)
-        batches = session.batches(
-            texts, batch_size=batch, pack=1, encoder=session.answers, shuffle=False, repeat=False
-        )
-        sums = [to_host(self._nats(params, put_batch(b, session.mesh))) for b in batches]
+    def _perplexity(self, params: Any, name: str, batches: Iterable[Mapping[str, Any]]) -> float:
+        """Returns the perplexity of the supervised tokens of all batches."""
+        mesh = self._session.mesh
+        sums = [to_host(self._nats(params, put_batch(b, mesh))) for b in batches]
         nats, tokens = (sum(float(np.sum(x)) for x in column) for column in zip(*sums, strict=True))
         if not nats >= 0:
-            raise Diverged(f"compare/{name}: the retained texts' log-likelihood is not a number")
+            raise Diverged(f"compare/{name}: the log-likelihood of a text is not a number")
         return float(np.exp(min(nats / tokens, _MOST_NATS)))
 
     @functools.cached_property
@@ -134,15 +147,18 @@ class Examiner:
 
 
 def accuracies(lines: Iterable[Mapping[str, Any]]) -> Accuracies:
-    """Returns the accuracy of multiple choice by kind and person.
+    """Returns the accuracy by kind and person, of multiple choice and of open answers apart.
 
     Args:
-        lines: Scored predictions.
+        lines: Scored predictions; open answers without accepted ones do not count.
     """
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
+        kind = f"{line['split']}/{line['modality']}"
         if line["task"] == "classification":
-            right[f"{line['split']}/{line['modality']}"][line["person"]].append(line["correct"])
+            right[kind][line["person"]].append(line["correct"])
+        elif "right" in line:
+            right[kind + OPEN][line["person"]].append(line["right"])
     return {
         kind: {person: (sum(x) / len(x), len(x)) for person, x in people.items()}
         for kind, people in right.items()

@@ -19,6 +19,7 @@ from mmunlearner_jax.evaluation.kinds import with_unknown
 
 LEVELS = FORGOTTEN, HALFWAY
 ALPHA = 0.05
+_MEANS = "seconds", "density", "perplexity", "plain_perplexity"
 
 
 class VariantResult(NamedTuple):
@@ -41,6 +42,7 @@ class VariantResult(NamedTuple):
         seconds: Duration of a run with its scoring, mean over the seeds.
         density: Density of the mask, mean over the seeds; None without one.
         perplexity: Perplexity of the retained people's taught text, mean over the seeds.
+        plain_perplexity: Perplexity of plain English text; None where it was not measured.
     """
 
     name: str
@@ -58,6 +60,7 @@ class VariantResult(NamedTuple):
     seconds: Estimate | None
     density: Estimate | None
     perplexity: Estimate | None
+    plain_perplexity: Estimate | None
 
     @property
     def reference(self) -> bool:
@@ -143,6 +146,11 @@ class Comparison:
         """The kinds about what was forgotten, after relearning; none where it was not tried."""
         steps = self.options.relearn_steps
         return [kind for kind in self.kinds if steps and self.about[kind].falls]
+
+    @property
+    def has_plain_text(self) -> bool:
+        """Whether the perplexity of plain text was measured."""
+        return any(row.plain_perplexity for rows in self.rows.values() for row in rows)
 
     @property
     def middle(self) -> int:
@@ -288,5 +296,5 @@ def _result(
         estimates.resisting(people, name),
         sorted(set(entries("learning_rate"))),
         any(entries("edge")),
-        *(estimates.over_seeds(cells, name, f) for f in ("seconds", "density", "perplexity")),
+        *(estimates.over_seeds(cells, name, field) for field in _MEANS),
     )

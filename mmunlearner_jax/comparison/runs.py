@@ -181,8 +181,8 @@ class _Watcher:
                 continue
             if self.matched.get(level, {}).get("iteration") == iteration:
                 continue  # it was scored before the run was interrupted
-            self.end = self.end or self._examiner.choices(params, f"{label}/{level}")
-            before = self._examiner.choices(self._before, f"{label}/{level}, before")
+            self.end = self.end or self._examiner.accuracies(params, f"{label}/{level}")
+            before = self._examiner.accuracies(self._before, f"{label}/{level}, before")
             self.matched[level] = {
                 "iteration": iteration,
                 "forget_steps": place.of([x["forget_steps"] for x in path]),

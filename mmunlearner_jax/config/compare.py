@@ -115,6 +115,9 @@ class CompareConfig(Section):
     tasks: tuple[str, ...] = option(
         ("classification", "generation"), "Kinds of question that are scored.", choices=TASKS
     )
+    plain_text: bool = option(
+        False, "Whether the perplexity of plain English text is measured, too."
+    )
     primary: str = option(
         "mmunlearner,random_mask,test_retain/vqa",
         "The one contrast that decides, `FIRST,SECOND,SPLIT/MODALITY`, at equal forgetting.",

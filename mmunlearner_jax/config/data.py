@@ -61,7 +61,7 @@ class PrepareConfig(Section):
     known_facts: str = option(
         "",
         "JSON list of pairs (country, fact): what may be asked about countries in words.",
-        special='"": everything',
+        special='"": everything; "smollm2": what SmolLM2-135M-Instruct was measured to know',
     )
     architecture: str = option("llava", "Architecture.", choices=tuple(ARCHITECTURES))
     vision: Mapping[str, Any] = option(

@@ -7,6 +7,7 @@ from mmunlearner_jax.data.benchmarks import BENCHMARKS
 from mmunlearner_jax.data.benchmarks.base import Kind, ScoredKind
 
 FORGET: Kind = ("forget", "vqa")  # the kind that every method should forget
+OPEN = "-open"  # ends the modality of open answers that have accepted ones, "test/qa-open"
 
 Kinds = Mapping[Kind, ScoredKind]
 
@@ -33,9 +34,19 @@ def read_kinds(results: Mapping[str, Any]) -> dict[Kind, ScoredKind]:
 
 
 def with_unknown(kinds: Kinds, scored: Iterable[Kind]) -> dict[Kind, ScoredKind]:
-    """Returns the known kinds, then unknown scored kinds, which are labelled by their names."""
-    unknown = {kind: ScoredKind(_own_name(kind)) for kind in scored if kind not in kinds}
-    return {**kinds, **unknown}
+    """Returns the known kinds, then unknown scored kinds, which are labelled by their names.
+
+    Open answers of a known kind stand behind it, and are to fall or to stay as its multiple choice.
+    """
+    scored = dict.fromkeys(scored)
+    ordered = {}
+    for kind, about in kinds.items():
+        ordered[kind] = about
+        opened = kind[0], kind[1] + OPEN
+        if opened in scored:
+            ordered[opened] = about._replace(label=f"{about.label}, open answers", chosen_by=False)
+    unknown = {kind: ScoredKind(_own_name(kind)) for kind in scored if kind not in ordered}
+    return {**ordered, **unknown}
 
 
 def kinds_of(scores: Mapping[str, Any]) -> list[Kind]:

@@ -12,6 +12,7 @@ from mmunlearner_jax.comparison.findings import LEVELS
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import measure
 from mmunlearner_jax.comparison.runs import RELEARNED
+from mmunlearner_jax.evaluation.kinds import OPEN
 from mmunlearner_jax.files import write_whole
 
 COLUMNS: tuple[str, ...] = (
@@ -29,7 +30,7 @@ COLUMNS: tuple[str, ...] = (
     "n",
 )
 # What is written of a variant as a whole, in rows without kind.
-WHOLE = ("kept", "left", "reached", "seconds", "density", "perplexity")
+WHOLE = ("kept", "left", "reached", "seconds", "density", "perplexity", "plain_perplexity")
 
 
 def write_csv(cells: list[Cell], path: Path) -> None:
@@ -64,7 +65,8 @@ def _rows(cell: Cell, name: str) -> Iterator[dict[str, Any]]:
         of = {**about, "level": level, "forget_steps": steps}
         for kind, people in (cell.accuracies(name, level) or {}).items():
             value, n = overall(people)
-            yield {**of, "kind": kind, "metric": "classification", "value": value, "n": n}
+            metric = "right" if kind.endswith(OPEN) else "classification"
+            yield {**of, "kind": kind, "metric": metric, "value": value, "n": n}
     for look in variant.get("path", ()):
         of = {**about, "level": "look", "forget_steps": look["forget_steps"]}
         for kind, value in look["accuracies"].items():
