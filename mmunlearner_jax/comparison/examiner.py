@@ -85,9 +85,9 @@ class Examiner:
         return {kind: overall(people)[0] for kind, people in answers.items()}
 
     def accuracies(self, params: Any, label: str) -> Accuracies:
-        """Returns a model's accuracy on the scored questions that an answer is right or wrong about.
+        """Returns a model's accuracy on the scored questions of which an answer is right or wrong.
 
-        These are multiple choice, and open questions with accepted answers.
+        These are multiple choice and open questions with accepted answers.
 
         Args:
             params: All parameters of the model.

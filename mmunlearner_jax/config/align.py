@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from mmunlearner_jax.config.descent import TrainingConfig
+from mmunlearner_jax.config.jitter import AlignJitterConfig
 from mmunlearner_jax.options import option
 
 
@@ -26,3 +27,4 @@ class AlignConfig(TrainingConfig):
         special="0: none",
     )
     temperature: float = option(20.0, "Factor of the cosines in that term.", above=0)
+    jitter: AlignJitterConfig = option(AlignJitterConfig, "Random changes to the pictures.")

@@ -4,20 +4,9 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from mmunlearner_jax.config.descent import TrainingConfig
+from mmunlearner_jax.config.jitter import JitterConfig
 from mmunlearner_jax.config.model import GROUPS
-from mmunlearner_jax.options import Section, option
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JitterConfig(Section):
-    """Random changes to processed pictures (`data.pipeline.Jitter`); all 0: none."""
-
-    key: ClassVar[str] = "finetune.jitter"
-
-    shift: int = option(0, "Largest shift in each direction.", unit="pixels", least=0)
-    gain: float = option(0.0, "Standard deviation of the factor around 1.", least=0)
-    offset: float = option(0.0, "Standard deviation of the added constant.", least=0)
-    noise: float = option(0.0, "Standard deviation of what is added to each pixel.", least=0)
+from mmunlearner_jax.options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ def run(session: Session) -> bool:
         captions(pictures),
         batch_size=options.batch,
         pack=1,
-        augment=augmentation(config.finetune),
+        augment=augmentation(options.jitter),
         encoder=untrained.answers,
     )
     params = train(

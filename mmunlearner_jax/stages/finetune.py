@@ -9,7 +9,7 @@ from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done, writing
 from mmunlearner_jax.checkpoint import load_tree, save_tree
-from mmunlearner_jax.config.finetune import FinetuneConfig
+from mmunlearner_jax.config.jitter import JitterConfig
 from mmunlearner_jax.data.benchmarks.base import about_nobody
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.samples import Sample
@@ -47,7 +47,7 @@ def run(session: Session) -> bool:
             pictures,
             batch_size=options.picture_batch,
             pack=options.pack,
-            augment=augmentation(options),
+            augment=augmentation(options.jitter),
         ),
     }
     if options.text_batch:
@@ -77,9 +77,9 @@ def untrained_session(session: Session, *, aligned: bool = False) -> Session:
     return Session(config, workdir, str(workdir / "aligned") if aligned else initial)
 
 
-def augmentation(options: FinetuneConfig) -> Jitter | None:
+def augmentation(options: JitterConfig) -> Jitter | None:
     """Returns the random changes to taught pictures; None where there are none."""
-    jitter = options.jitter.to_dict()
+    jitter = options.to_dict()
     return Jitter(**jitter) if any(jitter.values()) else None
 
 

@@ -6,7 +6,6 @@ writes one; `smollm2_known.json` is that of SmolLM2-135M-Instruct.
 """
 
 import json
-
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -52,7 +51,10 @@ class Known:
         if not file:
             return
         own = Path(__file__).with_name("smollm2_known.json")
-        path, mend = own if file == SMOLLM2 else expanded(file), 'write a JSON list of pairs, [["FR", "capital"], ...]'
+        path, mend = (
+            own if file == SMOLLM2 else expanded(file),
+            'write a JSON list of pairs, [["FR", "capital"], ...]',
+        )
         with refusing(path, mend):
             pairs = parse_json(read_bytes(path, mend=mend))
         if not isinstance(pairs, list):
