@@ -94,7 +94,8 @@ def jobs(config: Config, workdir: Path) -> list[Job]:
             raise InputError(f"config.compare.{key} is {values}: give each once")
     models: list[Job] = []
     cells: list[Job] = []
-    for seed in (*options.development_seeds, *options.seeds):
+    development = () if options.tuned else options.development_seeds
+    for seed in (*development, *options.seeds):
         made = list(_models(config, workdir / f"seed-{seed}", seed))
         models += made
         cells += [_cell(config, workdir, seed, ratio, made) for ratio in options.ratios]
@@ -143,7 +144,9 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
         return Job(TUNE, where, overrides | {"stages": stages}, options.methods, needs)
     stages = ("importance", "mask", "compare")
     overrides["compare.controls"] = options.controls_of(seed)
-    if options.development_seeds:
+    if options.tuned:
+        overrides["compare.tuned"] = tuple(str(Path(folder).absolute()) for folder in options.tuned)
+    elif options.development_seeds:
         tuned = tuple(str(workdir / f"seed-{s}/tune-{ratio}") for s in options.development_seeds)
         overrides["compare.tuned"] = tuned
         needs += tuple(map(Path, tuned))

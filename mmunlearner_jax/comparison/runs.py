@@ -159,6 +159,7 @@ class _Watcher:
             self.start["shares"] = shares.measure(params)
         self.looks, self.matched = _read(file)
         self.end: Accuracies | None = None
+        self._end_before: Accuracies | None = None  # `end` of the look before
 
     def watch(self, params: Any, iteration: int, forget_steps: int) -> float:
         """Returns the accuracy about the forget set's pictures; see `Unlearner.run`."""
@@ -174,7 +175,7 @@ class _Watcher:
         # An interrupted run has looks of after its checkpoint, which are made again.
         self.looks = [*(x for x in self.looks if x["iteration"] < iteration), look]
         path = [self.start, *self.looks]
-        self.end = None
+        self._end_before, self.end = self.end, None
         for level, value in self._levels.items():
             place = crossing([x["accuracies"][FORGET_KIND] for x in path], value)
             if place is None or place.after != len(path) - 1:
@@ -182,11 +183,14 @@ class _Watcher:
             if self.matched.get(level, {}).get("iteration") == iteration:
                 continue  # it was scored before the run was interrupted
             self.end = self.end or self._examiner.accuracies(params, f"{label}/{level}")
-            before = self._examiner.accuracies(self._before, f"{label}/{level}, before")
+            if self._end_before is None:
+                self._end_before = self._examiner.accuracies(
+                    self._before, f"{label}/{level}, before"
+                )
             self.matched[level] = {
                 "iteration": iteration,
                 "forget_steps": place.of([x["forget_steps"] for x in path]),
-                "accuracies": interpolated(before, self.end, place.weight),
+                "accuracies": interpolated(self._end_before, self.end, place.weight),
             }
         if self._levels:  # the next step takes the arrays of this model
             self._before = jax.tree.map(jnp.copy, params)
