@@ -80,8 +80,8 @@ def jobs(config: Config, workdir: Path) -> list[Job]:
     """Returns the jobs of a comparison, those first that others need.
 
     Where the config fine-tunes, every seed has a vanilla model, and for each ratio a gold model
-    and, if the seed is scored with all controls, one that is never taught about the people to
-    forget.
+    and, if text is taught and the seed is scored with all controls, one that is never taught about
+    the people to forget. Development seeds are left out if `config.compare.tuned` names workdirs.
 
     Raises:
         InputError: There is nothing to compare, or seeds or ratios are not all different.
@@ -114,7 +114,8 @@ def _models(config: Config, home: Path, seed: int) -> Iterator[Job]:
     learn: dict[str, Any] = {"seed": seed, "stages": stages}
     vanilla = Job(MODELS, home / VANILLA, learn)
     yield vanilla
-    controlled = config.compare.has_all_controls(seed)
+    # Where no text is taught, gold is never taught any.
+    controlled = config.compare.has_all_controls(seed) and config.finetune.text_batch
     for ratio in config.compare.ratios:
         for kind in (GOLD, NEVER_TAUGHT) if controlled else (GOLD,):
             changes = {"data.forget_ratio": ratio, "finetune.retain_only": kind}

@@ -141,7 +141,7 @@ class CompareConfig(Section):
     tuned: tuple[str, ...] = option(
         (),
         "Workdirs whose stage `tune` chose the learning rates.",
-        special="(): the run's own workdir",
+        special="(): those of the development seeds, or else the run's own workdir",
     )
 
     def __post_init__(self):

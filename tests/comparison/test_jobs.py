@@ -79,6 +79,22 @@ def test_without_development_seeds_every_cell_tunes_itself(config, tmp_path):
     assert "compare.tuned" not in cell.overrides
 
 
+def test_workdirs_that_were_tuned_take_the_place_of_development_seeds(config, tmp_path):
+    config.compare.tuned = (str(tmp_path / "earlier"),)
+    todo = jobs(typed(config), tmp_path)
+    assert not [job for job in todo if job.stage == 3 or "seed-103" in job.name]
+    for cell in (job for job in todo if job.stage == 4):
+        assert cell.overrides["stages"] == ("importance", "mask", "compare")
+        assert cell.overrides["compare.tuned"] == (str(tmp_path / "earlier"),)
+
+
+def test_where_no_text_is_taught_gold_is_never_taught_any(config, tmp_path):
+    config.finetune.text_first = config.finetune.text_batch = 0
+    todo = jobs(typed(config), tmp_path)
+    assert {job.workdir.name for job in todo if job.stage == 1} == {"vanilla", "gold-5", "gold-10"}
+    assert not [job for job in todo if "compare.never_taught" in job.overrides]
+
+
 def test_overrides_are_keys_of_the_config(config, tmp_path):
     for job in jobs(typed(config), tmp_path):
         for key in job.overrides:

@@ -96,6 +96,7 @@ def variant(name, knows, end):
         "seconds": 10.0,
         "density": None if name in ("ga", "npo", "idk_nll", "no_mask") else 0.31,
         "perplexity": 1.5,
+        "plain_perplexity": 20.0,
     }
 
 
