@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from mmunlearner_jax.artefacts import is_done, writing
@@ -112,7 +113,8 @@ def _measured(
         ) as metrics:
             for i, batch in enumerate(data["data"], start + 1):
                 sums = add(sums, session.moving, put_batch(batch, session.mesh), session.frozen)
-                metrics.write(i)
+                # A copy, as the next step takes the sums; the bar waits for it.
+                metrics.write(i, examples=jnp.copy(sums.count))
                 saved.save(i, sums, data)
     return sums
 
