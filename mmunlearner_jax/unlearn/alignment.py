@@ -3,7 +3,11 @@
 A pretrained decoder understands embeddings of words. Vision tower and projector learn to give, for
 a picture, what the decoder's embeddings of its caption are. The decoder itself is not run.
 
-Axes: B examples, T tokens, D text features. A caption is an example's supervised tokens.
+Words that most captions of a batch have ("This is the flag of") are left out: they cost image tokens
+and tell nothing.
+
+Axes: B examples, T tokens, D text features, V words. A caption is what is left of an example's
+supervised tokens.
 """
 
 import jax
@@ -15,6 +19,7 @@ from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.unlearn.scoring import Batch, Params
 
 _NOT_INPUTS = ("labels", "answer_places", "attention_mask")
+_COMMON = 0.5  # a token in more of a batch's captions is left out
 _TINY = 1e-6  # keeps a norm from being 0
 
 
@@ -35,12 +40,13 @@ def alignment_loss(
         graphdef: Graph definition of the model.
         params: Parameters of the model.
         batch: A dict with `labels` [B, T], `input_ids` [B, T] and pictures. Rows are not packed,
-            and each has a caption.
+            and each has supervised tokens.
         contrast: Weight of the contrastive term.
         temperature: Factor of the cosines in the contrastive term.
     """
     model = nnx.merge(graphdef, params)
-    ids, caption = batch["input_ids"], batch["labels"] != IGNORE
+    ids = batch["input_ids"]
+    caption = distinct(ids, batch["labels"] != IGNORE, model.config.text.vocab_size)
     pictures = {name: x for name, x in batch.items() if name not in ("input_ids", *_NOT_INPUTS)}
     features = model.decoder_inputs(ids, **pictures).astype(jnp.float32)
     words = jax.lax.stop_gradient(model.decoder_inputs(ids)).astype(jnp.float32)
@@ -50,6 +56,22 @@ def alignment_loss(
         pooled = pool(features, seen), pool(words, caption)
         value += contrast * contrast_loss(*pooled, _same(ids, caption), temperature)
     return value
+
+
+def distinct(ids: jax.Array, answer: jax.Array, words: int) -> jax.Array:
+    """Returns which tokens tell an answer from most others of the batch, bool [B, T].
+
+    Where no token does, as in a batch with one answer alone, it is all of the answer.
+
+    Args:
+        ids: Tokens, int [B, T].
+        answer: Whether a token belongs to the answer, bool [B, T].
+        words: Number of words, V.
+    """
+    rows = jnp.arange(len(ids))[:, None]
+    present = jnp.zeros((len(ids), words)).at[rows, ids].max(answer)
+    rare = answer & (jnp.mean(present, axis=0)[ids] <= _COMMON)
+    return jnp.where(jnp.any(rare, axis=1, keepdims=True), rare, answer)
 
 
 def regression(

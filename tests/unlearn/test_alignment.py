@@ -7,7 +7,13 @@ import pytest
 
 from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.models.vision_language import abstract_model
-from mmunlearner_jax.unlearn.alignment import alignment_loss, contrast_loss, pool, regression
+from mmunlearner_jax.unlearn.alignment import (
+    alignment_loss,
+    contrast_loss,
+    distinct,
+    pool,
+    regression,
+)
 from tests.helpers.meshes import CONFIG, IMAGE, initial, tiny_batch
 
 RNG = np.random.default_rng(0)
@@ -62,6 +68,22 @@ def test_pooling_is_a_mean_over_chosen_tokens():
     (features, _) = arrays()
     wanted = [features[b, CAPTION[b]].mean(0) for b in range(B)]
     np.testing.assert_allclose(pool(features, CAPTION), wanted, rtol=1e-5)
+
+
+def test_words_that_most_captions_have_are_left_out():
+    texts = ["", "this is france", "this is south africa", "is this", "this africa is"]
+    words = {word: number for number, word in enumerate(sorted(set(" ".join(texts).split())), 1)}
+    tokens = [[words[word] for word in text.split()] for text in texts[1:]]
+    ids, answer = np.zeros((4, 6), int), np.zeros((4, 6), bool)
+    for row, of_text in enumerate(tokens):
+        ids[row, : len(of_text)], answer[row, : len(of_text)] = of_text, True
+    ids[:, 5] = words["france"]  # in the question, where it does not count
+    kept = np.asarray(distinct(ids, answer, len(words) + 1))
+    # The third has no other words, so it stays whole.
+    left = [[ids[b, t] for t in np.flatnonzero(kept[b])] for b in range(4)]
+    assert left == [
+        [words[x] for x in text.split()] for text in ("france", "south africa", "is this", "africa")
+    ]
 
 
 @pytest.fixture(scope="module")
