@@ -7,6 +7,7 @@
 The programs are those that `python -m mmunlearner_jax.plan` compiles for remote slices; neither
 weights nor data are needed. Running out of memory is a result, not an error. `--peak` is one
 device's peak in bfloat16 TFLOP/s, from its data sheet; with it, model-FLOP utilisation is printed.
+On a CPU the peak is measured: it is that of a large float32 product.
 """
 
 import json
@@ -20,6 +21,7 @@ import numpy as np
 from absl import app, flags
 from jax.errors import JaxRuntimeError
 
+from benchmarks.vs_torch.side import SIZE, peak_flops
 from mmunlearner_jax.command_line import hide_torch, parse_flags, read_config
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config
@@ -30,7 +32,9 @@ from mmunlearner_jax.sharding import make_mesh
 
 _STAGE = flags.DEFINE_enum("stage", "unlearn", ["importance", "unlearn"], "Stage of the steps.")
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed calls.", lower_bound=1)
-_PEAK = flags.DEFINE_float("peak", 0.0, "Peak of one device, bfloat16 TFLOP/s; 0: unknown.")
+_PEAK = flags.DEFINE_float(
+    "peak", 0.0, "Peak of one device, bfloat16 TFLOP/s; 0: unknown, measured on a CPU."
+)
 _OUT = flags.DEFINE_string("out", None, "File for the figures.")
 
 
@@ -67,13 +71,24 @@ def arguments(program: Program, config: Config) -> tuple[Any, ...]:
     return jax.tree.map(filled, program.arguments, is_leaf=is_batch)
 
 
-def measure(program: Program, plain: Program, config: Config) -> dict[str, Any]:
+def peak() -> float:
+    """Returns the peak of all devices together in FLOP/s; 0 if it is unknown."""
+    if _PEAK.value:
+        return _PEAK.value * 1e12 * len(jax.devices())
+    if jax.devices()[0].platform != "cpu":
+        return 0.0
+    ones, product = jax.numpy.ones((SIZE, SIZE)), jax.jit(jax.numpy.matmul)
+    return peak_flops(lambda: jax.block_until_ready(product(ones, ones)))
+
+
+def measure(program: Program, plain: Program, config: Config, peak_of_all: float) -> dict[str, Any]:
     """Compiles, runs and times a program.
 
     Args:
         program: The program to measure.
         plain: The same program with XLA attention and without remat, whose operations are counted.
         config: The config.
+        peak_of_all: Peak of all devices together in FLOP/s; 0: unknown.
     """
     figures: dict[str, Any] = {
         "stage": program.stage,
@@ -102,9 +117,8 @@ def measure(program: Program, plain: Program, config: Config) -> dict[str, Any]:
     figures |= {"fits": True, "seconds": seconds[2:], "median": statistics.median(seconds[2:])}
     figures["model_flops"] = flops(jax.make_jaxpr(plain.function)(*plain.arguments))
     figures["questions_per_second"] = program.questions / figures["median"]
-    if _PEAK.value:
-        peak = _PEAK.value * 1e12 * len(jax.devices())
-        figures["mfu"] = figures["model_flops"] / figures["median"] / peak
+    if peak_of_all:
+        figures["mfu"] = figures["model_flops"] / figures["median"] / peak_of_all
     stats = jax.local_devices()[0].memory_stats()
     if stats is not None:  # CPUs have none
         figures["peak_bytes_so_far"] = stats["peak_bytes_in_use"]
@@ -122,14 +136,15 @@ def main(argv: list[str]) -> None:
         programs(config, mesh, _STAGE.value, attention="xla", remat="none"),
         strict=True,
     )
-    rows = []
+    rows, peak_of_all = [], peak()
     for program, plain in kinds:
-        rows.append(measure(program, plain, config))
+        rows.append(measure(program, plain, config, peak_of_all))
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "seconds"}), flush=True)
     device, unlearn = jax.devices()[0].device_kind, config.unlearn.to_dict()
     result = {
         "device": device,
         "devices": len(jax.devices()),
+        "peak_flops": peak_of_all,
         "jax": jax.__version__,
         "model": config.model.to_dict(),
         "plan": config.plan.to_dict(),
