@@ -7,6 +7,7 @@ from typing import Any
 from absl import logging
 from flax import nnx
 
+from mmunlearner_jax.artefacts import writing
 from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
 from mmunlearner_jax.comparison.relearning import Relearner
@@ -20,7 +21,7 @@ from mmunlearner_jax.stages.unlearn import summary
 from mmunlearner_jax.unlearn.controls import CONTROLS, Control
 from mmunlearner_jax.unlearn.mask import density
 from mmunlearner_jax.unlearn.methods import METHODS
-from mmunlearner_jax.weights.io import leaf_labels
+from mmunlearner_jax.weights.io import leaf_labels, save_pretrained
 
 # Masks whose share of squared gradients is followed, beside the method's own.
 SHARED_MASKS = ("random_mask", "other_people_mask")
@@ -117,6 +118,9 @@ class Contest:
         own = name == self._session.config.unlearn.method and self._options.share_every
         run = self._follower.follow(name, control, mask, rate, self._shares if own else None)
         params, labels = run.outcome.params, leaf_labels(self._session.model)
+        if self._options.keep_weights:
+            with writing(self._session.workdir / "compare/models" / name) as partial:
+                save_pretrained(nnx.merge(self._session.graphdef, params), partial)
         return {
             "method": control.method or self._session.config.unlearn.method,
             "learning_rate": rate,

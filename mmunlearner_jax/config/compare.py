@@ -115,6 +115,9 @@ class CompareConfig(Section):
     tasks: tuple[str, ...] = option(
         ("classification", "generation"), "Kinds of question that are scored.", choices=TASKS
     )
+    keep_weights: bool = option(
+        False, "Whether the last model of each run is kept, as a checkpoint `compare/models/NAME`."
+    )
     plain_text: bool = option(
         False, "Whether the perplexity of plain English text is measured, too."
     )

@@ -28,6 +28,7 @@ COMPARE = {
     "evaluate.photos_per_person": 2,
     "compare.share_every": 1,
     "compare.relearn_steps": 1,
+    "compare.keep_weights": True,
     "compare.tasks": '("classification","generation")',
     "compare.primary": "mmunlearner,no_mask,test_retain/vqa",
     "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',
@@ -86,6 +87,8 @@ def test_every_row_is_made_and_reported(finished):
         assert steps == [*range(len(steps))] and 2 <= len(steps) <= 3
     for name in ("importance_by_batch", "importance_of_others"):
         assert (finished / CELL / name / "importance").is_dir()
+    kept = {path.parent.name for path in (finished / CELL).glob("compare/models/*/config.json")}
+    assert kept == {*METHODS, *CONTROLS}
     # None is another's run under another name.
     first = losses(finished / CELL)
     assert len({first[f"compare/{n}/{rate:g}"] for n in (*METHODS, *CONTROLS)}) == 5
