@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grain
 import numpy as np
+from absl import logging
 
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
@@ -13,6 +14,7 @@ from mmunlearner_jax.data.rows import PackedRow, share
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, answer_places
+from mmunlearner_jax.processes import is_first
 
 LENGTH_MULTIPLE = 4
 _FOREVER = 2**32  # passes; Grain can still make batches of one row of this many passes
@@ -145,6 +147,13 @@ class Batches:
         taken = sum(row.length for row in self.rows)
         room = self.length * len(self.rows)
         self.filled, self.saved = taken / room, float(lengths.sum()) / room
+        alone = rounded(lengths.max()) * len(samples)
+        if room > alone and is_first():
+            logging.warning(
+                "pack=%d: padding included, batches have %.0f %% more tokens than with pack=1;"
+                " give a smaller pack",
+                *(pack, 100 * (room / alone - 1)),
+            )
         order = grain.MapDataset.range(len(self.rows)).seed(seed)
         if shuffle:
             order = order.shuffle()

@@ -118,3 +118,15 @@ def test_mistakes_are_named(pictures, processor, encoder):
         Batches(pictures[::28], encoder, batch_size=4, pack=4, seed=0)
     with pytest.raises(InputError, match="labels='full' supervises; give pack=1"):
         Batches(pictures, Encoder(processor, labels="full"), batch_size=4, pack=2, seed=0)
+
+
+@pytest.mark.parametrize(("pack", "told"), [(1, 0), (4, 1)])
+def test_where_packing_costs_more_than_it_saves_a_smaller_one_is_advised(
+    encoder, caplog, pack, told
+):
+    # One row has four samples and the other only one, padded to the same length.
+    samples = [Sample("s", None, "Who is this person in the picture?", f"{n} {n}") for n in range(5)]
+    Batches(samples, encoder, batch_size=4, seed=0, pack=pack)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == told
+    assert all("% more tokens than with pack=1; give a smaller pack" in line for line in said)
