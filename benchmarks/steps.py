@@ -1,6 +1,6 @@
 """Measures time and memory of the method's steps on the local devices, with random weights.
 
-    python benchmarks/steps.py --config=configs/llava.py --stage=importance --out=steps.json \
+    python -m benchmarks.steps --config=configs/llava.py --stage=importance --out=steps.json \
         --peak=989 --config.mesh='(1,1,1)' \
         --config.model.param_dtype=bfloat16 --config.importance.batch_size=4
 

@@ -46,7 +46,7 @@ def estimate(seeds: Mapping[int, float], n: int = 0) -> Estimate | None:
 
 
 def accuracy(cells: Sequence[Cell], variant: str, kind: str, level: str) -> Estimate | None:
-    """Returns a multiple-choice accuracy, 0 to 1; None where nothing was asked.
+    """Returns the fraction of right answers, 0 to 1; None where nothing was asked.
 
     Args:
         cells: Cells of one forget ratio.

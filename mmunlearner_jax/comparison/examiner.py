@@ -16,7 +16,7 @@ from mmunlearner_jax.evaluation.plain_text import plain_batch
 from mmunlearner_jax.evaluation.selection import chosen_by, set_apart
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.sharding import batch_parts, put_batch
 from mmunlearner_jax.stages.evaluate import evaluate
 from mmunlearner_jax.unlearn.scoring import answer_nll
 
@@ -48,7 +48,11 @@ class Examiner:
         self._looked = _looked(apart, options.look_questions)
         self._open = _of_tasks(scored, {*options.tasks} - {"classification"})
         self._scored = {
-            split: [q for q in of_split if q.task == "classification" or q.accepted]
+            split: [
+                q
+                for q in of_split
+                if q.task == "classification" or (q.accepted and q.task in options.tasks)
+            ]
             for split, of_split in scored.items()
         }
         self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
@@ -114,12 +118,16 @@ class Examiner:
         session, batch = self._session, self._session.config.evaluate.decode.batch_size
         taught = session.batches(
             session.drawn(session.words(session.retain), _TEXTS),
-            **{"batch_size": batch, "pack": 1, "shuffle": False, "repeat": False},
+            batch_size=batch,
+            pack=1,
             encoder=session.answers,
+            shuffle=False,
+            repeat=False,
         )
         perplexities = {"perplexity": self._perplexity(params, name, taught)}
         if session.config.compare.plain_text:
-            plain = plain_batch(session.encoder.tokenizer)
+            parts = batch_parts(session.mesh.axis_sizes)
+            plain = plain_batch(session.encoder.tokenizer, parts)
             perplexities["plain_perplexity"] = self._perplexity(params, name, [plain])
         return perplexities
 

@@ -108,7 +108,7 @@ class Comparison:
         ratios: Forget ratios, in percent.
         seeds: Seeds of the cells.
         about: What each kind of scored question is about, by "SPLIT/MODALITY".
-        kinds: Kinds of multiple-choice questions that were asked, in the order of tables.
+        kinds: Kinds of questions with right answers that were asked, in the order of tables.
         chance: What guessing gives, by ratio and kind: `uniform` and `prior`.
         rows: Variants by ratio.
         findings: Contrasts that were named beforehand, by ratio.
@@ -134,6 +134,12 @@ class Comparison:
     def options(self) -> CompareConfig:
         """Section `config.compare` of the first cell."""
         return self.cells[0].typed_config.compare
+
+    @property
+    def tuned_on(self) -> list[str]:
+        """The workdirs that chose the learning rates, e.g. "seed-100/tune-10", each once."""
+        folders = [folder for cell in self.cells for folder in cell.typed_config.compare.tuned]
+        return sorted({"/".join(Path(folder).parts[-2:]) for folder in folders})
 
     @property
     def main_kinds(self) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmunlearner_jax.comparison.tuning import tuned_at
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_compared
 from mmunlearner_jax.config.run import READS, SHARED
@@ -84,7 +85,8 @@ def jobs(config: Config, workdir: Path) -> list[Job]:
     the people to forget. Development seeds are left out if `config.compare.tuned` names workdirs.
 
     Raises:
-        InputError: There is nothing to compare, or seeds or ratios are not all different.
+        InputError: There is nothing to compare, seeds or ratios are not all different, or
+            `config.compare.tuned` does not tune all methods at all ratios.
     """
     options = config.compare
     check_compared(config)
@@ -146,7 +148,8 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
     stages = ("importance", "mask", "compare")
     overrides["compare.controls"] = options.controls_of(seed)
     if options.tuned:
-        overrides["compare.tuned"] = tuple(str(Path(folder).absolute()) for folder in options.tuned)
+        tuned = tuned_at(options.tuned, ratio, options.methods)
+        overrides["compare.tuned"] = tuple(map(str, tuned))
     elif options.development_seeds:
         tuned = tuple(str(workdir / f"seed-{s}/tune-{ratio}") for s in options.development_seeds)
         overrides["compare.tuned"] = tuned

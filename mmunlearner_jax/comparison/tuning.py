@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from mmunlearner_jax.config.compare import DEVELOPMENT
 from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.files import expanded, plain, read_json
 from mmunlearner_jax.results import MEND, read_results
 
+_TUNE = "run the stage tune there, or set config.compare.tuned to workdirs where it was run"
 Trial = Mapping[str, Any]  # `learning_rate`, `reached`, `left`, `kept`
 
 
@@ -76,7 +79,39 @@ def search(
     return [trial for trial in trials.values() if trial]
 
 
-def choose(workdirs: Sequence[Path]) -> dict[str, Choice | None]:
+def tuned_at(folders: Sequence[str], ratio: int, names: Sequence[str]) -> list[Path]:
+    """Returns the workdirs of `config.compare.tuned` that were tuned at a forget ratio.
+
+    Args:
+        folders: Their paths.
+        ratio: The forget ratio, in percent.
+        names: Variants whose learning rates are needed.
+
+    Raises:
+        InputError: There is none, one belongs to a scored seed, or one was not tuned to its end.
+    """
+    there = []
+    for workdir in (plain(expanded(folder)) for folder in folders):
+        file = workdir / "config.json"
+        config = read_json(file, mend=_TUNE)
+        with refusing(file, _TUNE):
+            seed, own = int(config["seed"]), int(config["data"]["forget_ratio"])
+        if seed < DEVELOPMENT:
+            raise InputError(
+                f"{file}: seed is {seed}: rates are chosen on seeds of {DEVELOPMENT} and more,"
+                " which are never scored; tune another workdir"
+            )
+        if own == ratio:
+            there.append(workdir)
+    if not there:
+        raise InputError(
+            f"config.compare.tuned: none was tuned with config.data.forget_ratio={ratio}: {_TUNE}"
+        )
+    _trials(there, names)
+    return there
+
+
+def choose(workdirs: Sequence[Path], names: Sequence[str]) -> dict[str, Choice | None]:
     """Returns the learning rates that tuned workdirs choose together, by variant.
 
     Only rates that every workdir tried without diverging are compared. None stands for a variant
@@ -84,23 +119,16 @@ def choose(workdirs: Sequence[Path]) -> dict[str, Choice | None]:
 
     Args:
         workdirs: Workdirs whose stage `tune` is done.
+        names: The variants.
 
     Raises:
         InputError: One has not been tuned.
     """
-    tuned: list[Mapping[str, Sequence[Trial]]] = []
-    for workdir in workdirs:
-        entry = read_results(workdir).get("tuning")
-        if not entry:
-            raise InputError(
-                f"{workdir / 'results.json'}: no learning rates were tried: run the stage tune"
-                " there, or set config.compare.tuned to workdirs where it was run"
-            )
-        tuned.append(entry)
+    tuned = _trials(workdirs, names)
     choices: dict[str, Choice | None] = {}
-    for name in tuned[0]:
+    for name in names:
         with refusing(f"{workdirs[0] / 'results.json'}, tuning.{name}", MEND):
-            tried = [{t["learning_rate"]: t for t in entry.get(name, ())} for entry in tuned]
+            tried = [{t["learning_rate"]: t for t in entry[name]} for entry in tuned]
             common = sorted(set.intersection(*(set(rates) for rates in tried)))
             there = {rate: [rates[rate] for rates in tried] for rate in common}
             choices[name] = best(there) if there else None
@@ -110,3 +138,17 @@ def choose(workdirs: Sequence[Path]) -> dict[str, Choice | None]:
                 "%s: the best learning rate, %g, is at the edge of those tried", name, choice.rate
             )
     return choices
+
+
+def _trials(workdirs: Sequence[Path], names: Sequence[str]) -> list[Mapping[str, Sequence[Trial]]]:
+    """Returns what the stage `tune` wrote in each workdir: trials by variant."""
+    tuned = []
+    for workdir in workdirs:
+        entry = read_results(workdir).get("tuning", {})
+        if missing := [name for name in names if name not in entry]:
+            raise InputError(
+                f"{workdir / 'results.json'}: no learning rates of {', '.join(missing)} were tried:"
+                f" {_TUNE}"
+            )
+        tuned.append(entry)
+    return tuned

@@ -16,8 +16,9 @@ class AlignConfig(TrainingConfig):
 
     loss: Literal["embeddings", "caption"] = option(
         "embeddings",
-        "What is learned: the decoder's embeddings of the caption, without running the decoder; or"
-        " the decoder's loss on the caption, LLaVA's first stage.",
+        "What is learned: the decoder's embeddings of the caption's own words, those that most"
+        " captions lack, without running the decoder; or the decoder's loss on the caption,"
+        " LLaVA's first stage.",
     )
     batch: int = option(32, "Pictures of a step.", unit="pictures", least=1)
     contrast: float = option(

@@ -64,8 +64,8 @@ class CompareConfig(Section):
     )
     control_seeds: int = option(
         0,
-        "Seeds, the first of `seeds`, with all controls and the never-taught model; the others run"
-        " the controls of named contrasts alone.",
+        "Seeds, the first of `seeds`, with all controls and, if text is taught, the never-taught"
+        " model; the others run the controls of named contrasts alone.",
         unit="seeds",
         least=0,
         special="0: all seeds",

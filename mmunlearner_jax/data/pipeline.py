@@ -93,7 +93,7 @@ class Batches:
         length: T, the length of the longest row rounded up to a multiple of 4.
         filled: Fraction of the rows' tokens that are not padding, over one pass.
         saved: Tokens of all samples in rows of their own, without padding, divided by the tokens of
-            the rows with padding. Packing pays where this is above 1.
+            the rows with padding. Packing pays where this is above its value with `pack=1`.
 
     Raises:
         InputError: There are no samples, only some have pictures, `batch_size` is below 1, or the
@@ -148,9 +148,9 @@ class Batches:
         room = self.length * len(self.rows)
         self.filled, self.saved = taken / room, float(lengths.sum()) / room
         alone = rounded(lengths.max()) * len(samples)
-        if room > alone and is_first():
+        if room > 1.01 * alone and is_first():
             logging.warning(
-                "pack=%d: padding included, batches have %.0f %% more tokens than with pack=1;"
+                "pack=%d: padding included, a pass takes %.0f %% more tokens than with pack=1;"
                 " give a smaller pack",
                 *(pack, 100 * (room / alone - 1)),
             )

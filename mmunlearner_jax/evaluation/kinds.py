@@ -44,7 +44,9 @@ def with_unknown(kinds: Kinds, scored: Iterable[Kind]) -> dict[Kind, ScoredKind]
         ordered[kind] = about
         opened = kind[0], kind[1] + OPEN
         if opened in scored:
-            ordered[opened] = about._replace(label=f"{about.label}, open answers", chosen_by=False)
+            ordered[opened] = about._replace(
+                label=f"{about.label}, open answers", chosen_by=False, headline=False
+            )
     unknown = {kind: ScoredKind(_own_name(kind)) for kind in scored if kind not in ordered}
     return {**ordered, **unknown}
 
@@ -66,7 +68,9 @@ def _kind(name: str) -> Kind:
 
 def _own_name(kind: Kind) -> str:
     split, modality = kind
-    return f"{split.replace('_', ' ').capitalize()}, {_MODALITIES.get(modality, modality)}"
+    base = modality.removesuffix(OPEN)
+    label = f"{split.replace('_', ' ').capitalize()}, {_MODALITIES.get(base, base)}"
+    return label if base == modality else f"{label}, open answers"
 
 
 _MODALITIES = {"vqa": "pictures", "qa": "in words"}

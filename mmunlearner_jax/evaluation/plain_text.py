@@ -3,11 +3,11 @@
 The texts were written for this package. They name no person and no country.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mmunlearner_jax.data.pipeline import rounded
 from mmunlearner_jax.models.packing import IGNORE
 
 TEXTS = (
@@ -46,22 +46,20 @@ TEXTS = (
 )
 
 
-def plain_batch(tokenizer: Any) -> dict[str, np.ndarray]:
+def plain_batch(tokenizer: Any, parts: int) -> dict[str, np.ndarray]:
     """Returns the texts as one batch without a chat template.
 
     Args:
         tokenizer: Tokenizer of transformers.
+        parts: Number of devices' groups that share a batch; empty rows fill the last part.
 
     Returns:
-        `input_ids`, `attention_mask` and `labels`, int32 [texts, tokens]; every token but the first
+        `input_ids`, `attention_mask` and `labels`, int32 [rows, tokens]; every token but the first
         of a text is supervised.
     """
-    return _padded([tokenizer(text).input_ids for text in TEXTS])
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    shape = len(rows), max(map(len, rows))
+    texts = [tokenizer(text).input_ids for text in TEXTS]
+    shape = rounded(len(texts), parts), rounded(max(map(len, texts)))
     ids, mask = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for row, tokens in enumerate(rows):
+    for row, tokens in enumerate(texts):
         ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
     return {"input_ids": ids, "attention_mask": mask, "labels": np.where(mask, ids, IGNORE)}

@@ -24,7 +24,7 @@ def run(session: Session) -> bool:
     if not todo:
         return False
     tuned = [Path(folder) for folder in config.compare.tuned] or [workdir]
-    choices = choose(tuned)
+    choices = choose(tuned, config.compare.methods)
     contest = Contest(session, scores=True)
     update_results(workdir, "seed", config.seed)
     update_results(workdir, "kinds", entry(session.bench.record.kinds))

@@ -108,13 +108,14 @@ def _measured(
             f"importance/{name}",
             total=len(batches),
             start=start,
+            saved=config.checkpoint_every,
             profile=config.profile.steps,
             once=packing({name: batches}),
         ) as metrics:
             for i, batch in enumerate(data["data"], start + 1):
                 sums = add(sums, session.moving, put_batch(batch, session.mesh), session.frozen)
                 # A copy, as the next step takes the sums; the bar waits for it.
-                metrics.write(i, examples=jnp.copy(sums.count))
+                metrics.write(i, count=jnp.copy(sums.count))
                 saved.save(i, sums, data)
     return sums
 

@@ -20,6 +20,18 @@ def config():
     return made
 
 
+def tuned_workdir(folder, ratio, seed=103, names=()):
+    """A workdir in which the stage `tune` was run."""
+    folder.mkdir()
+    written = {"seed": seed, "data": {"forget_ratio": ratio}}
+    (folder / "config.json").write_text(json.dumps(written))
+    trials = [{"learning_rate": 1e-5, "reached": True, "left": 0.2, "kept": 0.9}]
+    (folder / "results.json").write_text(
+        json.dumps({"tuning": dict.fromkeys(names or orl.get_config().compare.methods, trials)})
+    )
+    return folder
+
+
 def named(todo, stage):
     return [job.name for job in todo if job.stage == stage]
 
@@ -80,12 +92,28 @@ def test_without_development_seeds_every_cell_tunes_itself(config, tmp_path):
 
 
 def test_workdirs_that_were_tuned_take_the_place_of_development_seeds(config, tmp_path):
-    config.compare.tuned = (str(tmp_path / "earlier"),)
+    earlier = [tuned_workdir(tmp_path / f"tune-{ratio}", ratio) for ratio in (5, 10)]
+    config.compare.tuned = tuple(map(str, earlier))
     todo = jobs(typed(config), tmp_path)
     assert not [job for job in todo if job.stage == 3 or "seed-103" in job.name]
     for cell in (job for job in todo if job.stage == 4):
         assert cell.overrides["stages"] == ("importance", "mask", "compare")
-        assert cell.overrides["compare.tuned"] == (str(tmp_path / "earlier"),)
+        tuned = tmp_path / f"tune-{cell.overrides['data.forget_ratio']}"
+        assert cell.overrides["compare.tuned"] == (str(tuned),)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 4}, "seed is 4: rates are chosen on seeds of 100 and more"),
+        ({"ratio": 15}, "none was tuned with config.data.forget_ratio=5"),
+        ({"names": ("ga",)}, "no learning rates of mmunlearner.* were tried: run the stage tune"),
+    ],
+)
+def test_workdirs_that_do_not_tune_everything_are_refused(config, tmp_path, change, said):
+    config.compare.tuned = (str(tuned_workdir(tmp_path / "earlier", **{"ratio": 5} | change)),)
+    with pytest.raises(InputError, match=said):
+        jobs(typed(config), tmp_path)
 
 
 def test_where_no_text_is_taught_gold_is_never_taught_any(config, tmp_path):

@@ -21,7 +21,7 @@ def test_open_answers_with_accepted_ones_are_a_kind_of_their_own():
 
 def test_open_answers_fall_as_the_multiple_choice_beside_which_they_stand():
     known = {
-        ("test", "vqa"): ScoredKind("Forgotten, unseen", falls=True),
+        ("test", "vqa"): ScoredKind("Forgotten, unseen", falls=True, headline=True),
         ("test", "qa"): ScoredKind("In words", chosen_by=True),
     }
     scored = [*known, ("test", "qa-open"), ("test", "vqa-open"), ("more", "qa-open")]
@@ -35,4 +35,4 @@ def test_open_answers_fall_as_the_multiple_choice_beside_which_they_stand():
     ]
     assert kinds["test", "vqa-open"] == ScoredKind("Forgotten, unseen, open answers", falls=True)
     assert kinds["test", "qa-open"] == ScoredKind("In words, open answers")
-    assert kinds["more", "qa-open"].label == "More, qa-open"
+    assert kinds["more", "qa-open"].label == "More, in words, open answers"

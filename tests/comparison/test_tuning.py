@@ -69,7 +69,9 @@ def test_workdirs_choose_together(tmp_path):
         trials += [trial(4.0, 0.99)] if name == "a" else []  # it diverged in the other
         tuning = {"npo": trials, "ga": []}
         (tmp_path / name / "results.json").write_text(json.dumps({"tuning": tuning}))
-    assert choose([tmp_path / "a"]) == {"npo": Choice(4.0, True), "ga": None}
-    assert choose([tmp_path / "a", tmp_path / "b"])["npo"] == Choice(1.0, True)
+    assert choose([tmp_path / "a"], ("npo", "ga")) == {"npo": Choice(4.0, True), "ga": None}
+    assert choose([tmp_path / "a", tmp_path / "b"], ("npo",))["npo"] == Choice(1.0, True)
     with pytest.raises(InputError, match="run the stage tune"):
-        choose([tmp_path / "c"])
+        choose([tmp_path / "c"], ("npo",))
+    with pytest.raises(InputError, match="no learning rates of kl_min were tried"):
+        choose([tmp_path / "a"], ("npo", "kl_min"))

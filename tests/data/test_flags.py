@@ -27,7 +27,7 @@ from mmunlearner_jax.examples.flags.asking import KEYS, in_words, of_flag
 from mmunlearner_jax.examples.flags.countries import CODES, read_countries
 from mmunlearner_jax.examples.flags.flag_pictures import read_flags
 from mmunlearner_jax.examples.flags.general import general_questions
-from mmunlearner_jax.examples.flags.known import Known
+from mmunlearner_jax.examples.flags.known import SMOLLM2, Known
 from mmunlearner_jax.examples.flags.renderings import render
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import prepare
@@ -123,6 +123,12 @@ def test_the_same_seed_writes_the_same_files(bench, folder, tmp_path):
     assert content(same) == content(bench.root)
     differ = {name for name, found in content(other).items() if found != content(same)[name]}
     assert {name.split("/")[0] for name in differ} >= {"Full_Set", "Test_Set", "ft_Data"}
+
+
+def test_the_committed_list_names_what_the_benchmark_asks():
+    known = Known(SMOLLM2)
+    assert known.has("FR", "capital") and not known.has("FR", "currency by capital")
+    assert known.has("general", "What is the plural of mouse?")
 
 
 def test_only_known_facts_are_asked_and_taught(folder, tmp_path):

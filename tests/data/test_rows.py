@@ -125,7 +125,9 @@ def test_where_packing_costs_more_than_it_saves_a_smaller_one_is_advised(
     encoder, caplog, pack, told
 ):
     # One row has four samples and the other only one, padded to the same length.
-    samples = [Sample("s", None, "Who is this person in the picture?", f"{n} {n}") for n in range(5)]
+    samples = [
+        Sample("s", None, "Who is this person in the picture?", f"{n} {n}") for n in range(5)
+    ]
     Batches(samples, encoder, batch_size=4, seed=0, pack=pack)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == told

@@ -29,6 +29,7 @@ COMPARE = {
     "compare.share_every": 1,
     "compare.relearn_steps": 1,
     "compare.keep_weights": True,
+    "compare.plain_text": True,
     "compare.tasks": '("classification","generation")',
     "compare.primary": "mmunlearner,no_mask,test_retain/vqa",
     "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',
@@ -87,8 +88,13 @@ def test_every_row_is_made_and_reported(finished):
         assert steps == [*range(len(steps))] and 2 <= len(steps) <= 3
     for name in ("importance_by_batch", "importance_of_others"):
         assert (finished / CELL / name / "importance").is_dir()
-    kept = {path.parent.name for path in (finished / CELL).glob("compare/models/*/config.json")}
-    assert kept == {*METHODS, *CONTROLS}
+    assert all(variant["plain_perplexity"] > 1 for variant in made.values())
+    weights = {
+        p.parent.name: p.read_bytes() for p in finished.glob(f"{CELL}/compare/models/*/model.*")
+    }
+    assert weights.keys() == {*METHODS, *CONTROLS}
+    weights["vanilla"] = (finished / "seed-3/vanilla/vanilla/model.safetensors").read_bytes()
+    assert len({*weights.values()}) == 6  # no two are the same
     # None is another's run under another name.
     first = losses(finished / CELL)
     assert len({first[f"compare/{n}/{rate:g}"] for n in (*METHODS, *CONTROLS)}) == 5

@@ -61,7 +61,7 @@ def test_results(finished):
     metrics = [json.loads(r) for r in (finished / "metrics.jsonl").read_text().splitlines()]
     for stage, steps in (("finetune_text", 4), ("finetune", 6)):
         assert [r["step"] for r in metrics if r["stage"] == stage] == list(range(1, steps + 1))
-    measured = [r["examples"] for r in metrics if r["stage"] == "importance/forget"]
+    measured = [r["count"] for r in metrics if r["stage"] == "importance/forget"]
     assert measured[0] > 0 and measured == sorted(measured) and measured[-1] == 32
 
 

@@ -9,12 +9,9 @@ def test_every_word_of_the_texts_is_supervised_and_no_padding():
     def tokenizer(text):
         return SimpleNamespace(input_ids=[len(word) for word in text.split()])
 
-    batch = plain_batch(tokenizer)
-    assert {name: array.shape[0] for name, array in batch.items()} == {
-        "input_ids": len(TEXTS),
-        "attention_mask": len(TEXTS),
-        "labels": len(TEXTS),
-    }
+    batch = plain_batch(tokenizer, 5)
+    assert {array.shape for array in batch.values()} == {(35, batch["labels"].shape[1])}
+    assert (batch["labels"][len(TEXTS) :] == -100).all()
     for row, text in enumerate(TEXTS):
         lengths = [len(word) for word in text.split()]
         n = len(lengths)

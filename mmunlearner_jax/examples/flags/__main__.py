@@ -35,5 +35,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("flags_folder", "", "Folder of the npm archives, or of own pictures.")
     flags.DEFINE_integer("countries", len(CODES), "Number of countries, the best known first.")
     flags.DEFINE_integer("renderings", 4, "Taught renderings of each flag.")
-    flags.DEFINE_string("known_facts", "", "JSON list of the facts that may be asked in words.")
+    flags.DEFINE_string("known_facts", "", "JSON list of what may be asked in words, or smollm2.")
     app.run(main, flags_parser=parse_flags)

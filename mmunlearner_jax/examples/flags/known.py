@@ -51,10 +51,8 @@ class Known:
         if not file:
             return
         own = Path(__file__).with_name("smollm2_known.json")
-        path, mend = (
-            own if file == SMOLLM2 else expanded(file),
-            'write a JSON list of pairs, [["FR", "capital"], ...]',
-        )
+        path = own if file == SMOLLM2 else expanded(file)
+        mend = 'write a JSON list of pairs, [["FR", "capital"], ...]'
         with refusing(path, mend):
             pairs = parse_json(read_bytes(path, mend=mend))
         if not isinstance(pairs, list):
