@@ -42,11 +42,12 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.unlearn.stop_examples = 32
     config.compare.update(dict(seeds=(0, 1, 2), development_seeds=(100,), ratios=(10,)))
     config.compare.update(
-        dict(methods=TUNED, plain_text=True, controls=SAME_RATE, learning_rates=(1e-5, 3e-5))
+        dict(methods=TUNED, plain_text=True, controls=SAME_RATE, learning_rates=(2e-5, 5e-5))
     )
     config.compare.update(
-        dict(extensions=1, forget_steps=16, apart=0.5, look_questions=8, relearn_steps=10)
+        dict(extensions=1, forget_steps=16, apart=0.5, look_questions=4, relearn_steps=10)
     )
+    config.compare.halfway = False
     # test/qa has other wordings than the preserve set and the retain steps, which forget/qa shares.
     config.compare.primary = "mmunlearner,random_mask,test/qa-open"  # options hide the damage
     config.compare.secondary = tuple(f"mmunlearner,{rest}" for rest in SECONDARY.split())

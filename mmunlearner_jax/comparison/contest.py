@@ -43,7 +43,8 @@ class Contest:
         self._session, self._options = session, session.config.compare
         self.examiner = Examiner(session)
         start = self.examiner.look(session.params, VANILLA)
-        self.levels = Levels(start, self._gold(start), self._options.forgotten)
+        options = self._options
+        self.levels = Levels(start, self._gold(start), options.forgotten, options.halfway)
         if self.levels.end >= start[FORGET_KIND]:
             logging.warning(
                 "the vanilla model knows no more of the faces to forget than %s: no run can forget",

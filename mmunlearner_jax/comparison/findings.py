@@ -136,6 +136,11 @@ class Comparison:
         return self.cells[0].typed_config.compare
 
     @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels of forgetting at which runs were scored."""
+        return LEVELS if self.options.halfway else (FORGOTTEN,)
+
+    @property
     def tuned_on(self) -> list[str]:
         """The workdirs that chose the learning rates, e.g. "seed-100/tune-10", each once."""
         folders = [folder for cell in self.cells for folder in cell.typed_config.compare.tuned]

@@ -32,11 +32,13 @@ class Levels:
         start: The vanilla model's look, by kind.
         gold: Accuracy of the gold model about the forget set's pictures, or chance.
         fraction: Part of the way from the vanilla model to gold at which a run ends.
+        halfway: Whether half of the way is a level, too.
     """
 
     start: Mapping[str, float]
     gold: float
     fraction: float
+    halfway: bool = True
 
     @property
     def end(self) -> float:
@@ -46,7 +48,8 @@ class Levels:
     @property
     def of(self) -> dict[str, float]:
         """The levels by name."""
-        return {HALFWAY: self._at(0.5), FORGOTTEN: self.end}
+        before = {HALFWAY: self._at(0.5)} if self.halfway else {}
+        return {**before, FORGOTTEN: self.end}
 
     def _at(self, fraction: float) -> float:
         return self.start[FORGET_KIND] + fraction * (self.gold - self.start[FORGET_KIND])

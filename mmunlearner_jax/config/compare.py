@@ -84,6 +84,7 @@ class CompareConfig(Section):
         above=0.5,
         below=1,
     )
+    halfway: bool = option(True, "Whether runs are scored halfway to that level, too.")
     apart: float = option(
         0.25,
         "Fraction of the questions that is set apart to follow runs by, and never scored.",

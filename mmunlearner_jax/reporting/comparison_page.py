@@ -12,7 +12,7 @@ from mmunlearner_jax.comparison import estimates
 from mmunlearner_jax.comparison.answers import forgotten_person
 from mmunlearner_jax.comparison.cells import missing
 from mmunlearner_jax.comparison.effects import Effect
-from mmunlearner_jax.comparison.findings import LEVELS, Comparison
+from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.errors import refusing, shown
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.reporting import comparison_figures, figures
@@ -66,7 +66,6 @@ def context(comparison: Comparison, command: str) -> dict[str, Any]:
         "points": points,
         "p_value": p_value,
         "span": span,
-        "levels": LEVELS,
         "resists": estimates.RESISTS,
     }
 

@@ -29,6 +29,7 @@ def test_runs_end_at_what_gold_knows_and_else_at_chance():
     levels = Levels(VANILLA, 0.18, 0.9)  # from 98 to 18 %
     assert levels.of == pytest.approx({"halfway": 0.58, "forgotten": 0.26})
     assert levels.end == levels.of["forgotten"]
+    assert Levels(VANILLA, 0.18, 0.9, halfway=False).of.keys() == {"forgotten"}
 
 
 @pytest.mark.parametrize(
