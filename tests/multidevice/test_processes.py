@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 WORK = """
 import pathlib, pickle, sys
 from mmunlearner_jax import processes
+from mmunlearner_jax.command_line import hide_torch
+hide_torch()  # as all programs do; transformers would load it for seconds
 processes.start()
 from tests.helpers.meshes import export, features, work
 folder = pathlib.Path(sys.argv[1])
