@@ -14,8 +14,9 @@ from tests.helpers.flags import COMPILED_FAST
 PROGRAM = """
 import sys
 from absl import app, flags
+from mmunlearner_jax.command_line import hide_torch, parse_flags
+hide_torch()
 from benchmarks import steps
-from mmunlearner_jax.command_line import parse_flags
 from mmunlearner_jax.models.llava import LLAVA
 from tests.helpers.small import SMALL
 LLAVA.sizes["llava_1_5_7b"] = lambda: SMALL
