@@ -56,11 +56,16 @@ def main(argv: list[str]) -> None:
         else:
             # Not before `hide_torch`.
             from mmunlearner_jax.comparison.cells import check_named_before
+            from mmunlearner_jax.comparison.tuning import check_rates, choose
             from mmunlearner_jax.reporting.comparison_page import write_report
 
             with locked(workdir):
                 check_named_before(config.compare, workdir)
                 run_all(todo, workdir, arguments, flags.FLAGS.jobs)
+                for job in todo:
+                    if tuned := job.overrides.get("compare.tuned"):
+                        choices = choose([*map(Path, tuned)], config.compare.methods)
+                        check_rates(job.workdir, choices)
                 markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
                 command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
                 write_report(workdir, markdown=markdown, command=shlex.join(command))

@@ -51,6 +51,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 FREE = (
     *("stages", "profile.", "controls"),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
+    *(f"compare.{key}" for key in ("learning_rates", "extensions")),  # more of them
     *(
         f"compare.{key}"
         for key in ("controls", "control_seeds", "never_taught", "primary", "secondary", "margin")

@@ -2,19 +2,21 @@
 
 import functools
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
 from flax import nnx
 
 from mmunlearner_jax.artefacts import writing
-from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner
+from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner, accuracies
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
 from mmunlearner_jax.comparison.relearning import Relearner
 from mmunlearner_jax.comparison.runs import RELEARNED, Follower, Levels, summarised
 from mmunlearner_jax.comparison.staleness import Shares
 from mmunlearner_jax.comparison.tuning import Trial, search
 from mmunlearner_jax.errors import Diverged, InputError
+from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.session import Session, load_model
 from mmunlearner_jax.stages.unlearn import summary
@@ -86,27 +88,31 @@ class Contest:
         """Returns what a variant changes of the config."""
         return Control(name, method=name) if name in METHODS else CONTROLS[name]
 
-    def tune(self, name: str) -> list[Trial]:
+    def tune(self, name: str, earlier: Sequence[Trial]) -> list[Trial]:
         """Unlearns at every learning rate of the grid, and at more where its edge is best.
 
+        Args:
+            name: Name of the variant.
+            earlier: Trials of an earlier command, which are not made again.
+
         Returns:
-            What each run came to on the questions set apart; none for runs that diverged.
+            What each run came to on the questions set apart.
         """
         control = self.control(name)
         mask = self._mask(control)  # the same at all rates
 
-        def attempt(rate: float) -> Trial | None:
+        def attempt(rate: float) -> Trial:
             try:
                 run = self._follower.follow(name, control, mask, rate)
             except Diverged as error:
                 logging.warning("%s", error)
-                return None
+                return {"learning_rate": rate, "diverged": True}
             return {
                 "learning_rate": rate,
                 **summarised(run, self.levels, self.examiner.to_keep),
             }
 
-        return search(self._options.learning_rates, self._options.extensions, attempt)
+        return search(self._options.learning_rates, self._options.extensions, attempt, earlier)
 
     def play(self, name: str, rate: float) -> dict[str, Any]:
         """Unlearns as a variant does and scores it where it has forgotten as much as others.
@@ -130,9 +136,7 @@ class Contest:
             "path": run.looks,
             **summarised(run, self.levels, self.examiner.to_keep),
             "matched": run.matched,
-            "end": run.end or self.examiner.accuracies(params, f"{name}/end"),
-            **self._relearned(params, name),
-            **self.examiner.score(params, name),
+            **self._end(params, name, run.end),
         }
 
     def score_reference(self, name: str) -> dict[str, Any]:
@@ -142,17 +146,24 @@ class Contest:
             "method": None,
             "learning_rate": None,
             "path": [{"forget_steps": 0, "accuracies": self.examiner.look(params, name)}],
-            "end": self.examiner.accuracies(params, name),
-            **self._relearned(params, name),
-            **self.examiner.score(params, name),
+            **self._end(params, name),
         }
 
-    def _relearned(self, params: Any, name: str) -> dict[str, Any]:
-        """Returns what a model knows after relearning; {} where it is not asked for."""
-        if not self._options.relearn_steps:
-            return {}
-        relearned = self._relearner.relearn(params)
-        return {RELEARNED: self.examiner.accuracies(relearned, f"{name}/{RELEARNED}")}
+    def _end(self, params: Any, name: str, answers: Sequence[Line] | None = None) -> dict[str, Any]:
+        """Returns the scores of a model, and of what was forgotten after relearning.
+
+        Args:
+            params: All parameters of the model.
+            name: Name of the model.
+            answers: Its answers to the scored questions; None: they are asked here.
+        """
+        answers = answers or self.examiner.scored(params, f"{name}/end")
+        scores = {"end": accuracies(answers), **self.examiner.score(params, name, answers)}
+        if self._options.relearn_steps:
+            relearned = self._relearner.relearn(params)
+            again = self.examiner.scored(relearned, f"{name}/{RELEARNED}", forgotten=True)
+            scores[RELEARNED] = accuracies(again)
+        return scores
 
     @functools.cached_property
     def _relearner(self) -> Relearner:

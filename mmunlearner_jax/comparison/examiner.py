@@ -1,6 +1,7 @@
 """What the models of a comparison are asked: while they unlearn, and at the end."""
 
 import functools
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,12 +13,13 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.evaluation.chance import Prior
 from mmunlearner_jax.evaluation.kinds import FORGET, OPEN
+from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.evaluation.plain_text import plain_batch
 from mmunlearner_jax.evaluation.selection import chosen_by, set_apart
-from mmunlearner_jax.processes import to_host
+from mmunlearner_jax.files import write_whole
+from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import batch_parts, put_batch
-from mmunlearner_jax.stages.evaluate import evaluate
 from mmunlearner_jax.unlearn.scoring import answer_nll
 
 # By kind "SPLIT/MODALITY": mean accuracy and number of questions, by person.
@@ -46,14 +48,14 @@ class Examiner:
         apart = _of_tasks(apart, ("classification",))
         self._prior = Prior(apart.get("retain", ()), session.bench.names())
         self._looked = _looked(apart, options.look_questions)
-        self._open = _of_tasks(scored, {*options.tasks} - {"classification"})
+        tasks = {*options.tasks} - {"classification"}
         self._scored = {
-            split: [
-                q
-                for q in of_split
-                if q.task == "classification" or (q.accepted and q.task in options.tasks)
-            ]
-            for split, of_split in scored.items()
+            split: [q for q in qs if q.task == "classification" or (q.accepted and q.task in tasks)]
+            for split, qs in scored.items()
+        }
+        self._unjudged = {
+            split: [q for q in qs if q.task in tasks and not q.accepted]
+            for split, qs in scored.items()
         }
         self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
         looked_at = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
@@ -85,26 +87,33 @@ class Examiner:
         Raises:
             Diverged: A log-probability is not finite.
         """
-        answers = self._ask(params, self._looked, "apart", label)
+        answers = accuracies(self._ask(params, self._looked, "apart", label))
         return {kind: overall(people)[0] for kind, people in answers.items()}
 
-    def accuracies(self, params: Any, label: str) -> Accuracies:
-        """Returns a model's accuracy on the scored questions of which an answer is right or wrong.
+    def scored(self, params: Any, label: str, *, forgotten: bool = False) -> list[Line]:
+        """Returns a model's answers to the scored questions of which an answer is right or wrong.
 
         These are multiple choice and open questions with accepted answers.
 
         Args:
             params: All parameters of the model.
             label: Name of the model beside the progress bar.
+            forgotten: Whether only the kinds that are to fall are asked.
         """
-        return self._ask(params, self._scored, "scored", label)
+        kinds = self._session.bench.record.kinds
+        questions = {
+            split: [q for q in qs if not forgotten or kinds[split, q.modality].falls]
+            for split, qs in self._scored.items()
+        }
+        return self._ask(params, questions, "scored", label)
 
-    def score(self, params: Any, name: str) -> dict[str, Any]:
-        """Writes the open answers as `compare/predictions/NAME-*.jsonl`.
+    def score(self, params: Any, name: str, lines: Sequence[Line]) -> dict[str, Any]:
+        """Writes the open answers as `compare/predictions/NAME-SPLIT.jsonl`.
 
         Args:
             params: All parameters of the model.
             name: Name of the model.
+            lines: Its answers to the scored questions.
 
         Returns:
             `perplexity`: of the retained people's taught text, and with
@@ -113,9 +122,14 @@ class Examiner:
         Raises:
             Diverged: A likelihood is not finite.
         """
-        # Stage `controls` has rows of the same names, and scores all questions.
-        evaluate(self._session.workdir / "compare", name, params, self._answerer, self._open)
         session, batch = self._session, self._session.config.evaluate.decode.batch_size
+        lines = [*lines, *self._ask(params, self._unjudged, "open", name)]
+        if is_first():
+            for split in self._scored:
+                opened = [x for x in lines if x["split"] == split and x["task"] != "classification"]
+                # Stage `controls` has rows of the same names, and scores all questions.
+                file = session.workdir / f"compare/predictions/{name}-{split}.jsonl"
+                write_whole(file, "".join(json.dumps(line) + "\n" for line in opened))
         taught = session.batches(
             session.drawn(session.words(session.retain), _TEXTS),
             batch_size=batch,
@@ -133,12 +147,12 @@ class Examiner:
 
     def _ask(
         self, params: Any, questions: Mapping[str, Sequence[Question]], what: str, label: str
-    ) -> Accuracies:
-        """Returns accuracies on questions of all splits, which are answered together."""
+    ) -> list[Line]:
+        """Returns the answers to questions of all splits, which are answered together."""
         together = [(split, q) for split, of_split in questions.items() for q in of_split]
         lines = self._answerer.answer(params, [q for _, q in together], split=what, label=label)
         splits = (split for split, _ in together)
-        return accuracies(line | {"split": s} for line, s in zip(lines, splits, strict=True))
+        return [line | {"split": s} for line, s in zip(lines, splits, strict=True)]
 
     def _perplexity(self, params: Any, name: str, batches: Iterable[Mapping[str, Any]]) -> float:
         """Returns the perplexity of the supervised tokens of all batches."""

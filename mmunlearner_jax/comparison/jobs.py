@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.comparison.tuning import tuned_at
+from mmunlearner_jax.comparison.tuning import is_tuned, tuned_at
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_compared
 from mmunlearner_jax.config.run import READS, SHARED
@@ -35,6 +35,7 @@ class Job:
         overrides: Values of the config, by dotted key.
         rows: Names of the models that it makes; none: it fine-tunes one model.
         needs: Workdirs of the jobs that must be done before.
+        rates: The grid of learning rates that it tries.
     """
 
     stage: int
@@ -42,6 +43,7 @@ class Job:
     overrides: dict[str, Any]
     rows: tuple[str, ...] = ()
     needs: tuple[Path, ...] = ()
+    rates: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -55,10 +57,13 @@ class Job:
 
     def done(self) -> int:
         """Returns how many of its models are made."""
-        if self.rows:
-            entry = "tuning" if self.stage == TUNE else "variants"
-            return len(set(self.rows) & read_results(self.workdir).get(entry, {}).keys())
-        return int((self.workdir / "vanilla").exists())
+        if not self.rows:
+            return int((self.workdir / "vanilla").exists())
+        results = read_results(self.workdir)
+        if self.stage == COMPARE:
+            return len(set(self.rows) & results.get("variants", {}).keys())
+        tuning = results.get("tuning", {})
+        return sum(is_tuned(tuning.get(name), self.rates) for name in self.rows)
 
     def arguments(self, file: str, changes: Mapping[str, Any]) -> list[str]:
         """Returns the arguments of Python that run the job.
@@ -144,7 +149,8 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
     if seed not in options.seeds:
         stages = "importance", "mask", "tune"
         where = home / f"tune-{ratio}"
-        return Job(TUNE, where, overrides | {"stages": stages}, options.methods, needs)
+        rates = options.learning_rates
+        return Job(TUNE, where, overrides | {"stages": stages}, options.methods, needs, rates)
     stages = ("importance", "mask", "compare")
     overrides["compare.controls"] = options.controls_of(seed)
     if options.tuned:

@@ -9,11 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmunlearner_jax.comparison.examiner import FORGET_KIND, Accuracies, Examiner
+from mmunlearner_jax.comparison.examiner import (
+    FORGET_KIND,
+    Accuracies,
+    Examiner,
+    accuracies,
+)
 from mmunlearner_jax.comparison.paths import area, crossing
 from mmunlearner_jax.comparison.staleness import Shares
 from mmunlearner_jax.comparison.variants import Variants
 from mmunlearner_jax.errors import refusing
+from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.files import parse_json, read_bytes, write_json
 from mmunlearner_jax.processes import wait
 from mmunlearner_jax.session import Session
@@ -63,13 +69,13 @@ class Run:
         looks: The looks, the vanilla model's first: iteration, forget steps and accuracies.
         matched: Forget steps and scored accuracies by level, as far as the run reached it.
         outcome: How the run ended.
-        end: Scored accuracies of the last model; None where no scored question was asked of it.
+        end: Scored answers of the last model; None where no scored question was asked of it.
     """
 
     looks: list[dict[str, Any]]
     matched: dict[str, dict[str, Any]]
     outcome: Outcome
-    end: Accuracies | None
+    end: list[Line] | None
 
     def of(self, kind: str) -> list[float]:
         """Returns the accuracies of one kind along the path."""
@@ -161,17 +167,17 @@ class _Watcher:
         if shares:
             self.start["shares"] = shares.measure(params)
         self.looks, self.matched = _read(file)
-        self.end: Accuracies | None = None
-        self._end_before: Accuracies | None = None  # `end` of the look before
+        self.end: list[Line] | None = None
+        self._end_before: list[Line] | None = None  # `end` of the look before
 
     def watch(self, params: Any, iteration: int, forget_steps: int) -> float:
         """Returns the accuracy about the forget set's pictures; see `Unlearner.run`."""
         label = self._file.stem
-        accuracies = self._examiner.look(params, label)
+        seen = self._examiner.look(params, label)
         look: dict[str, Any] = {
             "iteration": iteration,
             "forget_steps": forget_steps,
-            "accuracies": accuracies,
+            "accuracies": seen,
         }
         if self._shares and self._shares.due(forget_steps):
             look["shares"] = self._shares.measure(params)
@@ -185,20 +191,19 @@ class _Watcher:
                 continue
             if self.matched.get(level, {}).get("iteration") == iteration:
                 continue  # it was scored before the run was interrupted
-            self.end = self.end or self._examiner.accuracies(params, f"{label}/{level}")
+            self.end = self.end or self._examiner.scored(params, f"{label}/{level}")
             if self._end_before is None:
-                self._end_before = self._examiner.accuracies(
-                    self._before, f"{label}/{level}, before"
-                )
+                self._end_before = self._examiner.scored(self._before, f"{label}/{level}, before")
+            both = accuracies(self._end_before), accuracies(self.end)
             self.matched[level] = {
                 "iteration": iteration,
                 "forget_steps": place.of([x["forget_steps"] for x in path]),
-                "accuracies": interpolated(self._end_before, self.end, place.weight),
+                "accuracies": interpolated(*both, place.weight),
             }
         if self._levels:  # the next step takes the arrays of this model
             self._before = jax.tree.map(jnp.copy, params)
         write_json(self._file, {"looks": self.looks, "matched": self.matched})
-        return accuracies[FORGET_KIND]
+        return seen[FORGET_KIND]
 
 
 def interpolated(before: Accuracies, after: Accuracies, weight: float) -> Accuracies:

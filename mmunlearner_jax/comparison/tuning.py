@@ -13,7 +13,8 @@ from mmunlearner_jax.files import expanded, plain, read_json
 from mmunlearner_jax.results import MEND, read_results
 
 _TUNE = "run the stage tune there, or set config.compare.tuned to workdirs where it was run"
-Trial = Mapping[str, Any]  # `learning_rate`, `reached`, `left`, `kept`
+# `learning_rate`, `reached`, `left`, `kept`; of a run that diverged `learning_rate`, `diverged`.
+Trial = Mapping[str, Any]
 
 
 class Choice(NamedTuple):
@@ -54,19 +55,27 @@ def best(trials: Mapping[float, Sequence[Trial]]) -> Choice:
 
 
 def search(
-    rates: Sequence[float], extensions: int, attempt: Callable[[float], Trial | None]
+    rates: Sequence[float],
+    extensions: int,
+    attempt: Callable[[float], Trial],
+    earlier: Sequence[Trial] = (),
 ) -> list[Trial]:
     """Tries a grid of learning rates, and more beyond an edge that is best.
 
     Args:
         rates: The grid, two or more.
         extensions: Number of rates that may be added.
-        attempt: Runs once and returns what it came to; None where the run diverged.
+        attempt: Runs once and returns what it came to.
+        earlier: Trials of an earlier command, whose rates are not tried again.
+
+    Returns:
+        All trials, by rate.
     """
-    trials = {rate: attempt(rate) for rate in sorted(rates)}
+    trials = {trial["learning_rate"]: trial for trial in earlier}
+    trials |= {rate: attempt(rate) for rate in sorted({*rates} - trials.keys())}
     factor = (max(rates) / min(rates)) ** (1 / (len(rates) - 1))
     for _ in range(extensions):
-        made = {rate: [trial] for rate, trial in trials.items() if trial}
+        made = {rate: [trial] for rate, trial in trials.items() if not trial.get("diverged")}
         if not made:
             break
         rate, edge = best(made)
@@ -76,7 +85,17 @@ def search(
         if rate not in (min(trials), max(trials)):  # beyond it runs diverged
             break
         trials[beyond] = attempt(beyond)
-    return [trial for trial in trials.values() if trial]
+    return [trials[rate] for rate in sorted(trials)]
+
+
+def is_tuned(trials: Sequence[Trial] | None, rates: Sequence[float]) -> bool:
+    """Returns whether trials were made at all rates of a grid.
+
+    Args:
+        trials: What the stage `tune` wrote of one variant; None: nothing.
+        rates: The grid.
+    """
+    return trials is not None and {*rates} <= {trial["learning_rate"] for trial in trials}
 
 
 def tuned_at(folders: Sequence[str], ratio: int, names: Sequence[str]) -> list[Path]:
@@ -128,16 +147,43 @@ def choose(workdirs: Sequence[Path], names: Sequence[str]) -> dict[str, Choice |
     choices: dict[str, Choice | None] = {}
     for name in names:
         with refusing(f"{workdirs[0] / 'results.json'}, tuning.{name}", MEND):
-            tried = [{t["learning_rate"]: t for t in entry[name]} for entry in tuned]
+            tried = [
+                {t["learning_rate"]: t for t in entry[name] if not t.get("diverged")}
+                for entry in tuned
+            ]
             common = sorted(set.intersection(*(set(rates) for rates in tried)))
             there = {rate: [rates[rate] for rates in tried] for rate in common}
             choices[name] = best(there) if there else None
-        choice = choices[name]
+    return choices
+
+
+def check_rates(workdir: Path, choices: Mapping[str, Choice | None]) -> None:
+    """Refuses a cell that scored variants at other learning rates than those chosen now.
+
+    Args:
+        workdir: Workdir of the cell.
+        choices: The chosen learning rates by variant.
+
+    Raises:
+        InputError: A variant was scored at another rate.
+    """
+    scored = read_results(workdir).get("variants", {})
+    for name in choices.keys() & scored.keys():
+        choice, rate = choices[name], scored[name].get("learning_rate")
+        if choice and rate != choice.rate:
+            raise InputError(
+                f"{workdir}: {name} was scored at the learning rate {rate}; of the rates that have"
+                f" been tried now, {choice.rate:g} is best: remove this folder, to score it again"
+            )
+
+
+def warn_of_edges(choices: Mapping[str, Choice | None]) -> None:
+    """Warns of learning rates that are the smallest or the largest that was tried."""
+    for name, choice in choices.items():
         if choice and choice.edge:
             logging.warning(
                 "%s: the best learning rate, %g, is at the edge of those tried", name, choice.rate
             )
-    return choices
 
 
 def _trials(workdirs: Sequence[Path], names: Sequence[str]) -> list[Mapping[str, Sequence[Trial]]]:

@@ -106,7 +106,7 @@ class CompareConfig(Section):
     relearn_steps: int = option(
         0,
         "Fine-tuning steps on one picture of each forgotten person, after which the last model of a"
-        " run is scored once more.",
+        " run is asked once more about what was to be forgotten.",
         unit="steps",
         least=0,
         special="0: none",

@@ -9,7 +9,7 @@ from absl import logging
 from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.contest import Contest
 from mmunlearner_jax.comparison.jobs import REFERENCES, rows
-from mmunlearner_jax.comparison.tuning import Choice, choose
+from mmunlearner_jax.comparison.tuning import Choice, check_rates, choose, warn_of_edges
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.evaluation.chance import chances
 from mmunlearner_jax.evaluation.kinds import entry
@@ -25,6 +25,8 @@ def run(session: Session) -> bool:
         return False
     tuned = [Path(folder) for folder in config.compare.tuned] or [workdir]
     choices = choose(tuned, config.compare.methods)
+    check_rates(workdir, choices)
+    warn_of_edges(choices)
     contest = Contest(session, scores=True)
     update_results(workdir, "seed", config.seed)
     update_results(workdir, "kinds", entry(session.bench.record.kinds))

@@ -150,7 +150,9 @@ def test_what_is_made_is_counted(config, tmp_path):
     assert vanilla.done() == 1 and cell.done() == 2
     tune = next(job for job in todo if job.stage == 3)
     tune.workdir.mkdir(parents=True)
-    (tune.workdir / "results.json").write_text(json.dumps({"tuning": {"ga": [], "npo": []}}))
+    tried = [{"learning_rate": rate, "diverged": True} for rate in config.compare.learning_rates]
+    tuning = {"ga": tried, "npo": tried, "kl_min": tried[1:]}  # a rate was added to the grid
+    (tune.workdir / "results.json").write_text(json.dumps({"tuning": tuning}))
     assert (tune.done(), tune.size) == (2, len(config.compare.methods))
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mmunlearner_jax.comparison.tuning import Choice, best, choose, search
+from mmunlearner_jax.comparison.tuning import Choice, best, check_rates, choose, is_tuned, search
 from mmunlearner_jax.errors import InputError
 
 
@@ -19,7 +19,9 @@ def tried(optimum, *, diverges=math.inf):
 
     def attempt(rate):
         rates.append(rate)
-        return None if rate >= diverges else trial(rate, 1 - abs(math.log(rate / optimum)) / 100)
+        if rate >= diverges:
+            return {"learning_rate": rate, "diverged": True}
+        return trial(rate, 1 - abs(math.log(rate / optimum)) / 100)
 
     return attempt, rates
 
@@ -50,8 +52,19 @@ def test_a_grid_does_not_go_on_where_runs_diverge():
     attempt, rates = tried(1.0, diverges=3e-4)
     made = search((1e-4, 2e-4, 4e-4), 3, attempt)
     assert rates == [1e-4, 2e-4, 4e-4]
-    assert [t["learning_rate"] for t in made] == [1e-4, 2e-4]
-    assert search((1e-4, 2e-4), 3, lambda _: None) == []
+    assert [t["learning_rate"] for t in made if "diverged" not in t] == [1e-4, 2e-4]
+    attempt, rates = tried(1.0, diverges=0.0)
+    assert all("diverged" in t for t in search((1e-4, 2e-4), 3, attempt)) and len(rates) == 2
+
+
+def test_rates_that_are_added_are_tried_beside_earlier_ones():
+    attempt, rates = tried(8e-4)
+    made = search((1e-4, 2e-4), 0, attempt)
+    assert is_tuned(made, (1e-4, 2e-4)) and not is_tuned(made, (1e-4, 2e-4, 4e-4))
+    made = search((1e-4, 2e-4, 4e-4), 2, attempt, made)
+    assert rates == pytest.approx([1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3])
+    assert best({t["learning_rate"]: [t] for t in made}) == (pytest.approx(8e-4), False)
+    assert not is_tuned(None, (1e-4,))
 
 
 def test_enough_forgotten_comes_first_then_what_is_kept_then_what_is_left():
@@ -66,7 +79,7 @@ def test_workdirs_choose_together(tmp_path):
     for name, second in (("a", 0.1), ("b", 0.7)):
         (tmp_path / name).mkdir()
         trials = [trial(1.0, 0.5), trial(2.0, second), trial(3.0, 0.2)]
-        trials += [trial(4.0, 0.99)] if name == "a" else []  # it diverged in the other
+        trials.append(trial(4.0, 0.99) if name == "a" else {"learning_rate": 4.0, "diverged": True})
         tuning = {"npo": trials, "ga": []}
         (tmp_path / name / "results.json").write_text(json.dumps({"tuning": tuning}))
     assert choose([tmp_path / "a"], ("npo", "ga")) == {"npo": Choice(4.0, True), "ga": None}
@@ -75,3 +88,11 @@ def test_workdirs_choose_together(tmp_path):
         choose([tmp_path / "c"], ("npo",))
     with pytest.raises(InputError, match="no learning rates of kl_min were tried"):
         choose([tmp_path / "a"], ("npo", "kl_min"))
+
+
+def test_a_cell_that_was_scored_at_another_rate_is_refused(tmp_path):
+    scored = {"npo": {"learning_rate": 1e-4}, "gold": {"learning_rate": None}}
+    (tmp_path / "results.json").write_text(json.dumps({"variants": scored}))
+    check_rates(tmp_path, {"npo": Choice(1e-4, False), "ga": Choice(1.0, True)})
+    with pytest.raises(InputError, match=r"npo was scored at the learning rate 0.0001; .* 0.0002"):
+        check_rates(tmp_path, {"npo": Choice(2e-4, False)})
