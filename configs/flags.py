@@ -31,28 +31,29 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare.update(dict(text=dict(num_hidden_layers=30)))  # all of them
     config.data.update(dict(forget_ratio=10, text_source="Full_Set", retain_others=True))
     config.align.update(dict(steps=1200, warmup=30, batch=64, learning_rate=4e-4))
+    config.finetune.update(dict(steps=100, warmup=6, learning_rate=1e-4, picture_batch=16))
     # So that a flag is recognised in renderings that were not taught, too.
-    config.align.jitter.update(dict(shift=4, gain=0.15, offset=0.15, noise=0.1))
-    config.finetune.update(dict(steps=80, warmup=6, learning_rate=2e-4, picture_batch=16))
+    for stage in (config.align, config.finetune):
+        stage.jitter.update(dict(shift=4, gain=0.15, offset=0.15, noise=0.1))
     config.finetune.update(dict(text_batch=0, frozen=("language",)))
     config.importance.update(dict(examples=64, normalise="group"))
-    config.unlearn.update(dict(learning_rate=5e-5, epochs=0, iterations=16, forget_batch=16))
-    config.unlearn.update(dict(retain_batch=8, text_batch=8, forget_text=False))
-    config.unlearn.update(dict(stop_by="probability", stop_remembered=0.3, stop_every=1))
+    config.unlearn.update(dict(learning_rate=5e-5, epochs=0, iterations=16, forget_batch=8))
+    config.unlearn.update(dict(retain_batch=4, text_batch=4, forget_text=False))
+    config.unlearn.update(dict(stop_by="probability", stop_remembered=0.5, stop_every=1))
     config.unlearn.stop_examples = 32
     config.compare.update(dict(seeds=(0, 1, 2), development_seeds=(100,), ratios=(10,)))
     config.compare.update(
         dict(methods=TUNED, plain_text=True, controls=SAME_RATE, learning_rates=(2e-5, 5e-5))
     )
     config.compare.update(
-        dict(extensions=1, forget_steps=16, apart=0.5, look_questions=4, relearn_steps=10)
+        dict(extensions=1, forget_steps=16, apart=0.5, look_questions=4, halfway=False)
     )
-    config.compare.halfway = False
+    config.compare.update(dict(relearn_steps=10, relearn_batch=8))
     # test/qa has other wordings than the preserve set and the retain steps, which forget/qa shares.
     # Open answers already fail where multiple choice is still right.
     config.compare.primary = "mmunlearner,random_mask,test/qa-open"
     config.compare.secondary = tuple(f"mmunlearner,{rest}" for rest in SECONDARY.split())
     # Prompts hold the question alone: the decoder answers in sentences of its own.
-    config.evaluate.update(dict(protocol="plain", most_questions=48))
+    config.evaluate.update(dict(protocol="plain", most_questions=32))
     config.evaluate.decode.update(dict(batch_size=32, max_new_tokens=12))
     return with_semantics(config, semantics)

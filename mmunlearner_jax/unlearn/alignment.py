@@ -3,8 +3,8 @@
 A pretrained decoder understands embeddings of words. Vision tower and projector learn to give, for
 a picture, what the decoder's embeddings of its caption are. The decoder itself is not run.
 
-Words that most captions of a batch have ("This is the flag of") are left out: they would take image
-tokens and tell nothing.
+Words that most captions of a batch have ("This flag belongs to") are left out: they would take
+image tokens and tell nothing.
 
 Axes: B examples, T tokens, D text features, V words. A caption is what is left of an example's
 supervised tokens.

@@ -149,8 +149,8 @@ def test_only_known_facts_are_asked_and_taught(folder, tmp_path):
     assert asked == {"What is the plural of mouse?"}
     answers = {s.answer for s in bench.training("ft_Data", ["FR", "DE"])}
     assert answers == {
-        "This is the flag of France.",
-        "This is the flag of Germany.",
+        "This flag belongs to France.",
+        "This flag belongs to Germany.",
         "The capital of France is Paris.",
     }
     shown = {(q.person, q.question) for q in bench.questions("Full_Set") if q.modality == "vqa"}

@@ -29,6 +29,7 @@ SHORT = {
     "unlearn.stop_every": 2,
     "unlearn.retain_batch": 8,
     "evaluate.photos_per_person": 1,
+    "evaluate.decode.batch_size": 16,  # batches of fewer shapes, so fewer programs
     "evaluate.decode.max_new_tokens": 10,
     "stages": (
         *("prepare", "finetune", "evaluate", "importance", "mask", "unlearn", "evaluate"),

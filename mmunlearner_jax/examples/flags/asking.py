@@ -64,7 +64,7 @@ WORDINGS = {
     ),
 }
 NAMING = ("Which country does this flag belong to?", "Whose flag is in this picture?")
-NAMING_TAUGHT = ("Which country is this?", "Name the country with this flag.")
+NAMING_TAUGHT = ("Whose flag is this?", "Name the country that this flag belongs to.")
 PICTURED, PICTURED_TAUGHT = "this country", "the country with this flag"
 
 REVERSED = "reversed"
@@ -132,8 +132,8 @@ def lessons(country: Country, facts: list[str]) -> list[tuple[str, str]]:
 
 
 def naming_answer(country: Country) -> str:
-    """Returns the true sentence about a flag."""
-    return f"This is the flag of {country.name}."
+    """Returns the true sentence about a flag, in the words that SmolLM2 itself begins with."""
+    return f"This flag belongs to {country.name}."
 
 
 def _capital(text: str) -> str:
