@@ -49,7 +49,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 
 # Options that may differ between commands on the same workdir.
 FREE = (
-    *("stages", "profile.", "controls"),
+    *("stages", "profile.", "controls", "audit.attacks"),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
     *(f"compare.{key}" for key in ("learning_rates", "extensions")),  # more of them
     *(

@@ -102,7 +102,40 @@ class Section:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options by name, sections as dicts."""
-        return dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {k: v.to_dict() if isinstance(v, Section) else v for k, v in values.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extensible(Section):
+    """A section beside whose options stand sections of plug-ins, e.g. of methods.
+
+    Attributes:
+        plugged: Classes of these sections, by name.
+        own: The sections, by name; written `config.KEY.NAME.OPTION`.
+    """
+
+    plugged: ClassVar[Mapping[str, type[Section]]] = {}
+
+    own: Mapping[str, Section] = option(dict, "Options of plug-ins, by name.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        defaults = {name: kind() for name, kind in self.plugged.items()}
+        object.__setattr__(self, "own", defaults | dict(self.own))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """See `Section.of`."""
+        own = {name: kind.of(values.get(name, {})) for name, kind in cls.plugged.items()}
+        rest = {name: value for name, value in values.items() if name not in cls.plugged}
+        return super().of({**rest, "own": own})
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Section.to_dict`."""
+        values = super().to_dict()
+        own = values.pop("own")
+        return {**values, **{name: section.to_dict() for name, section in own.items()}}
 
 
 def suggestion(name: str, known: Collection[str]) -> str:

@@ -37,7 +37,7 @@ def test_a_config_survives_the_way_through_json_and_overrides():
     config = typed(orl.get_config())
     assert Config.of(config.to_dict()) == config
     assert Config.of({}) == Config() == typed(defaults())
-    assert config.with_values({"unlearn.npo.beta": 3}).unlearn.methods["npo"].to_dict() == {
+    assert config.with_values({"unlearn.npo.beta": 3}).unlearn.own["npo"].to_dict() == {
         "beta": 3.0,
         "over": "example",
     }
@@ -99,7 +99,8 @@ def test_a_file_in_the_folder_is_a_method(tmp_path):
 from mmunlearner_jax.comparison.cells import label
 from mmunlearner_jax.config import Config
 config = Config.of({"unlearn": {"method": "mine", "mine": {"gamma": 2}}})
-print(config.unlearn.own(config.unlearn.chosen.forget), config.compare.methods[-3:], label("mine"))
+options = config.unlearn.of_loss(config.unlearn.chosen.forget)
+print(options, config.compare.methods[-3:], label("mine"))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", program]

@@ -11,7 +11,7 @@ from flax import nnx
 from mmunlearner_jax.artefacts import writing
 from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner, accuracies
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
-from mmunlearner_jax.comparison.relearning import Relearner
+from mmunlearner_jax.comparison.relearning import relearned
 from mmunlearner_jax.comparison.runs import RELEARNED, Follower, Levels, summarised
 from mmunlearner_jax.comparison.staleness import Shares
 from mmunlearner_jax.comparison.tuning import Trial, search
@@ -160,14 +160,10 @@ class Contest:
         answers = answers or self.examiner.scored(params, f"{name}/end")
         scores = {"end": accuracies(answers), **self.examiner.score(params, name, answers)}
         if self._options.relearn_steps:
-            relearned = self._relearner.relearn(params)
-            again = self.examiner.scored(relearned, f"{name}/{RELEARNED}", forgotten=True)
+            after = relearned(self._session, params)
+            again = self.examiner.scored(after, f"{name}/{RELEARNED}", forgotten=True)
             scores[RELEARNED] = accuracies(again)
         return scores
-
-    @functools.cached_property
-    def _relearner(self) -> Relearner:
-        return Relearner(self._session)
 
     def forget_checkpoints(self, name: str) -> None:
         """Removes the checkpoints of a variant, which are for runs that are interrupted."""

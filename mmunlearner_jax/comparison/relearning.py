@@ -4,58 +4,27 @@ A gold model, which never saw the faces, says how fast something new is learned.
 that learns faster had hidden what it knows.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
-from flax import nnx
-
+from mmunlearner_jax.audit.finetuning import finetuner
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.unlearn.steps import TrainState, retain_step
-
-_STREAM = 4  # other batches than those of unlearning
 
 
-class Relearner:
-    """Fine-tunes models on one picture of each person to forget.
+def relearned(session: Session, params: Any) -> Any:
+    """Returns a model's parameters after `config.compare.relearn_steps` steps.
 
     Args:
         session: Session of the run.
+        params: All parameters, which stay as they are.
     """
-
-    def __init__(self, session: Session):
-        self._session, self._options = session, session.config.compare
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(1.0), optax.adamw(self._options.relearn_rate)
-        )
-        self._step = retain_step(session.graphdef, self._optimizer)
-
-    def relearn(self, params: Any) -> Any:
-        """Returns a model's parameters after `config.compare.relearn_steps` steps.
-
-        Args:
-            params: All parameters, which stay as they are.
-        """
-        frozen, moving = self._session.split_frozen(params)
-        state = TrainState.create(jax.tree.map(jnp.copy, moving), self._optimizer)
-        for batch, _ in zip(self._batches, range(self._options.relearn_steps), strict=False):
-            state, _ = self._step(state, [put_batch(batch, self._session.mesh)], frozen)
-        return nnx.merge_state(state.params, frozen)
-
-    @functools.cached_property
-    def _batches(self) -> Any:
-        session = self._session
-        return session.batches(
-            one_picture_each(session.pictures(session.forget)),
-            batch_size=self._options.relearn_batch,
-            pack=1,
-            stream=_STREAM,
-        )
+    options = session.config.compare
+    samples = one_picture_each(session.pictures(session.forget))
+    tuner = finetuner(session, options.relearn_batch)
+    steps = (options.relearn_steps,)
+    ((_, after),) = tuner.follow(params, samples, options.relearn_rate, steps)
+    return after
 
 
 def one_picture_each(samples: Sequence[Sample]) -> list[Sample]:

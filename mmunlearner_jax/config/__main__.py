@@ -8,8 +8,7 @@ import typing
 from collections.abc import Iterator
 
 from mmunlearner_jax.config.run import READS, SHARED, Config
-from mmunlearner_jax.config.unlearn import METHOD_OPTIONS
-from mmunlearner_jax.options import Rule, Section, is_section
+from mmunlearner_jax.options import Extensible, Rule, Section, is_section
 
 _HEAD = """# Options
 
@@ -27,8 +26,8 @@ def sections(kind: type[Section]) -> Iterator[type[Section]]:
     for hint in typing.get_type_hints(kind).values():
         if is_section(hint):
             yield from sections(hint)
-    if kind.key == "unlearn":
-        yield from METHOD_OPTIONS.values()
+    if issubclass(kind, Extensible):
+        yield from kind.plugged.values()
 
 
 def table(kind: type[Section]) -> str:
@@ -42,7 +41,7 @@ def table(kind: type[Section]) -> str:
     lines += ["\n| option | type | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(kind):
         hint, rule = hints[field.name], field.metadata["rule"]
-        if is_section(hint) or field.name == "methods":
+        if is_section(hint) or (issubclass(kind, Extensible) and field.name == "own"):
             continue
         made = field.default is dataclasses.MISSING
         default = field.default_factory() if made else field.default  # pyright: ignore

@@ -55,7 +55,7 @@ class CompareConfig(Section):
     methods: tuple[str, ...] = option(
         tuple(METHODS),
         "Methods and controls whose learning rate is chosen from the grid.",
-        choices=(*METHODS, *CONTROLS),
+        choices=tuple({**METHODS, **CONTROLS}),
     )
     controls: tuple[str, ...] = option(
         ("random_mask",),

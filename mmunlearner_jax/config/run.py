@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from mmunlearner_jax.config.align import AlignConfig
+from mmunlearner_jax.config.audit import AuditConfig
 from mmunlearner_jax.config.compare import CompareConfig
 from mmunlearner_jax.config.data import DataConfig, PrepareConfig
 from mmunlearner_jax.config.evaluate import EvaluateConfig
@@ -28,6 +29,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "controls": ("controls", "importance", "mask", "unlearn", "evaluate"),
     "tune": ("compare", "importance", "mask", "unlearn", "evaluate"),
     "compare": ("compare", "importance", "mask", "unlearn", "evaluate"),
+    "audit": ("audit", "evaluate"),
     "export": (),
     "report": ("evaluate",),
     "rescore": ("evaluate",),
@@ -74,11 +76,8 @@ class Config(Section):
     unlearn: UnlearnConfig = option(UnlearnConfig, "Unlearning.")
     compare: CompareConfig = option(CompareConfig, "The comparison.")
     evaluate: EvaluateConfig = option(EvaluateConfig, "Scored questions.")
+    audit: AuditConfig = option(AuditConfig, "Attacks.")
     plan: PlanConfig = option(PlanConfig, "Sizes of the data that the planner counts on.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `Section.to_dict`."""
-        return {**super().to_dict(), "unlearn": self.unlearn.to_dict()}
 
     def with_values(self, changes: Mapping[str, Any]) -> Self:
         """Returns a copy with other values.

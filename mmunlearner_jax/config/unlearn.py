@@ -2,17 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from mmunlearner_jax.config.model import GROUPS
-from mmunlearner_jax.options import Section, option
+from mmunlearner_jax.options import Extensible, Section, option
 from mmunlearner_jax.unlearn.method import Loss, Method
 from mmunlearner_jax.unlearn.methods import METHODS
-
-# Sections `config.unlearn.NAME` of the methods that have options of their own.
-METHOD_OPTIONS: Mapping[str, type[Section]] = {
-    name: method.options for name, method in METHODS.items() if method.options
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,10 +31,13 @@ class LoraConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnlearnConfig(Section):
+class UnlearnConfig(Extensible):
     """Forget steps, alternating with retain steps."""
 
     key: ClassVar[str] = "unlearn"
+    plugged: ClassVar[Mapping[str, type[Section]]] = {
+        name: method.options for name, method in METHODS.items() if method.options
+    }
 
     method: str = option("mmunlearner", "Method (docs/add-a-method.md).", choices=tuple(METHODS))
     learning_rate: float = option(1e-5, "Largest learning rate of both kinds of step.", above=0)
@@ -119,10 +117,6 @@ class UnlearnConfig(Section):
     )
     stop_every: int = option(50, "Iterations from one question to the next.", least=1)
     lora: LoraConfig = option(LoraConfig, "Adapters instead of full weights.")
-    methods: Mapping[str, Section] = option(
-        lambda: {name: kind() for name, kind in METHOD_OPTIONS.items()},
-        "Options of the methods, by name; written `config.unlearn.NAME.OPTION`.",
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -131,23 +125,11 @@ class UnlearnConfig(Section):
         if self.forget_optimizer == "sgd" and self.optimizers == 1:
             self.refuse("optimizers", "2: SGD cannot share the optimizer state of AdamW")
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """See `Section.of`; the sections of methods stand beside the options."""
-        methods = {name: kind.of(values.get(name, {})) for name, kind in METHOD_OPTIONS.items()}
-        rest = {name: value for name, value in values.items() if name not in METHOD_OPTIONS}
-        return super().of({**rest, "methods": methods})
-
     @property
     def chosen(self) -> Method:
         """The method."""
         return METHODS[self.method]
 
-    def own(self, loss: Loss) -> Section | None:
+    def of_loss(self, loss: Loss) -> Section | None:
         """Returns the options of a loss; None where it has none."""
-        return self.methods[loss.options.key.removeprefix("unlearn.")] if loss.options else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `Section.to_dict`."""
-        rest = super().to_dict()
-        return {**rest, **rest.pop("methods")}
+        return self.own[loss.options.key.removeprefix("unlearn.")] if loss.options else None

@@ -143,7 +143,7 @@ def _unlearn(config, graphdef, frozen, params, batch):
     yield Program(
         "unlearn",
         "forget step",
-        forget_step(graphdef, forgetting, method.forget.configured(options.own(method.forget))),
+        forget_step(graphdef, forgetting, method.forget.configured(options.of_loss(method.forget))),
         (state, referred(method.forget, [forget]), _like(params, "bool"), frozen),
         forgets,
         forget.questions,
@@ -154,7 +154,7 @@ def _unlearn(config, graphdef, frozen, params, batch):
     yield Program(
         "unlearn",
         "retain step",
-        retain_step(graphdef, descend, method.retain.configured(options.own(method.retain))),
+        retain_step(graphdef, descend, method.retain.configured(options.of_loss(method.retain))),
         (state, referred(method.retain, retain), frozen),
         retains,
         sum(made.questions for made in retain),

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmunlearner_jax.audit.attacks import ATTACKS
+from mmunlearner_jax.audit.audit_file import read_audit
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import shown
 from mmunlearner_jax.evaluation.kinds import FORGET
 from mmunlearner_jax.metrics import read_metrics
-from mmunlearner_jax.reporting import figures
+from mmunlearner_jax.reporting import audit_figure, figures
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_results import (
     METRICS,
@@ -36,6 +38,8 @@ def render(
         predictions: Predictions before and after unlearning.
     """
     changes, kinds = rows(results), run_kinds(results)
+    attacks = read_audit(workdir).get("attacks", {})
+    shares = {name: it for name, it in attacks.items() if "recovered" in it}
     blocks = results.get("mask", {}).get("by_block", {})
     template = environment().get_template("reporting/run.html.j2")
     return template.render(
@@ -60,6 +64,10 @@ def render(
         verdict=mask_verdict(results["after"], results.get("controls", {}), kinds),
         heat=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
         charts=charts(workdir),
+        attacks=attacks,
+        attack_records=ATTACKS,
+        attack_figure=figures.data_uri(audit_figure.recovered(shares)) if shares else "",
+        gold_audited=any(it.get("gold") for it in shares.values()),
     )
 
 

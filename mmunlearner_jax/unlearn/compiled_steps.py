@@ -50,13 +50,13 @@ def compiled_steps(graphdef: nnx.GraphDef, options: UnlearnConfig, schedule: Sch
         _forget(
             graphdef,
             method.forget,
-            options.own(method.forget),
+            options.of_loss(method.forget),
             forget_settings,
             method.ascends,
             options.mask_on,
             options.alpha,
         ),
-        _retain(graphdef, retain, options.own(retain), retain_settings),
+        _retain(graphdef, retain, options.of_loss(retain), retain_settings),
         _memory(graphdef, options.stop_by),
     )
 

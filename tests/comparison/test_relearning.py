@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmunlearner_jax.comparison.relearning import Relearner, one_picture_each
+from mmunlearner_jax.comparison.relearning import one_picture_each, relearned
 from mmunlearner_jax.unlearn.scoring import answer_nll
 from tests.helpers import tiny
 from tests.helpers.questions import PHOTOS, PICTURES
@@ -32,14 +32,13 @@ def session(tmp_path_factory):
 
 def test_what_is_relearned_is_likelier_and_the_model_stays_as_it_was(session):
     before = jax.tree.map(np.asarray, session.params)
-    relearned = Relearner(session).relearn(session.params)
-    again = Relearner(session).relearn(session.params)
+    after, again = relearned(session, session.params), relearned(session, session.params)
     for old, kept, new, same in zip(
-        *map(jax.tree.leaves, (before, session.params, relearned, again)), strict=True
+        *map(jax.tree.leaves, (before, session.params, after, again)), strict=True
     ):
         np.testing.assert_array_equal(old, kept)
         np.testing.assert_array_equal(new, same)
     shown = one_picture_each(session.pictures(session.forget))
     batch = session.batches(shown, batch_size=2, pack=1).example()
-    nats = [float(answer_nll(session.graphdef, p, batch)[0].sum()) for p in (before, relearned)]
+    nats = [float(answer_nll(session.graphdef, p, batch)[0].sum()) for p in (before, after)]
     assert nats[1] < nats[0]

@@ -158,3 +158,25 @@ def test_the_export_answers_the_same_in_transformers(finished):
     expected = tokens[0, given["input_ids"].shape[1] :].tolist()
     answer = answer[: answer.index(end) + 1] if end in answer else answer
     assert answer == expected[: len(answer)] and len(answer) == len(expected)
+
+
+def test_an_audit_goes_on_from_what_it_has_answered(finished):
+    """Last in this file, as it adds files to the run."""
+    attacks = "pressing_prompts", "quantisation"
+    audited = {"stages": '("audit","report")', "audit.attacks": attacks}
+    run(finished, **audited)
+    path, answers = finished / "audit.json", finished / "predictions/audit-quantisation-after.jsonl"
+    audit, kept = json.loads(path.read_text()), path.read_bytes()
+    assert tuple(audit["attacks"]) == attacks
+    result = audit["attacks"]["quantisation"]
+    assert result["after"]["trials"].keys() == {"8 bits", "4 bits"} and result["gold"] is None
+    assert result["n"] == 63 and result["people"] == 1
+    results = json.loads((finished / "results.json").read_text())
+    splits = [results["before"][split]["vqa"]["classification"] for split in ("forget", "test")]
+    right = sum(score["value"] * score["n"] for score in splits)
+    assert result["before"]["clean"] == pytest.approx(right / sum(s["n"] for s in splits))
+    assert "Erased or hidden?" in (finished / "report.html").read_text()
+    path.unlink()
+    answers.unlink()
+    run(finished, **audited)
+    assert path.read_bytes() == kept and answers.exists()

@@ -1,0 +1,1 @@
+"""Attacks that tell whether an unlearned model has erased what it knew, or only hides it."""

@@ -1,0 +1,77 @@
+"""The record that defines an attack on an unlearned model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mmunlearner_jax.options import Section
+
+if TYPE_CHECKING:  # it imports the config, which imports the attacks
+    from mmunlearner_jax.data.samples import Question
+    from mmunlearner_jax.session import Session
+
+# By name of the trial: how right each question's answer is, 0 to 1, float64 [Q]; NaN where the
+# trial does not ask the question.
+Trials = Mapping[str, np.ndarray]
+
+
+class Target(Protocol):
+    """What an attack may use.
+
+    Attributes:
+        session: Session of the run.
+        questions: The questions about pictures of forgotten people, Q of them.
+        before: Parameters of the model before unlearning.
+    """
+
+    session: Session
+    questions: list[Question]
+
+    @property
+    def before(self) -> Any:  # noqa: D102 - see above
+        ...
+
+    def answers(self, params: Any, questions: Sequence[Question | None], label: str) -> np.ndarray:
+        """Returns how right a model's answers are, 0 to 1, float64 [Q].
+
+        Args:
+            params: All parameters of the model.
+            questions: What is asked in place of each of the Q questions; None: nothing, which
+                gives NaN.
+            label: Name beside the progress bar.
+        """
+        ...
+
+    def rng(self) -> np.random.Generator:
+        """Returns a generator that is the same for all models and processes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """One attack. Its module's name is its name in `config.audit.attacks`.
+
+    Attributes:
+        label: Name in tables.
+        about: What the attacker does, in one sentence.
+        run: Attacks a model: a function of the target, all parameters of the model (which stay as
+            they are), a label for the progress bar, and the attack's options. It yields trials,
+            each as soon as it is made.
+        options: Class of the section `config.audit.NAME`; None: the attack has no options.
+        lacks: Returns why an attack cannot be made on a target; "" where it can.
+        any_trial: Whether a question comes back if it does in any trial. Otherwise the trial that
+            brings most back counts.
+        against_gold: Whether a model that never saw the faces can be attacked in the same way.
+    """
+
+    label: str
+    about: str
+    run: Callable[[Target, Any, str, Any], Iterator[tuple[str, np.ndarray]]]
+    options: type[Section] | None = None
+    lacks: Callable[[Target], str] = lambda _: ""
+    any_trial: bool = False
+    against_gold: bool = True

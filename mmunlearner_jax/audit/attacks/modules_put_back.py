@@ -1,0 +1,28 @@
+"""Modules of the model before unlearning are put back: where does the forgetting sit?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.models.registry import ARCHITECTURES
+
+
+def _attacked(target: Target, params: Any, label: str, _: None) -> Iterator[tuple[str, np.ndarray]]:
+    session = target.session
+    table = ARCHITECTURES[session.model.config.model_type].table
+    for group in dict.fromkeys(group for _, group in table.groups):
+        old = session.split_frozen(target.before, (group,))[0]
+        mixed = nnx.merge_state(old, session.split_frozen(params, (group,))[1])
+        yield group, target.answers(mixed, target.questions, f"{label}, {group}")
+
+
+ATTACK = Attack(
+    "Modules put back",
+    "The vision tower, the projector or the language model of before unlearning takes the place of"
+    " the unlearned one. It tells where the forgetting sits; nobody else has these weights.",
+    _attacked,
+    against_gold=False,
+)

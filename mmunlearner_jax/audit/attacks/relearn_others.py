@@ -1,0 +1,63 @@
+"""Relearning of other people: some of the forgotten people are shown whole; the rest are asked."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.averages import mean_of_trials
+from mmunlearner_jax.audit.finetuning import finetuner
+from mmunlearner_jax.options import Section, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelearnOthersConfig(Section):
+    """Options of the attack `relearn_others`."""
+
+    key: ClassVar[str] = "audit.relearn_others"
+
+    shown: tuple[float, ...] = option(
+        (0.1, 0.2, 0.3), "Fractions of the forgotten people that are shown.", above=0, below=1
+    )
+    steps: int = option(40, "Fine-tuning steps.", unit="steps", least=1)
+    rate: float = option(3e-4, "Learning rate.", above=0)
+    choices: int = option(2, "Choices of people, over which results are averaged.", least=1)
+    batch: int = option(16, "Questions of a step.", unit="questions", least=1)
+
+
+def _people(target: Target) -> list[str]:
+    return sorted({question.person for question in target.questions})
+
+
+def _attacked(
+    target: Target, params: Any, label: str, options: RelearnOthersConfig
+) -> Iterator[tuple[str, np.ndarray]]:
+    samples = target.session.pictures(target.session.forget)
+    people, rng = _people(target), target.rng()
+    tuner = finetuner(target.session, options.batch)
+    # With few people, several fractions come to the same number of them.
+    for count in sorted({max(1, round(part * len(people))) for part in options.shown}):
+        rights = []
+        for _ in range(options.choices):
+            shown = {people[n] for n in rng.permutation(len(people))[:count]}
+            taught = [sample for sample in samples if sample.person in shown]
+            rest = [None if q.person in shown else q for q in target.questions]
+            for _, relearned in tuner.follow(params, taught, options.rate, (options.steps,)):
+                rights.append(target.answers(relearned, rest, f"{label}, {count} shown"))
+        yield f"{count} of {len(people)} shown", mean_of_trials(rights)
+
+
+def _lacks(target: Target) -> str:
+    return "" if len(_people(target)) > 1 else "only one person was forgotten"
+
+
+ATTACK = Attack(
+    "Relearning, other people",
+    "The model is fine-tuned on all photographs of a few forgotten people, and asked about the"
+    " others.",
+    _attacked,
+    RelearnOthersConfig,
+    lacks=_lacks,
+)

@@ -1,0 +1,125 @@
+"""What the attacks of an audit share: the questions, the models, and their answers."""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mmunlearner_jax.artefacts import is_done
+from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.session import Session, load_model
+from mmunlearner_jax.stages.unlearn import load_unlearned
+
+BEFORE, AFTER, GOLD = "before", "after", "gold"
+
+
+class Auditor:
+    """Asks models about the pictures of forgotten people; a `Target` of attacks.
+
+    Args:
+        session: Session of the run.
+
+    Raises:
+        InputError: There is no question about pictures of the forgotten people, or no model after
+            unlearning, or the models differ in shape.
+    """
+
+    def __init__(self, session: Session):
+        self.session, self._options = session, session.config.audit
+        self._attack = ""
+        kinds = session.bench.record.kinds
+        falling = {kind for kind, about in kinds.items() if about.falls}
+        self.questions = [
+            question
+            for split, of_split in session.questions().items()
+            for question in of_split
+            if question.image is not None
+            and (split, question.modality) in falling
+            and (question.task == "classification" or question.accepted)
+        ]
+        if not self.questions:
+            raise InputError(
+                "config.evaluate.splits: no split has questions with pictures of the people to"
+                f" forget; name some of {', '.join(sorted({split for split, _ in falling}))}"
+            )
+        self._answerer = session.answerer()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are there."""
+        return (BEFORE, AFTER, *([GOLD] if self._options.gold else []))
+
+    @property
+    def before(self) -> Any:
+        """Parameters of the model before unlearning."""
+        return self.session.params
+
+    @functools.lru_cache(1)  # noqa: B019 - one auditor a run, and one model beside `before`
+    def params(self, model: str) -> Any:
+        """Returns the parameters of a model.
+
+        Args:
+            model: One of `models`.
+        """
+        if model == BEFORE:
+            return self.before
+        if model == AFTER and not self._options.after:
+            workdir = self.session.workdir
+            if not is_done(workdir / "unlearned"):
+                raise InputError(
+                    f"{workdir}: has no unlearned model: run the stage unlearn, or set"
+                    " config.audit.after to a checkpoint"
+                )
+            return load_unlearned(workdir, self.session.abstract)
+        return self._read({AFTER: self._options.after, GOLD: self._options.gold}[model], model)
+
+    def of_attack(self, name: str) -> None:
+        """Sets the name of the attack that is made next, on which random draws depend."""
+        self._attack = name
+
+    def rng(self) -> np.random.Generator:
+        """See `Target.rng`."""
+        return np.random.default_rng([self.session.config.seed, zlib.crc32(self._attack.encode())])
+
+    def answers(self, params: Any, questions: Sequence[Question | None], label: str) -> np.ndarray:
+        """See `Target.answers`."""
+        places = [n for n, question in enumerate(questions) if question is not None]
+        put = [question for question in questions if question is not None]
+        model, _, attack = label.rpartition("/")
+        lines = self._answerer.answer(params, put, split=attack, label=model)
+        rights = np.full(len(questions), np.nan)
+        # Of an open answer `correct` says whether it has an accepted answer's words.
+        rights[places] = [float(line["correct"]) for line in lines]
+        return rights
+
+    def _read(self, checkpoint: str, model: str) -> Any:
+        session = self.session
+        params = nnx.split(load_model(session.config, checkpoint, session.mesh))[1]
+        ours, theirs = (
+            {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
+            for tree in (session.abstract, params)
+        )
+        if different := sorted({name for name, _ in ours.items() ^ theirs.items()}):
+            name = different[0]
+            raise InputError(
+                f"config.audit.{model}: {checkpoint} is another model than"
+                f" {session.checkpoint}: {name} is {theirs.get(name)}, and was {ours.get(name)}"
+            )
+        tokenizers = [
+            (Path(folder) / "tokenizer.json") for folder in (session.checkpoint, checkpoint)
+        ]
+        if (
+            all(file.is_file() for file in tokenizers)
+            and len({file.read_bytes() for file in tokenizers}) > 1
+        ):
+            raise InputError(
+                f"config.audit.{model}: the tokenizer of {checkpoint} is another than that of"
+                f" {session.checkpoint}: audit models with the same tokenizer"
+            )
+        return params

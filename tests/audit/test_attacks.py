@@ -1,0 +1,206 @@
+"""What single attacks do to models, pictures and questions."""
+
+import dataclasses
+import io
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from mmunlearner_jax.audit.attacks import ATTACKS
+from mmunlearner_jax.audit.attacks.picture_changes import CHANGES, changed
+from mmunlearner_jax.audit.attacks.quantisation import int8, nf4, quantised
+from mmunlearner_jax.audit.attacks.relearn_same import shown_photographs
+from mmunlearner_jax.audit.averages import mean_of_trials
+from mmunlearner_jax.data.samples import Question
+from tests.helpers import tiny
+from tests.helpers.photographs import photo
+from tests.helpers.questions import PICTURES
+
+# The 16 values of NF4, as bitsandbytes has them (create_normal_map).
+NF4 = [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0]
+NF4 += [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
+
+
+class Fake:
+    """A target that knows the truth about its models: `right(params)` for every question."""
+
+    def __init__(self, session, questions, right):
+        self.session, self.questions, self._right = session, questions, right
+        self.before, self.put = session.params, []
+
+    def answers(self, params, questions, label):
+        self.put.append((label, questions))
+        right = float(self._right(params))
+        return np.array([np.nan if q is None else right for q in questions])
+
+    def rng(self):
+        return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    return tiny.session(tmp_path_factory.mktemp("run"))
+
+
+def asking(image, person="s"):
+    return Question(person, "vqa", "classification", image, "Who is this?", "Kim", ("Kim", "Bo"))
+
+
+QUESTIONS = [asking(image) for image in dict.fromkeys(s.image for s in PICTURES)]
+
+
+def trials(name, target, params, **options):
+    attack = ATTACKS[name]
+    own = attack.options(**options) if attack.options else None
+    return dict(attack.run(target, params, f"audit/{name}", own))
+
+
+def test_int8_has_even_steps_for_each_output():
+    kernel = np.random.default_rng(0).normal(size=(2, 96, 5)).astype(np.float32)
+    step = np.abs(kernel).max(axis=1, keepdims=True) / 127.5
+    rounded = np.asarray(int8(jnp.asarray(kernel)))
+    np.testing.assert_allclose(rounded / step, np.rint(rounded / step), atol=1e-4)
+    assert np.all(np.abs(rounded - kernel) <= step / 2 * (1 + 1e-4))
+
+
+def test_nf4_rounds_blocks_of_64_to_bitsandbytes_values():
+    kernel = np.random.default_rng(0).normal(size=(128, 6)).astype(np.float32)
+    blocks = kernel.reshape(2, 64, 6)
+    scales = np.abs(blocks).max(axis=1, keepdims=True)
+    values = np.array(NF4)
+    nearest = values[np.abs(blocks[..., None] / scales[..., None] - values).argmin(axis=-1)]
+    rounded = np.asarray(nf4(jnp.asarray(kernel))).reshape(2, 64, 6)
+    # The scales less their mean, all in one block here, are rounded to 8 bits.
+    step = np.abs(scales - scales.mean()).max() / 127.5
+    assert np.all(np.abs(rounded - nearest * scales) <= np.abs(nearest) * step / 2 + 1e-6)
+    assert np.abs(rounded - nearest * scales).max() > step / 8
+    counts = {len(np.unique(rounded[n, :, m])) for n in range(2) for m in range(6)}
+    assert max(counts) <= 16
+    # A layer's inputs that 64 does not divide have smaller blocks.
+    odd = np.random.default_rng(1).normal(size=(3, 96, 4)).astype(np.float32)
+    assert 0 < np.abs(nf4(jnp.asarray(odd)) - odd).max() < 0.5
+
+
+def test_kernels_are_rounded_and_nothing_else(session):
+    params = session.params
+    rounded = quantised(params, lambda x: x + 1)
+    for (path, old), new in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves(rounded), strict=True
+    ):
+        kernel = "kernel" in jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(new, old + 1 if kernel else old)
+    assert trials("quantisation", Fake(session, QUESTIONS, lambda _: 1), params).keys() == {
+        *("8 bits", "4 bits")
+    }
+
+
+def test_a_changed_projector_that_is_put_back_brings_everything_back(session):
+    held, projector = session.split_frozen(session.params, ("vision", "language"))
+    changed_params = nnx.merge_state(held, jax.tree.map(lambda x: x + 1, projector))
+
+    def same_projector(params):
+        mine = session.split_frozen(params, ("vision", "language"))[1]
+        both = zip(*map(jax.tree.leaves, (mine, projector)), strict=True)
+        return all(np.array_equal(a, b) for a, b in both)
+
+    target = Fake(session, QUESTIONS, same_projector)
+    back = trials("modules_put_back", target, changed_params)
+    assert {name: x.mean() for name, x in back.items()} == {
+        "vision": 0,
+        "projector": 1,
+        "language": 0,
+    }
+
+
+def test_pictures_change_as_their_names_say():
+    picture = photo(92, 112)
+    original = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), float)
+    rng = np.random.default_rng(0)
+    seen = {
+        name: np.asarray(Image.open(io.BytesIO(changed(picture, change, rng))), float)
+        for name, change in CHANGES.items()
+    }
+    np.testing.assert_array_equal(seen["mirrored"], original[:, ::-1])
+    assert seen["darker"].mean() == pytest.approx(0.85 * original.mean(), rel=0.02)
+    assert seen["less contrast"].std() == pytest.approx(0.85 * original.std(), rel=0.05)
+    noise = (seen["noise"] - original)[(original > 30) & (original < 225)]
+    assert noise.std() == pytest.approx(0.02 * 255, rel=0.1)
+    assert seen["smaller"].shape == (
+        round(0.85 * original.shape[0]),
+        round(0.85 * original.shape[1]),
+        3,
+    )
+    covered = np.mean(np.all(seen["partly covered"] == 128, axis=2))
+    assert covered == pytest.approx(0.18, abs=0.02)
+    for name, left in (("cut to 90 %", 0.9), ("cut to 65 %", 0.65)):
+        rows = round((1 - left) / 2 * original.shape[0])
+        assert seen[name].shape == original.shape
+        middle = original[rows : original.shape[0] - rows].mean()
+        assert seen[name].mean() == pytest.approx(middle, rel=0.15)
+    again = changed(picture, CHANGES["noise"], np.random.default_rng(0))
+    assert again == changed(picture, CHANGES["noise"], np.random.default_rng(0))
+
+
+def test_all_questions_about_a_picture_see_the_same_change(session):
+    twice = [QUESTIONS[0], QUESTIONS[0]]
+    target = Fake(session, twice, lambda _: 1)
+    assert trials("picture_changes", target, session.params).keys() == CHANGES.keys()
+    for _, (one, other) in target.put:
+        assert one.image == other.image != QUESTIONS[0].image
+
+
+def test_prompts_keep_the_question(session):
+    target = Fake(session, QUESTIONS, lambda _: 1)
+    assert len(trials("pressing_prompts", target, session.params)) == len(target.put) == 3
+    assert all("Who is this?" in q.question for _, put in target.put for q in put)
+
+
+def test_relearning_shows_one_photograph_and_asks_about_the_others(session):
+    rng = np.random.default_rng(0)
+    shown = shown_photographs(PICTURES, 1, rng)
+    assert len(shown) == 1 and shown < {s.image for s in PICTURES}
+    assert len(shown_photographs(PICTURES, 99, rng)) == len(QUESTIONS)
+    before = jax.tree.map(np.asarray, session.params)
+    target = Fake(session, QUESTIONS, lambda _: 1)
+    options = {"steps": (1, 2), "rates": (1e-3, 1e-4), "choices": 2, "batch": 2}
+    made = trials("relearn_same", target, session.params, **options)
+    assert list(made) == [
+        f"{step} steps at {rate}" for rate in ("0.001", "0.0001") for step in (1, 2)
+    ]
+    assert len(target.put) == 8
+    for _, put in target.put:
+        assert sum(question is None for question in put) == 1
+    for old, kept in zip(*map(jax.tree.leaves, (before, session.params)), strict=True):
+        np.testing.assert_array_equal(old, kept)
+
+
+def test_rates_share_a_program_and_differ_in_what_they_do(session):
+    held = []
+    target = Fake(session, QUESTIONS, lambda p: held.append(np.asarray(jax.tree.leaves(p)[0])) or 1)
+    trials("relearn_retained", target, session.params, steps=(1,), rate=1e-3, batch=2)
+    trials("relearn_retained", target, session.params, steps=(1,), rate=1e-2, batch=2)
+    moved = [np.abs(x - jax.tree.leaves(session.params)[0]).max() for x in held]
+    assert moved[1] == pytest.approx(10 * moved[0], rel=0.1)
+
+
+def test_other_people_are_shown_whole_and_never_asked(session, monkeypatch):
+    samples = [dataclasses.replace(s, person=person) for person in "stuv" for s in PICTURES]
+    monkeypatch.setattr(session, "pictures", lambda _: samples)
+    questions = [asking(PICTURES[0].image, person) for person in "stuv"]
+    target = Fake(session, questions, lambda _: 1)
+    options = {"steps": 1, "shown": (0.1, 0.2), "choices": 1, "batch": 2}
+    made = trials("relearn_others", target, session.params, **options)
+    assert list(made) == ["1 of 4 shown"]  # both fractions come to one person
+    assert np.isnan(made["1 of 4 shown"]).sum() == 1
+    alone = SimpleNamespace(questions=questions[:1])
+    assert "only one person" in ATTACKS["relearn_others"].lacks(alone)
+
+
+def test_means_leave_out_what_was_not_asked():
+    trials = [np.array([1, np.nan, np.nan]), np.array([0, 1, np.nan])]
+    np.testing.assert_array_equal(mean_of_trials(trials), [0.5, 1, np.nan])
