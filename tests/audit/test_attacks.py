@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from types import SimpleNamespace
 
 import jax
@@ -12,11 +13,15 @@ from flax import nnx
 from PIL import Image
 
 from mmunlearner_jax.audit.attacks import ATTACKS
+from mmunlearner_jax.audit.attacks.paraphrases import reworded
 from mmunlearner_jax.audit.attacks.picture_changes import CHANGES, changed
 from mmunlearner_jax.audit.attacks.quantisation import int8, nf4, quantised
 from mmunlearner_jax.audit.attacks.relearn_same import shown_photographs
+from mmunlearner_jax.audit.attacks.universal_perturbation import perturbed, signed_step
 from mmunlearner_jax.audit.averages import mean_of_trials
 from mmunlearner_jax.data.samples import Question
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.unlearn.steps import mean_loss
 from tests.helpers import tiny
 from tests.helpers.photographs import photo
 from tests.helpers.questions import PICTURES
@@ -204,3 +209,72 @@ def test_other_people_are_shown_whole_and_never_asked(session, monkeypatch):
 def test_means_leave_out_what_was_not_asked():
     trials = [np.array([1, np.nan, np.nan]), np.array([0, 1, np.nan])]
     np.testing.assert_array_equal(mean_of_trials(trials), [0.5, 1, np.nan])
+
+
+def test_paraphrases_are_at_least_five_and_none_is_known(session, tmp_path):
+    wordings = ["Who is this person?", "What is the capital of this country?", "Is it warm?"]
+    by_rule = reworded(wordings, "")
+    for wording in wordings:
+        texts = by_rule[wording]
+        assert len({*texts}) == len(texts) >= 4 + ("this" in wording) and not {*texts} & {*wordings}
+    assert "Who is the person that you see here?" in by_rule["Who is this person?"]
+    file = tmp_path / "words.json"
+    file.write_text(json.dumps({"Is it warm?": ["Does the sun shine?"]}))
+    from_file = reworded(wordings, str(file))
+    assert from_file["Is it warm?"] == ["Does the sun shine?"]
+    assert from_file["Who is this person?"] == by_rule["Who is this person?"]
+    file.write_text(json.dumps({"Is it warm?": ["Who is this person?"]}))
+    with pytest.raises(InputError, match=r"words\.json.*'Who is this person\?' is a question"):
+        reworded(wordings, str(file))
+    file.write_text(json.dumps({"Is it warm?": [3]}))
+    with pytest.raises(InputError, match="is no text"):
+        reworded(wordings, str(file))
+    target = Fake(session, QUESTIONS, lambda _: 1)
+    assert list(trials("paraphrases", target, session.params))[0] == "rewording 1"
+
+
+def test_what_is_written_about_the_person_stands_before_the_question(session):
+    target = Fake(session, QUESTIONS, lambda _: 1)
+    made = trials("in_context", target, session.params, facts=1)
+    assert list(made) == ["other people's answers", "what is written about the person"]
+    (_, solved), (_, written) = target.put
+    own = [sample.answer for sample in tiny.TEXTS if sample.person == "s"]
+    others = [sample.answer for sample in tiny.OTHERS]
+    for question in written:
+        assert question.question == f"{own[0]} Who is this?"
+    assert all(any(answer in q.question for answer in others) for q in solved)
+
+
+def test_a_perturbation_is_small_and_lowers_the_loss_of_what_it_was_trained_on(session):
+    encoder = session.encoder
+    image, other = QUESTIONS[0].image, QUESTIONS[1].image
+    processor = encoder.processor.image_processor
+    mean, std = (np.array(x, np.float32) for x in (processor.image_mean, processor.image_std))
+    delta = np.random.default_rng(0).integers(-12, 13, encoder.image(image)[0].shape)
+    pixels = encoder.image(image)[0]
+    again = encoder.image(perturbed(pixels, delta, mean, std))[0]
+    levels = np.rint(
+        np.clip((pixels * std[:, None, None] + mean[:, None, None]) * 255 + delta, 0, 255)
+    )
+    expected = (levels / 255 - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(again, expected, atol=1e-5)
+
+    batch = session.batches(session.pictures("forget"), batch_size=4, pack=1).example()
+    step, change = signed_step(session.graphdef, 3), jnp.zeros(pixels.shape)
+    for _ in range(5):
+        change = step(change, session.params, batch, std)
+    assert set(np.unique(change)) <= {*range(-3, 4)} and np.abs(change).max() == 3
+    shifted = batch | {"pixel_values": batch["pixel_values"] + change / 255 / std[:, None, None]}
+    clean, attacked = (
+        float(mean_loss(session.graphdef, session.params, [b])) for b in (batch, shifted)
+    )
+    assert attacked < clean
+
+    unseen = asking(photo(70, 70))
+    target = Fake(session, [asking(image), asking(other), unseen], lambda _: 1)
+    made = trials("universal_perturbation", target, session.params, steps=2, batch=2)
+    ((_, put),) = target.put
+    assert np.isnan(made["12 of 255"]).tolist() == [True, False, False]  # trained on, others
+    assert put[2].image not in {image, other, unseen.image}
+    alone = Fake(session, [asking(image)], lambda _: 1)
+    assert "no unseen photograph" in ATTACKS["universal_perturbation"].lacks(alone)
