@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # it imports the config, which imports the attacks
     from mmunlearner_jax.data.samples import Question
     from mmunlearner_jax.session import Session
 
+BEFORE, AFTER, GOLD = "before", "after", "gold"  # the models of an audit
+
 # By name of the trial: how right each question's answer is, 0 to 1, float64 [Q]; NaN where the
 # trial does not ask the question.
 Trials = Mapping[str, np.ndarray]

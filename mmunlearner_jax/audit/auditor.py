@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done
+from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD
+from mmunlearner_jax.audit.collapse import is_broken
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.session import Session, load_model
 from mmunlearner_jax.stages.unlearn import load_unlearned
-
-BEFORE, AFTER, GOLD = "before", "after", "gold"
 
 
 class Auditor:
@@ -90,13 +90,30 @@ class Auditor:
     def answers(self, params: Any, questions: Sequence[Question | None], label: str) -> np.ndarray:
         """See `Target.answers`."""
         places = [n for n, question in enumerate(questions) if question is not None]
-        put = [question for question in questions if question is not None]
-        model, _, attack = label.rpartition("/")
-        lines = self._answerer.answer(params, put, split=attack, label=model)
         rights = np.full(len(questions), np.nan)
-        # Of an open answer `correct` says whether it has an accepted answer's words.
-        rights[places] = [float(line["correct"]) for line in lines]
+        rights[places], _ = self._answers(params, [q for q in questions if q is not None], label)
         return rights
+
+    def clean(self, model: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns how right a model's answers are without an attack, and whether they are broken.
+
+        Args:
+            model: One of `models`.
+            label: Name beside the progress bar.
+
+        Returns:
+            Two arrays float64 [Q]; the second is 1 where an answer is empty or repeats itself.
+        """
+        return self._answers(self.params(model), self.questions, label)
+
+    def _answers(
+        self, params: Any, questions: Sequence[Question], label: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        model, _, attack = label.rpartition("/")
+        lines = self._answerer.answer(params, questions, split=attack, label=model)
+        # Of an open answer `correct` says whether it has an accepted answer's words.
+        rights = np.array([float(line["correct"]) for line in lines])
+        return rights, np.array([float(is_broken(line["response"])) for line in lines])
 
     def _read(self, checkpoint: str, model: str) -> Any:
         session = self.session

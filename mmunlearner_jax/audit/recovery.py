@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mmunlearner_jax.audit.attack import Attack, Trials
-from mmunlearner_jax.audit.auditor import AFTER, BEFORE, GOLD
+from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD, Attack, Trials
 
 MARGIN = 0.05  # a difference from gold that counts as none
 _RESAMPLES = 2000

@@ -38,7 +38,8 @@ def render(
         predictions: Predictions before and after unlearning.
     """
     changes, kinds = rows(results), run_kinds(results)
-    attacks = read_audit(workdir).get("attacks", {})
+    audit = read_audit(workdir)
+    attacks = audit.get("attacks", {})
     shares = {name: it for name, it in attacks.items() if "recovered" in it}
     blocks = results.get("mask", {}).get("by_block", {})
     template = environment().get_template("reporting/run.html.j2")
@@ -64,6 +65,7 @@ def render(
         verdict=mask_verdict(results["after"], results.get("controls", {}), kinds),
         heat=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
         charts=charts(workdir),
+        audit=audit,
         attacks=attacks,
         attack_records=ATTACKS,
         attack_figure=figures.data_uri(audit_figure.recovered(shares)) if shares else "",

@@ -10,10 +10,11 @@ import numpy as np
 from rich.console import Console
 
 from mmunlearner_jax import preemption
-from mmunlearner_jax.audit.attack import Attack, Trials
+from mmunlearner_jax.audit.attack import BEFORE, GOLD, Attack, Trials
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.audit_file import FILE, MEND, read_audit
-from mmunlearner_jax.audit.auditor import BEFORE, GOLD, Auditor
+from mmunlearner_jax.audit.auditor import Auditor
+from mmunlearner_jax.audit.collapse import collapsed
 from mmunlearner_jax.audit.recovery import entry
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
@@ -24,7 +25,7 @@ from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.reporting.audit_table import print_audit
 from mmunlearner_jax.session import Session
 
-_CLEAN = "clean"
+_CLEAN, _BROKEN = "clean", "broken"
 
 
 def run(session: Session) -> bool:
@@ -41,8 +42,10 @@ def run(session: Session) -> bool:
     if done and {*options.attacks} <= done["attacks"].keys():
         return False
     auditor = Auditor(session)
-    clean = {model: _trials(auditor, _CLEAN, None, model)[_CLEAN] for model in auditor.models}
+    unattacked = {model: _trials(auditor, _CLEAN, None, model) for model in auditor.models}
+    clean = {model: trials[_CLEAN] for model, trials in unattacked.items()}
     _check_gold(auditor, clean)
+    broken = {model: float(np.mean(trials[_BROKEN])) for model, trials in unattacked.items()}
     people = [question.person for question in auditor.questions]
     entries: dict[str, Any] = {}
     for name in options.attacks:
@@ -53,8 +56,11 @@ def run(session: Session) -> bool:
             models = [m for m in auditor.models if attack.against_gold or m != GOLD]
             trials = {model: _trials(auditor, name, attack, model) for model in models}
             entries[name] = entry(people, clean, trials, attack)
+        if collapsed(broken):
+            entries[name]["verdict"] += "; but its answers are broken"
         if is_first():
-            write_json(path, {"attacks": entries, "settings": options.to_dict()})
+            audit = {"attacks": entries, "broken": broken, "settings": options.to_dict()}
+            write_json(path, audit)
     wait(FILE)
     if is_first():
         print_audit(Console(markup=False, emoji=False), read_audit(workdir))
@@ -77,11 +83,10 @@ def _trials(auditor: Auditor, name: str, attack: Attack | None, model: str) -> T
 def _made(
     auditor: Auditor, attack: Attack | None, model: str, label: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    params = auditor.params(model)
     if attack is None:
-        yield _CLEAN, auditor.answers(params, auditor.questions, label)
+        yield from zip((_CLEAN, _BROKEN), auditor.clean(model, label), strict=True)
         return
-    name = label.split("/")[1]
+    params, name = auditor.params(model), label.split("/")[1]
     yield from attack.run(auditor, params, label, auditor.session.config.audit.own.get(name))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmunlearner_jax.audit.attack import Attack
+from mmunlearner_jax.audit.collapse import collapsed, is_broken
 from mmunlearner_jax.audit.recovery import attacked, entry, recovered, verdict
 
 PEOPLE = [f"p{n // 10}" for n in range(60)]  # six people, ten questions each
@@ -100,3 +101,23 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         low, high = result["ci95"]
         inside += low <= 0.5 <= high
     assert 51 <= inside <= 60  # 95 % of 60 are 57; fewer than 51 have a probability of 1 %
+
+
+@pytest.mark.parametrize(
+    ("response", "broken"),
+    [
+        ("Kim Birch lives in Oslo.", False),
+        ("", True),
+        (" ... ", True),
+        ("no no no no no no", True),
+        ("the cat and the dog and the", False),
+        ("So so so.", False),  # too short to tell
+    ],
+)
+def test_empty_and_repetitive_answers_are_broken(response, broken):
+    assert is_broken(response) is broken
+
+
+def test_a_collapse_is_what_unlearning_broke():
+    assert collapsed({"before": 0.1, "after": 0.9})
+    assert not collapsed({"before": 0.8, "after": 0.9})
