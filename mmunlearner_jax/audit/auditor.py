@@ -1,6 +1,5 @@
 """What the attacks of an audit share: the questions, the models, and their answers."""
 
-import functools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ class Auditor:
     def __init__(self, session: Session):
         self.session, self._options = session, session.config.audit
         self._attack = ""
+        self._held: tuple[str, Any] = "", None
         kinds = session.bench.record.kinds
         falling = {kind for kind, about in kinds.items() if about.falls}
         self.questions = [
@@ -60,24 +60,18 @@ class Auditor:
         """Parameters of the model before unlearning."""
         return self.session.params
 
-    @functools.lru_cache(1)  # noqa: B019 - one auditor a run, and one model beside `before`
     def params(self, model: str) -> Any:
-        """Returns the parameters of a model.
+        """Returns the parameters of a model; at most one is held beside `before`.
 
         Args:
             model: One of `models`.
         """
         if model == BEFORE:
             return self.before
-        if model == AFTER and not self._options.after:
-            workdir = self.session.workdir
-            if not is_done(workdir / "unlearned"):
-                raise InputError(
-                    f"{workdir}: has no unlearned model: run the stage unlearn, or set"
-                    " config.audit.after to a checkpoint"
-                )
-            return load_unlearned(workdir, self.session.abstract)
-        return self._read({AFTER: self._options.after, GOLD: self._options.gold}[model], model)
+        if self._held[0] != model:
+            self._held = "", None  # no two are in memory while one is read
+            self._held = model, self._read(model)
+        return self._held[1]
 
     def of_attack(self, name: str) -> None:
         """Sets the name of the attack that is made next, on which random draws depend."""
@@ -115,8 +109,16 @@ class Auditor:
         rights = np.array([float(line["correct"]) for line in lines])
         return rights, np.array([float(is_broken(line["response"])) for line in lines])
 
-    def _read(self, checkpoint: str, model: str) -> Any:
-        session = self.session
+    def _read(self, model: str) -> Any:
+        session, options = self.session, self._options
+        if model == AFTER and not options.after:
+            if not is_done(session.workdir / "unlearned"):
+                raise InputError(
+                    f"{session.workdir}: has no unlearned model: run the stage unlearn, or set"
+                    " config.audit.after to a checkpoint"
+                )
+            return load_unlearned(session.workdir, session.abstract)
+        checkpoint = {AFTER: options.after, GOLD: options.gold}[model]
         params = nnx.split(load_model(session.config, checkpoint, session.mesh))[1]
         ours, theirs = (
             {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}

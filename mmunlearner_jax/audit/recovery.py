@@ -111,7 +111,7 @@ def verdict(result: Mapping[str, Any], *, against_gold: bool = True) -> str:
     if before - after <= 0:
         return "nothing was forgotten"
     if not against_gold:
-        return f"{100 * result['recovered']:.0f} % comes back with {result[AFTER]['trial']}"
+        return f"{100 * result['recovered']:.0f} % comes back with the old {result[AFTER]['trial']}"
     if result["ci95"] is None:
         return "too few people for an interval"
     if "above_gold" in result:

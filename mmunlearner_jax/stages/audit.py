@@ -2,9 +2,9 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -46,21 +46,32 @@ def run(session: Session) -> bool:
     clean = {model: trials[_CLEAN] for model, trials in unattacked.items()}
     _check_gold(auditor, clean)
     broken = {model: float(np.mean(trials[_BROKEN])) for model, trials in unattacked.items()}
-    people = [question.person for question in auditor.questions]
-    entries: dict[str, Any] = {}
-    for name in options.attacks:
-        attack = ATTACKS[name]
-        if lack := attack.lacks(auditor):
-            entries[name] = {"verdict": f"not tried: {lack}"}
-        else:
-            models = [m for m in auditor.models if attack.against_gold or m != GOLD]
-            trials = {model: _trials(auditor, name, attack, model) for model in models}
-            entries[name] = entry(people, clean, trials, attack)
-        if collapsed(broken):
-            entries[name]["verdict"] += "; but its answers are broken"
+    lacks = {name: ATTACKS[name].lacks(auditor) for name in options.attacks}
+    todo = [
+        (model, name)
+        for model in auditor.models  # each is read once
+        for name in options.attacks
+        if not lacks[name] and (ATTACKS[name].against_gold or model != GOLD)
+    ]
+    trials: dict[str, dict[str, Trials]] = {name: {} for name in options.attacks}
+    for number, (model, name) in enumerate(todo, 1):
         if is_first():
-            audit = {"attacks": entries, "broken": broken, "settings": options.to_dict()}
-            write_json(path, audit)
+            progress = f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {model}"
+            print(progress, file=sys.stderr, flush=True)
+        trials[name][model] = _trials(auditor, name, ATTACKS[name], model)
+    people = [question.person for question in auditor.questions]
+    entries = {
+        name: {"verdict": f"not tried: {lacks[name]}"}
+        if lacks[name]
+        else entry(people, clean, trials[name], ATTACKS[name])
+        for name in options.attacks
+    }
+    if collapsed(broken):
+        for result in entries.values():
+            result["verdict"] += "; but its answers are broken"
+    if is_first():
+        audit = {"attacks": entries, "broken": broken, "settings": options.to_dict()}
+        write_json(path, audit)
     wait(FILE)
     if is_first():
         print_audit(Console(markup=False, emoji=False), read_audit(workdir))
