@@ -24,7 +24,7 @@ from mmunlearner_jax.command_line import (
     refuse_lost_output,
     steady_streams,
 )
-from mmunlearner_jax.comparison.jobs import Job, jobs
+from mmunlearner_jax.comparison.jobs import COMPARE, Job, jobs
 from mmunlearner_jax.comparison.local import run_all
 from mmunlearner_jax.files import expanded, plain
 from mmunlearner_jax.lock import locked
@@ -63,7 +63,8 @@ def main(argv: list[str]) -> None:
                 check_named_before(config.compare, workdir)
                 run_all(todo, workdir, arguments, flags.FLAGS.jobs)
                 for job in todo:
-                    if tuned := job.overrides.get("compare.tuned"):
+                    if job.stage == COMPARE:
+                        tuned = job.overrides.get("compare.tuned", (job.workdir,))
                         choices = choose([*map(Path, tuned)], config.compare.methods)
                         check_rates(job.workdir, choices)
                 markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None

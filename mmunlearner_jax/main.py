@@ -49,9 +49,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 
 # Options that may differ between commands on the same workdir.
 FREE = (
-    *("stages", "profile.", "controls", "audit.attacks"),
+    *("stages", "profile.", "controls", "audit."),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
-    *(f"compare.{key}" for key in ("learning_rates", "extensions")),  # more of them
+    "compare.learning_rates",  # more of them
     *(
         f"compare.{key}"
         for key in ("controls", "control_seeds", "never_taught", "primary", "secondary", "margin")

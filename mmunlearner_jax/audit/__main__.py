@@ -32,6 +32,8 @@ def translated(argv: Sequence[str]) -> list[str]:
     """
     if {"--help", "-h"} & {*argv}:
         return [*argv]
+    if bare := [argument for argument in argv if argument.removeprefix("--") in OPTIONS]:
+        sys.exit(f"error: {bare[0]} has no value: write {bare[0]}=FOLDER")
     missing = [f for f in ("before", "after") if not any(a.startswith(f"--{f}=") for a in argv)]
     if missing:
         sys.exit(f"error: --{missing[0]} is missing: name a checkpoint, --{missing[0]}=FOLDER")

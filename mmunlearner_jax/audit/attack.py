@@ -25,7 +25,7 @@ class Target(Protocol):
     """What an attack may use.
 
     Attributes:
-        session: Session of the run.
+        session: Session of the audit.
         questions: The questions about pictures of forgotten people, Q of them.
         before: Parameters of the model before unlearning.
     """
@@ -37,19 +37,23 @@ class Target(Protocol):
     def before(self) -> Any:  # noqa: D102 - see above
         ...
 
-    def answers(self, params: Any, questions: Sequence[Question | None], label: str) -> np.ndarray:
+    def answers(self, params: Any, questions: Sequence[Question | None], trial: str) -> np.ndarray:
         """Returns how right a model's answers are, 0 to 1, float64 [Q].
 
         Args:
             params: All parameters of the model.
             questions: What is asked in place of each of the Q questions; None: nothing, which
                 gives NaN.
-            label: Name beside the progress bar.
+            trial: Name of the trial, shown beside the progress bar.
+
+        Raises:
+            Diverged: A log-probability is not finite.
+            InputError: A prompt is too long for the model.
         """
         ...
 
     def rng(self) -> np.random.Generator:
-        """Returns a generator that is the same for all models and processes."""
+        """Returns the attack's generator, the same for all models and processes."""
         ...
 
 
@@ -59,21 +63,23 @@ class Attack:
 
     Attributes:
         label: Name in tables.
-        about: What the attacker does, in one sentence.
+        about: What the attacker does, in one or two sentences.
         run: Attacks a model: a function of the target, all parameters of the model (which stay as
-            they are), a label for the progress bar, and the attack's options. It yields trials,
-            each as soon as it is made.
+            they are) and the attack's options. It yields trials, each as soon as it is made.
         options: Class of the section `config.audit.NAME`; None: the attack has no options.
-        lacks: Returns why an attack cannot be made on a target; "" where it can.
+        lacks: Returns why an attack cannot be made on a target with the options; "" where it can.
         any_trial: Whether a question comes back if it does in any trial. Otherwise the trial that
             brings most back counts.
         against_gold: Whether a model that never saw the faces can be attacked in the same way.
+        needs_gold: Whether the result says nothing without such a model, because the attack shows
+            answers, or guesses several times.
     """
 
     label: str
     about: str
-    run: Callable[[Target, Any, str, Any], Iterator[tuple[str, np.ndarray]]]
+    run: Callable[[Target, Any, Any], Iterator[tuple[str, np.ndarray]]]
     options: type[Section] | None = None
-    lacks: Callable[[Target], str] = lambda _: ""
+    lacks: Callable[[Target, Any], str] = lambda *_: ""
     any_trial: bool = False
     against_gold: bool = True
+    needs_gold: bool = False

@@ -2,11 +2,11 @@
 
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done
@@ -14,8 +14,10 @@ from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD
 from mmunlearner_jax.audit.collapse import is_broken
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.session import Session, load_model
+from mmunlearner_jax.files import read_json
+from mmunlearner_jax.session import Session, computation, load_model
 from mmunlearner_jax.stages.unlearn import load_unlearned
+from mmunlearner_jax.weights.io import abstract_from_pretrained, read_config
 
 
 class Auditor:
@@ -25,29 +27,28 @@ class Auditor:
         session: Session of the run.
 
     Raises:
-        InputError: There is no question about pictures of the forgotten people, or no model after
-            unlearning, or the models differ in shape.
+        InputError: There is no question about pictures of the forgotten people, no model after
+            unlearning, or a model with other shapes or another tokenizer.
     """
 
     def __init__(self, session: Session):
+        # Whole models are attacked: none has features of another's vision tower.
+        whole = session.config.with_values({"model.frozen": ()})
+        if session.config.model.frozen:
+            session = Session(whole, session.workdir, session.checkpoint)
         self.session, self._options = session, session.config.audit
-        self._attack = ""
+        self._doing = "", ""  # the attack and the model
         self._held: tuple[str, Any] = "", None
-        kinds = session.bench.record.kinds
-        falling = {kind for kind, about in kinds.items() if about.falls}
-        self.questions = [
-            question
-            for split, of_split in session.questions().items()
-            for question in of_split
-            if question.image is not None
-            and (split, question.modality) in falling
-            and (question.task == "classification" or question.accepted)
-        ]
-        if not self.questions:
-            raise InputError(
-                "config.evaluate.splits: no split has questions with pictures of the people to"
-                f" forget; name some of {', '.join(sorted({split for split, _ in falling}))}"
+        self.questions = self._pictured()
+        taught = {sample.image for sample in session.pictures(session.forget)}
+        if not any(question.image in taught for question in self.questions):
+            logging.warning(
+                "no picture that is asked about is one that was taught (%s): relearning cannot keep"
+                " what it shows apart from what it asks about",
+                session.forget,
             )
+        for model in self.models:
+            self._check(model)
         self._answerer = session.answerer()
 
     @property
@@ -59,6 +60,16 @@ class Auditor:
     def before(self) -> Any:
         """Parameters of the model before unlearning."""
         return self.session.params
+
+    def checkpoint(self, model: str) -> str:
+        """Returns where a model is.
+
+        Args:
+            model: One of `models`.
+        """
+        own = str(self.session.workdir / "unlearned")
+        places = {BEFORE: self.session.checkpoint, AFTER: self._options.after or own}
+        return places.get(model, self._options.gold)
 
     def params(self, model: str) -> Any:
         """Returns the parameters of a model; at most one is held beside `before`.
@@ -73,72 +84,109 @@ class Auditor:
             self._held = model, self._read(model)
         return self._held[1]
 
-    def of_attack(self, name: str) -> None:
-        """Sets the name of the attack that is made next, on which random draws depend."""
-        self._attack = name
+    def begin(self, attack: str, model: str) -> None:
+        """Sets what is done next, for progress bars and random draws.
+
+        Args:
+            attack: Name of the attack.
+            model: One of `models`.
+        """
+        self._doing = attack, model
 
     def rng(self) -> np.random.Generator:
         """See `Target.rng`."""
-        return np.random.default_rng([self.session.config.seed, zlib.crc32(self._attack.encode())])
+        attack, _ = self._doing
+        return np.random.default_rng([self.session.config.seed, zlib.crc32(attack.encode())])
 
-    def answers(self, params: Any, questions: Sequence[Question | None], label: str) -> np.ndarray:
+    def answers(self, params: Any, questions: Sequence[Question | None], trial: str) -> np.ndarray:
         """See `Target.answers`."""
         places = [n for n, question in enumerate(questions) if question is not None]
         rights = np.full(len(questions), np.nan)
-        rights[places], _ = self._answers(params, [q for q in questions if q is not None], label)
+        if places:
+            rights[places], _ = self._answers(params, [q for q in questions if q], trial)
         return rights
 
-    def clean(self, model: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+    def clean(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns how right a model's answers are without an attack, and whether they are broken.
-
-        Args:
-            model: One of `models`.
-            label: Name beside the progress bar.
 
         Returns:
             Two arrays float64 [Q]; the second is 1 where an answer is empty or repeats itself.
         """
-        return self._answers(self.params(model), self.questions, label)
+        return self._answers(self.params(self._doing[1]), self.questions, "clean")
 
     def _answers(
-        self, params: Any, questions: Sequence[Question], label: str
+        self, params: Any, questions: Sequence[Question], trial: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        model, _, attack = label.rpartition("/")
-        lines = self._answerer.answer(params, questions, split=attack, label=model)
+        label = "/".join(("audit", *self._doing))
+        lines = self._answerer.answer(params, questions, split=trial, label=label)
         # Of an open answer `correct` says whether it has an accepted answer's words.
         rights = np.array([float(line["correct"]) for line in lines])
         return rights, np.array([float(is_broken(line["response"])) for line in lines])
 
-    def _read(self, model: str) -> Any:
-        session, options = self.session, self._options
-        if model == AFTER and not options.after:
+    def _pictured(self) -> list[Question]:
+        """Returns the scored questions about pictures that are to be forgotten."""
+        kinds = self.session.bench.record.kinds
+        falling = {kind for kind, about in kinds.items() if about.falls}
+        questions = [
+            question
+            for split, of_split in self.session.questions().items()
+            for question in of_split
+            if question.image is not None
+            and (split, question.modality) in falling
+            and (question.task == "classification" or question.accepted)
+        ]
+        if not questions:
+            raise InputError(
+                "config.evaluate.splits: no split has questions with pictures of the people to"
+                f" forget; name some of {', '.join(sorted({split for split, _ in falling}))}"
+            )
+        return questions
+
+    def _check(self, model: str) -> None:
+        """Refuses a model that is missing, or has other shapes or another tokenizer than `before`.
+
+        No weights are read.
+        """
+        session, checkpoint = self.session, self.checkpoint(model)
+        if model == BEFORE:
+            return
+        if model == AFTER and not self._options.after:
             if not is_done(session.workdir / "unlearned"):
                 raise InputError(
                     f"{session.workdir}: has no unlearned model: run the stage unlearn, or set"
                     " config.audit.after to a checkpoint"
                 )
-            return load_unlearned(session.workdir, session.abstract)
-        checkpoint = {AFTER: options.after, GOLD: options.gold}[model]
-        params = nnx.split(load_model(session.config, checkpoint, session.mesh))[1]
+            return
+        other = abstract_from_pretrained(
+            checkpoint, session.mesh, **computation(session.config.model)
+        )
         ours, theirs = (
             {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
-            for tree in (session.abstract, params)
+            for tree in (session.abstract, nnx.split(other)[1])
         )
         if different := sorted({name for name, _ in ours.items() ^ theirs.items()}):
             name = different[0]
             raise InputError(
-                f"config.audit.{model}: {checkpoint} is another model than"
-                f" {session.checkpoint}: {name} is {theirs.get(name)}, and was {ours.get(name)}"
+                f"config.audit.{model}: {checkpoint} is another model than {session.checkpoint}:"
+                f" {name} is {theirs.get(name)}, and was {ours.get(name)}"
             )
-        tokenizers = [
-            (Path(folder) / "tokenizer.json") for folder in (session.checkpoint, checkpoint)
-        ]
-        if (
-            all(file.is_file() for file in tokenizers)
-            and len({file.read_bytes() for file in tokenizers}) > 1
-        ):
+        if _words(session.checkpoint) != _words(checkpoint):
             raise InputError(
                 f"config.audit.{model}: the tokenizer of {checkpoint} is another than that of"
                 f" {session.checkpoint}: audit models with the same tokenizer"
             )
-        return params
+
+    def _read(self, model: str) -> Any:
+        session = self.session
+        if model == AFTER and not self._options.after:
+            return load_unlearned(session.workdir, session.abstract)
+        return nnx.split(load_model(session.config, self.checkpoint(model), session.mesh))[1]
+
+
+def _words(checkpoint: str) -> Any:
+    """Returns the vocabulary of a checkpoint's tokenizer; None where it has no `tokenizer.json`."""
+    file = read_config(checkpoint)[0] / "tokenizer.json"
+    if not file.is_file():
+        return None
+    content = read_json(file, mend="give a checkpoint whose tokenizer can be read")
+    return content.get("model", {}).get("vocab"), content.get("added_tokens")

@@ -16,6 +16,7 @@ from mmunlearner_jax.comparison.runs import RELEARNED, Follower, Levels, summari
 from mmunlearner_jax.comparison.staleness import Shares
 from mmunlearner_jax.comparison.tuning import Trial, search
 from mmunlearner_jax.errors import Diverged, InputError
+from mmunlearner_jax.evaluation.gold import MEND, refuse_if_known
 from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.session import Session, load_model
@@ -62,18 +63,13 @@ class Contest:
             return chance
         gold = self.examiner.look(self.reference(GOLD), GOLD)
         knows, known = gold[FORGET_KIND], start[FORGET_KIND]
-        mend = "train it with config.finetune.retain_only='gold', the same seed and forget ratio"
-        if knows > (chance + known) / 2 and known > chance:
-            raise InputError(
-                f"config.compare.gold: {self._options.gold} knows the faces to forget"
-                f" ({100 * knows:.0f} % right, the vanilla model {100 * known:.0f} %, chance"
-                f" {100 * chance:.0f} %): {mend}"
-            )
+        checkpoint = self._options.gold
+        refuse_if_known("config.compare.gold", checkpoint, gold=knows, before=known, chance=chance)
         if gold.get(FORGET_TEXT, 1.0) < start.get(FORGET_TEXT, 0.0) - 0.2:
             raise InputError(
                 f"config.compare.gold: {self._options.gold} lacks the text about the people to"
                 f" forget ({100 * gold[FORGET_TEXT]:.0f} % right, the vanilla model"
-                f" {100 * start[FORGET_TEXT]:.0f} %): {mend}"
+                f" {100 * start[FORGET_TEXT]:.0f} %): {MEND}"
             )
         return knows
 

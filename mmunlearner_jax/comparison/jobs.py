@@ -36,6 +36,7 @@ class Job:
         rows: Names of the models that it makes; none: it fine-tunes one model.
         needs: Workdirs of the jobs that must be done before.
         rates: The grid of learning rates that it tries.
+        tunes: Names of the variants that it tries them with.
     """
 
     stage: int
@@ -44,6 +45,7 @@ class Job:
     rows: tuple[str, ...] = ()
     needs: tuple[Path, ...] = ()
     rates: tuple[float, ...] = ()
+    tunes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,10 +62,11 @@ class Job:
         if not self.rows:
             return int((self.workdir / "vanilla").exists())
         results = read_results(self.workdir)
-        if self.stage == COMPARE:
-            return len(set(self.rows) & results.get("variants", {}).keys())
         tuning = results.get("tuning", {})
-        return sum(is_tuned(tuning.get(name), self.rates) for name in self.rows)
+        tuned = [is_tuned(tuning.get(name), self.rates) for name in self.tunes]
+        if self.stage == TUNE:
+            return sum(tuned)
+        return all(tuned) and len(set(self.rows) & results.get("variants", {}).keys())
 
     def arguments(self, file: str, changes: Mapping[str, Any]) -> list[str]:
         """Returns the arguments of Python that run the job.
@@ -146,11 +149,13 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
             if f"{kind}-{ratio}" in there:
                 overrides[f"compare.{kind}"] = home / f"{kind}-{ratio}/vanilla"
     needs = tuple(job.workdir for job in models)
+    grid: dict[str, Any] = {"rates": options.learning_rates, "tunes": options.methods}
     if seed not in options.seeds:
         stages = "importance", "mask", "tune"
         where = home / f"tune-{ratio}"
-        rates = options.learning_rates
-        return Job(TUNE, where, overrides | {"stages": stages}, options.methods, needs, rates)
+        overrides["stages"] = stages
+        return Job(TUNE, where, overrides, options.methods, needs, **grid)
+    own: dict[str, Any] = {}  # what it tries itself
     stages = ("importance", "mask", "compare")
     overrides["compare.controls"] = options.controls_of(seed)
     if options.tuned:
@@ -161,9 +166,10 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
         overrides["compare.tuned"] = tuned
         needs += tuple(map(Path, tuned))
     else:
-        stages = ("importance", "mask", "tune", "compare")
+        own, stages = grid, ("importance", "mask", "tune", "compare")
     references = {key: str(overrides[key]) for key in _REFERENCES if key in overrides}
     names = rows(
         config.with_values(references | {"compare.controls": overrides["compare.controls"]})
     )
-    return Job(COMPARE, home / f"forget-{ratio}", overrides | {"stages": stages}, names, needs)
+    overrides["stages"] = stages
+    return Job(COMPARE, home / f"forget-{ratio}", overrides, names, needs, **own)

@@ -7,7 +7,7 @@ that learns faster had hidden what it knows.
 from collections.abc import Sequence
 from typing import Any
 
-from mmunlearner_jax.audit.finetuning import finetuner
+from mmunlearner_jax.audit.finetuning import finetuned
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.session import Session
 
@@ -21,9 +21,14 @@ def relearned(session: Session, params: Any) -> Any:
     """
     options = session.config.compare
     samples = one_picture_each(session.pictures(session.forget))
-    tuner = finetuner(session, options.relearn_batch)
-    steps = (options.relearn_steps,)
-    ((_, after),) = tuner.follow(params, samples, options.relearn_rate, steps)
+    ((_, after),) = finetuned(
+        session,
+        params,
+        samples,
+        rate=options.relearn_rate,
+        steps=(options.relearn_steps,),
+        batch=options.relearn_batch,
+    )
     return after
 
 

@@ -64,7 +64,7 @@ def search(
 
     Args:
         rates: The grid, two or more.
-        extensions: Number of rates that may be added.
+        extensions: Number of rates that may be added, those of earlier commands included.
         attempt: Runs once and returns what it came to.
         earlier: Trials of an earlier command, whose rates are not tried again.
 
@@ -74,12 +74,13 @@ def search(
     trials = {trial["learning_rate"]: trial for trial in earlier}
     trials |= {rate: attempt(rate) for rate in sorted({*rates} - trials.keys())}
     factor = (max(rates) / min(rates)) ** (1 / (len(rates) - 1))
-    for _ in range(extensions):
+    for _ in range(extensions - len(trials.keys() - {*rates})):
         made = {rate: [trial] for rate, trial in trials.items() if not trial.get("diverged")}
         if not made:
             break
         rate, edge = best(made)
         beyond = rate * factor if rate == max(trials) else rate / factor
+        beyond = float(f"{beyond:.6g}")  # as a grid would write it
         if not edge or beyond in trials:
             break
         if rate not in (min(trials), max(trials)):  # beyond it runs diverged

@@ -29,3 +29,8 @@ class AuditConfig(Extensible):
         " (`finetune.retain_only=gold`); it tells how fast something new is learned.",
         special='"": none',
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.attacks:
+            self.refuse("attacks", f"one or more of {', '.join(ATTACKS)}")

@@ -55,6 +55,11 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     _check_unlearning(config, config.controls)
     if "compare" in config.stages and config.compare.relearn_steps:
         _check_batch(config.compare, "relearn_batch", "", parts)
+    if "audit" in config.stages:
+        for name in config.audit.attacks:
+            own = config.audit.own.get(name)
+            if own and hasattr(own, "batch"):
+                _check_batch(own, "batch", "", parts)
     check_kernel(config.model.attention, devices[0].platform)
     method = METHODS[config.unlearn.method]
     changed = [CONTROLS[name] for name in config.controls]

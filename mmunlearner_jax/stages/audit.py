@@ -3,8 +3,10 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,9 +18,9 @@ from mmunlearner_jax.audit.audit_file import FILE, MEND, read_audit
 from mmunlearner_jax.audit.auditor import Auditor
 from mmunlearner_jax.audit.collapse import collapsed
 from mmunlearner_jax.audit.recovery import entry
-from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.evaluation.chance import Prior
+from mmunlearner_jax.evaluation.gold import refuse_if_known
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.files import write_json, write_whole
 from mmunlearner_jax.processes import is_first, wait
@@ -29,81 +31,104 @@ _CLEAN, _BROKEN = "clean", "broken"
 
 
 def run(session: Session) -> bool:
-    """Writes `predictions/audit-ATTACK-MODEL.jsonl` and `audit.json`.
+    """Writes `predictions/audit-ATTACK-MODEL.jsonl` and `audit.json`, and prints the table.
 
-    What an earlier command has answered is not asked again.
+    What an earlier command has answered with the same model and options is not asked again.
 
     Raises:
         InputError: A model is missing or another one, gold knows the faces, or a file is damaged.
     """
-    workdir, options = session.workdir, session.config.audit
-    path = workdir / FILE
-    done = read_audit(workdir)
-    if done and {*options.attacks} <= done["attacks"].keys():
-        return False
-    auditor = Auditor(session)
-    unattacked = {model: _trials(auditor, _CLEAN, None, model) for model in auditor.models}
-    clean = {model: trials[_CLEAN] for model, trials in unattacked.items()}
+    auditor, options = Auditor(session), session.config.audit
+    plain = {model: _trials(auditor, _CLEAN, None, model) for model in auditor.models}
+    clean = {model: trials[_CLEAN] for model, trials in plain.items()}
+    broken = {model: float(np.mean(trials[_BROKEN])) for model, trials in plain.items()}
     _check_gold(auditor, clean)
-    broken = {model: float(np.mean(trials[_BROKEN])) for model, trials in unattacked.items()}
-    lacks = {name: ATTACKS[name].lacks(auditor) for name in options.attacks}
-    todo = [
-        (model, name)
-        for model in auditor.models  # each is read once
-        for name in options.attacks
-        if not lacks[name] and (ATTACKS[name].against_gold or model != GOLD)
-    ]
-    trials: dict[str, dict[str, Trials]] = {name: {} for name in options.attacks}
-    for number, (model, name) in enumerate(todo, 1):
-        if is_first():
-            progress = f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {model}"
-            print(progress, file=sys.stderr, flush=True)
-        trials[name][model] = _trials(auditor, name, ATTACKS[name], model)
     people = [question.person for question in auditor.questions]
+    reasons, trials = _attacked(auditor)
     entries = {
-        name: {"verdict": f"not tried: {lacks[name]}"}
-        if lacks[name]
+        name: {"verdict": f"not tried: {reasons[name]}"}
+        if name in reasons
         else entry(people, clean, trials[name], ATTACKS[name])
         for name in options.attacks
     }
     if collapsed(broken):
         for result in entries.values():
             result["verdict"] += "; but its answers are broken"
-    if is_first():
-        audit = {"attacks": entries, "broken": broken, "settings": options.to_dict()}
-        write_json(path, audit)
+    audit = {"attacks": entries, "broken": broken, "settings": options.to_dict()}
+    write_json(session.workdir / FILE, audit)
     wait(FILE)
     if is_first():
-        print_audit(Console(markup=False, emoji=False), read_audit(workdir))
+        print_audit(Console(markup=False, emoji=False), read_audit(session.workdir))
     return True
+
+
+def _attacked(auditor: Auditor) -> tuple[dict[str, str], dict[str, dict[str, Trials]]]:
+    """Makes all attacks on all models, each of which is read once.
+
+    Returns:
+        Why attacks were not made, by attack; and the trials of the others, by attack and model.
+    """
+    options = auditor.session.config.audit
+    lacks = {x: ATTACKS[x].lacks(auditor, options.own.get(x)) for x in options.attacks}
+    reasons = {name: reason for name, reason in lacks.items() if reason}
+    todo = [
+        (model, name)
+        for model in auditor.models
+        for name in options.attacks
+        if name not in reasons and (ATTACKS[name].against_gold or model != GOLD)
+    ]
+    trials: dict[str, dict[str, Trials]] = {name: {} for name in options.attacks}
+    for number, (model, name) in enumerate(todo, 1):
+        if name in reasons:
+            continue
+        if is_first():
+            progress = f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {model}"
+            print(progress, file=sys.stderr, flush=True)
+        try:
+            trials[name][model] = _trials(auditor, name, ATTACKS[name], model)
+        except InputError as error:  # e.g. a prompt that is too long for the model
+            reasons[name] = str(error)
+    return reasons, trials
 
 
 def _trials(auditor: Auditor, name: str, attack: Attack | None, model: str) -> Trials:
     """Returns how right a model's answers are under an attack (None: without one), by trial."""
     file = auditor.session.workdir / f"predictions/audit-{name}-{model}.jsonl"
-    if not file.exists():
-        preemption.heed()
-        auditor.of_attack(name)
-        made = dict(_made(auditor, attack, model, f"audit/{name}/{model}"))
-        if is_first():
-            write_whole(file, "".join(_lines(auditor.questions, made)))
-        wait(file.name)
-    return _read(file, auditor.questions)
-
-
-def _made(
-    auditor: Auditor, attack: Attack | None, model: str, label: str
-) -> Iterator[tuple[str, np.ndarray]]:
+    head = _head(auditor, name, model)
+    kept = _read(file, head, auditor)
+    wait(f"{file.name} is read")
+    if kept is not None:
+        return kept
+    preemption.heed()
+    auditor.begin(name, model)
     if attack is None:
-        yield from zip((_CLEAN, _BROKEN), auditor.clean(model, label), strict=True)
-        return
-    params, name = auditor.params(model), label.split("/")[1]
-    yield from attack.run(auditor, params, label, auditor.session.config.audit.own.get(name))
+        right, broken = auditor.clean()
+        made = {_CLEAN: right, _BROKEN: broken}
+    else:
+        own = auditor.session.config.audit.own.get(name)
+        made = dict(attack.run(auditor, auditor.params(model), own))
+    if is_first():
+        write_whole(file, json.dumps(head) + "\n" + "".join(_lines(auditor, made)))
+    wait(file.name)
+    return made
 
 
-def _lines(questions: list[Question], trials: Trials) -> Iterator[str]:
+def _head(auditor: Auditor, name: str, model: str) -> dict[str, Any]:
+    """Returns what answers depend on: the model, and the attack's options with what they name."""
+    own = auditor.session.config.audit.own.get(name)
+    options: Mapping[str, Any] = own.to_dict() if own else {}
+    files = {
+        key: zlib.crc32(Path(value).read_bytes())
+        for key, value in options.items()
+        if isinstance(value, str) and Path(value).is_file()
+    }
+    head = {"checkpoint": auditor.checkpoint(model), "options": options, "files": files}
+    return json.loads(json.dumps(head))
+
+
+def _lines(auditor: Auditor, trials: Trials) -> Iterator[str]:
     """Yields a line of JSON for each question, with null where a trial does not ask it."""
-    for n, question in enumerate(questions):
+    for n, question in enumerate(auditor.questions):
         rights = {name: float(rights[n]) for name, rights in trials.items()}
         line = {
             "person": question.person,
@@ -115,31 +140,29 @@ def _lines(questions: list[Question], trials: Trials) -> Iterator[str]:
         yield json.dumps(line) + "\n"
 
 
-def _read(file: Path, questions: list[Question]) -> Trials:
+def _read(file: Path, head: Mapping[str, Any], auditor: Auditor) -> Trials | None:
+    """Returns what an earlier command wrote; None where it wrote nothing with the same head."""
+    if not file.exists():
+        return None
     with refusing(file, MEND):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        before, *lines = map(json.loads, file.read_text().splitlines())
+        if before != head:
+            return None
         wordings = [(line["person"], line["question"]) for line in lines]
-        if wordings != [(question.person, question.question) for question in questions]:
-            raise ValueError("its questions are not those of this config")
+        if wordings != [(q.person, q.question) for q in auditor.questions]:
+            return None
         names = lines[0]["right"]
         return {name: np.array([line["right"][name] for line in lines], float) for name in names}
 
 
 def _check_gold(auditor: Auditor, clean: Trials) -> None:
     """Refuses a gold model that knows the faces to forget."""
-    if GOLD not in clean:
-        return
     session = auditor.session
-    prior = Prior(session.questions().get("retain", ()), session.bench.names())
     choices = [n for n, question in enumerate(auditor.questions) if question.options]
-    if not choices:
+    if GOLD not in clean or not choices:
         return
+    prior = Prior(session.questions().get("retain", ()), session.bench.names())
     chance = prior.chance([auditor.questions[n] for n in choices]).prior
     gold, before = (float(np.mean(clean[model][choices])) for model in (GOLD, BEFORE))
-    if gold > (chance + before) / 2 and before > chance:
-        raise InputError(
-            f"config.audit.gold: {session.config.audit.gold} knows the faces to forget"
-            f" ({100 * gold:.0f} % right, the model before unlearning {100 * before:.0f} %, chance"
-            f" {100 * chance:.0f} %): train it with config.finetune.retain_only='gold', the same"
-            " seed and forget ratio"
-        )
+    checkpoint = session.config.audit.gold
+    refuse_if_known("config.audit.gold", checkpoint, gold=gold, before=before, chance=chance)

@@ -20,12 +20,12 @@ from mmunlearner_jax.session import Session
 def run(session: Session) -> bool:
     """Writes `compare/` and the entry `variants` of `results.json`."""
     config, workdir = session.config, session.workdir
-    todo = [x for x in rows(config) if x not in read_results(workdir).get("variants", {})]
-    if not todo:
-        return False
     tuned = [Path(folder) for folder in config.compare.tuned] or [workdir]
     choices = choose(tuned, config.compare.methods)
     check_rates(workdir, choices)
+    todo = [x for x in rows(config) if x not in read_results(workdir).get("variants", {})]
+    if not todo:
+        return False
     warn_of_edges(choices)
     contest = Contest(session, scores=True)
     update_results(workdir, "seed", config.seed)

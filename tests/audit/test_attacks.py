@@ -20,7 +20,7 @@ from mmunlearner_jax.audit.attacks.relearn_same import shown_photographs
 from mmunlearner_jax.audit.attacks.universal_perturbation import perturbed, signed_step
 from mmunlearner_jax.audit.averages import mean_of_trials
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.unlearn.steps import mean_loss
 from tests.helpers import tiny
 from tests.helpers.photographs import photo
@@ -38,8 +38,8 @@ class Fake:
         self.session, self.questions, self._right = session, questions, right
         self.before, self.put = session.params, []
 
-    def answers(self, params, questions, label):
-        self.put.append((label, questions))
+    def answers(self, params, questions, trial):
+        self.put.append((trial, questions))
         right = float(self._right(params))
         return np.array([np.nan if q is None else right for q in questions])
 
@@ -62,7 +62,7 @@ QUESTIONS = [asking(image) for image in dict.fromkeys(s.image for s in PICTURES)
 def trials(name, target, params, **options):
     attack = ATTACKS[name]
     own = attack.options(**options) if attack.options else None
-    return dict(attack.run(target, params, f"audit/{name}", own))
+    return dict(attack.run(target, params, own))
 
 
 def test_int8_has_even_steps_for_each_output():
@@ -75,18 +75,17 @@ def test_int8_has_even_steps_for_each_output():
 
 def test_nf4_rounds_blocks_of_64_to_bitsandbytes_values():
     kernel = np.random.default_rng(0).normal(size=(128, 6)).astype(np.float32)
-    blocks = kernel.reshape(2, 64, 6)
+    blocks = kernel.T.reshape(12, 64)  # along the inputs
     scales = np.abs(blocks).max(axis=1, keepdims=True)
     values = np.array(NF4)
     nearest = values[np.abs(blocks[..., None] / scales[..., None] - values).argmin(axis=-1)]
-    rounded = np.asarray(nf4(jnp.asarray(kernel))).reshape(2, 64, 6)
+    rounded = np.asarray(nf4(jnp.asarray(kernel))).T.reshape(12, 64)
     # The scales less their mean, all in one block here, are rounded to 8 bits.
     step = np.abs(scales - scales.mean()).max() / 127.5
     assert np.all(np.abs(rounded - nearest * scales) <= np.abs(nearest) * step / 2 + 1e-6)
     assert np.abs(rounded - nearest * scales).max() > step / 8
-    counts = {len(np.unique(rounded[n, :, m])) for n in range(2) for m in range(6)}
-    assert max(counts) <= 16
-    # A layer's inputs that 64 does not divide have smaller blocks.
+    assert max(len(np.unique(row)) for row in rounded) <= 16
+    # A block may hold weights of two outputs, and the last one is filled up.
     odd = np.random.default_rng(1).normal(size=(3, 96, 4)).astype(np.float32)
     assert 0 < np.abs(nf4(jnp.asarray(odd)) - odd).max() < 0.5
 
@@ -116,9 +115,9 @@ def test_a_changed_projector_that_is_put_back_brings_everything_back(session):
     target = Fake(session, QUESTIONS, same_projector)
     back = trials("modules_put_back", target, changed_params)
     assert {name: x.mean() for name, x in back.items()} == {
-        "vision": 0,
+        "vision tower": 0,
         "projector": 1,
-        "language": 0,
+        "language model": 0,
     }
 
 
@@ -203,7 +202,7 @@ def test_other_people_are_shown_whole_and_never_asked(session, monkeypatch):
     assert list(made) == ["1 of 4 shown"]  # both fractions come to one person
     assert np.isnan(made["1 of 4 shown"]).sum() == 1
     alone = SimpleNamespace(questions=questions[:1])
-    assert "only one person" in ATTACKS["relearn_others"].lacks(alone)
+    assert "only one person" in ATTACKS["relearn_others"].lacks(alone, None)
 
 
 def test_means_leave_out_what_was_not_asked():
@@ -226,6 +225,12 @@ def test_paraphrases_are_at_least_five_and_none_is_known(session, tmp_path):
     file.write_text(json.dumps({"Is it warm?": ["Who is this person?"]}))
     with pytest.raises(InputError, match=r"words\.json.*'Who is this person\?' is a question"):
         reworded(wordings, str(file))
+    file.write_text(json.dumps({"Is it cold?": ["Does it freeze?"]}))
+    with pytest.raises(InputError, match=r"words\.json.*'Is it cold\?' is no question"):
+        reworded(wordings, str(file))
+    with pytest.raises(InputError, match="is a question that is scored or taught"):
+        file.write_text(json.dumps({"Is it warm?": ["How hot is it?"]}))
+        reworded(wordings, str(file), ["How hot is it?"])
     file.write_text(json.dumps({"Is it warm?": [3]}))
     with pytest.raises(InputError, match="is no text"):
         reworded(wordings, str(file))
@@ -277,4 +282,17 @@ def test_a_perturbation_is_small_and_lowers_the_loss_of_what_it_was_trained_on(s
     assert np.isnan(made["12 of 255"]).tolist() == [True, False, False]  # trained on, others
     assert put[2].image not in {image, other, unseen.image}
     alone = Fake(session, [asking(image)], lambda _: 1)
-    assert "no unseen photograph" in ATTACKS["universal_perturbation"].lacks(alone)
+    assert "no unseen photograph" in ATTACKS["universal_perturbation"].lacks(alone, None)
+
+
+def test_a_rate_at_which_a_model_diverges_makes_no_trial(session, caplog):
+    def right(params):
+        if np.abs(jax.tree.leaves(params)[0] - jax.tree.leaves(session.params)[0]).max() > 1:
+            raise Diverged("its weights are damaged")
+        return 1
+
+    target = Fake(session, QUESTIONS, right)
+    options = {"steps": (1, 2), "rates": (1e-3, 10.0), "choices": 1, "batch": 2}
+    made = trials("relearn_same", target, session.params, **options)
+    assert list(made) == ["1 steps at 0.001", "2 steps at 0.001"]
+    assert "fine-tuning at 10 ends after 0 steps" in caplog.text

@@ -24,7 +24,7 @@ def audit(*models):
     shares = {"before": 0.9, "after": 0.3, "gold": 0.3}
     clean = {m: (rng.random(32) < shares[m]).astype(float) for m in models}
     trials = {m: {"a trial": (rng.random(32) < 0.6).astype(float)} for m in models}
-    entries = {name: entry(PEOPLE, clean, trials, ATTACKS[name]) for name in ("pressing_prompts",)}
+    entries = {"pressing_prompts": entry(PEOPLE, clean, trials, ATTACKS["pressing_prompts"])}
     entries["relearn_others"] = {"verdict": "not tried: only one person was forgotten"}
     return {"attacks": entries, "settings": {}}
 
@@ -77,4 +77,6 @@ def test_flags_of_the_command_stand_for_options():
     ]
     with pytest.raises(SystemExit, match="--after is missing"):
         translated(argv[:3])
+    with pytest.raises(SystemExit, match="--gold has no value: write --gold=FOLDER"):
+        translated([*argv[:4], "--gold", "c"])
     assert translated(["audit", "--help"]) == ["audit", "--help"]

@@ -27,7 +27,7 @@ def _joined(samples: Sequence[Sample], *, questions: bool) -> str:
 
 
 def _attacked(
-    target: Target, params: Any, label: str, options: InContextConfig
+    target: Target, params: Any, options: InContextConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
     session, rng = target.session, target.rng()
     others = session.words(session.retain)
@@ -52,10 +52,10 @@ def _attacked(
             for q in target.questions
         ]
         if any(questions):
-            yield name, target.answers(params, questions, f"{label}, {name}")
+            yield name, target.answers(params, questions, name)
 
 
-def _lacks(target: Target) -> str:
+def _lacks(target: Target, _: InContextConfig) -> str:
     session = target.session
     return "" if session.words(session.retain) else "no text about people is taught"
 
@@ -67,4 +67,5 @@ ATTACK = Attack(
     _attacked,
     InContextConfig,
     lacks=_lacks,
+    needs_gold=True,
 )

@@ -9,14 +9,16 @@ from flax import nnx
 from mmunlearner_jax.audit.attack import Attack, Target
 from mmunlearner_jax.models.registry import ARCHITECTURES
 
+_NAMES = {"vision": "vision tower", "language": "language model"}
 
-def _attacked(target: Target, params: Any, label: str, _: None) -> Iterator[tuple[str, np.ndarray]]:
+
+def _attacked(target: Target, params: Any, _: None) -> Iterator[tuple[str, np.ndarray]]:
     session = target.session
     table = ARCHITECTURES[session.model.config.model_type].table
     for group in dict.fromkeys(group for _, group in table.groups):
         old = session.split_frozen(target.before, (group,))[0]
         mixed = nnx.merge_state(old, session.split_frozen(params, (group,))[1])
-        yield group, target.answers(mixed, target.questions, f"{label}, {group}")
+        yield _NAMES.get(group, group), target.answers(mixed, target.questions, group)
 
 
 ATTACK = Attack(

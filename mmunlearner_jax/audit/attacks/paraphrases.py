@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,15 +39,19 @@ class ParaphrasesConfig(Section):
     )
 
 
-def reworded(questions: Sequence[str], file: str) -> dict[str, list[str]]:
-    """Returns rewordings of questions, each other than all questions.
+def reworded(
+    questions: Sequence[str], file: str, taught: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """Returns rewordings of questions, none of which is scored or taught.
 
     Args:
-        questions: The wordings that are taught or scored.
+        questions: The wordings that are scored.
         file: Path of a JSON file with rewordings; "": all are made by rule.
+        taught: Wordings that are taught.
 
     Raises:
-        InputError: The file is missing or damaged, or a rewording is one of the questions.
+        InputError: The file is missing or damaged, a rewording is scored or taught, or a key of the
+            file is no question.
     """
     kept: Mapping[str, Sequence[str]] = {}
     if file:
@@ -55,27 +59,40 @@ def reworded(questions: Sequence[str], file: str) -> dict[str, list[str]]:
             kept = json.loads(Path(file).read_text())
             if not all(isinstance(text, str) for texts in kept.values() for text in texts):
                 raise ValueError("a rewording is no text")
-    known = {*questions}
+    known = {*questions, *taught}
     if same := known & {text for texts in kept.values() for text in texts}:
-        raise InputError(f"{file}: {min(same)!r} is a question that is scored; reword it")
+        raise InputError(f"{file}: {min(same)!r} is a question that is scored or taught; reword it")
+    if unknown := kept.keys() - {*questions}:
+        raise InputError(f"{file}: {min(unknown)!r} is no question about the forgotten people")
     made = {}
-    for question in known:
+    for question in {*questions}:
         texts = kept.get(question) or [rule(question) for rule in RULES]
         made[question] = [text for text in dict.fromkeys(texts) if text not in known]
     return made
 
 
 def _attacked(
-    target: Target, params: Any, label: str, options: ParaphrasesConfig
+    target: Target, params: Any, options: ParaphrasesConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-    texts = reworded([question.question for question in target.questions], options.file)
+    texts = _reworded(target, options)
     for number in range(max(map(len, texts.values()))):
+        # A question with fewer rewordings is put in the first ones again.
         questions = [
-            dataclasses.replace(q, question=of[number]) if number < len(of) else None
+            dataclasses.replace(q, question=of[number % len(of)])
             for q in target.questions
             for of in [texts[q.question]]
         ]
-        yield f"rewording {number + 1}", target.answers(params, questions, f"{label}, {number + 1}")
+        yield f"rewording {number + 1}", target.answers(params, questions, f"{number + 1}")
+
+
+def _reworded(target: Target, options: ParaphrasesConfig) -> dict[str, list[str]]:
+    taught = {sample.question for sample in target.session.pictures(target.session.forget)}
+    return reworded([q.question for q in target.questions], options.file, taught)
+
+
+def _lacks(target: Target, options: ParaphrasesConfig) -> str:
+    bare = [question for question, texts in _reworded(target, options).items() if not texts]
+    return f"{bare[0]!r} has no rewording" if bare else ""
 
 
 ATTACK = Attack(
@@ -83,4 +100,5 @@ ATTACK = Attack(
     "The question is put in other words; the rewording that brings most back counts.",
     _attacked,
     ParaphrasesConfig,
+    lacks=_lacks,
 )

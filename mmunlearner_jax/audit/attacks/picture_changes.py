@@ -70,7 +70,7 @@ def changed(image: bytes, change: Change, rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-def _attacked(target: Target, params: Any, label: str, _: None) -> Iterator[tuple[str, np.ndarray]]:
+def _attacked(target: Target, params: Any, _: None) -> Iterator[tuple[str, np.ndarray]]:
     for name, change in CHANGES.items():
         rng = target.rng()
         pictures = {q.image: b"" for q in target.questions if q.image is not None}
@@ -79,7 +79,7 @@ def _attacked(target: Target, params: Any, label: str, _: None) -> Iterator[tupl
             dataclasses.replace(q, image=pictures[q.image]) if q.image is not None else q
             for q in target.questions
         ]
-        yield name, target.answers(params, questions, f"{label}, {name}")
+        yield name, target.answers(params, questions, name)
 
 
 ATTACK = Attack(

@@ -15,13 +15,13 @@ PROMPTS = {
 }
 
 
-def _attacked(target: Target, params: Any, label: str, _: None) -> Iterator[tuple[str, np.ndarray]]:
+def _attacked(target: Target, params: Any, _: None) -> Iterator[tuple[str, np.ndarray]]:
     for name, prompt in PROMPTS.items():
         questions = [
             dataclasses.replace(q, question=prompt.format(question=q.question))
             for q in target.questions
         ]
-        yield name, target.answers(params, questions, f"{label}, {name}")
+        yield name, target.answers(params, questions, name)
 
 
 ATTACK = Attack(
@@ -30,4 +30,5 @@ ATTACK = Attack(
     " counts.",
     _attacked,
     any_trial=True,
+    needs_gold=True,
 )

@@ -4,8 +4,6 @@ Sources: Zhang et al. 2024, "Catastrophic failure of LLM unlearning via quantiza
 (arXiv 2410.16454); NF4 and double quantisation: Dettmers et al. 2023 (arXiv 2305.14314), section 3.
 """
 
-import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,21 +27,25 @@ def int8(kernel: jax.Array) -> jax.Array:
 def nf4(kernel: jax.Array) -> jax.Array:
     """Returns a kernel [..., I, O] rounded to NF4 with double quantisation.
 
-    Blocks of 64 weights along the inputs share a scale; a smaller block is taken where 64 does not
-    divide the inputs. Blocks of 256 scales, less their mean, are rounded to 8 bits. Their steps are
-    even, where those of bitsandbytes are finer near zero.
+    As in bitsandbytes, blocks of 64 weights share a scale, along the inputs and on to the next
+    output. Blocks of 256 scales, less their mean, are rounded to 8 bits, here in even steps, where
+    those of bitsandbytes are finer near zero.
     """
     import qwix
 
-    inputs = kernel.ndim - 2
-    tiles = dict.fromkeys(range(kernel.ndim), 1) | {inputs: math.gcd(_BLOCK, kernel.shape[inputs])}
-    coarse = qwix.quantize(kernel, "nf4", tiled_axes=tiles)
+    weights = jnp.swapaxes(kernel, -1, -2)  # [..., O, I], as the checkpoint has them
+    coarse = qwix.quantize(_blocks(weights, _BLOCK), "nf4", channelwise_axes=[0])
     scales = coarse.scale.ravel()
     mean = jnp.mean(scales)
-    padded = jnp.pad(scales - mean, (0, -scales.size % _SCALE_BLOCK)).reshape(-1, _SCALE_BLOCK)
-    rounded = qwix.dequantize(qwix.quantize(padded, jnp.int8, channelwise_axes=[0]))
-    scales = rounded.ravel()[: scales.size] + mean
-    return qwix.dequantize(coarse.replace(scale=scales.reshape(coarse.scale.shape)))
+    fine = qwix.quantize(_blocks(scales - mean, _SCALE_BLOCK), jnp.int8, channelwise_axes=[0])
+    scales = qwix.dequantize(fine).ravel()[: scales.size] + mean
+    rounded = qwix.dequantize(coarse.replace(scale=scales.reshape(coarse.scale.shape)))
+    return jnp.swapaxes(rounded.ravel()[: weights.size].reshape(weights.shape), -1, -2)
+
+
+def _blocks(x: jax.Array, size: int) -> jax.Array:
+    """Returns the elements in rows of some size, the last one filled with zeros."""
+    return jnp.pad(x.ravel(), (0, -x.size % size)).reshape(-1, size)
 
 
 def quantised(params: Any, rounding: Callable[[jax.Array], jax.Array]) -> Any:
@@ -53,19 +55,18 @@ def quantised(params: Any, rounding: Callable[[jax.Array], jax.Array]) -> Any:
         params: Parameters of the model.
         rounding: Rounds a kernel.
     """
-    rounded = jax.jit(rounding)
 
     def one(path: tuple, x: jax.Array) -> jax.Array:
-        kernel = any(getattr(part, "key", None) == "kernel" for part in path)
-        return rounded(x).astype(x.dtype) if kernel and x.ndim >= 2 else x
+        if x.ndim < 2 or not any(getattr(part, "key", None) == "kernel" for part in path):
+            return x
+        return jax.jit(rounding, out_shardings=x.sharding)(x).astype(x.dtype)
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def _attacked(target: Target, params: Any, label: str, _: None) -> Iterator[tuple[str, np.ndarray]]:
+def _attacked(target: Target, params: Any, _: None) -> Iterator[tuple[str, np.ndarray]]:
     for name, rounding in (("8 bits", int8), ("4 bits", nf4)):
-        answers = functools.partial(target.answers, questions=target.questions)
-        yield name, answers(quantised(params, rounding), label=f"{label}, {name}")
+        yield name, target.answers(quantised(params, rounding), target.questions, name)
 
 
 ATTACK = Attack(

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmunlearner_jax.audit.attack import Attack, Target
 from mmunlearner_jax.audit.averages import mean_of_trials
-from mmunlearner_jax.audit.finetuning import finetuner
+from mmunlearner_jax.audit.finetuning import answers_after
 from mmunlearner_jax.options import Section, option
 
 
@@ -26,30 +26,42 @@ class RelearnOthersConfig(Section):
     choices: int = option(2, "Choices of people, over which results are averaged.", least=1)
     batch: int = option(16, "Questions of a step.", unit="questions", least=1)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.shown:
+            self.refuse("shown", "one or more")
+
 
 def _people(target: Target) -> list[str]:
     return sorted({question.person for question in target.questions})
 
 
 def _attacked(
-    target: Target, params: Any, label: str, options: RelearnOthersConfig
+    target: Target, params: Any, options: RelearnOthersConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
     samples = target.session.pictures(target.session.forget)
     people, rng = _people(target), target.rng()
-    tuner = finetuner(target.session, options.batch)
+    counts = (round(part * len(people)) for part in options.shown)
     # With few people, several fractions come to the same number of them.
-    for count in sorted({max(1, round(part * len(people))) for part in options.shown}):
+    for count in sorted({min(max(1, count), len(people) - 1) for count in counts}):
         rights = []
         for _ in range(options.choices):
             shown = {people[n] for n in rng.permutation(len(people))[:count]}
-            taught = [sample for sample in samples if sample.person in shown]
-            rest = [None if q.person in shown else q for q in target.questions]
-            for _, relearned in tuner.follow(params, taught, options.rate, (options.steps,)):
-                rights.append(target.answers(relearned, rest, f"{label}, {count} shown"))
-        yield f"{count} of {len(people)} shown", mean_of_trials(rights)
+            made = answers_after(
+                target,
+                params,
+                [sample for sample in samples if sample.person in shown],
+                [None if q.person in shown else q for q in target.questions],
+                rate=options.rate,
+                steps=(options.steps,),
+                batch=options.batch,
+            )
+            rights += made.values()
+        if rights:
+            yield f"{count} of {len(people)} shown", mean_of_trials(rights)
 
 
-def _lacks(target: Target) -> str:
+def _lacks(target: Target, _: RelearnOthersConfig) -> str:
     return "" if len(_people(target)) > 1 else "only one person was forgotten"
 
 

@@ -1,4 +1,4 @@
-"""Benign relearning: fine-tuning on retained people alone, by nobody who wants an attack."""
+"""Benign relearning: fine-tuning on retained people alone, without the intent to attack."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmunlearner_jax.audit.attack import Attack, Target
-from mmunlearner_jax.audit.finetuning import finetuner
+from mmunlearner_jax.audit.finetuning import answers_after
 from mmunlearner_jax.options import Section, option
 
 
@@ -23,16 +23,27 @@ class RelearnRetainedConfig(Section):
     rate: float = option(3e-4, "Learning rate.", above=0)
     batch: int = option(16, "Questions of a step.", unit="questions", least=1)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.steps:
+            self.refuse("steps", "one or more")
+
 
 def _attacked(
-    target: Target, params: Any, label: str, options: RelearnRetainedConfig
+    target: Target, params: Any, options: RelearnRetainedConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-    session = target.session
-    samples = session.pictures(session.retain)
-    tuner = finetuner(session, options.batch)
-    for step, relearned in tuner.follow(params, samples, options.rate, sorted(options.steps)):
-        rights = target.answers(relearned, target.questions, f"{label}, step {step}")
-        yield f"{step} steps", rights
+    samples = target.session.pictures(target.session.retain)
+    rights = answers_after(
+        target,
+        params,
+        samples,
+        target.questions,
+        rate=options.rate,
+        steps=options.steps,
+        batch=options.batch,
+    )
+    for step, of_step in rights.items():
+        yield f"{step} steps", of_step
 
 
 ATTACK = Attack(

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmunlearner_jax.audit.attack import Attack, Target
 from mmunlearner_jax.audit.averages import mean_of_trials
-from mmunlearner_jax.audit.finetuning import finetuner
+from mmunlearner_jax.audit.finetuning import answers_after
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.options import Section, option
 
@@ -29,6 +29,12 @@ class RelearnSameConfig(Section):
     photographs: int = option(1, "Photographs of each person that are shown.", least=1)
     choices: int = option(2, "Choices of photographs, over which results are averaged.", least=1)
     batch: int = option(16, "Questions of a step.", unit="questions", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("steps", "rates"):
+            if not getattr(self, name):
+                self.refuse(name, "one or more")
 
 
 def shown_photographs(
@@ -53,21 +59,25 @@ def shown_photographs(
 
 
 def _attacked(
-    target: Target, params: Any, label: str, options: RelearnSameConfig
+    target: Target, params: Any, options: RelearnSameConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-    samples = target.session.pictures(target.session.forget)
-    tuner, rng = finetuner(target.session, options.batch), target.rng()
+    samples, rng = target.session.pictures(target.session.forget), target.rng()
     shown = [shown_photographs(samples, options.photographs, rng) for _ in range(options.choices)]
     for rate in options.rates:
-        rights: dict[int, list[np.ndarray]] = {}
-        for pictures in shown:
-            taught = [sample for sample in samples if sample.image in pictures]
-            others = [None if q.image in pictures else q for q in target.questions]
-            for step, relearned in tuner.follow(params, taught, rate, sorted(options.steps)):
-                name = f"{label}, {rate:g}, step {step}"
-                rights.setdefault(step, []).append(target.answers(relearned, others, name))
-        for step, of_choices in rights.items():
-            yield f"{step} steps at {rate:g}", mean_of_trials(of_choices)
+        made = [
+            answers_after(
+                target,
+                params,
+                [sample for sample in samples if sample.image in pictures],
+                [None if q.image in pictures else q for q in target.questions],
+                rate=rate,
+                steps=options.steps,
+                batch=options.batch,
+            )
+            for pictures in shown
+        ]
+        for step in sorted(set.intersection(*(set(rights) for rights in made))):
+            yield f"{step} steps at {rate:g}", mean_of_trials([rights[step] for rights in made])
 
 
 ATTACK = Attack(

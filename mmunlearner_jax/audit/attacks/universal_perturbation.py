@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 from mmunlearner_jax.audit.attack import Attack, Target
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.options import Section, option
+from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.processing.pictures import OneSize
 from mmunlearner_jax.sharding import process_rows, put_batch
 from mmunlearner_jax.unlearn.steps import mean_loss
@@ -81,7 +83,7 @@ def _compiled(session: Any, epsilon: int) -> Callable[..., jax.Array]:
 
 
 def _attacked(
-    target: Target, params: Any, label: str, options: UniversalPerturbationConfig
+    target: Target, params: Any, options: UniversalPerturbationConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
     session, encoder = target.session, target.session.encoder
     samples = session.pictures(session.forget)
@@ -97,20 +99,21 @@ def _attacked(
         taught, encoder, batch_size=options.batch, seed=session.config.seed, rows=rows
     )
     step = _compiled(session, options.epsilon)
-    delta = jnp.zeros(encoder.image(taught[0].image)[0].shape)
+    nothing = np.zeros_like(encoder.image(taught[0].image)[0])
+    delta = jax.device_put(nothing, NamedSharding(session.mesh, PartitionSpec()))
     for _, batch in zip(range(options.steps), batches, strict=False):
         delta = step(delta, params, put_batch(batch, session.mesh), std)
-    change, used = np.asarray(delta), {sample.image for sample in taught}
+    change, used = to_host(delta), {sample.image for sample in taught}
     others = {q.image for q in target.questions if q.image is not None and q.image not in used}
     seen = {image: perturbed(encoder.image(image)[0], change, mean, std) for image in others}
     questions = [
         dataclasses.replace(q, image=seen[q.image]) if q.image in seen else None
         for q in target.questions
     ]
-    yield f"{options.epsilon} of 255", target.answers(params, questions, label)
+    yield f"{options.epsilon} of 255", target.answers(params, questions, "perturbed")
 
 
-def _lacks(target: Target) -> str:
+def _lacks(target: Target, _: UniversalPerturbationConfig) -> str:
     if not isinstance(target.session.encoder.pictures, OneSize):
         return "the model's pictures have many sizes, so one change does not fit all"
     taught = target.session.pictures(target.session.forget)
