@@ -43,7 +43,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.unlearn.stop_examples = 32
     config.compare.update(dict(seeds=(0, 1, 2), development_seeds=(100,), ratios=(10,)))
     config.compare.update(
-        dict(methods=TUNED, plain_text=True, controls=SAME_RATE, learning_rates=(2e-5, 5e-5))
+        dict(methods=TUNED, plain_text=True, controls=SAME_RATE, learning_rates=(5e-5, 1.25e-4))
     )
     config.compare.update(
         dict(extensions=1, forget_steps=16, apart=0.5, look_questions=4, halfway=False)

@@ -6,6 +6,7 @@ default ones, and all processes of a session share what they have compiled.
 Those of a GPU's kernels run with `TEST_PLATFORMS=cuda pytest -n0 tests/models -k cudnn`.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ import pytest
 pytest.register_assert_rewrite("tests.helpers")  # before anything of it is imported
 
 from tests.helpers.flags import COMPILED_FAST  # noqa: E402
+
+gc.set_threshold(50_000, 20, 20)  # tracing makes many objects and few cycles
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("TEST_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
