@@ -23,8 +23,8 @@ def _attacked(target: Target, params: Any, _: None) -> Iterator[tuple[str, np.nd
 
 ATTACK = Attack(
     "Modules put back",
-    "The vision tower, the projector or the language model of before unlearning takes the place of"
-    " the unlearned one. It tells where the forgetting sits; nobody else has these weights.",
+    "The vision tower, the projector or the language model from before unlearning replaces the"
+    " unlearned one. This shows where the forgetting sits; an outsider lacks these weights.",
     _attacked,
     against_gold=False,
 )
