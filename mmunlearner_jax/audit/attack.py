@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # it imports the config, which imports the attacks
 
 BEFORE, AFTER, GOLD = "before", "after", "gold"  # the models of an audit
 
-# By name of the trial: how right each question's answer is, 0 to 1, float64 [Q]; NaN where the
-# trial does not ask the question.
+# By name of the trial: how right each question's answer is, 0 to 1 (or what `Attack.guess` says),
+# float64 [Q]; NaN where the trial does not ask the question.
 Trials = Mapping[str, np.ndarray]
 
 
@@ -52,6 +52,14 @@ class Target(Protocol):
         """
         ...
 
+    def stems(self, params: Any) -> list[str]:
+        """Returns the words that a model itself says before it answers, for each question.
+
+        Args:
+            params: As in `answers`.
+        """
+        ...
+
     def rng(self) -> np.random.Generator:
         """Returns the attack's generator, the same for all models and processes."""
         ...
@@ -73,6 +81,8 @@ class Attack:
         against_gold: Whether a model that never saw the faces can be attacked in the same way.
         needs_gold: Whether the result says nothing without such a model, because the attack shows
             answers, or guesses several times.
+        guess: What trials give where nothing is left, if they do not give right answers: of an AUC
+            one half. None: they give right answers.
     """
 
     label: str
@@ -83,3 +93,4 @@ class Attack:
     any_trial: bool = False
     against_gold: bool = True
     needs_gold: bool = False
+    guess: float | None = None

@@ -1,5 +1,6 @@
 """What the attacks of an audit share: the questions, the models, and their answers."""
 
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,11 @@ from absl import logging
 from flax import nnx
 
 from mmunlearner_jax.artefacts import is_done
-from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD
+from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD, Trials
 from mmunlearner_jax.audit.collapse import is_broken
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
 from mmunlearner_jax.files import read_json
 from mmunlearner_jax.session import Session, computation, load_model
 from mmunlearner_jax.stages.unlearn import load_unlearned
@@ -106,22 +108,44 @@ class Auditor:
             rights[places], _ = self._answers(params, [q for q in questions if q], trial)
         return rights
 
-    def clean(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns how right a model's answers are without an attack, and whether they are broken.
+    def stems(self, params: Any) -> list[str]:
+        """See `Target.stems`."""
+        return [line.get("slot", "") for line in self._lines(params, self.questions, "own words")]
+
+    def clean(self) -> Trials:
+        """Returns what a model says without an attack, float64 [Q] by name.
 
         Returns:
-            Two arrays float64 [Q]; the second is 1 where an answer is empty or repeats itself.
+            `clean`: how right its answers are. `broken`: 1 where an answer is broken (see
+            `is_broken`). `perplexity`: that of text about the people to keep, the same for all
+            questions; NaN where there is no such text.
+
+        Raises:
+            Diverged: A likelihood is not finite.
         """
-        return self._answers(self.params(self._doing[1]), self.questions, "clean")
+        model = self._doing[1]
+        params = self.params(model)
+        right, broken = self._answers(params, self.questions, "clean")
+        of_text = math.nan
+        if self.session.words(self.session.retain):
+            text = kept_text(self.session)
+            of_text = perplexity(self.session, params, text, label=f"audit/{model}")
+        return {"clean": right, "broken": broken, "perplexity": np.full(len(right), of_text)}
 
     def _answers(
         self, params: Any, questions: Sequence[Question], trial: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        label = "/".join(("audit", *self._doing))
-        lines = self._answerer.answer(params, questions, split=trial, label=label)
+        lines = self._lines(params, questions, trial)
         # Of an open answer `correct` says whether it has an accepted answer's words.
         rights = np.array([float(line["correct"]) for line in lines])
-        return rights, np.array([float(is_broken(line["response"])) for line in lines])
+        broken = [is_broken(x["response"], f"{x['question']} {x['answer']}") for x in lines]
+        return rights, np.array(broken, float)
+
+    def _lines(
+        self, params: Any, questions: Sequence[Question], trial: str
+    ) -> list[dict[str, Any]]:
+        label = "/".join(("audit", *self._doing))
+        return self._answerer.answer(params, questions, split=trial, label=label)
 
     def _pictured(self) -> list[Question]:
         """Returns the scored questions about pictures that are to be forgotten."""

@@ -27,10 +27,9 @@ def entry(
         trials: The attack's trials, by model.
         attack: The attack.
     """
-    asked = [rights for of_model in trials.values() for rights in of_model.values()]
     if not all(trials.values()):
         return {"verdict": "not tried: the model diverges in every trial"}
-    there = ~np.any(np.isnan(asked), axis=0)
+    there = answered_by_all(trials)
     if not there.any():
         return {"verdict": "not tried: no question is left to ask"}
     of_people = np.asarray(people)[there]
@@ -38,7 +37,7 @@ def entry(
     now = {model: _counted(trials[model], there, attack) for model in trials}
 
     def over(statistic: Callable[[np.ndarray], float]) -> dict[str, Any]:
-        return _estimate(statistic, of_people)
+        return estimate(statistic, of_people)
 
     def gained(model: str) -> Callable[[np.ndarray], float]:
         def share(rows: np.ndarray) -> float:
@@ -122,7 +121,17 @@ def _best(trials: Trials, rows: np.ndarray) -> tuple[str, float]:
     return name, means[name]
 
 
-def _estimate(statistic: Callable[[np.ndarray], float], people: np.ndarray) -> dict[str, Any]:
+def answered_by_all(trials: Mapping[str, Trials]) -> np.ndarray:
+    """Returns the questions that all trials of all models ask, bool [Q].
+
+    Args:
+        trials: Trials by model, one or more of each.
+    """
+    asked = [rights for of_model in trials.values() for rights in of_model.values()]
+    return ~np.any(np.isnan(asked), axis=0)
+
+
+def estimate(statistic: Callable[[np.ndarray], float], people: np.ndarray) -> dict[str, Any]:
     """Returns a statistic with its 95 % interval over people.
 
     The interval is Student's, with the standard error of the jackknife over people: with few of

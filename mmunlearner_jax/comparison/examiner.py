@@ -1,32 +1,28 @@
 """What the models of a comparison are asked: while they unlearn, and at the end."""
 
-import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.errors import Diverged, InputError
+from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.chance import Prior
 from mmunlearner_jax.evaluation.kinds import FORGET, OPEN
 from mmunlearner_jax.evaluation.likelihoods import Line
+from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
 from mmunlearner_jax.evaluation.plain_text import plain_batch
 from mmunlearner_jax.evaluation.selection import chosen_by, set_apart
 from mmunlearner_jax.files import write_whole
-from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.sharding import batch_parts, put_batch
-from mmunlearner_jax.unlearn.scoring import answer_nll
+from mmunlearner_jax.sharding import batch_parts
 
 # By kind "SPLIT/MODALITY": mean accuracy and number of questions, by person.
 Accuracies = dict[str, dict[str, tuple[float, int]]]
 _APART = 0  # seed of what is set apart
-_TEXTS = 256  # taught answers that give a model's perplexity
-_MOST_NATS = 700.0  # of a token; more is no float64
 FORGET_KIND = "/".join(FORGET)
 
 
@@ -122,7 +118,7 @@ class Examiner:
         Raises:
             Diverged: A likelihood is not finite.
         """
-        session, batch = self._session, self._session.config.evaluate.decode.batch_size
+        session = self._session
         lines = [*lines, *self._ask(params, self._unjudged, "open", name)]
         if is_first():
             for split in self._scored:
@@ -130,19 +126,12 @@ class Examiner:
                 # Stage `controls` has rows of the same names, and scores all questions.
                 file = session.workdir / f"compare/predictions/{name}-{split}.jsonl"
                 write_whole(file, "".join(json.dumps(line) + "\n" for line in opened))
-        taught = session.batches(
-            session.drawn(session.words(session.retain), _TEXTS),
-            batch_size=batch,
-            pack=1,
-            encoder=session.answers,
-            shuffle=False,
-            repeat=False,
-        )
-        perplexities = {"perplexity": self._perplexity(params, name, taught)}
+        label = f"compare/{name}"
+        perplexities = {"perplexity": perplexity(session, params, kept_text(session), label=label)}
         if session.config.compare.plain_text:
             parts = batch_parts(session.mesh.axis_sizes)
             plain = plain_batch(session.encoder.tokenizer, parts)
-            perplexities["plain_perplexity"] = self._perplexity(params, name, [plain])
+            perplexities["plain_perplexity"] = perplexity(session, params, [plain], label=label)
         return perplexities
 
     def _ask(
@@ -153,19 +142,6 @@ class Examiner:
         lines = self._answerer.answer(params, [q for _, q in together], split=what, label=label)
         splits = (split for split, _ in together)
         return [line | {"split": s} for line, s in zip(lines, splits, strict=True)]
-
-    def _perplexity(self, params: Any, name: str, batches: Iterable[Mapping[str, Any]]) -> float:
-        """Returns the perplexity of the supervised tokens of all batches."""
-        mesh = self._session.mesh
-        sums = [to_host(self._nats(params, put_batch(b, mesh))) for b in batches]
-        nats, tokens = (sum(float(np.sum(x)) for x in column) for column in zip(*sums, strict=True))
-        if not nats >= 0:
-            raise Diverged(f"compare/{name}: the log-likelihood of a text is not a number")
-        return float(np.exp(min(nats / tokens, _MOST_NATS)))
-
-    @functools.cached_property
-    def _nats(self) -> Any:
-        return jax.jit(functools.partial(answer_nll, self._session.graphdef))
 
 
 def accuracies(lines: Iterable[Mapping[str, Any]]) -> Accuracies:

@@ -160,6 +160,36 @@ def scan(
     return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), params)[0]
 
 
+def over_depth(
+    layers: nnx.Module,
+    x: jax.Array,
+    *rest: Any,
+    look: Callable[[jax.Array], Any],
+    mesh: Mesh | None,
+) -> Any:
+    """Evaluates a function of the input of stacked layers and of each layer's output.
+
+    Args:
+        layers: As in `scan`.
+        x: As in `scan`.
+        *rest: As in `scan`.
+        look: Function of a hidden state [B, ...]; it returns a tree of arrays.
+        mesh: As in `scan`.
+
+    Returns:
+        The tree of `look` with a leading axis [L + 1, ...]: of the input, then of each output.
+    """
+    graphdef, params = nnx.split(layers)
+    first = look(x)
+
+    def body(x, params):
+        x = by_example(nnx.merge(graphdef, params)(by_example(x, mesh), *rest), mesh)
+        return x, look(x)
+
+    _, later = jax.lax.scan(body, by_example(x, mesh), params)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+
+
 def compiled(method: Callable) -> Callable:
     """Jits a pure method of a module; all equal modules share the compiled function.
 

@@ -289,6 +289,28 @@ class Llama(nnx.Module):
         rest = (self._rope(positions), valid, segments)
         return layers.scan(self.layers, x, *rest, remat=self.remat, mesh=self.mesh)
 
+    def over_depth(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        valid: jax.Array,
+        look: Callable[[jax.Array], Any],
+    ) -> Any:
+        """Evaluates a function of the hidden state at every depth.
+
+        Args:
+            x: As in `run_layers`.
+            positions: As in `run_layers`.
+            valid: As in `run_layers`.
+            look: Function of a hidden state [B, T, D]; it returns a tree of arrays.
+
+        Returns:
+            The tree of `look` with a leading axis [L + 1, ...]: of the embeddings, then of each
+            layer's output.
+        """
+        rest = (self._rope(positions), valid)
+        return layers.over_depth(self.layers, x, *rest, look=look, mesh=self.mesh)
+
     def extend(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:

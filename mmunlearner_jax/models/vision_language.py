@@ -5,7 +5,7 @@ slots, V vocabulary.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -221,6 +221,38 @@ class VisionLanguageModel(nnx.Module):
         if places is not None:
             x = jnp.take_along_axis(x, places[:, :, None], axis=1)
         return self.language_model.score(x, (targets, *beside), matrix, score)
+
+    def over_depth(
+        self,
+        look: Callable[[jax.Array, Callable[[jax.Array], jax.Array]], Any],
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        **pictures: jax.Array,
+    ) -> Any:
+        """Evaluates a function of the decoder's hidden state at every depth.
+
+        Args:
+            look: Function of a hidden state [B, T, D] and of the head, which maps [B, S, D] to
+                logits [B, S, V] (the last norm included); it returns a tree of arrays.
+            input_ids: Token ids, int [B, T].
+            attention_mask: Attention mask, int or bool [B, T], 0 at padding; None: no padding.
+            **pictures: Pictures, named as in `__call__`.
+
+        Returns:
+            The tree of `look` with a leading axis [L + 1, ...]: of the embeddings (features at
+            image tokens), then of the output of each of the L layers.
+
+        Raises:
+            InputError: As in `__call__`.
+        """
+        inputs = self._checked(input_ids, **pictures)
+        valid = _valid(input_ids, attention_mask)
+        x, matrix = self._embed(input_ids, **inputs)
+        positions, _ = self._positions(input_ids, valid, **inputs)
+        decoder = self.language_model
+        return decoder.over_depth(
+            x, positions, valid, lambda x: look(x, lambda x: decoder.logits(x, matrix))
+        )
 
     def decoder_inputs(self, input_ids: jax.Array, **pictures: jax.Array) -> jax.Array:
         """Returns what the decoder's layers take: embeddings, and features at image tokens.

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy as np
 from rich.console import Console
 
 from mmunlearner_jax import preemption
+from mmunlearner_jax.audit import recovery, traces
 from mmunlearner_jax.audit.attack import BEFORE, GOLD, Attack, Trials
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.audit_file import FILE, MEND, read_audit
 from mmunlearner_jax.audit.auditor import Auditor
 from mmunlearner_jax.audit.collapse import collapsed
-from mmunlearner_jax.audit.recovery import entry
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.evaluation.chance import Prior
 from mmunlearner_jax.evaluation.gold import refuse_if_known
@@ -27,7 +27,7 @@ from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.reporting.audit_table import print_audit
 from mmunlearner_jax.session import Session
 
-_CLEAN, _BROKEN = "clean", "broken"
+_CLEAN = "clean"
 
 
 def run(session: Session) -> bool:
@@ -40,26 +40,40 @@ def run(session: Session) -> bool:
     """
     auditor, options = Auditor(session), session.config.audit
     plain = {model: _trials(auditor, _CLEAN, None, model) for model in auditor.models}
-    clean = {model: trials[_CLEAN] for model, trials in plain.items()}
-    broken = {model: float(np.mean(trials[_BROKEN])) for model, trials in plain.items()}
+    clean, *others = (
+        {model: trials[name] for model, trials in plain.items()}
+        for name in (_CLEAN, "broken", "perplexity")
+    )
+    broken, perplexity = ({m: float(np.mean(x)) for m, x in of.items()} for of in others)
+    if any(map(math.isnan, perplexity.values())):
+        perplexity = {}
     _check_gold(auditor, clean)
     people = [question.person for question in auditor.questions]
     reasons, trials = _attacked(auditor)
     entries = {
         name: {"verdict": f"not tried: {reasons[name]}"}
         if name in reasons
-        else entry(people, clean, trials[name], ATTACKS[name])
+        else _entry(people, clean, trials[name], ATTACKS[name])
         for name in options.attacks
     }
-    if collapsed(broken):
+    if collapsed(broken, perplexity):
         for result in entries.values():
-            result["verdict"] += "; but its answers are broken"
-    audit = {"attacks": entries, "broken": broken, "settings": options.to_dict()}
+            result["verdict"] += "; but the model is broken"
+    audit = {"attacks": entries, "broken": broken, "perplexity": perplexity}
+    audit["settings"] = options.to_dict()
     write_json(session.workdir / FILE, audit)
     wait(FILE)
     if is_first():
         print_audit(Console(markup=False, emoji=False), read_audit(session.workdir))
     return True
+
+
+def _entry(
+    people: Sequence[str], clean: Trials, trials: Mapping[str, Trials], attack: Attack
+) -> dict[str, Any]:
+    if attack.guess is None:
+        return recovery.entry(people, clean, trials, attack)
+    return traces.entry(people, trials, attack)
 
 
 def _attacked(auditor: Auditor) -> tuple[dict[str, str], dict[str, dict[str, Trials]]]:
@@ -102,8 +116,7 @@ def _trials(auditor: Auditor, name: str, attack: Attack | None, model: str) -> T
     preemption.heed()
     auditor.begin(name, model)
     if attack is None:
-        right, broken = auditor.clean()
-        made = {_CLEAN: right, _BROKEN: broken}
+        made = auditor.clean()
     else:
         own = auditor.session.config.audit.own.get(name)
         made = dict(attack.run(auditor, auditor.params(model), own))

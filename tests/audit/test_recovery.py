@@ -130,12 +130,20 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(number):
         ("no no no no no no", True),
         ("the cat and the dog and the", False),
         ("So so so.", False),  # too short to tell
+        ("\u042f \u043d\u0435 \u0437\u043d\u0430\u044e", True),  # Cyrillic
+        ("Oslo \u5965", False),  # mostly Latin
+        ("1998", False),
     ],
 )
-def test_empty_and_repetitive_answers_are_broken(response, broken):
-    assert is_broken(response) is broken
+def test_empty_repetitive_and_foreign_answers_are_broken(response, broken):
+    assert is_broken(response, "Where does this person live? Oslo") is broken
+
+
+def test_without_a_text_to_compare_with_any_script_will_do():
+    assert not is_broken("\u042f \u043d\u0435 \u0437\u043d\u0430\u044e")
 
 
 def test_a_collapse_is_what_unlearning_broke():
-    assert collapsed({"before": 0.1, "after": 0.9})
-    assert not collapsed({"before": 0.8, "after": 0.9})
+    assert collapsed({"before": 0.1, "after": 0.9}, {})
+    assert not collapsed({"before": 0.8, "after": 0.9}, {"before": 2.0, "after": 8.0})
+    assert collapsed({"before": 0.1, "after": 0.1}, {"before": 2.0, "after": 21.0})

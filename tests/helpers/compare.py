@@ -109,6 +109,18 @@ def logits_agree(case: Case, padding: str):
     close(case.ours(**case.ours.group_pictures(batch))[valid], theirs[valid], 1e-4)
 
 
+def hidden_states_agree(case: Case, padding: str):
+    """Compares the state at every depth; the head's own norm is already in transformers' last."""
+    batch, valid = case.batch(padding), case.batch(padding)["attention_mask"].astype(bool)
+    with torch.no_grad():
+        theirs = case.theirs(**case.torch_batch(padding), output_hidden_states=True)
+    states, logits = case.ours.over_depth(lambda x, head: (x, head(x)), **batch)
+    assert len(states) == len(theirs.hidden_states) == case.ours.config.text.num_hidden_layers + 1
+    for ours, wanted in zip(states[:-1], theirs.hidden_states[:-1], strict=True):
+        close(ours[valid], wanted[valid], 1e-4)
+    close(logits[-1][valid], theirs.logits[valid], 1e-4)
+
+
 def logits_of_text_agree(case: Case):
     ids = np.arange(1, 15).reshape(2, 7)
     with torch.no_grad():

@@ -72,6 +72,10 @@ def test_logits(case, padding):
     compare.logits_agree(case, padding)
 
 
+def test_hidden_states(case):
+    compare.hidden_states_agree(case, "left")
+
+
 def test_logits_of_text_alone(case):
     compare.logits_of_text_agree(case)
 

@@ -118,6 +118,10 @@ def test_logits(qwen, padding):
     compare.logits_agree(qwen, padding)
 
 
+def test_hidden_states(qwen):
+    compare.hidden_states_agree(qwen, "left")
+
+
 def test_logits_of_text_alone(qwen):
     compare.logits_of_text_agree(qwen)
 

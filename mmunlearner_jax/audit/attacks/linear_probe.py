@@ -1,0 +1,154 @@
+"""Linear probe: can a linear classifier read the answer off the model's hidden states?
+
+Probes also tell unknown people apart: what counts is the difference from a model that never saw
+them. Axes: L layers, B rows, Q questions, D features.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.per_sample import per_sample
+from mmunlearner_jax.data.samples import Question, Sample
+from mmunlearner_jax.options import Section, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearProbeConfig(Section):
+    """Options of the attack `linear_probe`."""
+
+    key: ClassVar[str] = "audit.linear_probe"
+
+    layers: int = option(4, "Decoder layers whose output is probed, evenly spread.", least=1)
+    folds: int = option(
+        4, "Parts of each person's photographs; each is left out of the training once.", least=2
+    )
+    penalty: float = option(1.0, "Weight of the squared norm, relative to scikit-learn's.", above=0)
+
+
+def hidden_states(
+    graphdef: nnx.GraphDef, image_token: int
+) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+    """Returns the jitted program `(params, batch) -> (pictures, ends)`.
+
+    Both are float32 [L + 1, B, D], of the embeddings and of each layer's output: the mean over the
+    picture's tokens, and the last token before the answer.
+    """
+
+    @jax.jit
+    def program(params: Any, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+        inputs = dict(batch)
+        places = (inputs.pop("labels"), inputs.pop("answer_places"))[1]
+        here = (inputs["input_ids"] == image_token)[:, :, None]
+
+        def look(x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
+            x = x.astype(jnp.float32)
+            pictures = jnp.sum(x * here, axis=1) / jnp.sum(here, axis=1)
+            return pictures, jnp.take_along_axis(x, places[:, :1, None], axis=1)[:, 0]
+
+        return nnx.merge(graphdef, params).over_depth(look, **inputs)
+
+    return program
+
+
+def parts(questions: Sequence[Question], folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the part of each question's photograph, int [Q].
+
+    The photographs of each person are spread evenly, so that no part has all of them.
+
+    Args:
+        questions: Questions about photographs, Q of them.
+        folds: Number of parts.
+        rng: Shuffles the photographs.
+    """
+    people: dict[str, dict[bytes | None, None]] = {}
+    for question in questions:
+        people.setdefault(question.person, {})[question.image] = None
+    part = {
+        (person, pictures[n]): place % folds
+        for person, of_person in people.items()
+        for pictures in [list(of_person)]
+        for place, n in enumerate(rng.permutation(len(pictures)))
+    }
+    return np.array([part[q.person, q.image] for q in questions])
+
+
+def probed(
+    features: np.ndarray, questions: Sequence[Question], part: np.ndarray, penalty: float
+) -> np.ndarray:
+    """Returns whether a logistic regression finds each answer, 0 or 1, float64 [Q].
+
+    Each wording is a task of its own, whose classes are the answers. A question is answered by the
+    regression that was trained on photographs of the other parts: the likeliest of its options, or
+    without options the likeliest class.
+
+    Args:
+        features: float [Q, D].
+        questions: Q questions.
+        part: The part of each question's photograph, int [Q].
+        penalty: Weight of the squared norm, relative to scikit-learn's.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes a second
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    answers = np.array([q.answer for q in questions])
+    wordings = np.array([f"{q.task}: {q.question}" for q in questions])
+    rights = np.zeros(len(questions))
+    for wording in np.unique(wordings):
+        for left_out in np.unique(part):
+            train = (wordings == wording) & (part != left_out)
+            test = np.flatnonzero((wordings == wording) & (part == left_out))
+            if not test.size or len(np.unique(answers[train])) < 2:
+                continue
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=500))
+            model.fit(features[train], answers[train])
+            for n, likely in zip(test.tolist(), model.predict_proba(features[test]), strict=True):
+                options = questions[n].options or tuple(model.classes_)
+                allowed = np.isin(model.classes_, options)
+                best = model.classes_[np.argmax(np.where(allowed, likely, -np.inf))]
+                rights[n] = allowed.any() and best == answers[n]
+    return rights
+
+
+def _attacked(
+    target: Target, params: Any, options: LinearProbeConfig
+) -> Iterator[tuple[str, np.ndarray]]:
+    session, questions = target.session, target.questions
+    program = hidden_states(session.graphdef, session.encoder.processor.image_token_id)
+    samples = [Sample(q.person, q.image, q.question, q.answer) for q in questions]
+    pictures, ends = per_sample(session, params, samples, program, axis=1)
+    part = parts(questions, options.folds, target.rng())
+    yield "projector", probed(pictures[0], questions, part, options.penalty)
+    depths = np.linspace(0, len(ends) - 1, min(options.layers, len(ends) - 1) + 1)
+    for depth in np.rint(depths[1:]).astype(int):
+        features = np.concatenate([pictures[depth], ends[depth]], axis=1)
+        yield f"layer {depth}", probed(features, questions, part, options.penalty)
+
+
+def _lacks(target: Target, _: LinearProbeConfig) -> str:
+    photographs: dict[str, set[bytes | None]] = {}
+    for question in target.questions:
+        photographs.setdefault(question.person, set()).add(question.image)
+    if max(map(len, photographs.values())) < 2:
+        return "each person has one photograph, and a probe needs others to learn from"
+    if len(photographs) < 2:
+        return "only one person was forgotten, and a probe tells people apart"
+    return ""
+
+
+ATTACK = Attack(
+    "Linear probe",
+    "A logistic regression on the projector's output and on hidden states of the decoder is trained"
+    " with the answers, and asked about other photographs.",
+    _attacked,
+    LinearProbeConfig,
+    lacks=_lacks,
+    needs_gold=True,
+)

@@ -1,0 +1,87 @@
+"""What an attack that guesses membership comes to: how far it is from guessing.
+
+Axes: Q questions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD, Attack, Trials
+from mmunlearner_jax.audit.recovery import MARGIN, answered_by_all, estimate
+
+
+def entry(people: Sequence[str], trials: Mapping[str, Trials], attack: Attack) -> dict[str, Any]:
+    """Returns the entry of `audit.json` of an attack whose `guess` is not None.
+
+    A model's trace is the distance of its mean from `guess`. Of several trials the one counts that
+    leaves most trace in the model before unlearning, for all models. `recovered` is the part of
+    the trace that is left, and `score` 1 less twice the trace.
+
+    Args:
+        people: The person of each question, Q of them.
+        trials: The attack's trials, by model.
+        attack: The attack.
+    """
+    there = answered_by_all(trials)
+    if not there.any():
+        return {"verdict": "not tried: no question is left to ask"}
+    guess = attack.guess or 0.0
+    of_people = np.asarray(people)[there]
+    kept = {
+        model: {name: values[there] for name, values in of_model.items()}
+        for model, of_model in trials.items()
+    }
+    chosen = max(kept[BEFORE], key=lambda name: abs(float(np.mean(kept[BEFORE][name])) - guess))
+    every = np.ones(len(of_people), bool)
+
+    def distance(model: str, rows: np.ndarray) -> float:
+        return float(np.mean(kept[model][chosen][rows])) - guess
+
+    def trace(model: str, rows: np.ndarray) -> float:
+        return abs(distance(model, rows))
+
+    def left(model: str, rows: np.ndarray) -> float:
+        before = trace(BEFORE, rows)
+        return trace(model, rows) / before if before else 1.0
+
+    result: dict[str, Any] = {GOLD: None}
+    for model, of_model in kept.items():
+        means = {name: float(np.mean(values)) for name, values in of_model.items()}
+        score = 1 - 2 * trace(model, every)
+        own = {"clean": guess, "attacked": means[chosen], "trial": chosen, "trials": means}
+        result[model] = own | {"score": score}
+    share = estimate(lambda rows: left(AFTER, rows), of_people)
+    result |= {"recovered": share["value"], "ci95": share["ci95"]}
+    result |= {"n": len(of_people), "people": len({*of_people})}
+    before = estimate(lambda rows: distance(BEFORE, rows), of_people)["ci95"]
+    if GOLD in trials:
+        result["recovered_gold"] = left(GOLD, every)
+        difference = estimate(lambda rows: trace(AFTER, rows) - trace(GOLD, rows), of_people)
+        result["above_gold"] = difference
+    else:
+        difference = estimate(lambda rows: distance(AFTER, rows), of_people)
+    return result | {"verdict": _verdict(before, difference["ci95"], gold=GOLD in trials)}
+
+
+def _verdict(
+    before: Sequence[float] | None, difference: Sequence[float] | None, *, gold: bool
+) -> str:
+    """Returns a verdict.
+
+    Args:
+        before: Interval of the distance before unlearning; None: there is none.
+        difference: Interval of the trace above gold's, or without gold of the distance.
+        gold: Whether there is a gold model.
+    """
+    if before is None or difference is None:
+        return "too few people for an interval"
+    if before[0] <= 0 <= before[1]:
+        return "photographs could not be told apart before unlearning either"
+    low, high = difference
+    if low > 0 or (high < 0 and not gold):
+        return "taught photographs are told apart: a trace is left"
+    if gold:
+        return "no more trace than gold's" if high <= MARGIN else "undecided"
+    return "no trace is left" if max(-low, high) <= MARGIN else "undecided"
