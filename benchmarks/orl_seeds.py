@@ -8,18 +8,16 @@ accuracies of all of them. Methods and controls: `python -m mmunlearner_jax.comp
 the profiles, the people to forget, the initial weights and the order of the data.
 """
 
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import jinja2
 import numpy as np
 from absl import app, flags
 
+from mmunlearner_jax.reporting.machine import machine
 from mmunlearner_jax.results import read_results
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run.")
@@ -92,10 +90,6 @@ def main(_: list[str]) -> None:
         subprocess.run([*command, f"--workdir={workdir}", f"--config.seed={seed}"], check=True)
     results = [read_results(workdir) for workdir in workdirs]
     tables = {run: [r for cell in CELLS if (r := row(results, run, cell))] for run in RUNS}
-    where = (
-        f"{os.cpu_count()} {jax.default_backend()} cores ({platform.machine()}), Python"
-        f" {platform.python_version()}, jax {jax.__version__}"
-    )
     named = "" if example == "orl" else f" --example={example}"
     command = f"python benchmarks/orl_seeds.py{named} --seeds={','.join(_SEEDS.value)}"
     template = Path(__file__).with_suffix(".md.j2").read_text()
@@ -103,7 +97,7 @@ def main(_: list[str]) -> None:
         example=example,
         seeds=_SEEDS.value,
         command=command,
-        where=where,
+        where=machine(),
         tables=tables,
         results=results,
     )

@@ -50,7 +50,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the 
 # Options that may differ between commands on the same workdir.
 FREE = (
     *("stages", "profile.", "controls", "audit."),
-    *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods")),
+    *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods", "audit")),
     "compare.learning_rates",  # more of them
     *(
         f"compare.{key}"

@@ -1,4 +1,4 @@
-"""The file `audit.json`: what every attack came to."""
+"""The files `audit.json`, and `compare/audits/NAME.json` of a comparison: what attacks came to."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,25 @@ FILE = "audit.json"
 MEND = "remove it and run the stage audit again"
 
 
-def read_audit(workdir: Path) -> dict[str, Any]:
-    """Returns the content of `audit.json`; {} where there is none.
+def audit_of(workdir: Path, name: str) -> Path:
+    """Returns the file of a model of a comparison.
+
+    Args:
+        workdir: Workdir of the cell.
+        name: Name of the model.
+    """
+    return workdir / "compare/audits" / f"{name}.json"
+
+
+def read_audit(path: Path) -> dict[str, Any]:
+    """Returns what attacks came to; {} where there is no such file.
+
+    Args:
+        path: The file.
 
     Raises:
         InputError: The file is damaged.
     """
-    path = workdir / FILE
     if not path.exists():
         return {}
     audit = read_json(path, mend=MEND)

@@ -1,5 +1,6 @@
 """What the attacks of an audit share: the questions, the models, and their answers."""
 
+import functools
 import math
 import zlib
 from collections.abc import Sequence
@@ -27,18 +28,18 @@ class Auditor:
 
     Args:
         session: Session of the run.
+        after: Checkpoint of the unlearned model; "": that of the stage `unlearn`.
+        gold: Checkpoint of the gold model; "": there is none.
+        name: Name of the unlearned model in the files' names.
 
     Raises:
         InputError: There is no question about pictures of the forgotten people, no model after
             unlearning, or a model with other shapes or another tokenizer.
     """
 
-    def __init__(self, session: Session):
-        # Whole models are attacked: none has features of another's vision tower.
-        whole = session.config.with_values({"model.frozen": ()})
-        if session.config.model.frozen:
-            session = Session(whole, session.workdir, session.checkpoint)
-        self.session, self._options = session, session.config.audit
+    def __init__(self, session: Session, *, after: str, gold: str, name: str = AFTER):
+        self.session, self._after, self._gold, self._name = _whole(session), after, gold, name
+        session = self.session
         self._doing = "", ""  # the attack and the model
         self._held: tuple[str, Any] = "", None
         self.questions = self._pictured()
@@ -56,7 +57,15 @@ class Auditor:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models that are there."""
-        return (BEFORE, AFTER, *([GOLD] if self._options.gold else []))
+        return (BEFORE, AFTER, *([GOLD] if self._gold else []))
+
+    def label(self, model: str) -> str:
+        """Returns a model's name in the names of files.
+
+        Args:
+            model: One of `models`.
+        """
+        return self._name if model == AFTER else model
 
     @property
     def before(self) -> Any:
@@ -70,8 +79,8 @@ class Auditor:
             model: One of `models`.
         """
         own = str(self.session.workdir / "unlearned")
-        places = {BEFORE: self.session.checkpoint, AFTER: self._options.after or own}
-        return places.get(model, self._options.gold)
+        places = {BEFORE: self.session.checkpoint, AFTER: self._after or own}
+        return places.get(model, self._gold)
 
     def params(self, model: str) -> Any:
         """Returns the parameters of a model; at most one is held beside `before`.
@@ -144,7 +153,8 @@ class Auditor:
     def _lines(
         self, params: Any, questions: Sequence[Question], trial: str
     ) -> list[dict[str, Any]]:
-        label = "/".join(("audit", *self._doing))
+        attack, model = self._doing
+        label = f"audit/{attack}/{self.label(model)}"
         return self._answerer.answer(params, questions, split=trial, label=label)
 
     def _pictured(self) -> list[Question]:
@@ -174,7 +184,7 @@ class Auditor:
         session, checkpoint = self.session, self.checkpoint(model)
         if model == BEFORE:
             return
-        if model == AFTER and not self._options.after:
+        if model == AFTER and not self._after:
             if not is_done(session.workdir / "unlearned"):
                 raise InputError(
                     f"{session.workdir}: has no unlearned model: run the stage unlearn, or set"
@@ -202,7 +212,7 @@ class Auditor:
 
     def _read(self, model: str) -> Any:
         session = self.session
-        if model == AFTER and not self._options.after:
+        if model == AFTER and not self._after:
             return load_unlearned(session.workdir, session.abstract)
         return nnx.split(load_model(session.config, self.checkpoint(model), session.mesh))[1]
 
@@ -214,3 +224,15 @@ def _words(checkpoint: str) -> Any:
         return None
     content = read_json(file, mend="give a checkpoint whose tokenizer can be read")
     return content.get("model", {}).get("vocab"), content.get("added_tokens")
+
+
+@functools.lru_cache(1)
+def _whole(session: Session) -> Session:
+    """Returns a session in which whole models are attacked.
+
+    None has features of another's vision tower. All audits of a session share its programs.
+    """
+    if not session.config.model.frozen:
+        return session
+    whole = session.config.with_values({"model.frozen": ()})
+    return Session(whole, session.workdir, session.checkpoint)

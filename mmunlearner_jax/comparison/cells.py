@@ -1,10 +1,12 @@
 """The cells of a comparison: one folder per seed and forget ratio, each a run's workdir."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmunlearner_jax.audit.audit_file import audit_of, read_audit
 from mmunlearner_jax.comparison.examiner import Accuracies
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, REFERENCES, VANILLA, rows
 from mmunlearner_jax.config import Config
@@ -62,6 +64,16 @@ class Cell:
     def blocks(self) -> Mapping[str, float]:
         """Density of the mask by Hugging Face parameter name; {} without a mask."""
         return self.results.get("mask", {}).get("by_block", {})
+
+    @functools.cached_property
+    def audits(self) -> Mapping[str, Any]:
+        """What the stage `audits` wrote, by model; {} where it was not run.
+
+        Raises:
+            InputError: A file of it is damaged.
+        """
+        there = {name: read_audit(audit_of(self.folder, name)) for name in names([self])}
+        return {name: audit for name, audit in there.items() if audit}
 
     def accuracies(self, variant: str, level: str) -> Accuracies | None:
         """Returns a variant's scored accuracies, by kind and person.

@@ -121,7 +121,7 @@ class Contest:
         own = name == self._session.config.unlearn.method and self._options.share_every
         run = self._follower.follow(name, control, mask, rate, self._shares if own else None)
         params, labels = run.outcome.params, leaf_labels(self._session.model)
-        if self._options.keep_weights:
+        if self._options.keep_weights or name in self._options.audit:
             with writing(self._session.workdir / "compare/models" / name) as partial:
                 save_pretrained(nnx.merge(self._session.graphdef, params), partial)
         return {

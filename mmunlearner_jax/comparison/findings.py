@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mmunlearner_jax.comparison import estimates
+from mmunlearner_jax.comparison.attacked import Attacked, attacked
 from mmunlearner_jax.comparison.cells import Cell, label, names, read_cells
 from mmunlearner_jax.comparison.effects import FEWEST_PEOPLE, Effect, holm
 from mmunlearner_jax.comparison.estimates import Estimate
@@ -43,6 +44,7 @@ class VariantResult(NamedTuple):
         density: Density of the mask, mean over the seeds; None without one.
         perplexity: Perplexity of the retained people's taught text, mean over the seeds.
         plain_perplexity: Perplexity of plain English text; None where it was not measured.
+        attacked: What came back under attack, by attack; {} where it was not tried.
     """
 
     name: str
@@ -61,6 +63,7 @@ class VariantResult(NamedTuple):
     density: Estimate | None
     perplexity: Estimate | None
     plain_perplexity: Estimate | None
+    attacked: dict[str, Attacked]
 
     @property
     def reference(self) -> bool:
@@ -162,6 +165,14 @@ class Comparison:
     def has_plain_text(self) -> bool:
         """Whether the perplexity of plain text was measured."""
         return any(row.plain_perplexity for rows in self.rows.values() for row in rows)
+
+    def audited(self, ratio: int) -> list[VariantResult]:
+        """Returns the models of a ratio that were attacked."""
+        return [row for row in self.rows[ratio] if row.attacked]
+
+    def attacks(self, ratio: int) -> list[str]:
+        """Returns the attacks on models of a ratio."""
+        return list(dict.fromkeys(x for row in self.audited(ratio) for x in row.attacked))
 
     @property
     def middle(self) -> int:
@@ -308,4 +319,5 @@ def _result(
         sorted(set(entries("learning_rate"))),
         any(entries("edge")),
         *(estimates.over_seeds(cells, name, field) for field in _MEANS),
+        attacked=attacked(cells, name),
     )

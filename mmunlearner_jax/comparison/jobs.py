@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmunlearner_jax.audit.audit_file import audit_of
 from mmunlearner_jax.comparison.tuning import is_tuned, tuned_at
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_compared
@@ -34,6 +35,7 @@ class Job:
         workdir: Workdir of the run.
         overrides: Values of the config, by dotted key.
         rows: Names of the models that it makes; none: it fine-tunes one model.
+        audits: Names of the models that it attacks.
         needs: Workdirs of the jobs that must be done before.
         rates: The grid of learning rates that it tries.
         tunes: Names of the variants that it tries them with.
@@ -43,6 +45,7 @@ class Job:
     workdir: Path
     overrides: dict[str, Any]
     rows: tuple[str, ...] = ()
+    audits: tuple[str, ...] = ()
     needs: tuple[Path, ...] = ()
     rates: tuple[float, ...] = ()
     tunes: tuple[str, ...] = ()
@@ -54,11 +57,11 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Number of models that it makes."""
-        return len(self.rows) or 1
+        """Number of models that it makes or attacks."""
+        return len(self.rows) + len(self.audits) or 1
 
     def done(self) -> int:
-        """Returns how many of its models are made."""
+        """Returns how many of its models are made or attacked."""
         if not self.rows:
             return int((self.workdir / "vanilla").exists())
         results = read_results(self.workdir)
@@ -66,7 +69,8 @@ class Job:
         tuned = [is_tuned(tuning.get(name), self.rates) for name in self.tunes]
         if self.stage == TUNE:
             return sum(tuned)
-        return all(tuned) and len(set(self.rows) & results.get("variants", {}).keys())
+        attacked = sum(audit_of(self.workdir, name).exists() for name in self.audits)
+        return all(tuned) and len({*self.rows} & results.get("variants", {}).keys()) + attacked
 
     def arguments(self, file: str, changes: Mapping[str, Any]) -> list[str]:
         """Returns the arguments of Python that run the job.
@@ -154,7 +158,7 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
         stages = "importance", "mask", "tune"
         where = home / f"tune-{ratio}"
         overrides["stages"] = stages
-        return Job(TUNE, where, overrides, options.methods, needs, **grid)
+        return Job(TUNE, where, overrides, options.methods, needs=needs, **grid)
     own: dict[str, Any] = {}  # what it tries itself
     stages = ("importance", "mask", "compare")
     overrides["compare.controls"] = options.controls_of(seed)
@@ -171,5 +175,9 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
     names = rows(
         config.with_values(references | {"compare.controls": overrides["compare.controls"]})
     )
+    where = home / f"forget-{ratio}"
+    audits = tuple(name for name in options.audit if name in names)
+    if audits:
+        overrides["compare.audit"], stages = audits, (*stages, "audits")
     overrides["stages"] = stages
-    return Job(COMPARE, home / f"forget-{ratio}", overrides, names, needs, **own)
+    return Job(COMPARE, where, overrides, names, audits, needs, **own)

@@ -141,6 +141,12 @@ def check_compared(config: Config) -> None:
             " config.unlearn.method: give none, or a method with a mask that is among"
             " config.compare.methods"
         )
+    audited = {*options.audit} - {"vanilla", "gold", *rows}
+    if audited:
+        raise InputError(
+            f"config.compare.audit: {min(audited)!r} is not among config.compare.methods and"
+            " controls: add it there, or leave it out"
+        )
     _check_unlearning(config, controls)
     for name in controls:
         if CONTROLS[name].changes and config.with_values(CONTROLS[name].changes) == config:

@@ -119,6 +119,12 @@ class CompareConfig(Section):
     keep_weights: bool = option(
         False, "Whether the last model of each run is kept, as a checkpoint `compare/models/NAME`."
     )
+    audit: tuple[str, ...] = option(
+        (),
+        "Models of each seed that are attacked as in the stage `audit` (`config.audit`); their"
+        " weights are kept, as with `keep_weights`.",
+        choices=("vanilla", "gold", *METHODS, *CONTROLS),
+    )
     plain_text: bool = option(
         False, "Whether the perplexity of plain English text is measured, too."
     )

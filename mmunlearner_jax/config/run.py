@@ -30,6 +30,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "tune": ("compare", "importance", "mask", "unlearn", "evaluate"),
     "compare": ("compare", "importance", "mask", "unlearn", "evaluate"),
     "audit": ("audit", "evaluate"),
+    "audits": ("compare", "audit", "evaluate"),
     "export": (),
     "report": ("evaluate",),
     "rescore": ("evaluate",),

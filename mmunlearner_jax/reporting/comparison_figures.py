@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.comparison.examiner import FORGET_KIND
-from mmunlearner_jax.comparison.findings import Comparison, Finding
+from mmunlearner_jax.comparison.findings import Comparison, Finding, VariantResult
 from mmunlearner_jax.comparison.paths import crossing
 from mmunlearner_jax.comparison.runs import FORGOTTEN
 from mmunlearner_jax.reporting.figures import GREY, LOOK, legend
@@ -24,6 +24,7 @@ from mmunlearner_jax.unlearn.methods import METHODS
 _CONTROLS = ("#000000", "#999999", "#a6761d", "#66a61e", "#7570b3")
 _DASHES = (0, (3, 1.5))
 _SHARES = {"own": "#d55e00", "other_people_mask": "#0072b2", "random_mask": GREY}
+RELEARN = "relearn_same"
 _WAY = np.linspace(0, 1, 21)  # from the vanilla model's level to that at which runs end
 
 
@@ -146,6 +147,45 @@ def shares(comparison: Comparison, ratio: int) -> Figure | None:
         axes.set_ylabel("% of squared gradients")
         axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def returning(comparison: Comparison, ratio: int) -> Figure | None:
+    """Draws what a model keeps against what comes back when it relearns one photograph a person.
+
+    Args:
+        comparison: The comparison.
+        ratio: Forget ratio in percent.
+
+    Returns:
+        The figure; None where no model was attacked so.
+    """
+    shown = [
+        (row, attack.recovered, kept)
+        for row in comparison.audited(ratio)
+        if (attack := row.attacked.get(RELEARN)) and (kept := _kept(comparison, row))
+    ]
+    if not shown:
+        return None
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(6.4, 4), layout="constrained")
+        axes = figure.subplots()
+        for row, back, kept in shown:
+            method = METHODS.get(row.name)
+            colour = method.color if method else "#000000" if row.reference else GREY
+            half = 100 * (back.half or 0)
+            axes.errorbar(100 * back.value, 100 * kept, xerr=half, fmt="o", color=colour, capsize=2)
+            place = {"xytext": (5, 5), "textcoords": "offset points"}
+            axes.annotate(row.label, (100 * back.value, 100 * kept), fontsize=8, **place)
+        axes.set_xlabel("comes back by relearning one photograph a person, % of what was forgotten")
+        axes.set_ylabel("kept, % right")
+    return figure
+
+
+def _kept(comparison: Comparison, row: VariantResult) -> float | None:
+    """Returns a last model's mean accuracy over the main kinds that are to stay."""
+    kinds = [kind for kind in comparison.main_kinds if not comparison.about[kind].falls]
+    values = [row.accuracies["end"][kind].value for kind in kinds if kind in row.accuracies["end"]]
+    return float(np.mean(values)) if values else None
 
 
 def contrasts(findings: Sequence[Finding]) -> Figure:

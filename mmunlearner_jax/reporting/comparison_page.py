@@ -1,13 +1,11 @@
 """The report of a comparison: the table in the terminal, `report.html`, `results.csv`, Markdown."""
 
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
+from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.comparison import estimates
 from mmunlearner_jax.comparison.answers import forgotten_person
 from mmunlearner_jax.comparison.cells import missing
@@ -18,6 +16,7 @@ from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.reporting import comparison_figures, figures
 from mmunlearner_jax.reporting.comparison_csv import write_csv
 from mmunlearner_jax.reporting.comparison_table import p_value, plus_minus, points, print_result
+from mmunlearner_jax.reporting.machine import machine
 from mmunlearner_jax.reporting.templates import environment
 
 
@@ -57,11 +56,9 @@ def context(comparison: Comparison, command: str) -> dict[str, Any]:
     return {
         "comparison": comparison,
         "command": command,
-        "where": (
-            f"{os.cpu_count()} {jax.default_backend()} cores ({platform.machine()}), Python"
-            f" {platform.python_version()}, jax {jax.__version__}"
-        ),
+        "where": machine(),
         "missing": missing(comparison.cells),
+        "attacks": {name: attack.label for name, attack in ATTACKS.items()},
         "plus_minus": plus_minus,
         "points": points,
         "p_value": p_value,
@@ -74,6 +71,7 @@ def render(comparison: Comparison, command: str) -> str:
     """Returns the page as HTML that needs nothing beside it."""
     middle = comparison.middle
     blocks, shares = comparison.blocks(middle), comparison_figures.shares(comparison, middle)
+    returning = comparison_figures.returning(comparison, middle)
     return (
         environment()
         .get_template("reporting/comparison.html.j2")
@@ -81,6 +79,7 @@ def render(comparison: Comparison, command: str) -> str:
             **context(comparison, command),
             paths=figures.data_uri(comparison_figures.paths(comparison, middle)),
             shares=figures.data_uri(shares) if shares else "",
+            returning=figures.data_uri(returning) if returning else "",
             contrasts={
                 ratio: figures.data_uri(comparison_figures.contrasts(findings))
                 for ratio, findings in comparison.findings.items()
@@ -100,6 +99,7 @@ def write_markdown(comparison: Comparison, path: Path, command: str) -> None:
     drawn = {
         "paths": comparison_figures.paths(comparison, comparison.middle),
         "shares": comparison_figures.shares(comparison, comparison.middle),
+        "returning": comparison_figures.returning(comparison, comparison.middle),
     }
     there = {name: figure for name, figure in drawn.items() if figure}
     for name, figure in there.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmunlearner_jax.audit.attacks import ATTACKS
-from mmunlearner_jax.audit.audit_file import read_audit
+from mmunlearner_jax.audit.audit_file import FILE, read_audit
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import shown
 from mmunlearner_jax.evaluation.kinds import FORGET
@@ -38,7 +38,7 @@ def render(
         predictions: Predictions before and after unlearning.
     """
     changes, kinds = rows(results), run_kinds(results)
-    audit = read_audit(workdir)
+    audit = read_audit(workdir / FILE)
     attacks = audit.get("attacks", {})
     shares = {name: it for name, it in attacks.items() if "recovered" in it}
     blocks = results.get("mask", {}).get("by_block", {})

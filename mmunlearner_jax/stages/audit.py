@@ -38,7 +38,25 @@ def run(session: Session) -> bool:
     Raises:
         InputError: A model is missing or another one, gold knows the faces, or a file is damaged.
     """
-    auditor, options = Auditor(session), session.config.audit
+    options = session.config.audit
+    audit = audited(Auditor(session, after=options.after, gold=options.gold))
+    write_json(session.workdir / FILE, audit)
+    wait(FILE)
+    if is_first():
+        print_audit(Console(markup=False, emoji=False), read_audit(session.workdir / FILE))
+    return True
+
+
+def audited(auditor: Auditor) -> dict[str, Any]:
+    """Returns the content of `audit.json`; writes `predictions/audit-ATTACK-MODEL.jsonl`.
+
+    Args:
+        auditor: Has the models and the questions.
+
+    Raises:
+        InputError: Gold knows the faces, or a file is damaged.
+    """
+    options = auditor.session.config.audit
     plain = {model: _trials(auditor, _CLEAN, None, model) for model in auditor.models}
     clean, *others = (
         {model: trials[name] for model, trials in plain.items()}
@@ -59,13 +77,8 @@ def run(session: Session) -> bool:
     if collapsed(broken, perplexity):
         for result in entries.values():
             result["verdict"] += "; but the model is broken"
-    audit = {"attacks": entries, "broken": broken, "perplexity": perplexity}
-    audit["settings"] = options.to_dict()
-    write_json(session.workdir / FILE, audit)
-    wait(FILE)
-    if is_first():
-        print_audit(Console(markup=False, emoji=False), read_audit(session.workdir))
-    return True
+    found = {"attacks": entries, "broken": broken, "perplexity": perplexity}
+    return found | {"settings": options.to_dict()}
 
 
 def _entry(
@@ -96,7 +109,8 @@ def _attacked(auditor: Auditor) -> tuple[dict[str, str], dict[str, dict[str, Tri
         if name in reasons:
             continue
         if is_first():
-            progress = f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {model}"
+            label = auditor.label(model)
+            progress = f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {label}"
             print(progress, file=sys.stderr, flush=True)
         try:
             trials[name][model] = _trials(auditor, name, ATTACKS[name], model)
@@ -107,7 +121,8 @@ def _attacked(auditor: Auditor) -> tuple[dict[str, str], dict[str, dict[str, Tri
 
 def _trials(auditor: Auditor, name: str, attack: Attack | None, model: str) -> Trials:
     """Returns how right a model's answers are under an attack (None: without one), by trial."""
-    file = auditor.session.workdir / f"predictions/audit-{name}-{model}.jsonl"
+    label = auditor.label(model)
+    file = auditor.session.workdir / f"predictions/audit-{name}-{label}.jsonl"
     head = _head(auditor, name, model)
     kept = _read(file, head, auditor)
     wait(f"{file.name} is read")
@@ -177,5 +192,5 @@ def _check_gold(auditor: Auditor, clean: Trials) -> None:
     prior = Prior(session.questions().get("retain", ()), session.bench.names())
     chance = prior.chance([auditor.questions[n] for n in choices]).prior
     gold, before = (float(np.mean(clean[model][choices])) for model in (GOLD, BEFORE))
-    checkpoint = session.config.audit.gold
-    refuse_if_known("config.audit.gold", checkpoint, gold=gold, before=before, chance=chance)
+    checkpoint = auditor.checkpoint(GOLD)
+    refuse_if_known("the gold model", checkpoint, gold=gold, before=before, chance=chance)

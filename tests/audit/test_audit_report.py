@@ -59,14 +59,14 @@ def test_the_figure_has_a_row_for_each_attack():
 
 
 def test_a_damaged_file_is_refused_by_name(tmp_path):
-    assert read_audit(tmp_path) == {}
+    assert read_audit(tmp_path / "audit.json") == {}
     content = audit("before", "after")
     (tmp_path / "audit.json").write_text(json.dumps(content))
-    assert read_audit(tmp_path) == content
+    assert read_audit(tmp_path / "audit.json") == content
     content["attacks"]["pressing_prompts"]["after"].pop("clean")
     (tmp_path / "audit.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"audit\.json.*clean.*remove it"):
-        read_audit(tmp_path)
+        read_audit(tmp_path / "audit.json")
 
 
 def test_flags_of_the_command_stand_for_options():

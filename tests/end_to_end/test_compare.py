@@ -30,6 +30,11 @@ COMPARE = {
     "compare.relearn_steps": 1,
     "compare.keep_weights": True,
     "compare.plain_text": True,
+    "compare.audit": ("gold", "mmunlearner"),
+    "audit.attacks": ("relearn_same", "quantisation"),
+    "audit.relearn_same.steps": "(1,)",
+    "audit.relearn_same.rates": "(1e-3,)",
+    "audit.relearn_same.choices": 1,
     "compare.tasks": '("classification","generation")',
     "compare.primary": "mmunlearner,no_mask,test_retain/vqa",
     "compare.secondary": '("mmunlearner,lora,test_retain/vqa",)',
@@ -107,6 +112,25 @@ def test_every_row_is_made_and_reported(finished):
     assert not list((finished / CELL / "checkpoints/compare").glob("*"))
 
 
+def test_models_are_attacked_and_what_comes_back_is_on_the_page(finished):
+    paths = {path.stem: path for path in (finished / CELL / "compare/audits").iterdir()}
+    assert {*paths} == {"gold", "mmunlearner"}
+    for name, path in paths.items():
+        audit = json.loads(path.read_text())
+        assert tuple(audit["attacks"]) == COMPARE["audit.attacks"]
+        for attack in audit["attacks"].values():
+            assert attack["gold"] is not None and attack["people"] == 1
+            if name == "gold":  # gold is no better than gold
+                assert attack["after"] == attack["gold"] and attack["above_gold"]["value"] == 0
+    files = {path.name for path in (finished / CELL / "predictions").glob("audit-quantisation-*")}
+    models = "before", "gold", "of-gold", "of-mmunlearner"
+    assert files == {f"audit-quantisation-{model}.jsonl" for model in models}
+    page = (finished / "docs/results.md").read_text()
+    assert "### Erased or hidden?" in page and "| Quantised weights |" in page
+    assert (finished / "docs/results-returning.svg").exists()
+    assert "Quantised weights" in (finished / "report.html").read_text()
+
+
 def test_shares_of_squared_gradients_lie_along_the_methods_path(finished):
     made = variants(finished)
     for look in made["mmunlearner"]["path"]:
@@ -131,7 +155,7 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
     path = finished / CELL / "results.json"
     before = json.loads(path.read_text())
     listed = compare(finished, "--dry_run").stdout.splitlines()
-    assert listed[-1].split()[:3] == ["8", "of", "8"] and len(listed) == 4
+    assert listed[-1].split()[:3] == ["10", "of", "10"] and len(listed) == 4
     lost = json.loads(path.read_text())
     rate = lost["variants"]["no_mask"]["learning_rate"]
     del lost["variants"]["no_mask"]

@@ -1,6 +1,7 @@
 """Runs a launcher with the variables that it needs."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,13 @@ GKE = {
     "TYPE": "v5litepod-16",
     "IMAGE": "image",
 }
+
+
+def free_port() -> int:
+    """Returns a port of this host that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:

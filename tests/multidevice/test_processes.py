@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from mmunlearner_jax import preemption
 from mmunlearner_jax.weights import io
 from tests.helpers.flags import COMPILED_FAST
+from tests.helpers.launchers import free_port
 from tests.helpers.meshes import assert_close, export, features, work
 
 ROOT = Path(__file__).parents[2]
@@ -81,13 +81,10 @@ except preemption.Preempted:
 
 
 def launch(program: str, count: int, *arguments: str) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": COMPILED_FAST,
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
         "JAX_NUM_PROCESSES": str(count),
         "PYTHONPATH": str(ROOT),
     }

@@ -5,6 +5,7 @@ them. Axes: L layers, B rows, Q questions, D features.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ class LinearProbeConfig(Section):
     penalty: float = option(1.0, "Weight of the squared norm, relative to scikit-learn's.", above=0)
 
 
+@functools.lru_cache(1)  # all models of an audit share it
 def hidden_states(
     graphdef: nnx.GraphDef, image_token: int
 ) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:

@@ -6,6 +6,7 @@ Axes: L layers, B rows, Q questions, V vocabulary.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -31,6 +32,7 @@ class LogitLensConfig(Section):
     top: int = option(4, "Likeliest tokens among which the answer counts as found.", least=1)
 
 
+@functools.lru_cache(1)  # all models of an audit share it
 def lens(graphdef: nnx.GraphDef) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
     """Returns the jitted program `(params, batch) -> (ranks, gains)`.
 

@@ -10,6 +10,7 @@ Axes: B rows, S supervised tokens of a row, Q questions.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -38,6 +39,7 @@ class MembershipConfig(Section):
     )
 
 
+@functools.lru_cache(1)  # all models of an audit share it
 def token_values(graphdef: nnx.GraphDef) -> Callable[[Any, Any], tuple[jax.Array, ...]]:
     """Returns the jitted program `(params, batch) -> (log_probs, normalised, there)`, each [B, S].
 
@@ -63,6 +65,7 @@ def token_values(graphdef: nnx.GraphDef) -> Callable[[Any, Any], tuple[jax.Array
     return program
 
 
+@functools.lru_cache(1)  # all models of an audit share it
 def gradient_norms(graphdef: nnx.GraphDef) -> Callable[[Any, Any], jax.Array]:
     """Returns the jitted program `(params, batch) -> norms`, float32 [B].
 
