@@ -1,5 +1,6 @@
 """Command lines of this package's programs: flags, streams, and errors of one line."""
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -125,6 +126,14 @@ def quiet_libraries() -> None:
     threading.excepthook = lambda failed: logging.warning(
         "a thread has ended: %s", in_words(failed.exc_value or failed.exc_type())
     )
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with a message."""
+        sys.exit(f"error: {shown(message, 400)}")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
     python -m mmunlearner_jax.plan --config=configs/llava.py --topology=v5e:4x4
 
 It compiles the stages' functions with libtpu (extra `tpu`) on this CPU, for the model that
-`config.model.size` names. It needs neither weights nor data. It prints Markdown.
+`config.model.size` names, or with `--config.model.size= --config.model.checkpoint=FOLDER` for that
+of a checkpoint. It needs neither weights nor data. It prints Markdown.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import write_json
+from mmunlearner_jax.planning.audit import audit_cost
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -133,6 +135,7 @@ def render(config: Config, target: Slice, estimates: list[Estimate]) -> str:
         mesh=make_mesh(config.mesh, target.devices).axis_sizes,
         estimates=estimates,
         verdicts=verdicts(estimates),
+        audit=audit_cost(config, estimates),
         compiler=_compiler(),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -65,6 +65,18 @@ class Target(Protocol):
         ...
 
 
+class Cost(NamedTuple):
+    """What an attack on one model costs.
+
+    Attributes:
+        passes: How often all questions are asked, or their prompts computed.
+        learned: Number of questions that are learned in steps, forward and backward.
+    """
+
+    passes: int
+    learned: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Attack:
     """One attack. Its module's name is its name in `config.audit.attacks`.
@@ -74,6 +86,7 @@ class Attack:
         about: What the attacker does, in one or two sentences.
         run: Attacks a model: a function of the target, all parameters of the model (which stay as
             they are) and the attack's options. It yields trials, each as soon as it is made.
+        cost: Returns what the attack costs with its options.
         options: Class of the section `config.audit.NAME`; None: the attack has no options.
         lacks: Returns why an attack cannot be made on a target with the options; "" where it can.
         any_trial: Whether a question comes back if it does in any trial. Otherwise the trial that
@@ -88,6 +101,7 @@ class Attack:
     label: str
     about: str
     run: Callable[[Target, Any, Any], Iterator[tuple[str, np.ndarray]]]
+    cost: Callable[[Any], Cost]
     options: type[Section] | None = None
     lacks: Callable[[Target, Any], str] = lambda *_: ""
     any_trial: bool = False

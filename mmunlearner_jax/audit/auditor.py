@@ -60,12 +60,13 @@ class Auditor:
         return (BEFORE, AFTER, *([GOLD] if self._gold else []))
 
     def label(self, model: str) -> str:
-        """Returns a model's name in the names of files.
+        """Returns a model's name in the names of files, the same for the same checkpoint.
 
         Args:
             model: One of `models`.
         """
-        return self._name if model == AFTER else model
+        others = {self._gold: GOLD, self.session.checkpoint: BEFORE}
+        return others.get(self._after, self._name) if model == AFTER else model
 
     @property
     def before(self) -> Any:

@@ -22,7 +22,11 @@ class ModelConfig(Section):
         "Folder or Hugging Face name of the vanilla checkpoint, which knows the people to forget.",
         special='"": the one that the stage `finetune` writes',
     )
-    size: str = option("", "Published size that `python -m mmunlearner_jax.plan` compiles.")
+    size: str = option(
+        "",
+        "Published size that `python -m mmunlearner_jax.plan` compiles.",
+        special='"": that of the checkpoint',
+    )
     param_dtype: Dtype = option("float32", "Dtype of the parameters and of their updates (D-09).")
     compute_dtype: Dtype = option("bfloat16", "Dtype of activations and products.")
     remat: Literal["none", "full", "dots"] = option(

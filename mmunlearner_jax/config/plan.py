@@ -20,3 +20,6 @@ class PlanConfig(Section):
     pictures: int = option(4750, "Taught questions with pictures of other people.", least=1)
     text: int = option(2500, "Taught questions in words.", least=1)
     questions: int = option(14000, "Scored questions.", least=1)
+    audited: int = option(
+        500, "Scored questions about pictures of the people to forget, which attacks ask.", least=1
+    )

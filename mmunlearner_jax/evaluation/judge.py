@@ -8,22 +8,19 @@ to the decimal. Grades are stored in `judge/`, beside `predictions/`, and are no
 Questions, references and answers are sent to the endpoint; pictures are not.
 """
 
-import argparse
 import glob
 import json
-import os
 import re
-import sys
-import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from mmunlearner_jax.command_line import one_line, steady_streams
+from mmunlearner_jax.command_line import Arguments, one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
+from mmunlearner_jax.evaluation.chat import Chat, read_key
 from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.evaluation.scores import mean_score
 from mmunlearner_jax.files import parse_json, read_lines
@@ -57,88 +54,18 @@ def parse_score(reply: str) -> int | None:
     return int(numbers[-1]) if numbers and numbers[-1] in _GRADES else None
 
 
-class Judge:
-    """A chat model behind an OpenAI-compatible endpoint."""
-
-    def __init__(
-        self,
-        endpoint: str,
-        model: str,
-        key: str,
-        *,
-        timeout: float = 60.0,
-        attempts: int = 6,
-        pause: float = 1.0,
-    ):
-        """Prepares the requests; opens no connection.
-
-        Args:
-            endpoint: Address up to and without `/chat/completions`.
-            model: Name of the model at the endpoint.
-            key: Bearer token, never shown or stored.
-            timeout: Time limit of one attempt, in seconds.
-            attempts: Most attempts while the endpoint is busy or out of reach.
-            pause: Pause before the second attempt, in seconds; it doubles before each further one.
-
-        Raises:
-            InputError: The endpoint is no address, or the extra `judge` is not installed.
-        """
-        try:
-            from mmunlearner_jax.evaluation.endpoint import Endpoint
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{error.name}: is not installed, but the judge needs it; run"
-                " pip install 'mmunlearner_jax[judge]'"
-            ) from error
-        self.model = model
-        self._endpoint = Endpoint(endpoint, key, timeout=timeout)
-        self._attempts, self._pause = attempts, pause
+class Judge(Chat):
+    """A chat model that grades answers."""
 
     def ask(self, question: str, answer: str, response: str) -> str:
         """Returns the model's reply about one response.
 
         Raises:
-            InputError: The endpoint refuses, stays busy or out of reach, or is no chat endpoint.
+            InputError: As in `reply`.
         """
         text = f"Question: {question}\n\nReference: {answer}\n\nAnswer to grade: {response}"
         messages = [{"role": "system", "content": RUBRIC}, {"role": "user", "content": text}]
-        request = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 700}
-        why, wait = "", 0.0
-        for attempt in range(self._attempts):
-            if attempt:
-                time.sleep(max(wait, self._pause * 2 ** (attempt - 1)))
-            try:
-                reply = self._endpoint.post(request)
-            except (ConnectionError, TimeoutError) as error:
-                why, wait = str(error) or type(error).__name__, 0.0
-                continue
-            if reply.status == 200:
-                return self._content(reply.body)
-            words = self.without_secrets(reply.body.decode(errors="replace"))
-            why = f"status {reply.status} {shown(' '.join(words.split()), 200)}".strip()
-            if reply.status != 429 and reply.status < 500:
-                break
-            wait = min(60.0, reply.retry_after)
-        self._refuse(why)
-
-    def without_secrets(self, reply: str) -> str:
-        """Returns a reply that may be shown and stored."""
-        return self._endpoint.without_secrets(reply)
-
-    def _content(self, body: bytes) -> str:
-        try:
-            content = parse_json(body)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            content = 0
-        if content is None or isinstance(content, str):
-            return content or ""
-        self._refuse("the reply has no choices[0].message.content")
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise InputError(
-            f"{self._endpoint.shown}: {why}; check --endpoint, --model and OPENAI_API_KEY, then"
-            " repeat the command: the grades so far are kept"
-        ) from None
+        return self.reply(messages, most_tokens=700)
 
 
 def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
@@ -230,11 +157,6 @@ def _key(line: dict[str, Any], model: str) -> tuple[str, ...]:
     return model, line["question"], line["answer"], line["response"]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"error: {shown(message, 400)}")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Grades answers and writes the entry `judge` of `results.json`, by label and grading model.
 
@@ -244,18 +166,13 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         InputError: A flag, the key, the predictions or the endpoint is wrong.
     """
-    parser = _Parser(description=(__doc__ or "").partition("\n")[0])
+    parser = Arguments(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
     parser.add_argument("--endpoint", required=True, help="address, e.g. https://host/v1")
     parser.add_argument("--model", required=True, help="grading model's name at the endpoint")
     parser.add_argument("--label", default="after", help="model: before, after, or a control")
     options = parser.parse_args(arguments)
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise InputError(
-            "OPENAI_API_KEY: is unset or no plain text; export the endpoint's key (any word if it"
-            " needs none)"
-        )
+    key = read_key()
     judge = Judge(options.endpoint, options.model, key)
     jax.config.update("jax_platforms", "cpu")  # another run may be using the accelerator
     workdir, label = options.workdir, options.label

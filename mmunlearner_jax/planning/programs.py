@@ -26,7 +26,7 @@ from mmunlearner_jax.unlearn.method import Loss
 from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
 from mmunlearner_jax.unlearn.schedule import plan_schedule
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
-from mmunlearner_jax.weights.io import in_groups
+from mmunlearner_jax.weights.io import in_groups, read_config
 
 STAGES = ("importance", "unlearn", "evaluate")
 CANDIDATES = 4  # number of choices of a multiple-choice question
@@ -58,25 +58,31 @@ class Program:
 
 
 def model_config(config: Config, **replaced: Any) -> VisionLanguageConfig:
-    """Returns the config of the published model that `config.model.size` names.
+    """Returns the config of the model that is planned for.
+
+    It is the published one that `config.model.size` names, or else that of the checkpoint.
 
     Args:
-        config: Config whose `model` gives the size and the options of the computation.
+        config: Config whose `model` gives the model and the options of the computation.
         **replaced: Fields of `VisionLanguageConfig` that replace those of `config.model`.
 
     Raises:
-        InputError: `config.model.size` names no published model.
+        InputError: `config.model.size` names no published model, or there is no such checkpoint.
     """
-    size = config.model.size
+    size, checkpoint = config.model.size, config.model.checkpoint
     sizes = {name: make for each in ARCHITECTURES.values() for name, make in each.sizes.items()}
-    if size not in sizes:
-        raise InputError(f"config.model.size is {size!r}: give one of {', '.join(sizes)}")
+    if size not in sizes and (size or not checkpoint):
+        raise InputError(
+            f"config.model.size is {size!r}: give one of {', '.join(sizes)}, or none and"
+            " config.model.checkpoint"
+        )
+    model = sizes[size]() if size else read_config(checkpoint)[1]
     computed = {
         "dtype": config.model.compute_dtype,
         "remat": config.model.remat,
         "attention": config.model.attention,
     }
-    return dataclasses.replace(sizes[size](), **computed | replaced)
+    return dataclasses.replace(model, **computed | replaced)
 
 
 def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterator[Program]:

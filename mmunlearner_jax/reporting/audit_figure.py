@@ -1,15 +1,19 @@
-"""The figure of an audit: the share that each attack brings back."""
+"""The figures of an audit: the share that each attack brings back, and relearning step by step."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
 
 _OURS, _GOLD = "#0072b2", "#a6761d"
+_LINES = {BEFORE: ("before", GREY), AFTER: ("unlearned", _OURS), GOLD: ("gold", _GOLD)}
+_TRIAL = re.compile(r"(\d+) steps at (\S+)")
 
 
 def recovered(attacks: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -38,4 +42,36 @@ def recovered(attacks: Mapping[str, Mapping[str, Any]]) -> Figure:
         if any("recovered_gold" in result for result in attacks.values()):
             handles.append(key("gold: never learned", marker="D", color=_GOLD, mfc="white"))
         legend(figure, handles, ncols=2)
+    return figure
+
+
+def relearning(result: Mapping[str, Any]) -> Figure | None:
+    """Draws how right models are after steps of relearning.
+
+    The learning rate is the one that brings most back to the unlearned model.
+
+    Args:
+        result: Entry of `audit.json` of an attack whose trials are called "N steps at RATE".
+
+    Returns:
+        The figure; None where trials have other names.
+    """
+    best = _TRIAL.fullmatch(result[AFTER]["trial"])
+    if not best:
+        return None
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(5, 2.8), layout="constrained")
+        axes = figure.subplots()
+        for model, (label, colour) in _LINES.items():
+            if not result.get(model):
+                continue
+            trials = ((_TRIAL.fullmatch(n), x) for n, x in result[model]["trials"].items())
+            curve = {int(trial[1]): x for trial, x in trials if trial and trial[2] == best[2]}
+            steps = [0, *sorted(curve)]
+            values = [100 * x for x in (result[model]["clean"], *(curve[n] for n in steps[1:]))]
+            axes.plot(steps, values, "o-", color=colour, label=label, ms=4)
+        axes.set_ylim(0, 104)
+        axes.set_xlabel(f"fine-tuning steps at {best[2]}")
+        axes.set_ylabel("% right about other photographs")
+        axes.legend(frameon=False, fontsize=9)
     return figure

@@ -25,6 +25,8 @@ from mmunlearner_jax.reporting.run_results import (
 )
 from mmunlearner_jax.reporting.templates import environment
 
+SHOWN = "relearn_same"  # the attack whose trials are drawn as curves
+
 
 def render(
     config: Config, workdir: Path, results: Mapping[str, Any], predictions: Predictions
@@ -41,6 +43,7 @@ def render(
     audit = read_audit(workdir / FILE)
     attacks = audit.get("attacks", {})
     shares = {name: it for name, it in attacks.items() if "recovered" in it}
+    curve = audit_figure.relearning(shares[SHOWN]) if SHOWN in shares else None
     blocks = results.get("mask", {}).get("by_block", {})
     template = environment().get_template("reporting/run.html.j2")
     return template.render(
@@ -69,6 +72,7 @@ def render(
         attacks=attacks,
         attack_records=ATTACKS,
         attack_figure=figures.data_uri(audit_figure.recovered(shares)) if shares else "",
+        relearning=figures.data_uri(curve) if curve else "",
         gold_audited=any(it.get("gold") for it in shares.values()),
     )
 

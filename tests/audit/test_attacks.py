@@ -164,6 +164,23 @@ def test_prompts_keep_the_question(session):
     assert all("Who is this?" in q.question for _, put in target.put for q in put)
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_cost_is_what_is_asked(session, monkeypatch, name):
+    if name in ("membership", "linear_probe", "logit_lens"):
+        pytest.skip("asks in other ways than by `Target.answers`")
+    samples = [dataclasses.replace(s, person=person) for person in "stuv" for s in PICTURES]
+    monkeypatch.setattr(session, "pictures", lambda _: samples)
+    small = {"steps": 1, "batch": 2, "choices": 1, "rates": (1e-3,), "shown": (0.25,)}
+    kind = ATTACKS[name].options
+    fields = {field.name: field.type for field in dataclasses.fields(kind)} if kind else {}
+    own = {key: x for key, x in small.items() if key in fields}
+    if "tuple" in str(fields.get("steps")):
+        own["steps"] = (1, 2)
+    target = Fake(session, [asking(photo(70, 70), person) for person in "stuv"], lambda _: 1)
+    trials(name, target, session.params, **own)
+    assert ATTACKS[name].cost(kind(**own) if kind else None).passes == len(target.put)
+
+
 def test_relearning_shows_one_photograph_and_asks_about_the_others(session):
     rng = np.random.default_rng(0)
     shown = shown_photographs(PICTURES, 1, rng)

@@ -12,7 +12,7 @@ from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.audit_file import read_audit
 from mmunlearner_jax.audit.recovery import entry
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.reporting.audit_figure import recovered
+from mmunlearner_jax.reporting.audit_figure import recovered, relearning
 from mmunlearner_jax.reporting.audit_table import print_audit
 from mmunlearner_jax.reporting.figures import svg
 
@@ -44,6 +44,18 @@ def test_the_table_has_gold_where_there_is_one():
         text.replace("│", " ").split()
     )
     assert "gold, attacked" not in printed(audit("before", "after"))
+
+
+def test_curves_of_relearning_begin_without_a_step_and_share_a_rate():
+    trials = {"1 steps at 0.1": 0.4, "5 steps at 0.1": 0.6, "1 steps at 0.2": 0.3}
+    model = {"clean": 0.25, "trial": "5 steps at 0.1", "trials": trials}
+    figure = relearning({"before": model, "after": model, "gold": None})
+    assert figure is not None
+    before, after = figure.axes[0].lines
+    for line in (before, after):
+        assert list(line.get_xdata()) == [0, 1, 5]
+        assert list(line.get_ydata()) == pytest.approx([25, 40, 60])
+    assert relearning({"after": {**model, "trial": "8 bits"}}) is None
 
 
 def test_the_figure_has_a_row_for_each_attack():

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.audit import traces
-from mmunlearner_jax.audit.attack import Attack
+from mmunlearner_jax.audit.attack import Attack, Cost
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.attacks.linear_probe import hidden_states, parts, probed
 from mmunlearner_jax.audit.attacks.logit_lens import lens, opening
@@ -225,7 +225,7 @@ def test_attacks_inside_say_what_they_lack(session):
     assert "multiple choice" in ATTACKS["logit_lens"].lacks(target, None)
 
 
-MEMBERSHIP = Attack("", "", lambda *_: iter(()), guess=0.5)
+MEMBERSHIP = Attack("", "", lambda *_: iter(()), lambda _: Cost(1), guess=0.5)
 
 
 def result(before, after, gold=None):

@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmunlearner_jax.audit.attack import Attack
+from mmunlearner_jax.audit.attack import Attack, Cost
 from mmunlearner_jax.audit.collapse import collapsed, is_broken
 from mmunlearner_jax.audit.recovery import entry, recovered, verdict
 
 PEOPLE = [f"p{n // 10}" for n in range(60)]  # six people, ten questions each
-BEST, ANY = (Attack("", "", lambda *_: iter(()), any_trial=x) for x in (False, True))
+BEST, ANY = (
+    Attack("", "", lambda *_: iter(()), lambda _: Cost(1), any_trial=x) for x in (False, True)
+)
 
 
 def rights(share, seed=0):

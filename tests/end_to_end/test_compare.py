@@ -123,7 +123,7 @@ def test_models_are_attacked_and_what_comes_back_is_on_the_page(finished):
             if name == "gold":  # gold is no better than gold
                 assert attack["after"] == attack["gold"] and attack["above_gold"]["value"] == 0
     files = {path.name for path in (finished / CELL / "predictions").glob("audit-quantisation-*")}
-    models = "before", "gold", "of-gold", "of-mmunlearner"
+    models = "before", "gold", "of-mmunlearner"  # gold is asked once
     assert files == {f"audit-quantisation-{model}.jsonl" for model in models}
     page = (finished / "docs/results.md").read_text()
     assert "### Erased or hidden?" in page and "| Quantised weights |" in page

@@ -3,20 +3,24 @@
 import dataclasses
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from jax.errors import JaxRuntimeError
 
 from configs import llava, qwen2_vl
 from mmunlearner_jax import plan
-from mmunlearner_jax.config import typed
+from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
+from mmunlearner_jax.planning.audit import audit_cost
 from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
 from mmunlearner_jax.sharding import make_mesh, process_rows
+from mmunlearner_jax.weights.io import save_pretrained
+from tests.helpers.questions import llava as llava_of_questions
 from tests.helpers.small import SMALL, SMALL_QWEN
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
@@ -164,3 +168,31 @@ def test_a_compiler_that_fails_is_one_line(config):
     said = r"picture batch: libtpu .* \(INTERNAL: it cannot be read back\); use the libtpu that jax"
     with pytest.raises(InputError, match=said):
         estimate(broken, plain, plain, target)
+
+
+def test_an_audit_costs_what_its_attacks_ask_and_learn():
+    config = Config().with_values({"audit.attacks": ("quantisation", "relearn_retained")})
+    own, audited = config.audit.own["relearn_retained"], config.plan.audited
+
+    def made(stage, name, per_second):
+        return SimpleNamespace(stage=stage, name=name, fits=True, questions_per_second=per_second)
+
+    estimates: Any = [made("evaluate", "prefill", 50.0), made("evaluate", "greedy", 50.0)]
+    assert audit_cost(config, estimates) is None
+    estimates.append(made("unlearn", "retain step", 10.0))
+    cost = audit_cost(config, estimates)
+    assert cost is not None
+    assert cost.asked == 3 * audited * (1 + 2 + len(own.steps))  # clean, 8 and 4 bits, relearned
+    assert cost.learned == 3 * max(own.steps) * own.batch
+    assert cost.seconds == pytest.approx(cost.asked / 25 + cost.learned / 10)
+    estimates[0].fits = False
+    assert audit_cost(config, estimates) is None
+
+
+def test_a_checkpoint_is_planned_for_by_its_own_sizes(tmp_path):
+    model, encoder = llava_of_questions()
+    save_pretrained(model, tmp_path / "model", processor=encoder.processor)
+    config = Config().with_values({"model.checkpoint": str(tmp_path / "model")})
+    found = model_config(config)
+    assert (found.text, found.vision) == (model.config.text, model.config.vision)
+    assert (found.dtype, found.remat) == (config.model.compute_dtype, config.model.remat)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.options import Section, option
 
@@ -65,6 +65,7 @@ ATTACK = Attack(
     "Other people's solved questions, or sentences about the person, stand before the question. A"
     " model that never saw the face can read an answer there, too: gold shows how often.",
     _attacked,
+    lambda _: Cost(2),
     InContextConfig,
     lacks=_lacks,
     needs_gold=True,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.per_sample import per_sample
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.options import Section, option
@@ -150,6 +150,7 @@ ATTACK = Attack(
     "A logistic regression on the projector's output and on hidden states of the decoder is trained"
     " with the answers, and asked about other photographs.",
     _attacked,
+    lambda _: Cost(1),
     LinearProbeConfig,
     lacks=_lacks,
     needs_gold=True,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.per_sample import per_sample
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Sample
@@ -124,6 +124,7 @@ ATTACK = Attack(
     " as found if its first token is among the likeliest at any layer, or among those that gain"
     " most in one.",
     _attacked,
+    lambda _: Cost(2),
     LogitLensConfig,
     lacks=_lacks,
     needs_gold=True,

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.per_sample import per_sample
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.options import Section, option
@@ -179,6 +179,7 @@ ATTACK = Attack(
     "Taught photographs are told from unseen ones of the same person by the loss, by zlib, Min-K,"
     " Min-K++ and by the norm of the gradient.",
     _attacked,
+    lambda _: Cost(4),
     MembershipConfig,
     lacks=_lacks,
     guess=0.5,

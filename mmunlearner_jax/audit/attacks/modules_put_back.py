@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.models.registry import ARCHITECTURES
 
 _NAMES = {"vision": "vision tower", "language": "language model"}
@@ -26,5 +26,6 @@ ATTACK = Attack(
     "The vision tower, the projector or the language model from before unlearning replaces the"
     " unlearned one. This shows where the forgetting sits; an outsider lacks these weights.",
     _attacked,
+    lambda _: Cost(3),
     against_gold=False,
 )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.options import Section, option
 
@@ -53,12 +53,7 @@ def reworded(
         InputError: The file is missing or damaged, a rewording is scored or taught, or a key of the
             file is no question.
     """
-    kept: Mapping[str, Sequence[str]] = {}
-    if file:
-        with refusing(file, _MEND):
-            kept = json.loads(Path(file).read_text())
-            if not all(isinstance(text, str) for texts in kept.values() for text in texts):
-                raise ValueError("a rewording is no text")
+    kept = read_rewordings(file) if file else {}
     known = {*questions, *taught}
     if same := known & {text for texts in kept.values() for text in texts}:
         raise InputError(f"{file}: {min(same)!r} is a question that is scored or taught; reword it")
@@ -69,6 +64,19 @@ def reworded(
         texts = kept.get(question) or [rule(question) for rule in RULES]
         made[question] = [text for text in dict.fromkeys(texts) if text not in known]
     return made
+
+
+def read_rewordings(file: str) -> Mapping[str, Sequence[str]]:
+    """Returns the rewordings of a file, by question.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    with refusing(file, _MEND):
+        kept = json.loads(Path(file).read_text())
+        if not all(isinstance(text, str) for texts in kept.values() for text in texts):
+            raise ValueError("a rewording is no text")
+        return kept
 
 
 def _attacked(
@@ -99,6 +107,7 @@ ATTACK = Attack(
     "Paraphrases",
     "The question is put in other words; the rewording that brings most back counts.",
     _attacked,
+    lambda _: Cost(len(RULES)),
     ParaphrasesConfig,
     lacks=_lacks,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.data.decode import decoded
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -87,4 +87,5 @@ ATTACK = Attack(
     "The picture gets noise, is darker, paler, smaller, cut, blurred, partly covered or mirrored."
     " The change that brings most back counts.",
     _attacked,
+    lambda _: Cost(len(CHANGES)),
 )

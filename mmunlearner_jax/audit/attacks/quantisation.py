@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 
 _BLOCK, _SCALE_BLOCK = 64, 256  # weights that share a scale; scales that share one of their own
 
@@ -73,4 +73,5 @@ ATTACK = Attack(
     "Quantised weights",
     "The weights are rounded to 8 bits, and to 4 bits (NF4 with double quantisation).",
     _attacked,
+    lambda _: Cost(2),
 )

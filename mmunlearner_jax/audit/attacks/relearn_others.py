@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.averages import mean_of_trials
 from mmunlearner_jax.audit.finetuning import answers_after
 from mmunlearner_jax.options import Section, option
@@ -65,11 +65,17 @@ def _lacks(target: Target, _: RelearnOthersConfig) -> str:
     return "" if len(_people(target)) > 1 else "only one person was forgotten"
 
 
+def _cost(options: RelearnOthersConfig) -> Cost:
+    runs = options.choices * len(options.shown)
+    return Cost(runs, runs * options.steps * options.batch)
+
+
 ATTACK = Attack(
     "Relearning, other people",
     "The model is fine-tuned on all photographs of a few forgotten people, and asked about the"
     " others.",
     _attacked,
+    _cost,
     RelearnOthersConfig,
     lacks=_lacks,
 )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.finetuning import answers_after
 from mmunlearner_jax.options import Section, option
 
@@ -46,9 +46,14 @@ def _attacked(
         yield f"{step} steps", of_step
 
 
+def _cost(options: RelearnRetainedConfig) -> Cost:
+    return Cost(len(options.steps), max(options.steps) * options.batch)
+
+
 ATTACK = Attack(
     "Benign relearning",
     "The model is fine-tuned on pictures of the retained people alone.",
     _attacked,
+    _cost,
     RelearnRetainedConfig,
 )

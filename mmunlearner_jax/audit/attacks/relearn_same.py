@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.averages import mean_of_trials
 from mmunlearner_jax.audit.finetuning import answers_after
 from mmunlearner_jax.data.samples import Sample
@@ -80,10 +80,16 @@ def _attacked(
             yield f"{step} steps at {rate:g}", mean_of_trials([rights[step] for rights in made])
 
 
+def _cost(options: RelearnSameConfig) -> Cost:
+    runs = options.choices * len(options.rates)
+    return Cost(runs * len(options.steps), runs * max(options.steps) * options.batch)
+
+
 ATTACK = Attack(
     "Relearning, same people",
     "The model is fine-tuned for a few steps on one photograph of each forgotten person, and asked"
     " about their other photographs.",
     _attacked,
+    _cost,
     RelearnSameConfig,
 )

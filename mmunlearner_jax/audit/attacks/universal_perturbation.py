@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
-from mmunlearner_jax.audit.attack import Attack, Target
+from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.processes import to_host
@@ -128,6 +128,7 @@ ATTACK = Attack(
     "One small change of all pictures is trained on half of the forgotten people; the others'"
     " photographs and unseen ones are asked about.",
     _attacked,
+    lambda o: Cost(1, o.steps * o.batch),
     UniversalPerturbationConfig,
     lacks=_lacks,
 )
