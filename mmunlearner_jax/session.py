@@ -24,7 +24,7 @@ from mmunlearner_jax.data.rows import count_rows
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
-from mmunlearner_jax.evaluation.protocols import protocol
+from mmunlearner_jax.evaluation.protocols import ProtocolName, protocol
 from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
@@ -289,14 +289,14 @@ class Session:
         """Returns the scored questions by split, see `scored_questions`."""
         return scored_questions(self.config.evaluate, self.bench, self.forget, self.retain)
 
-    def answerer(self) -> Answerer:
-        """Returns what asks a model questions, by the config's protocol."""
+    def answerer(self, name: ProtocolName | None = None) -> Answerer:
+        """Returns what asks a model questions, by the protocol of that name or the config's."""
         options, model = self.config.evaluate, self.model.config
         return Answerer(
             self.graphdef,
             self.encoder,
             self.mesh,
-            protocol(options.protocol, self.bench.record, self.encoder, model.model_type),
+            protocol(name or options.protocol, self.bench.record, self.encoder, model.model_type),
             positions=model.text.max_position_embeddings,
             features=self.features,
             batch_size=options.decode.batch_size,

@@ -1,5 +1,7 @@
 """The files `audit.json`, and `compare/audits/NAME.json` of a comparison: what attacks came to."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,21 @@ def audit_of(workdir: Path, name: str) -> Path:
         name: Name of the model.
     """
     return workdir / "compare/audits" / f"{name}.json"
+
+
+def is_audited(workdir: Path, name: str, settings: Mapping[str, Any]) -> bool:
+    """Returns whether a model of a comparison was attacked with some settings.
+
+    Args:
+        workdir: Workdir of the cell.
+        name: Name of the model.
+        settings: `config.audit` as a dict.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    made = read_audit(audit_of(workdir, name))
+    return bool(made) and made.get("settings") == json.loads(json.dumps(settings))
 
 
 def read_audit(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mmunlearner_jax.audit.collapse import is_broken
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
+from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import read_json
 from mmunlearner_jax.session import Session, computation, load_model
 from mmunlearner_jax.stages.unlearn import load_unlearned
@@ -65,7 +66,7 @@ class Auditor:
         Args:
             model: One of `models`.
         """
-        others = {self._gold: GOLD, self.session.checkpoint: BEFORE}
+        others = {self.session.checkpoint: BEFORE} | ({self._gold: GOLD} if self._gold else {})
         return others.get(self._after, self._name) if model == AFTER else model
 
     @property
@@ -120,7 +121,10 @@ class Auditor:
 
     def stems(self, params: Any) -> list[str]:
         """See `Target.stems`."""
-        return [line.get("slot", "") for line in self._lines(params, self.questions, "own words")]
+        lines = self._plain.answer(
+            params, self.questions, split="own words", label=self._what_is_done()
+        )
+        return [line.get("slot", "") for line in lines]
 
     def clean(self) -> Trials:
         """Returns what a model says without an attack, float64 [Q] by name.
@@ -154,9 +158,17 @@ class Auditor:
     def _lines(
         self, params: Any, questions: Sequence[Question], trial: str
     ) -> list[dict[str, Any]]:
-        attack, model = self._doing
-        label = f"audit/{attack}/{self.label(model)}"
+        label = self._what_is_done()
         return self._answerer.answer(params, questions, split=trial, label=label)
+
+    def _what_is_done(self) -> str:
+        attack, model = self._doing
+        return f"audit/{attack}/{self.label(model)}"
+
+    @functools.cached_property
+    def _plain(self) -> Answerer:
+        """Asks without letters, whose answers are not in the model's own words."""
+        return self.session.answerer("plain")
 
     def _pictured(self) -> list[Question]:
         """Returns the scored questions about pictures that are to be forgotten."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.sharding import process_rows, put_batch
 
@@ -41,6 +42,9 @@ def per_sample(
 
     Returns:
         The tree, arrays of NumPy with N in place of B.
+
+    Raises:
+        Diverged: A value is not finite.
     """
     size = session.config.evaluate.decode.batch_size
     batches = session.batches(
@@ -56,4 +60,7 @@ def per_sample(
         rows = np.minimum(number * size + own, len(samples) - 1)  # repetitions fill the last batch
         added = {name: array[rows] for name, array in (beside or {}).items()}
         parts.append(to_host(program(params, put_batch({**batch, **added}, session.mesh))))
-    return jax.tree.map(lambda *x: np.concatenate(x, axis).take(range(len(samples)), axis), *parts)
+    made = jax.tree.map(lambda *x: np.concatenate(x, axis).take(range(len(samples)), axis), *parts)
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(made)):
+        raise Diverged("the model's activations are not finite: its weights are damaged")
+    return made

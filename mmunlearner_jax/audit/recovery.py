@@ -26,6 +26,9 @@ def entry(
         clean: How right each model's answers are without the attack, by model, float64 [Q].
         trials: The attack's trials, by model.
         attack: The attack.
+
+    Returns:
+        The entry; `unclear` is there, and true, if perhaps nothing was forgotten.
     """
     if not all(trials.values()):
         return {"verdict": "not tried: the model diverges in every trial"}
@@ -59,6 +62,8 @@ def entry(
     result["lost"] = over(
         lambda rows: float(np.mean(clean[BEFORE][rows]) - np.mean(clean[AFTER][rows]))
     )
+    if result["lost"]["ci95"] and result["lost"]["ci95"][0] <= 0:
+        result["unclear"] = True
     if GOLD in trials:
         result["recovered_gold"] = gained(GOLD)(every)
         result["above_gold"] = over(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 from tqdm import tqdm
 
 from mmunlearner_jax.audit.attacks.paraphrases import read_rewordings
@@ -32,14 +33,15 @@ _NUMBER = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.):])\s*")
 
 
 def rewordings(reply: str, question: str) -> list[str]:
-    """Returns the rewordings of a reply, at most `COUNT`: its lines without numbers and bullets.
+    """Returns the rewordings of a reply, at most `COUNT`: its lines, without what is around them.
 
     Args:
         reply: What the model says.
         question: The question, which is no rewording of itself.
     """
-    lines = (_NUMBER.sub("", line).strip().strip('"') for line in reply.splitlines())
-    return [line for line in dict.fromkeys(lines) if line and line != question][:COUNT]
+    lines = (_NUMBER.sub("", line).strip() for line in reply.splitlines())
+    bare = (x[1:-1] if x[:1] == x[-1:] == '"' else x for x in lines if not x.endswith(":"))
+    return [line for line in dict.fromkeys(bare) if line and line != question][:COUNT]
 
 
 def questions(workdir: Path) -> list[str]:
@@ -54,7 +56,8 @@ def questions(workdir: Path) -> list[str]:
     wordings: dict[str, None] = {}
     for file in sorted((workdir / "predictions").glob("before-*.jsonl")):
         for line in read_predictions(file):
-            if (line["split"], line["modality"]) in falling:
+            judged = line["task"] == "classification" or line.get("accepted")
+            if (line["split"], line["modality"]) in falling and judged:
                 wordings[line["question"]] = None
     if not wordings:
         raise InputError(
@@ -103,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="JSON file to write or go on with")
     options = parser.parse_args(arguments)
     chat = Chat(options.endpoint, options.model, read_key())
+    jax.config.update("jax_platforms", "cpu")  # another run may be using the accelerator
 
     def ask(question: str) -> str:
         messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": question}]

@@ -17,7 +17,9 @@ def entry(people: Sequence[str], trials: Mapping[str, Trials], attack: Attack) -
 
     A model's trace is the distance of its mean from `guess`. Of several trials the one counts that
     leaves most trace in the model before unlearning, for all models. `recovered` is the part of
-    the trace that is left, and `score` 1 less twice the trace.
+    the trace that is left, and `score` 1 less twice the trace. `above_gold` is the signed
+    difference of the means. `unclear` is there, and true, if there may be no trace before
+    unlearning.
 
     Args:
         people: The person of each question, Q of them.
@@ -58,11 +60,15 @@ def entry(people: Sequence[str], trials: Mapping[str, Trials], attack: Attack) -
     before = estimate(lambda rows: distance(BEFORE, rows), of_people)["ci95"]
     if GOLD in trials:
         result["recovered_gold"] = left(GOLD, every)
-        difference = estimate(lambda rows: trace(AFTER, rows) - trace(GOLD, rows), of_people)
+        # Signed: unseen photographs may be drawn otherwise than taught ones, for gold as well.
+        difference = estimate(lambda rows: distance(AFTER, rows) - distance(GOLD, rows), of_people)
         result["above_gold"] = difference
     else:
         difference = estimate(lambda rows: distance(AFTER, rows), of_people)
-    return result | {"verdict": _verdict(before, difference["ci95"], gold=GOLD in trials)}
+    if before and before[0] <= 0 <= before[1]:
+        result["unclear"] = True
+    verdict = _verdict(before, difference["ci95"], gold=GOLD in trials)
+    return result | {"verdict": verdict}
 
 
 def _verdict(
@@ -72,7 +78,7 @@ def _verdict(
 
     Args:
         before: Interval of the distance before unlearning; None: there is none.
-        difference: Interval of the trace above gold's, or without gold of the distance.
+        difference: Interval of the distance after unlearning, less gold's if there is gold.
         gold: Whether there is a gold model.
     """
     if before is None or difference is None:
@@ -80,8 +86,8 @@ def _verdict(
     if before[0] <= 0 <= before[1]:
         return "photographs could not be told apart before unlearning either"
     low, high = difference
-    if low > 0 or (high < 0 and not gold):
+    if low > 0 or high < 0:
         return "taught photographs are told apart: a trace is left"
-    if gold:
-        return "no more trace than gold's" if high <= MARGIN else "undecided"
-    return "no trace is left" if max(-low, high) <= MARGIN else "undecided"
+    if max(-low, high) > MARGIN:
+        return "undecided"
+    return "no more trace than gold's" if gold else "no trace is left"

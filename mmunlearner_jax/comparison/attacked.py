@@ -11,8 +11,10 @@ class Attacked(NamedTuple):
     """One attack on one model.
 
     Attributes:
-        recovered: Share that comes back; see `audit.recovery` and `audit.traces`.
-        above_gold: How much more the model answers under attack than gold does; None without gold.
+        recovered: Share that comes back (see `audit.recovery` and `audit.traces`), over the seeds
+            in which something was forgotten.
+        above_gold: How much more the model answers under attack than gold does, in these seeds;
+            None without gold.
         verdicts: Number of seeds by verdict.
     """
 
@@ -32,7 +34,8 @@ def attacked(cells: Sequence[Cell], name: str) -> dict[str, Attacked]:
     results = {}
     for attack in dict.fromkeys(key for of_seed in entries.values() for key in of_seed):
         there = {seed: of[attack] for seed, of in entries.items() if attack in of}
-        made = {seed: entry for seed, entry in there.items() if "recovered" in entry}
+        # Where perhaps nothing was forgotten, the share is no number to average.
+        made = {s: x for s, x in there.items() if "recovered" in x and not x.get("unclear")}
         recovered = estimate({seed: float(entry["recovered"]) for seed, entry in made.items()})
         if recovered is None:
             continue

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmunlearner_jax.audit.audit_file import audit_of
+from mmunlearner_jax.audit.audit_file import is_audited
 from mmunlearner_jax.comparison.tuning import is_tuned, tuned_at
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_compared
@@ -36,6 +36,7 @@ class Job:
         overrides: Values of the config, by dotted key.
         rows: Names of the models that it makes; none: it fine-tunes one model.
         audits: Names of the models that it attacks.
+        attacks: `config.audit` as a dict, with which it attacks them.
         needs: Workdirs of the jobs that must be done before.
         rates: The grid of learning rates that it tries.
         tunes: Names of the variants that it tries them with.
@@ -46,6 +47,7 @@ class Job:
     overrides: dict[str, Any]
     rows: tuple[str, ...] = ()
     audits: tuple[str, ...] = ()
+    attacks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[Path, ...] = ()
     rates: tuple[float, ...] = ()
     tunes: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Job:
         tuned = [is_tuned(tuning.get(name), self.rates) for name in self.tunes]
         if self.stage == TUNE:
             return sum(tuned)
-        attacked = sum(audit_of(self.workdir, name).exists() for name in self.audits)
+        attacked = sum(is_audited(self.workdir, name, self.attacks) for name in self.audits)
         return all(tuned) and len({*self.rows} & results.get("variants", {}).keys()) + attacked
 
     def arguments(self, file: str, changes: Mapping[str, Any]) -> list[str]:
@@ -177,7 +179,7 @@ def _cell(config: Config, workdir: Path, seed: int, ratio: int, models: list[Job
     )
     where = home / f"forget-{ratio}"
     audits = tuple(name for name in options.audit if name in names)
-    if audits:
-        overrides["compare.audit"], stages = audits, (*stages, "audits")
-    overrides["stages"] = stages
-    return Job(COMPARE, where, overrides, names, audits, needs, **own)
+    overrides["compare.audit"] = audits
+    overrides["stages"] = (*stages, "audits") if audits else stages
+    own |= {"audits": audits, "attacks": config.audit.to_dict()}
+    return Job(COMPARE, where, overrides, names, needs=needs, **own)

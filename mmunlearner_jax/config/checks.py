@@ -55,7 +55,7 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     _check_unlearning(config, config.controls)
     if "compare" in config.stages and config.compare.relearn_steps:
         _check_batch(config.compare, "relearn_batch", "", parts)
-    if "audit" in config.stages:
+    if not {"audit", "audits"}.isdisjoint(config.stages):
         for name in config.audit.attacks:
             own = config.audit.own.get(name)
             if own and hasattr(own, "batch"):

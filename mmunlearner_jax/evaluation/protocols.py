@@ -8,6 +8,8 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.models.registry import ARCHITECTURES
 
+ProtocolName = Literal["plain", "strict", "released"]
+
 
 class Protocol(NamedTuple):
     """How questions are put and multiple choice is scored.
@@ -30,7 +32,7 @@ class Protocol(NamedTuple):
 
 
 def protocol(
-    name: Literal["plain", "strict", "released"],
+    name: ProtocolName,
     record: BenchmarkRecord,
     encoder: Encoder,
     model_type: str,

@@ -28,6 +28,7 @@ from mmunlearner_jax.reporting.audit_table import print_audit
 from mmunlearner_jax.session import Session
 
 _CLEAN = "clean"
+_VERSION = 2  # of what attacks ask; answers of an earlier one are not taken
 
 
 def run(session: Session) -> bool:
@@ -150,7 +151,12 @@ def _head(auditor: Auditor, name: str, model: str) -> dict[str, Any]:
         for key, value in options.items()
         if isinstance(value, str) and Path(value).is_file()
     }
-    head = {"checkpoint": auditor.checkpoint(model), "options": options, "files": files}
+    head = {
+        "version": _VERSION,
+        "checkpoint": auditor.checkpoint(model),
+        "options": options,
+        "files": files,
+    }
     return json.loads(json.dumps(head))
 
 

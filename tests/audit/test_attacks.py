@@ -176,7 +176,9 @@ def test_the_cost_is_what_is_asked(session, monkeypatch, name):
     own = {key: x for key, x in small.items() if key in fields}
     if "tuple" in str(fields.get("steps")):
         own["steps"] = (1, 2)
-    target = Fake(session, [asking(photo(70, 70), person) for person in "stuv"], lambda _: 1)
+    questions = [asking(photo(70, 70), person) for person in "stuv"]
+    questions = [dataclasses.replace(q, question="Who is this person?") for q in questions]
+    target = Fake(session, questions, lambda _: 1)
     trials(name, target, session.params, **own)
     assert ATTACKS[name].cost(kind(**own) if kind else None).passes == len(target.put)
 

@@ -26,6 +26,7 @@ def workdir(tmp_path):
     asked += [("forget", "vqa", "Where?"), ("forget", "vqa", "Who?")]
     common = {"task": "classification", "person": "p", "answer": "a", "response": "b"}
     lines = [{"split": s, "modality": m, "question": q, **common} for s, m, q in asked]
+    lines.append({**lines[0], "task": "cloze", "question": "The city is __."})
     folder = tmp_path / "predictions"
     folder.mkdir()
     (folder / "before-forget.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
@@ -56,8 +57,10 @@ def test_a_reply_that_is_cut_short_is_an_error_and_what_was_said_is_kept(stub, w
     assert json.loads((workdir / "words.json").read_text()) == {"Who?": LINES}
 
 
-def test_numbers_bullets_and_the_question_itself_are_left_out():
-    reply = '1. "Who is it?"\n2) Who?\n- Name them?\n\n\u2022 Name them?\n3: 2 people?'
+def test_numbers_bullets_headings_and_the_question_itself_are_left_out():
+    reply = (
+        'Here are five:\n1. "Who is it?"\n2) Who?\n- Name them?\n\n\u2022 Name them?\n3: 2 people?'
+    )
     assert reword.rewordings(reply, "Who?") == ["Who is it?", "Name them?", "2 people?"]
 
 

@@ -81,14 +81,33 @@ def parts(questions: Sequence[Question], folds: int, rng: np.random.Generator) -
     return np.array([part[q.person, q.image] for q in questions])
 
 
+def can_be_probed(questions: Sequence[Question], part: np.ndarray) -> np.ndarray:
+    """Returns which questions a probe can answer, bool [Q].
+
+    Another part must have a photograph of the same person with the same wording, and another
+    answer to this wording.
+
+    Args:
+        questions: Q questions.
+        part: The part of each question's photograph, int [Q].
+    """
+    tasks = _tasks(questions)
+    people, answers = np.array([(q.person, q.answer) for q in questions]).T
+    rows = []
+    for n in range(len(questions)):
+        train = (tasks == tasks[n]) & (part != part[n])
+        rows.append(np.any(people[train] == people[n]) and np.any(answers[train] != answers[n]))
+    return np.array(rows, bool)
+
+
 def probed(
     features: np.ndarray, questions: Sequence[Question], part: np.ndarray, penalty: float
 ) -> np.ndarray:
     """Returns whether a logistic regression finds each answer, 0 or 1, float64 [Q].
 
     Each wording is a task of its own, whose classes are the answers. A question is answered by the
-    regression that was trained on photographs of the other parts: the likeliest of its options, or
-    without options the likeliest class.
+    regression that was trained on photographs of the other parts. Its options are not used: a
+    probe would gain from options that are nobody's answer. NaN stands for what cannot be probed.
 
     Args:
         features: float [Q, D].
@@ -100,23 +119,24 @@ def probed(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    answers = np.array([q.answer for q in questions])
-    wordings = np.array([f"{q.task}: {q.question}" for q in questions])
-    rights = np.zeros(len(questions))
-    for wording in np.unique(wordings):
+    answers, tasks = np.array([q.answer for q in questions]), _tasks(questions)
+    there = can_be_probed(questions, part)
+    rights = np.full(len(questions), np.nan)
+    for task in np.unique(tasks[there]):
         for left_out in np.unique(part):
-            train = (wordings == wording) & (part != left_out)
-            test = np.flatnonzero((wordings == wording) & (part == left_out))
-            if not test.size or len(np.unique(answers[train])) < 2:
-                continue
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=500))
-            model.fit(features[train], answers[train])
-            for n, likely in zip(test.tolist(), model.predict_proba(features[test]), strict=True):
-                options = questions[n].options or tuple(model.classes_)
-                allowed = np.isin(model.classes_, options)
-                best = model.classes_[np.argmax(np.where(allowed, likely, -np.inf))]
-                rights[n] = allowed.any() and best == answers[n]
+            train = (tasks == task) & (part != left_out)
+            test = np.flatnonzero((tasks == task) & (part == left_out) & there)
+            if test.size:
+                model = make_pipeline(
+                    StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=500)
+                )
+                model.fit(features[train], answers[train])
+                rights[test] = model.predict(features[test]) == answers[test]
     return rights
+
+
+def _tasks(questions: Sequence[Question]) -> np.ndarray:
+    return np.array([f"{q.task}: {q.question}" for q in questions])
 
 
 def _attacked(
@@ -134,15 +154,14 @@ def _attacked(
         yield f"layer {depth}", probed(features, questions, part, options.penalty)
 
 
-def _lacks(target: Target, _: LinearProbeConfig) -> str:
-    photographs: dict[str, set[bytes | None]] = {}
-    for question in target.questions:
-        photographs.setdefault(question.person, set()).add(question.image)
-    if max(map(len, photographs.values())) < 2:
-        return "each person has one photograph, and a probe needs others to learn from"
-    if len(photographs) < 2:
-        return "only one person was forgotten, and a probe tells people apart"
-    return ""
+def _lacks(target: Target, options: LinearProbeConfig) -> str:
+    part = parts(target.questions, options.folds, target.rng())
+    if can_be_probed(target.questions, part).any():
+        return ""
+    return (
+        "a probe learns from other photographs of the same people with the same wording, and tells"
+        " people apart: there are none"
+    )
 
 
 ATTACK = Attack(

@@ -1,19 +1,19 @@
 """Membership: does the model show which photographs it was taught?
 
-A taught photograph is compared with unseen ones of the same person, beside the same question and
-answer. Where nothing is left of them, neither is likelier, and the AUC is one half.
+A taught photograph, with a taught question and its answer, is compared with unseen photographs of
+the same person beside the same text. Where the model cannot tell them apart, the AUC is one half.
 
 Sources: loss and gradient norm: Yeom et al. 2018 (arXiv 1709.01604), Nasr et al. 2019
-(arXiv 1812.00910); zlib: Carlini et al. 2021 (arXiv 2012.07805); Min-K: Shi et al. 2023
-(arXiv 2310.16789); Min-K++: Zhang et al. 2024 (arXiv 2404.02936).
+(arXiv 1812.00910); Min-K: Shi et al. 2023 (arXiv 2310.16789); Min-K++: Zhang et al. 2024
+(arXiv 2404.02936). The loss by the text's compressed length (zlib) is left out: the text is the
+same, so it says what the loss says.
 Axes: B rows, S supervised tokens of a row, Q questions.
 """
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from flax import nnx
 
 from mmunlearner_jax.audit.attack import Attack, Cost, Target
 from mmunlearner_jax.audit.per_sample import per_sample
-from mmunlearner_jax.data.samples import Question, Sample
+from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.unlearn.scoring import answer_nll, answer_scores, example_mean
 
@@ -79,7 +79,8 @@ def gradient_norms(graphdef: nnx.GraphDef) -> Callable[[Any, Any], jax.Array]:
                 one = jax.tree.map(lambda x: x[None], row)
                 return example_mean(*answer_nll(graphdef, params, one))[0]
 
-            return optax.tree.norm(jax.grad(loss)(params))
+            gradient = jax.grad(loss)(params)
+            return optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), gradient))
 
         return jax.lax.map(norm, batch)
 
@@ -111,30 +112,38 @@ def likelier(members: np.ndarray, others: np.ndarray) -> float:
     return float(np.mean((difference + 1) / 2))
 
 
-def _samples(target: Target) -> tuple[list[Sample], list[tuple[int, int, int]]]:
-    """Returns members and the samples that they are compared with.
+class Member(NamedTuple):
+    """A taught sample among samples.
 
-    Returns:
-        The samples, and for each question that makes a member its number, the member's place, and
-        the number of the others, which follow the member.
+    Attributes:
+        person: ID of the person.
+        image: The taught photograph.
+        place: Number of the sample. Those that it is compared with follow it.
+        others: How many they are.
     """
+
+    person: str
+    image: bytes | None
+    place: int
+    others: int
+
+
+def _samples(target: Target) -> tuple[list[Sample], list[Member]]:
+    """Returns taught samples about photographs that are asked about, each before its others."""
     taught = target.session.pictures(target.session.forget)
-    answers = {(sample.image, sample.question): sample.answer for sample in taught}
-    shown = {sample.image for sample in taught}
-    unseen: dict[str, list[Question]] = {}
+    shown, asked = {s.image for s in taught}, {q.image for q in target.questions}
+    unseen: dict[str, dict[bytes | None, None]] = {}
     for question in target.questions:
         if question.image not in shown:
-            unseen.setdefault(question.person, []).append(question)
+            unseen.setdefault(question.person, {})[question.image] = None
     samples: list[Sample] = []
-    places = []
-    for number, q in enumerate(target.questions):
-        images = dict.fromkeys(other.image for other in unseen.get(q.person, ()))
-        if q.image not in shown or not images:
-            continue
-        answer = answers.get((q.image, q.question), q.answer)
-        places.append((number, len(samples), len(images)))
-        samples += [Sample(q.person, image, q.question, answer) for image in (q.image, *images)]
-    return samples, places
+    members = []
+    for sample in taught:
+        images = unseen.get(sample.person, {})
+        if sample.image in asked and images:
+            members.append(Member(sample.person, sample.image, len(samples), len(images)))
+            samples += [dataclasses.replace(sample, image=x) for x in (sample.image, *images)]
+    return samples, members
 
 
 def _scores(
@@ -144,12 +153,8 @@ def _scores(
     session = target.session
     program = token_values(session.graphdef)
     log_probs, normalised, there = per_sample(session, params, samples, program)
-    total = np.sum(np.where(there, log_probs, 0), axis=1)
-    # The picture tells members from others, not the text, whose compressed length is a constant.
-    sizes = np.array([len(zlib.compress(f"{s.question} {s.answer}".encode())) for s in samples])
     return {
-        "loss": total / np.sum(there, axis=1),
-        "zlib": total / sizes,
+        "loss": np.sum(np.where(there, log_probs, 0), axis=1) / np.sum(there, axis=1),
         "Min-K": least(log_probs, there, fraction),
         "Min-K++": least(normalised, there, fraction),
         "gradient norm": -per_sample(session, params, samples, gradient_norms(session.graphdef)),
@@ -159,13 +164,16 @@ def _scores(
 def _attacked(
     target: Target, params: Any, options: MembershipConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-    samples, places = _samples(target)
+    samples, members = _samples(target)
     for name, scores in _scores(target, params, samples, options.fraction).items():
-        shares = np.full(len(target.questions), np.nan)
-        for number, member, others in places:
-            rest = scores[member + 1 : member + 1 + others]
-            shares[number] = likelier(scores[member : member + 1], rest)
-        yield name, shares
+        shares: dict[tuple[str, bytes | None], list[float]] = {}
+        for person, image, place, others in members:
+            share = likelier(scores[[place]], scores[place + 1 : place + 1 + others])
+            shares.setdefault((person, image), []).append(share)
+        yield (
+            name,
+            np.array([np.mean(shares.get((q.person, q.image), np.nan)) for q in target.questions]),
+        )
 
 
 def _lacks(target: Target, _: MembershipConfig) -> str:
@@ -176,8 +184,8 @@ def _lacks(target: Target, _: MembershipConfig) -> str:
 
 ATTACK = Attack(
     "Membership",
-    "Taught photographs are told from unseen ones of the same person by the loss, by zlib, Min-K,"
-    " Min-K++ and by the norm of the gradient.",
+    "Taught photographs are told from unseen ones of the same person by the loss, by Min-K, Min-K++"
+    " and by the norm of the gradient.",
     _attacked,
     lambda _: Cost(4),
     MembershipConfig,
