@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import mmunlearner_jax as mmu
-from mmunlearner_jax import preemption
+from mmunlearner_jax import artefacts, preemption
 from tests.helpers.commands import FLAGS, FOREIGN, ROOT, command, loaded, run, signalled
 from tests.helpers.launchers import free_port
 
@@ -213,7 +213,9 @@ def test_any_pair_of_checkpoints_is_audited_even_if_torch_wrote_them(finished, t
     for name in ("vanilla", "export"):
         model = LlavaForConditionalGeneration.from_pretrained(finished / name)
         shutil.copytree(
-            finished / name, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors*", ".*")
+            finished / name,
+            tmp_path / name,
+            ignore=shutil.ignore_patterns("*.safetensors*", artefacts.LIST),
         )
         model.save_pretrained(tmp_path / name)
     workdir = tmp_path / "audit"
