@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -89,8 +89,9 @@ class Attack:
         cost: Returns what the attack costs with its options.
         options: Class of the section `config.audit.NAME`; None: the attack has no options.
         lacks: Returns why an attack cannot be made on a target with the options; "" where it can.
-        any_trial: Whether a question comes back if it does in any trial. Otherwise the trial that
-            brings most back counts.
+        counts: What counts of several trials: the one that brings most back ("best"); whether a
+            question comes back in any ("any"); or their mean ("mean"), which tells fast from slow
+            where every model gets everything back in the end.
         against_gold: Whether a model that never saw the faces can be attacked in the same way.
         needs_gold: Whether the result says nothing without such a model, because the attack shows
             answers, or guesses several times.
@@ -104,7 +105,7 @@ class Attack:
     cost: Callable[[Any], Cost]
     options: type[Section] | None = None
     lacks: Callable[[Target, Any], str] = lambda *_: ""
-    any_trial: bool = False
+    counts: Literal["best", "any", "mean"] = "best"
     against_gold: bool = True
     needs_gold: bool = False
     guess: float | None = None

@@ -30,6 +30,9 @@ def entry(
     Returns:
         The entry; `unclear` is there, and true, if perhaps nothing was forgotten.
     """
+    if attack.counts == "mean":  # over trials that all models have, where one may have diverged
+        common = set.intersection(*(set(of_model) for of_model in trials.values()))
+        trials = {m: {n: x for n, x in of.items() if n in common} for m, of in trials.items()}
     if not all(trials.values()):
         return {"verdict": "not tried: the model diverges in every trial"}
     there = answered_by_all(trials)
@@ -116,7 +119,10 @@ def verdict(result: Mapping[str, Any], attack: Attack) -> str:
 def _counted(trials: Trials, there: np.ndarray, attack: Attack) -> dict[str, np.ndarray]:
     """Returns what counts of a model's trials, float64 [Q] by name."""
     kept = {name: rights[there] for name, rights in trials.items()}
-    return {"any": np.max([*kept.values()], axis=0)} if attack.any_trial else kept
+    if attack.counts == "best":
+        return kept
+    together = {"any": np.max, "mean": np.mean}[attack.counts]
+    return {f"{attack.counts} of {len(kept)}": together([*kept.values()], axis=0)}
 
 
 def _best(trials: Trials, rows: np.ndarray) -> tuple[str, float]:

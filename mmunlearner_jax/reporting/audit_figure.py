@@ -56,9 +56,15 @@ def relearning(result: Mapping[str, Any]) -> Figure | None:
     Returns:
         The figure; None where trials have other names.
     """
-    best = _TRIAL.fullmatch(result[AFTER]["trial"])
-    if not best:
+    found = [_TRIAL.fullmatch(name) for name in result[AFTER]["trials"]]
+    if not all(found):
         return None
+    # Of the rates, the one at which the unlearned model is best on average.
+    means: dict[str, list[float]] = {}
+    for trial, right in zip(found, result[AFTER]["trials"].values(), strict=True):
+        if trial:
+            means.setdefault(trial[2], []).append(right)
+    rate = max(means, key=lambda rate: sum(means[rate]) / len(means[rate]))
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(5, 2.8), layout="constrained")
         axes = figure.subplots()
@@ -66,12 +72,12 @@ def relearning(result: Mapping[str, Any]) -> Figure | None:
             if not result.get(model):
                 continue
             trials = ((_TRIAL.fullmatch(n), x) for n, x in result[model]["trials"].items())
-            curve = {int(trial[1]): x for trial, x in trials if trial and trial[2] == best[2]}
+            curve = {int(trial[1]): x for trial, x in trials if trial and trial[2] == rate}
             steps = [0, *sorted(curve)]
             values = [100 * x for x in (result[model]["clean"], *(curve[n] for n in steps[1:]))]
             axes.plot(steps, values, "o-", color=colour, label=label, ms=4)
         axes.set_ylim(0, 104)
-        axes.set_xlabel(f"fine-tuning steps at {best[2]}")
+        axes.set_xlabel(f"fine-tuning steps at {rate}")
         axes.set_ylabel("% right about other photographs")
         axes.legend(frameon=False, fontsize=9)
     return figure

@@ -55,7 +55,7 @@ def test_curves_of_relearning_begin_without_a_step_and_share_a_rate():
     for line in (before, after):
         assert list(line.get_xdata()) == [0, 1, 5]
         assert list(line.get_ydata()) == pytest.approx([25, 40, 60])
-    assert relearning({"after": {**model, "trial": "8 bits"}}) is None
+    assert relearning({"after": {"trials": {"8 bits": 0.5}}}) is None
 
 
 def test_the_figure_has_a_row_for_each_attack():

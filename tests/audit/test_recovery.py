@@ -10,9 +10,8 @@ from mmunlearner_jax.audit.collapse import collapsed, is_broken
 from mmunlearner_jax.audit.recovery import entry, recovered, verdict
 
 PEOPLE = [f"p{n // 10}" for n in range(60)]  # six people, ten questions each
-BEST, ANY = (
-    Attack("", "", lambda *_: iter(()), lambda _: Cost(1), any_trial=x) for x in (False, True)
-)
+BEST = Attack("", "", lambda *_: iter(()), lambda _: Cost(1))
+ANY, MEAN = (dataclasses.replace(BEST, counts=how) for how in ("any", "mean"))
 
 
 def rights(share, seed=0):
@@ -79,12 +78,16 @@ def test_only_questions_that_all_trials_ask_count():
     assert verdict == "not tried: the model diverges in every trial"
 
 
-def test_any_trial_or_the_best_one_counts():
+def test_the_best_trial_any_of_them_or_their_mean_counts():
     clean = {"before": np.ones(4), "after": np.zeros(4)}
     trials = {m: {"a": np.array([1.0, 0, 0, 0]), "b": np.array([0, 1.0, 1, 0])} for m in clean}
-    best, union = (entry(list("ppqq"), clean, trials, kind) for kind in (BEST, ANY))
+    best, union, mean = (entry(list("ppqq"), clean, trials, x) for x in (BEST, ANY, MEAN))
     assert (best["after"]["trial"], best["recovered"]) == ("b", 0.5)
-    assert (union["after"]["trial"], union["recovered"]) == ("any", 0.75)
+    assert (union["after"]["trial"], union["recovered"]) == ("any of 2", 0.75)
+    assert (mean["after"]["trial"], mean["recovered"]) == ("mean of 2", 0.375)
+    trials["before"] = {"b": trials["before"]["b"]}  # it diverged in the other
+    mean = entry(list("ppqq"), clean, trials, MEAN)
+    assert (mean["after"]["trial"], mean["recovered"]) == ("mean of 1", 0.5)
 
 
 def test_one_person_gives_no_interval():

@@ -30,6 +30,6 @@ ATTACK = Attack(
     " counts.",
     _attacked,
     lambda _: Cost(len(PROMPTS)),
-    any_trial=True,
+    counts="any",
     needs_gold=True,
 )

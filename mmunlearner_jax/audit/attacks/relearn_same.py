@@ -88,8 +88,10 @@ def _cost(options: RelearnSameConfig) -> Cost:
 ATTACK = Attack(
     "Relearning, same people",
     "The model is fine-tuned for a few steps on one photograph of each forgotten person, and asked"
-    " about their other photographs.",
+    " about their other photographs. The mean over steps and rates counts, as every model learns"
+    " them in the end.",
     _attacked,
     _cost,
     RelearnSameConfig,
+    counts="mean",
 )
