@@ -26,9 +26,6 @@ def entry(
         clean: How right each model's answers are without the attack, by model, float64 [Q].
         trials: The attack's trials, by model.
         attack: The attack.
-
-    Returns:
-        The entry; `unclear` is there, and true, if perhaps nothing was forgotten.
     """
     if attack.counts == "mean":  # over trials that all models have, where one may have diverged
         common = set.intersection(*(set(of_model) for of_model in trials.values()))
@@ -61,12 +58,11 @@ def entry(
         result[model] = {"clean": plain, "attacked": attacked, "trial": name, "trials": means}
     share = over(gained(AFTER))
     result |= {"recovered": share["value"], "ci95": share["ci95"]}
+    result["back"] = result[AFTER]["attacked"] - result[AFTER]["clean"]
     result |= {"n": len(of_people), "people": len({*of_people})}
     result["lost"] = over(
         lambda rows: float(np.mean(clean[BEFORE][rows]) - np.mean(clean[AFTER][rows]))
     )
-    if result["lost"]["ci95"] and result["lost"]["ci95"][0] <= 0:
-        result["unclear"] = True
     if GOLD in trials:
         result["recovered_gold"] = gained(GOLD)(every)
         result["above_gold"] = over(

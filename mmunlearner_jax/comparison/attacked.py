@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from scipy import stats
+
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.comparison.estimates import Estimate, estimate
 
@@ -11,10 +14,9 @@ class Attacked(NamedTuple):
     """One attack on one model.
 
     Attributes:
-        recovered: Share that comes back (see `audit.recovery` and `audit.traces`), over the seeds
-            in which something was forgotten.
-        above_gold: How much more the model answers under attack than gold does, in these seeds;
-            None without gold.
+        recovered: Share that comes back: what came back in all seeds, of what was lost in all.
+        above_gold: How much more the model answers under attack than gold does, mean over the
+            seeds; None without gold.
         verdicts: Number of seeds by verdict.
     """
 
@@ -34,9 +36,9 @@ def attacked(cells: Sequence[Cell], name: str) -> dict[str, Attacked]:
     results = {}
     for attack in dict.fromkeys(key for of_seed in entries.values() for key in of_seed):
         there = {seed: of[attack] for seed, of in entries.items() if attack in of}
-        # Where perhaps nothing was forgotten, the share is no number to average.
-        made = {s: x for s, x in there.items() if "recovered" in x and not x.get("unclear")}
-        recovered = estimate({seed: float(entry["recovered"]) for seed, entry in made.items()})
+        made = {seed: entry for seed, entry in there.items() if "recovered" in entry}
+        parts = {s: (float(x["back"]), float(x["lost"]["value"])) for s, x in made.items()}
+        recovered = quotient(parts)
         if recovered is None:
             continue
         above = {
@@ -49,3 +51,29 @@ def attacked(cells: Sequence[Cell], name: str) -> dict[str, Attacked]:
             verdicts[entry["verdict"]] = verdicts.get(entry["verdict"], 0) + 1
         results[attack] = Attacked(recovered, estimate(above), verdicts)
     return results
+
+
+def quotient(parts: dict[int, tuple[float, float]]) -> Estimate | None:
+    """Returns the quotient of two sums over seeds, with Student's interval by the jackknife.
+
+    A mean of quotients would hang on a seed with a small denominator.
+
+    Args:
+        parts: Numerator and denominator by seed.
+
+    Returns:
+        The estimate, whose `seeds` are the quotients; None without seeds, or if the denominators'
+        sum is not above 0.
+    """
+    table = np.array([*parts.values()]).reshape(-1, 2)
+    back, lost = table.sum(axis=0)
+    if not lost > 0:
+        return None
+    seeds = {seed: x / y for seed, (x, y) in parts.items() if y > 0}
+    without = [(back - x, lost - y) for x, y in table]
+    half = None
+    if len(table) > 1 and all(y > 0 for _, y in without):
+        left_out = [x / y for x, y in without]
+        error = np.sqrt((len(table) - 1) * np.var(left_out))
+        half = float(stats.t.ppf(0.975, len(table) - 1) * error)
+    return Estimate(float(back / lost), seeds, half)

@@ -287,6 +287,5 @@ def test_a_trace_is_the_distance_of_the_auc_from_one_half():
     assert result(0.95, 0.7, 0.7)["verdict"] == "no more trace than gold's"
     assert result(0.95, 0.5, 0.5)["verdict"] == "no more trace than gold's"
     assert result(0.95, 0.5)["verdict"] == "no trace is left"
-    nothing = result(0.5, 0.5)
-    assert "before unlearning either" in nothing["verdict"] and nothing["unclear"]
-    assert "unclear" not in left
+    assert "before unlearning either" in result(0.5, 0.5)["verdict"]
+    assert left["back"] / left["lost"]["value"] == pytest.approx(left["recovered"])
