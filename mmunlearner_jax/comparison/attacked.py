@@ -38,9 +38,10 @@ def attacked(cells: Sequence[Cell], name: str) -> dict[str, Attacked]:
         there = {seed: of[attack] for seed, of in entries.items() if attack in of}
         made = {seed: entry for seed, entry in there.items() if "recovered" in entry}
         parts = {s: (float(x["back"]), float(x["lost"]["value"])) for s, x in made.items()}
-        recovered = quotient(parts)
-        if recovered is None:
+        if not made:
             continue
+        # Where nothing was lost, everything is there by definition.
+        recovered = quotient(parts) or Estimate(1.0, {}, None)
         above = {
             seed: float(entry["above_gold"]["value"])
             for seed, entry in made.items()

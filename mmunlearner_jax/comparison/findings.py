@@ -172,7 +172,8 @@ class Comparison:
 
     def attacks(self, ratio: int) -> list[str]:
         """Returns the attacks on models of a ratio."""
-        return list(dict.fromkeys(x for row in self.audited(ratio) for x in row.attacked))
+        most_first = sorted(self.audited(ratio), key=lambda row: -len(row.attacked))
+        return list(dict.fromkeys(x for row in most_first for x in row.attacked))
 
     @property
     def middle(self) -> int:

@@ -15,7 +15,13 @@ from mmunlearner_jax.errors import refusing, shown
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.reporting import comparison_figures, figures
 from mmunlearner_jax.reporting.comparison_csv import write_csv
-from mmunlearner_jax.reporting.comparison_table import p_value, plus_minus, points, print_result
+from mmunlearner_jax.reporting.comparison_table import (
+    p_value,
+    plus_minus,
+    points,
+    print_result,
+    whole,
+)
 from mmunlearner_jax.reporting.machine import machine
 from mmunlearner_jax.reporting.templates import environment
 
@@ -61,6 +67,7 @@ def context(comparison: Comparison, command: str) -> dict[str, Any]:
         "attacks": {name: attack.label for name, attack in ATTACKS.items()},
         "plus_minus": plus_minus,
         "points": points,
+        "whole": whole,
         "p_value": p_value,
         "span": span,
         "resists": estimates.RESISTS,

@@ -55,6 +55,11 @@ def points(fraction: float) -> str:
     return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
 
 
+def whole(fraction: float) -> str:
+    """Writes a fraction as a whole number of percent, e.g. "\u221226"."""
+    return f"{round(100 * fraction)}".replace("-", "\u2212")
+
+
 def p_value(p: float | None) -> str:
     """Writes a p-value with two digits; "–" where there is none."""
     return "–" if p is None else f"{p:.2g}" if p >= 0.001 else "< 0.001"

@@ -27,6 +27,8 @@ def test_shares_are_pooled_so_that_a_seed_that_lost_little_weighs_little():
     assert result.above_gold is not None and result.above_gold.value == pytest.approx(0.2)
     assert result.verdicts == {"undecided": 1, "other": 1}
     assert attacked(cells, "ga") == {}
+    nothing_lost = {**entry(0.0, 1.0, 0.0), "recovered": 1.0, "lost": {"value": 0.0}}
+    assert attacked([cell(0, x=nothing_lost)], "npo")["x"].recovered.value == 1
     assert attacked([cell(0, x={"verdict": "not tried: why"})], "npo") == {}
 
 
