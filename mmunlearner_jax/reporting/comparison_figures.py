@@ -17,13 +17,14 @@ from mmunlearner_jax.comparison.examiner import FORGET_KIND
 from mmunlearner_jax.comparison.findings import Comparison, Finding, VariantResult
 from mmunlearner_jax.comparison.paths import crossing
 from mmunlearner_jax.comparison.runs import FORGOTTEN
-from mmunlearner_jax.reporting.figures import GREY, LOOK, legend
+from mmunlearner_jax.reporting.figures import GREY, LOOK, key, legend
 from mmunlearner_jax.unlearn.methods import METHODS
 
 # Okabe and Ito's colours, told apart by the colour-blind.
 _CONTROLS = ("#000000", "#999999", "#a6761d", "#66a61e", "#7570b3")
 _DASHES = (0, (3, 1.5))
 _SHARES = {"own": "#d55e00", "other_people_mask": "#0072b2", "random_mask": GREY}
+_MARKERS = "DsovP^X<>p"
 RELEARN = "relearn_same"
 _WAY = np.linspace(0, 1, 21)  # from the vanilla model's level to that at which runs end
 
@@ -169,13 +170,14 @@ def returning(comparison: Comparison, ratio: int) -> Figure | None:
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(6.4, 4), layout="constrained")
         axes = figure.subplots()
-        for row, back, kept in shown:
+        handles = []
+        for (row, back, kept), marker in zip(shown, itertools.cycle(_MARKERS), strict=False):
             method = METHODS.get(row.name)
-            colour = method.color if method else "#000000" if row.reference else GREY
+            look: dict[str, Any] = {"color": method.color if method else GREY, "marker": marker}
             half = 100 * (back.half or 0)
-            axes.errorbar(100 * back.value, 100 * kept, xerr=half, fmt="o", color=colour, capsize=2)
-            place = {"xytext": (5, 5), "textcoords": "offset points"}
-            axes.annotate(row.label, (100 * back.value, 100 * kept), fontsize=8, **place)
+            axes.errorbar(100 * back.value, 100 * kept, xerr=half, ls="", capsize=2, **look)
+            handles.append(key(row.label, **look))
+        legend(figure, handles, ncols=2)
         axes.set_xlabel("comes back by relearning one photograph a person, % of what was forgotten")
         axes.set_ylabel("kept, % right")
     return figure
