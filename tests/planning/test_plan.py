@@ -194,5 +194,8 @@ def test_a_checkpoint_is_planned_for_by_its_own_sizes(tmp_path):
     save_pretrained(model, tmp_path / "model", processor=encoder.processor)
     config = Config().with_values({"model.checkpoint": str(tmp_path / "model")})
     found = model_config(config)
-    assert (found.text, found.vision) == (model.config.text, model.config.vision)
+    sizes = "vocab_size", "hidden_size", "num_hidden_layers", "heads", "kv_heads", "head_size"
+    for size in sizes:
+        assert getattr(found.text, size) == getattr(model.config.text, size), size
+    assert found.vision == model.config.vision
     assert (found.dtype, found.remat) == (config.model.compute_dtype, config.model.remat)
