@@ -16,9 +16,9 @@ import jax
 from tqdm import tqdm
 
 from mmunlearner_jax.audit.attacks.paraphrases import read_rewordings
-from mmunlearner_jax.command_line import Arguments, one_line, steady_streams
+from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
-from mmunlearner_jax.evaluation.chat import Chat, read_key
+from mmunlearner_jax.evaluation.chat import Chat, chat_arguments, read_key
 from mmunlearner_jax.evaluation.kinds import read_kinds
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.files import write_json
@@ -99,10 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         InputError: A flag, the key, the predictions or the endpoint is wrong.
     """
-    parser = Arguments(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of an evaluated run")
-    parser.add_argument("--endpoint", required=True, help="address, e.g. https://host/v1")
-    parser.add_argument("--model", required=True, help="model's name at the endpoint")
+    parser = chat_arguments(__doc__)
     parser.add_argument("--out", required=True, type=Path, help="JSON file to write or go on with")
     options = parser.parse_args(arguments)
     chat = Chat(options.endpoint, options.model, read_key())

@@ -3,8 +3,10 @@
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from mmunlearner_jax.command_line import Arguments
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.files import parse_json
 
@@ -94,6 +96,19 @@ class Chat:
             f"{self._endpoint.shown}: {why}; check --endpoint, --model and OPENAI_API_KEY, then"
             " repeat the command: what was answered so far is kept"
         ) from None
+
+
+def chat_arguments(doc: str | None) -> Arguments:
+    """Returns a parser with the flags of a program that asks a chat model about a run.
+
+    Args:
+        doc: Docstring of the program, whose first line describes it.
+    """
+    parser = Arguments(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of an evaluated run")
+    parser.add_argument("--endpoint", required=True, help="address, e.g. https://host/v1")
+    parser.add_argument("--model", required=True, help="model's name at the endpoint")
+    return parser
 
 
 def read_key() -> str:

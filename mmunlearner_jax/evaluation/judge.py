@@ -18,9 +18,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from mmunlearner_jax.command_line import Arguments, one_line, steady_streams
+from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
-from mmunlearner_jax.evaluation.chat import Chat, read_key
+from mmunlearner_jax.evaluation.chat import Chat, chat_arguments, read_key
 from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.evaluation.scores import mean_score
 from mmunlearner_jax.files import parse_json, read_lines
@@ -166,10 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         InputError: A flag, the key, the predictions or the endpoint is wrong.
     """
-    parser = Arguments(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
-    parser.add_argument("--endpoint", required=True, help="address, e.g. https://host/v1")
-    parser.add_argument("--model", required=True, help="grading model's name at the endpoint")
+    parser = chat_arguments(__doc__)
     parser.add_argument("--label", default="after", help="model: before, after, or a control")
     options = parser.parse_args(arguments)
     key = read_key()
