@@ -51,7 +51,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.compare.update(
         dict(extensions=1, forget_steps=16, apart=0.5, look_questions=4, halfway=False)
     )
-    config.compare.update(dict(relearn_steps=10, relearn_batch=8))
+    config.compare.update(dict(relearn_steps=(10,), relearn_batch=8))
     # test/qa has other wordings than the preserve set and the retain steps, which forget/qa shares.
     # Open answers already fail where multiple choice is still right.
     config.compare.primary = "mmunlearner,random_mask,test/qa-open"

@@ -49,7 +49,7 @@ def lora_targets(
     options = config.unlearn.lora
     if not options.rank:
         return ()
-    still = {*config.model.frozen, *config.unlearn.frozen}
+    still = {*config.model.frozen, *config.unlearn.held}
     _, moving = nnx.split_state(params, in_groups(model_type, still), ...)
     names = weight_names(model_type, moving)
     kernels = {path: (*path, "kernel") for path in lora.linears(graphdef, params)}
@@ -73,7 +73,7 @@ def movable(session: Session, mask: nnx.State | None) -> Movable:
     config, graphdef, params = session.config, session.graphdef, session.params
     targets = lora_targets(config, session.model.config.model_type, graphdef, params)
     if not targets:
-        still = config.unlearn.frozen
+        still = config.unlearn.held
         frozen, moving = session.split_frozen(params, still)
         moving = jax.tree.map(jnp.copy, moving)
         chosen = all_true(moving) if mask is None else session.split_frozen(mask, still)[1]

@@ -9,6 +9,7 @@ from typing import Any
 from mmunlearner_jax.audit.audit_file import audit_of, read_audit
 from mmunlearner_jax.comparison.examiner import Accuracies
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, REFERENCES, VANILLA, rows
+from mmunlearner_jax.comparison.runs import RELEARNED
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.compare import CompareConfig
 from mmunlearner_jax.errors import InputError, refusing, shown
@@ -20,7 +21,7 @@ from mmunlearner_jax.unlearn.controls import CONTROLS
 from mmunlearner_jax.unlearn.methods import METHODS
 
 _FIELDS = {"method": str | None, "learning_rate": int | float | None}
-_OPTIONAL = {"path": list, "matched": dict, "end": dict, "relearned": dict}
+_OPTIONAL = {"path": list, "matched": dict, "end": dict, RELEARNED: dict}
 _MEND = "restore it, or remove its folder and compare again"
 
 # What a page calls the variants; another is called by its name, with blanks.
@@ -80,15 +81,15 @@ class Cell:
 
         Args:
             variant: Name of the variant.
-            level: Level of forgetting, "end" for the run's last model, or "relearned" for this
-                model after relearning. Models that unlearned nothing are the same at all levels.
+            level: Level of forgetting, "end" for the run's last model, or a `relearned_level` of
+                it. Models that unlearned nothing are the same at all levels.
 
         Returns:
             None where it is missing, diverged, or did not reach the level.
         """
         entry = self.variants.get(variant, {})
-        if level == "relearned":
-            return entry.get("relearned")
+        if level.startswith(RELEARNED):
+            return entry.get(RELEARNED, {}).get(level.removeprefix(f"{RELEARNED}/"))
         if level == "end" or variant in REFERENCES:
             return entry.get("end")
         return entry.get("matched", {}).get(level, {}).get("accuracies")

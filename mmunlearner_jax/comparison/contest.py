@@ -12,7 +12,13 @@ from mmunlearner_jax.artefacts import writing
 from mmunlearner_jax.comparison.examiner import FORGET_KIND, Examiner, accuracies
 from mmunlearner_jax.comparison.jobs import GOLD, NEVER_TAUGHT, VANILLA
 from mmunlearner_jax.comparison.relearning import relearned
-from mmunlearner_jax.comparison.runs import RELEARNED, Follower, Levels, summarised
+from mmunlearner_jax.comparison.runs import (
+    RELEARNED,
+    Follower,
+    Levels,
+    relearned_level,
+    summarised,
+)
 from mmunlearner_jax.comparison.staleness import Shares
 from mmunlearner_jax.comparison.tuning import Trial, search
 from mmunlearner_jax.errors import Diverged, InputError
@@ -156,9 +162,12 @@ class Contest:
         answers = answers or self.examiner.scored(params, f"{name}/end")
         scores = {"end": accuracies(answers), **self.examiner.score(params, name, answers)}
         if self._options.relearn_steps:
-            after = relearned(self._session, params)
-            again = self.examiner.scored(after, f"{name}/{RELEARNED}", forgotten=True)
-            scores[RELEARNED] = accuracies(again)
+            scores[RELEARNED] = {
+                str(steps): accuracies(
+                    self.examiner.scored(after, f"{name}/{relearned_level(steps)}", forgotten=True)
+                )
+                for steps, after in relearned(self._session, params)
+            }
         return scores
 
     def forget_checkpoints(self, name: str) -> None:

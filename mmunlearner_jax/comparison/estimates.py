@@ -62,6 +62,23 @@ def accuracy(cells: Sequence[Cell], variant: str, kind: str, level: str) -> Esti
     return estimate(seeds, n)
 
 
+def above_gold(cells: Sequence[Cell], variant: str, kind: str, level: str) -> Estimate | None:
+    """Returns how much more a variant answers than gold at a level, over the seeds that have both.
+
+    Args:
+        cells: Cells of one forget ratio.
+        variant: Name of the variant.
+        kind: Kind of question, "SPLIT/MODALITY".
+        level: See `Cell.accuracies`.
+    """
+    seeds = {}
+    for cell in cells:
+        ours, gold = ((cell.accuracies(name, level) or {}).get(kind) for name in (variant, GOLD))
+        if ours and gold:
+            seeds[cell.seed] = overall(ours)[0] - overall(gold)[0]
+    return estimate(seeds)
+
+
 def contrast(
     cells: Sequence[Cell], first: str, second: str, kind: str, level: str, *, falls: bool
 ) -> Effect | None:

@@ -1,6 +1,6 @@
 """What a comparison shows, worked out once for page and Markdown, and its verdict in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from mmunlearner_jax.comparison.effects import FEWEST_PEOPLE, Effect, holm
 from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import Decay
-from mmunlearner_jax.comparison.runs import FORGOTTEN, HALFWAY, RELEARNED
+from mmunlearner_jax.comparison.runs import FORGOTTEN, HALFWAY, relearned_level
 from mmunlearner_jax.config.compare import CompareConfig, Contrast
 from mmunlearner_jax.data.benchmarks.base import ScoredKind
 from mmunlearner_jax.evaluation.kinds import with_unknown
@@ -31,8 +31,9 @@ class VariantResult(NamedTuple):
         label: Name of the variant on a page.
         control: Whether it is MMUnlearner with one thing changed.
         reached: Number of seeds in which it forgot enough, and number of its seeds.
-        accuracies: Accuracy by level and kind of question; "end" is the last model, "relearned"
-            this model after relearning.
+        accuracies: Accuracy by level and kind of question; "end" is the last model,
+            `relearned_level` this model after relearning.
+        above_gold: How much more it answers than gold after relearning, likewise; {} without gold.
         steps: Forget steps to each level.
         kept: Mean kept on the way from the vanilla model to the end, on questions set apart.
         faces: Signs of decay in answers about the forgotten people's photographs.
@@ -52,6 +53,7 @@ class VariantResult(NamedTuple):
     control: bool
     reached: tuple[int, int]
     accuracies: dict[str, dict[str, Estimate]]
+    above_gold: dict[str, dict[str, Estimate]]
     steps: dict[str, Estimate | None]
     kept: Estimate | None
     faces: Decay | None
@@ -156,10 +158,19 @@ class Comparison:
         return [kind for kind in self.kinds if self.about[kind].headline or kind in named]
 
     @property
-    def returning_kinds(self) -> list[str]:
-        """The kinds about what was forgotten, after relearning; none where it was not tried."""
-        steps = self.options.relearn_steps
-        return [kind for kind in self.kinds if steps and self.about[kind].falls]
+    def returning(self) -> list[tuple[int, str, str]]:
+        """Numbers of relearning steps, their levels, and the kinds that are asked after them."""
+        return [
+            (steps, relearned_level(steps), kind)
+            for steps in self.options.relearn_steps
+            for kind in self.kinds
+            if self.about[kind].falls
+        ]
+
+    @property
+    def relearned_levels(self) -> tuple[str, ...]:
+        """The levels of last models that have relearned."""
+        return tuple(map(relearned_level, self.options.relearn_steps))
 
     @property
     def has_plain_text(self) -> bool:
@@ -300,6 +311,14 @@ def _result(
         values = [cell.variants[name].get(field) for cell in cells if name in cell.variants]
         return [value for value in values if value is not None]
 
+    def by_level(measure: Callable[..., Estimate | None], levels: Iterable[str]) -> Any:
+        return {
+            level: {k: e for k in about if (e := measure(cells, name, k, level))}
+            for level in levels
+        }
+
+    steps = {n for cell in cells for n in cell.typed_config.compare.relearn_steps}
+    relearned = [relearned_level(n) for n in steps]
     split = {kind: tuple(kind.split("/")) for kind in about}
     forgotten = {(s, m) for kind, (s, m) in split.items() if about[kind].falls}
     rest = {(s, m) for s, m in split.values()} - forgotten
@@ -308,10 +327,8 @@ def _result(
         label(name, cells),
         any(entries("control")),
         (sum(entries("reached")), sum(name in cell.variants for cell in cells)),
-        {
-            level: {k: e for k in about if (e := estimates.accuracy(cells, name, k, level))}
-            for level in (*LEVELS, "end", RELEARNED)
-        },
+        by_level(estimates.accuracy, (*LEVELS, "end", *relearned)),
+        by_level(estimates.above_gold, relearned),
         {level: estimates.steps_to(cells, name, level) for level in LEVELS},
         estimates.over_seeds(cells, name, "kept"),
         estimates.decayed(cells, name, forgotten),

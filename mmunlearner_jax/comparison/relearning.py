@@ -4,7 +4,7 @@ A gold model, which never saw the faces, says how fast something new is learned.
 that learns faster had hidden what it knows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmunlearner_jax.audit.finetuning import finetuned
@@ -12,8 +12,10 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.session import Session
 
 
-def relearned(session: Session, params: Any) -> Any:
-    """Returns a model's parameters after `config.compare.relearn_steps` steps.
+def relearned(session: Session, params: Any) -> Iterator[tuple[int, Any]]:
+    """Yields a model's parameters after each number of steps in `config.compare.relearn_steps`.
+
+    They are only valid until the next ones are yielded.
 
     Args:
         session: Session of the run.
@@ -21,15 +23,14 @@ def relearned(session: Session, params: Any) -> Any:
     """
     options = session.config.compare
     samples = one_picture_each(session.pictures(session.forget))
-    ((_, after),) = finetuned(
+    return finetuned(
         session,
         params,
         samples,
         rate=options.relearn_rate,
-        steps=(options.relearn_steps,),
+        steps=options.relearn_steps,
         batch=options.relearn_batch,
     )
-    return after
 
 
 def one_picture_each(samples: Sequence[Sample]) -> list[Sample]:

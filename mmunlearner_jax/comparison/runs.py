@@ -30,6 +30,11 @@ HALFWAY, FORGOTTEN = "halfway", "forgotten"  # levels at which variants are comp
 RELEARNED = "relearned"  # the last model after a few steps on what it forgot
 
 
+def relearned_level(steps: int) -> str:
+    """Returns the name of the level at which a last model has relearned for so many steps."""
+    return f"{RELEARNED}/{steps}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Levels:
     """How much a run is to forget.
@@ -99,15 +104,16 @@ class Follower:
 
     def __init__(self, session: Session, examiner: Examiner, levels: Levels, *, scores: bool):
         self._session, self._examiner, self._levels = session, examiner, levels
-        self._crossed = levels.of if scores else {}
+        self._scores = scores
         self.variants = Variants(session)
         options, every = session.config.compare, session.config.unlearn.forget_every
         self._changes = {
             "unlearn.epochs": 0,
             "unlearn.iterations": options.forget_steps * every,
             "unlearn.stop_every": every,
-            "unlearn.stop_remembered": levels.end,
+            "unlearn.stop_remembered": 0.0,  # the watcher says when a run ends
         }
+        self._depth = options.depth if scores else 1.0
 
     def follow(
         self, name: str, control: Control, mask: Any, rate: float, shares: Shares | None = None
@@ -127,7 +133,13 @@ class Follower:
         label = f"compare/{name}/{rate:g}"
         file = self._session.workdir / "compare/paths" / f"{name}-{rate:g}.json"
         watcher = _Watcher(
-            self._examiner, self._levels.start, self._crossed, file, self._session.params, shares
+            self._examiner,
+            self._levels,
+            self._depth,
+            file,
+            self._session.params,
+            shares,
+            scores=self._scores,
         )
         wait(f"looks of {label}")
         changes = {**self._changes, "unlearn.learning_rate": rate}
@@ -142,27 +154,32 @@ class _Watcher:
 
     Args:
         examiner: Asks the questions.
-        start: The vanilla model's look, by kind.
-        levels: Levels by name at which scored questions are asked.
+        levels: How much the run is to forget.
+        depth: How many times the forget steps to the last level the run takes.
         file: Keeps looks and scores for a run that is interrupted.
         params: Parameters of the vanilla model.
         shares: Measures the squared gradients within masks; None: they are not measured.
+        scores: Whether scored questions are asked.
     """
 
     def __init__(
         self,
         examiner: Examiner,
-        start: Mapping[str, float],
-        levels: Mapping[str, float],
+        levels: Levels,
+        depth: float,
         file: Path,
         params: Any,
         shares: Shares | None,
+        *,
+        scores: bool,
     ):
-        self._examiner, self._levels, self._file = examiner, levels, file
+        self._examiner, self._file = examiner, file
+        self._end, self._depth = levels.end, depth
+        self._levels = levels.of if scores else {}
         self._before, self._shares = params, shares
         self.start: dict[str, Any] = {
             **{"iteration": 0, "forget_steps": 0},
-            "accuracies": dict(start),
+            "accuracies": dict(levels.start),
         }
         if shares:
             self.start["shares"] = shares.measure(params)
@@ -170,8 +187,8 @@ class _Watcher:
         self.end: list[Line] | None = None
         self._end_before: list[Line] | None = None  # `end` of the look before
 
-    def watch(self, params: Any, iteration: int, forget_steps: int) -> float:
-        """Returns the accuracy about the forget set's pictures; see `Unlearner.run`."""
+    def watch(self, params: Any, iteration: int, forget_steps: int) -> tuple[float, bool]:
+        """Returns the accuracy about the forget set's pictures, and whether the run ends here."""
         label = self._file.stem
         seen = self._examiner.look(params, label)
         look: dict[str, Any] = {
@@ -203,7 +220,9 @@ class _Watcher:
         if self._levels:  # the next step takes the arrays of this model
             self._before = jax.tree.map(jnp.copy, params)
         write_json(self._file, {"looks": self.looks, "matched": self.matched})
-        return seen[FORGET_KIND]
+        there = crossing([x["accuracies"][FORGET_KIND] for x in path], self._end)
+        enough = there and forget_steps >= self._depth * path[there.after]["forget_steps"]
+        return seen[FORGET_KIND], bool(enough)
 
 
 def interpolated(before: Accuracies, after: Accuracies, weight: float) -> Accuracies:

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from mmunlearner_jax.config.compare import CompareConfig
-from mmunlearner_jax.config.model import GROUPS
 from mmunlearner_jax.config.run import READS, SHARED, Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import check_kernel
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import flatten
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 from mmunlearner_jax.unlearn.controls import CONTROLS
@@ -97,12 +97,24 @@ def _check_frozen(config: Config) -> None:
 
 
 def _check_unlearning(config: Config, controls: Iterable[str]) -> None:
-    """Refuses unlearning that would move nothing, by itself or with a control's changes."""
+    """Refuses unlearning whose parts do not go together, by itself or with a control's changes."""
     for name in ("", *controls):
-        changed = config.with_values(CONTROLS[name].changes) if name else config
-        if {*changed.unlearn.frozen, *changed.model.frozen} == {*GROUPS}:
-            because = f" with the control {name!r}" if name else ""
-            changed.unlearn.refuse("frozen", f"fewer groups: nothing would move{because}")
+        changes = dict(CONTROLS[name].changes) if name else {}
+        if name and CONTROLS[name].method:
+            changes["unlearn.method"] = CONTROLS[name].method
+        options = config.with_values(changes).unlearn
+        because = f" (with the control {name!r})" if name else ""
+        still = {*options.held, *config.model.frozen}
+        if still == {*GROUPS}:
+            options.refuse("moves", f"a group that config.model.frozen lacks{because}")
+        anchor = options.chosen_anchor
+        if anchor and options.chosen.retain is None:
+            options.refuse("anchor", f"'none': the method has no retain steps{because}")
+        if anchor and still >= {*anchor.holds}:
+            held = " or ".join(anchor.holds)
+            options.refuse("anchor", f"'none': no step moves {held}, which it holds{because}")
+        if options.target and options.forgetting.refuses != options.chosen.refuses:
+            options.refuse("target", f"a method with the same answers (refusals or not){because}")
 
 
 def _check_packing(config: Config) -> None:

@@ -84,6 +84,12 @@ class CompareConfig(Section):
         above=0.5,
         below=1,
     )
+    depth: float = option(
+        1.0,
+        "How many times the forget steps to the level `forgotten` a scored run takes, but no more"
+        " than `forget_steps`. Its last model is relearned and attacked.",
+        least=1,
+    )
     halfway: bool = option(True, "Whether runs are scored halfway to that level, too.")
     apart: float = option(
         0.25,
@@ -103,13 +109,13 @@ class CompareConfig(Section):
         least=0,
         special="0: not measured",
     )
-    relearn_steps: int = option(
-        0,
+    relearn_steps: tuple[int, ...] = option(
+        (),
         "Fine-tuning steps on one picture of each forgotten person, after which the last model of a"
         " run is asked once more about what was to be forgotten.",
         unit="steps",
-        least=0,
-        special="0: none",
+        least=1,
+        special="(): none",
     )
     relearn_rate: float = option(1e-4, "Learning rate of these steps.", above=0)
     relearn_batch: int = option(16, "Questions of such a step.", unit="questions", least=1)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from mmunlearner_jax.config.descent import TrainingConfig
 from mmunlearner_jax.config.jitter import JitterConfig
-from mmunlearner_jax.config.model import GROUPS
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import option
 
 

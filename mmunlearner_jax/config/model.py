@@ -4,9 +4,8 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from mmunlearner_jax.models.attention import KERNELS
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Section, option
-
-GROUPS = ("vision", "projector", "language")  # module groups of every architecture
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from mmunlearner_jax.config.model import GROUPS
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Extensible, Section, option
+from mmunlearner_jax.unlearn.anchor import Anchor
+from mmunlearner_jax.unlearn.anchors import ANCHORS
 from mmunlearner_jax.unlearn.method import Loss, Method
 from mmunlearner_jax.unlearn.methods import METHODS
 
@@ -92,11 +94,25 @@ class UnlearnConfig(Extensible):
     forget_text: bool = option(
         True, "Whether retain steps also learn the text about the people to forget."
     )
-    frozen: tuple[str, ...] = option(
+    moves: tuple[str, ...] = option(
         (),
-        "Module groups that neither forget nor retain steps move, besides `model.frozen`.",
+        "Module groups that forget and retain steps move, except those of `model.frozen`.",
         choices=GROUPS,
+        special="(): those of the method",
     )
+    target: str = option(
+        "",
+        "Method whose forget loss is used.",
+        choices=("", *METHODS),
+        special='"": the method itself',
+    )
+    anchor: str = option(
+        "",
+        "What retain steps also keep near the vanilla model's.",
+        choices=("", "none", *ANCHORS),
+        special='"": as the method does',
+    )
+    anchor_weight: float = option(1.0, "Weight of the anchor in the retain loss.", above=0)
     stop_remembered: float = option(
         -1.0,
         "Ends the run once at most this part of what the vanilla model remembered of the forget"
@@ -129,6 +145,21 @@ class UnlearnConfig(Extensible):
     def chosen(self) -> Method:
         """The method."""
         return METHODS[self.method]
+
+    @property
+    def forgetting(self) -> Method:
+        """The method whose forget loss is used."""
+        return METHODS[self.target or self.method]
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Module groups that no step of the run moves, `model.frozen` aside."""
+        return tuple(group for group in GROUPS if group not in (self.moves or self.chosen.moves))
+
+    @property
+    def chosen_anchor(self) -> Anchor | None:
+        """The anchor of the retain steps."""
+        return ANCHORS.get(self.anchor or self.chosen.anchor)
 
     def of_loss(self, loss: Loss) -> Section | None:
         """Returns the options of a loss; None where it has none."""

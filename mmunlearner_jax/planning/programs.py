@@ -25,7 +25,7 @@ from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.method import Loss
 from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
 from mmunlearner_jax.unlearn.schedule import plan_schedule
-from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
+from mmunlearner_jax.unlearn.steps import TrainState, anchored_step, forget_step, retain_step
 from mmunlearner_jax.weights.io import in_groups, read_config
 
 STAGES = ("importance", "unlearn", "evaluate")
@@ -100,10 +100,11 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
     if "vision" in config.model.frozen:
         pictures = _seen(graphdef, params, pictures)
     batch = functools.partial(_batch, config, sizes, pictures, mesh)
-    held = config.unlearn.frozen if stage == "unlearn" else ()
+    held = config.unlearn.held if stage == "unlearn" else ()
     still = in_groups(sizes.model_type, {*config.model.frozen, *held})
     frozen, moving = nnx.split_state(params, still, ...)
-    make = {"importance": _importance, "unlearn": _unlearn, "evaluate": _evaluate}[stage]
+    unlearn = functools.partial(_unlearn, vanilla=(graphdef, params))
+    make = {"importance": _importance, "unlearn": unlearn, "evaluate": _evaluate}[stage]
     if stage == "unlearn" and (targets := lora_targets(config, sizes.model_type, graphdef, params)):
         graphdef, moving, frozen = attach(
             graphdef,
@@ -131,12 +132,12 @@ def _importance(config, graphdef, frozen, params, batch):
         yield Program("importance", name, add, arguments, times, made.questions, whole)
 
 
-def _unlearn(config, graphdef, frozen, params, batch):
+def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     options, plan = config.unlearn, config.plan
-    method = options.chosen
+    method, forget_loss = options.chosen, options.forgetting.forget
     forget = batch(options.forget_batch, options.pack, pictured=True)
     retain = [batch(options.retain_batch, options.pack, pictured=True)]
-    if options.text_batch:
+    if options.text_batch and "language" in method.moves:
         retain.append(batch(options.text_batch, options.text_pack, pictured=False))
     schedule = plan_schedule(options, forget.calls(plan.forget), retain[0].calls(plan.pictures))
     descend, forgetting = optimizers(options, schedule)
@@ -149,19 +150,25 @@ def _unlearn(config, graphdef, frozen, params, batch):
     yield Program(
         "unlearn",
         "forget step",
-        forget_step(graphdef, forgetting, method.forget.configured(options.of_loss(method.forget))),
-        (state, referred(method.forget, [forget]), _like(params, "bool"), frozen),
+        forget_step(graphdef, forgetting, forget_loss.configured(options.of_loss(forget_loss))),
+        (state, referred(forget_loss, [forget]), _like(params, "bool"), frozen),
         forgets,
         forget.questions,
         whole,
     )
     if method.retain is None:
         return
+    loss, anchor = method.retain.configured(options.of_loss(method.retain)), options.chosen_anchor
+    if anchor is None:
+        step, reference = retain_step(graphdef, descend, loss), ()
+    else:
+        step = anchored_step(graphdef, descend, loss, anchor, options.anchor_weight, vanilla[0])
+        reference = vanilla[1:]
     yield Program(
         "unlearn",
         "retain step",
-        retain_step(graphdef, descend, method.retain.configured(options.of_loss(method.retain))),
-        (state, referred(method.retain, retain), frozen),
+        step,
+        (state, referred(method.retain, retain), frozen, *reference),
         retains,
         sum(made.questions for made in retain),
         whole,

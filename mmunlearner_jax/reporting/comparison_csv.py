@@ -11,7 +11,7 @@ from mmunlearner_jax.comparison.examiner import overall
 from mmunlearner_jax.comparison.findings import LEVELS
 from mmunlearner_jax.comparison.jobs import REFERENCES
 from mmunlearner_jax.comparison.measures import measure
-from mmunlearner_jax.comparison.runs import RELEARNED
+from mmunlearner_jax.comparison.runs import RELEARNED, relearned_level
 from mmunlearner_jax.evaluation.kinds import OPEN
 from mmunlearner_jax.files import write_whole
 
@@ -59,7 +59,8 @@ def _rows(cell: Cell, name: str) -> Iterator[dict[str, Any]]:
         "learning_rate": variant["learning_rate"],
     }
     matched = variant.get("matched", {})
-    levels = ("end", RELEARNED) if name in REFERENCES else (*LEVELS, "end", RELEARNED)
+    ends = ("end", *map(relearned_level, map(int, variant.get(RELEARNED, ()))))
+    levels = ends if name in REFERENCES else (*LEVELS, *ends)
     for level in levels:
         steps = matched.get(level, variant.get("unlearn", {})).get("forget_steps")
         of = {**about, "level": level, "forget_steps": steps}

@@ -56,7 +56,9 @@ def _variant(
     if name in REFERENCES:
         return contest.score_reference(name)
     # A control runs at the learning rate of the method that it changes.
-    choice = choices.get(name if name in options.methods else session.config.unlearn.method)
+    own, changed = session.config.unlearn.method, contest.control(name).method
+    tuned = next(x for x in (name, changed, own) if x in choices)
+    choice = choices[tuned]
     kind = {"control": name in options.controls, "edge": choice.edge if choice else False}
     if choice is None:  # it diverged at every learning rate
         return {**kind, "method": None, "learning_rate": None, "diverged": True}

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ from mmunlearner_jax.unlearn.optimizers import state_optimizers
 from mmunlearner_jax.unlearn.schedule import StopRule
 from mmunlearner_jax.unlearn.steps import TrainState
 
-# Returns what is remembered, given (parameters, iterations so far, forget steps so far).
-Watch = Callable[[Any, int, int], float]
+# Returns what is remembered, and whether the run ends here, given (parameters, iterations so far,
+# forget steps so far).
+Watch = Callable[[Any, int, int], tuple[float, bool]]
 _MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
 
 
@@ -115,58 +116,62 @@ class Unlearner:
         Args:
             mask: Bools like all parameters, True where forget steps may move; None: everywhere.
             label: Name of the checkpoints and of the metrics.
-            watch: Measures what is remembered, instead of the training answers.
+            watch: Measures what is remembered and says when the run ends, instead of the
+                stopping rule.
 
         Raises:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
         session, schedule = self._session, self._schedule
-        graphdef, params, frozen, mask = parts = movable(session, mask)
-        steps = compiled_steps(graphdef, self._options, schedule)
-        state = TrainState.create(params, *state_optimizers(self._options, schedule))
-        batches = self._compile(steps, state, mask, frozen, watched=watch is not None)
+        graphdef, _, frozen, mask = parts = movable(session, mask)
+        beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
+        steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
+        state = TrainState.create(parts.moving, *state_optimizers(self._options, schedule))
+        batches = self._compile(steps, state, mask, beside, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
-        retained = [name for name in batches if name != "forget"]  # a retain step sees all of them
-        remembered, before = None, None if watch else self._before(steps, params, frozen)
+        before = None if watch else self._before(steps, parts.moving, frozen)
+        remembered, over = None, False
 
-        def look(iterations: int) -> float:
+        def look(iterations: int) -> tuple[float, bool]:
             if watch is not None:
                 whole = self._merged(graphdef, state.params, frozen)
                 return watch(whole, iterations, schedule.counts(iterations)[0])
             fraction = self.remembered(steps, nnx.merge_state(state.params, frozen))
             if math.isnan(fraction):  # nothing is remembered, but this is not forgetting
                 raise Diverged(f"{label}, step {iterations}: logits are not finite: {_MEND}")
-            return fraction
+            return fraction, self._stop.reached(fraction, before)
 
-        checkpoints = session.workdir / "checkpoints" / label
-        with Checkpoints(checkpoints, every=self._every) as saved:
+        with Checkpoints(session.workdir / "checkpoints" / label, every=self._every) as saved:
             state, done = saved.restore(state, data)
             parts = parts._replace(moving=state.params)  # frees what a checkpoint replaced
-            del params
             with self._metrics(label, start=done, batches=batches, before=before) as metrics:
                 if done and self._stop.due(done - 1):
-                    remembered = look(done)
+                    remembered, over = look(done)
                 for i, forgets, retains in schedule.steps(done):
-                    if self._stop.reached(remembered, before):
+                    if over:
                         break
                     row = {}
                     for _ in range(forgets * self._options.accumulate):
                         forget = [self._put(next(data["forget"]))]
                         state, row["forget_loss"] = steps.forget(state, forget, mask, frozen)
                     for _ in range(retains * self._options.accumulate):
-                        both = [self._put(next(data[name])) for name in retained]
-                        state, row["retain_loss"] = steps.retain(state, both, frozen)
+                        state, row["retain_loss"] = steps.retain(state, self._both(data), *beside)
                     done = i + 1
                     if self._stop.due(i):
-                        remembered = row["remembered"] = look(done)
+                        remembered, over = look(done)
+                        row["remembered"] = remembered
                     metrics.write(done, **row)
                     saved.save(done, state, data)
             # A run that was interrupted comes to the same result here.
             if self._stop.remembered >= 0 and not self._stop.due(done - 1):
-                remembered = look(done)
+                remembered, over = look(done)
         if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
+
+    def _both(self, data: Mapping[str, Iterator[dict[str, np.ndarray]]]) -> list[Any]:
+        """Returns the next batches of a retain step: pictures, and text if it learns any."""
+        return [self._put(next(batches)) for name, batches in data.items() if name != "forget"]
 
     def _outcome(
         self, parts: Movable, done: int, remembered: float | None, before: float | None
@@ -196,9 +201,18 @@ class Unlearner:
         return total / answers
 
     def _compile(
-        self, steps: Steps, state: TrainState, mask: Any, frozen: Any, *, watched: bool
+        self, steps: Steps, state: TrainState, mask: Any, beside: tuple[Any, ...], *, watched: bool
     ) -> dict[str, Batches]:
-        """Compiles the loop's functions while data is read; returns the batches by name."""
+        """Compiles the loop's functions while data is read; returns the batches by name.
+
+        Args:
+            steps: The functions.
+            state: The train state.
+            mask: True where forget steps may move something.
+            beside: What retain steps take after the batches, frozen parameters first.
+            watched: Whether the stopping rule's function is not needed.
+        """
+        frozen = beside[0]
         with compiling() as compile_program:
             if self._stop.remembered >= 0 and not watched:
                 answers = self._put(self._training_answers.example())
@@ -210,7 +224,7 @@ class Unlearner:
                 retained = self._retain_batches(self._method.retain)
                 batches |= retained
                 both = [self._put(of_kind.example()) for of_kind in retained.values()]
-                compile_program(steps.retain, state, both, frozen)
+                compile_program(steps.retain, state, both, *beside)
         return batches
 
     def _metrics(
@@ -256,7 +270,7 @@ class Unlearner:
         if self._method.refuses:
             samples = refused(samples, self._session.config.seed)
         return self._batches(
-            self._method.forget, samples, options.forget_batch, options.pack, stream=1
+            self._options.forgetting.forget, samples, options.forget_batch, options.pack, stream=1
         )
 
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
@@ -266,7 +280,7 @@ class Unlearner:
         made = {
             "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2)
         }
-        if options.text_batch:
+        if options.text_batch and "language" in self._method.moves:
             text = session.retained_words(forgotten=options.forget_text)
             made["text"] = self._batches(
                 loss, text, options.text_batch, options.text_pack, stream=3

@@ -16,9 +16,8 @@ import optax
 from flax import nnx
 
 from mmunlearner_jax.models.packing import IGNORE
-from mmunlearner_jax.unlearn.scoring import Batch, Params
+from mmunlearner_jax.unlearn.scoring import Batch, Params, pictures_of
 
-_NOT_INPUTS = ("labels", "answer_places", "attention_mask")
 _COMMON = 0.5  # a token in more of a batch's captions is left out
 _TINY = 1e-6  # keeps a norm from being 0
 
@@ -47,8 +46,7 @@ def alignment_loss(
     model = nnx.merge(graphdef, params)
     ids = batch["input_ids"]
     caption = distinct(ids, batch["labels"] != IGNORE, model.config.text.vocab_size)
-    pictures = {name: x for name, x in batch.items() if name not in ("input_ids", *_NOT_INPUTS)}
-    features = model.decoder_inputs(ids, **pictures).astype(jnp.float32)
+    features = model.decoder_inputs(ids, **pictures_of(batch)).astype(jnp.float32)
     words = jax.lax.stop_gradient(model.decoder_inputs(ids)).astype(jnp.float32)
     seen = ids == model.config.image_token_id
     value = regression(features, words, seen, caption)

@@ -11,10 +11,11 @@ from flax import nnx
 
 from mmunlearner_jax.config.unlearn import UnlearnConfig
 from mmunlearner_jax.options import Section
+from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.method import ANSWERS, Loss
 from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
-from mmunlearner_jax.unlearn.steps import forget_step, memory, retain_step
+from mmunlearner_jax.unlearn.steps import anchored_step, forget_step, memory, retain_step
 from mmunlearner_jax.unlearn.transforms import MaskOn
 
 _RATE = 1.0  # a placeholder: steps read the learning rate from the optimizer's state
@@ -25,7 +26,8 @@ class Steps(NamedTuple):
 
     Attributes:
         forget: The forget step, see `unlearn.steps.forget_step`.
-        retain: The retain step, see `unlearn.steps.retain_step`.
+        retain: The retain step, see `unlearn.steps.retain_step`; with an anchor it takes the
+            vanilla model's parameters, too, see `unlearn.steps.anchored_step`.
         memory: Measures what is remembered, see `unlearn.steps.memory`.
     """
 
@@ -34,29 +36,40 @@ class Steps(NamedTuple):
     memory: Callable[..., Any]
 
 
-def compiled_steps(graphdef: nnx.GraphDef, options: UnlearnConfig, schedule: Schedule) -> Steps:
+def compiled_steps(
+    graphdef: nnx.GraphDef, vanilla: nnx.GraphDef, options: UnlearnConfig, schedule: Schedule
+) -> Steps:
     """Returns the jitted steps of a run.
 
     Args:
         graphdef: Graph definition of the model, adapters included. An adapted model with a mask
             has another graph definition than one without.
+        vanilla: Graph definition of the vanilla model.
         options: Section `config.unlearn`.
         schedule: Schedule of forget and retain steps.
     """
-    method = options.chosen
+    method, forgetting = options.chosen, options.forgetting
     forget_settings, retain_settings = settings(options, schedule)
     retain = method.retain or ANSWERS
     return Steps(
         _forget(
             graphdef,
-            method.forget,
-            options.of_loss(method.forget),
+            forgetting.forget,
+            options.of_loss(forgetting.forget),
             forget_settings,
-            method.ascends,
+            forgetting.ascends,
             options.mask_on,
             options.alpha,
         ),
-        _retain(graphdef, retain, options.of_loss(retain), retain_settings),
+        _retain(
+            graphdef,
+            retain,
+            options.of_loss(retain),
+            retain_settings,
+            options.chosen_anchor,
+            options.anchor_weight,
+            vanilla,
+        ),
         _memory(graphdef, options.stop_by),
     )
 
@@ -77,9 +90,18 @@ def _forget(
 
 @functools.lru_cache(32)
 def _retain(
-    graphdef: nnx.GraphDef, loss: Loss, options: Section | None, optimizer: Settings
+    graphdef: nnx.GraphDef,
+    loss: Loss,
+    options: Section | None,
+    optimizer: Settings,
+    anchor: Anchor | None,
+    weight: float,
+    vanilla: nnx.GraphDef,
 ) -> Callable[..., Any]:
-    return retain_step(graphdef, optimizer.descent(_RATE), loss.configured(options))
+    descent, terms = optimizer.descent(_RATE), loss.configured(options)
+    if anchor is None:
+        return retain_step(graphdef, descent, terms)
+    return anchored_step(graphdef, descent, terms, anchor, weight, vanilla)
 
 
 _memory = functools.lru_cache(8)(memory)

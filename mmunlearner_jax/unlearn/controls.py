@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.unlearn.control_masks import (
     Tree,
     global_random_mask,
@@ -128,11 +129,11 @@ CONTROLS: Mapping[str, Control] = {
     ),
     "vision_alone": Control(
         "Vision and projector in all steps, no mask",
-        {"unlearn.frozen": ("language",)},
+        {"unlearn.moves": FACES},
         mask=None,
     ),
     "vision_alone_masked": Control(
-        "Vision and projector in all steps, masked", {"unlearn.frozen": ("language",)}
+        "Vision and projector in all steps, masked", {"unlearn.moves": FACES}
     ),
     "mask_language": Control(
         "Language model, masked",
@@ -153,4 +154,9 @@ CONTROLS: Mapping[str, Control] = {
     "lora": Control("LoRA, masked", ADAPTERS),
     "lora_no_mask": Control("LoRA, no mask", ADAPTERS, mask=None),
     "ga": Control("Plain gradient ascent", mask=None, method="ga"),
+    "unsee_no_anchor": Control("Unsee, without anchor", {"unlearn.anchor": "none"}, method="unsee"),
+    "unsee_ascent": Control("Unsee, ascent of the loss", {"unlearn.target": "ga"}, method="unsee"),
+    "unsee_everywhere": Control(
+        "Unsee, in the language model, too", {"unlearn.moves": GROUPS}, method="unsee"
+    ),
 }

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Section
 from mmunlearner_jax.unlearn.losses import Reference, Term, Terms, cross_entropy
 
@@ -50,6 +51,8 @@ class Method:
         ascends: Whether forget steps raise their loss; otherwise they lower it.
         masked: Whether forget steps move only the weights that the saliency mask chooses.
         refuses: Whether the forget set's answers are replaced by refusals (`data.refusals`).
+        moves: Module groups that forget and retain steps move.
+        anchor: Name of the anchor of the retain steps (`unlearn.anchors`); "": none.
     """
 
     name: str
@@ -61,6 +64,8 @@ class Method:
     ascends: bool = True
     masked: bool = False
     refuses: bool = False
+    moves: tuple[str, ...] = GROUPS
+    anchor: str = ""
 
     @property
     def options(self) -> type[Section] | None:

@@ -136,7 +136,7 @@ def optimizers(
     forget, retain = settings(options, schedule)
     masked = forget.masked(
         options.learning_rate,
-        ascends=options.chosen.ascends,
+        ascends=options.forgetting.ascends,
         mask_on=options.mask_on,
         alpha=options.alpha,
     )

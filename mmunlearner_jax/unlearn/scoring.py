@@ -30,6 +30,16 @@ EXAMPLE_NLL = "reference_nll"  # [B, Q], for each of the row's Q examples in ord
 LOG_PROBS = "reference_log_probs"  # [B, S, V], for each of the row's supervised tokens
 
 
+# What a batch holds besides pictures.
+_TEXT = ("input_ids", "attention_mask", "segments", "labels", "answer_places")
+
+
+def pictures_of(batch: Batch) -> dict[str, Any]:
+    """Returns the arrays of a batch that describe its pictures, by name; none for text."""
+    others = (*_TEXT, EXAMPLE_NLL, LOG_PROBS)
+    return {name: array for name, array in batch.items() if name not in others}
+
+
 class Scores(NamedTuple):
     """The values of a function of the logits at supervised tokens.
 

@@ -14,6 +14,7 @@ import optax
 from flax import nnx, struct
 
 from mmunlearner_jax.sharding import settled
+from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.losses import Terms, cross_entropy, mean, score_tokens
 from mmunlearner_jax.unlearn.scoring import (
     NOTHING,
@@ -109,6 +110,42 @@ def retain_step(
         loss: The loss; by default the mean over supervised tokens in nats.
     """
     return descent_step(_value(graphdef, loss), optimizer)
+
+
+def anchored_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    loss: Terms,
+    anchor: Anchor,
+    weight: float,
+    vanilla: nnx.GraphDef,
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Returns the jitted step `(state, batches, frozen, reference) -> (state, value)`.
+
+    It is a `retain_step` whose loss has the anchor's distance added. `reference` holds all
+    parameters of the vanilla model.
+
+    Args:
+        graphdef: Graph definition of the model.
+        optimizer: Optimizer that lowers the loss.
+        loss: The loss.
+        anchor: The anchor; the first of a step's batches, that of pictures, is compared.
+        weight: Factor of the distance.
+        vanilla: Graph definition of the vanilla model, which has no adapters.
+    """
+    value = _value(graphdef, loss)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def descend(
+        state: TrainState, batches: Sequence[Batch], frozen: Params, reference: Params
+    ) -> tuple[TrainState, jax.Array]:
+        def anchored(params: Params, batches: Sequence[Batch]) -> jax.Array:
+            away = anchor.distance((graphdef, params), (vanilla, reference), batches[0])
+            return value(params, batches) + weight * away
+
+        return _update(anchored, optimizer, -1, state, batches, frozen)
+
+    return descend
 
 
 def forget_step(

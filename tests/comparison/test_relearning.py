@@ -24,7 +24,7 @@ def test_one_picture_of_each_person_with_all_its_samples():
 def session(tmp_path_factory):
     made = tiny.session(tmp_path_factory.mktemp("run"))
     options = dataclasses.replace(
-        made.config.compare, relearn_steps=6, relearn_rate=1e-3, relearn_batch=2
+        made.config.compare, relearn_steps=(3, 6), relearn_rate=1e-3, relearn_batch=2
     )
     made.config = dataclasses.replace(made.config, compare=options)
     return made
@@ -32,7 +32,12 @@ def session(tmp_path_factory):
 
 def test_what_is_relearned_is_likelier_and_the_model_stays_as_it_was(session):
     before = jax.tree.map(np.asarray, session.params)
-    after, again = relearned(session, session.params), relearned(session, session.params)
+    runs = [
+        {steps: jax.tree.map(np.asarray, params) for steps, params in made}
+        for made in (relearned(session, session.params), relearned(session, session.params))
+    ]
+    assert all([*run] == [3, 6] for run in runs)
+    halfway, after, again = runs[0][3], runs[0][6], runs[1][6]
     for old, kept, new, same in zip(
         *map(jax.tree.leaves, (before, session.params, after, again)), strict=True
     ):
@@ -40,5 +45,6 @@ def test_what_is_relearned_is_likelier_and_the_model_stays_as_it_was(session):
         np.testing.assert_array_equal(new, same)
     shown = one_picture_each(session.pictures(session.forget))
     batch = session.batches(shown, batch_size=2, pack=1).example()
-    nats = [float(answer_nll(session.graphdef, p, batch)[0].sum()) for p in (before, after)]
-    assert nats[1] < nats[0]
+    models = (before, halfway, after)
+    nats = [float(answer_nll(session.graphdef, p, batch)[0].sum()) for p in models]
+    assert nats[2] < nats[1] < nats[0]

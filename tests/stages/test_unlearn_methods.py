@@ -10,9 +10,12 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax import compilations, preemption
+from mmunlearner_jax.config import typed
+from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.data import references
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.reference_model import ask_vanilla
@@ -83,8 +86,11 @@ def test_forget_steps_raise_or_lower_their_loss(at, tmp_path, method, direction)
     assert direction * (np.mean(losses[-4:]) - np.mean(losses[:4])) > 0
 
 
-def test_what_unlearning_holds_stays_bit_by_bit(at, tmp_path):
-    outcome = run(at, tmp_path, "mmunlearner", frozen=("language",), learning_rate=1e-3)
+@pytest.mark.parametrize(
+    ("method", "options"), [("mmunlearner", {"moves": ("vision", "projector")}), ("unsee", {})]
+)
+def test_what_unlearning_holds_stays_bit_by_bit(at, tmp_path, method, options):
+    outcome = run(at, tmp_path, method, **options, learning_rate=1e-3)
     old, new = (nnx.to_pure_dict(tree) for tree in (at.params, outcome.params))
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), old, new)
     moved = {part for part in same if not all(jax.tree.leaves(same[part]))}
@@ -255,3 +261,34 @@ def test_asking_that_was_interrupted_gives_the_same_answers(at, tmp_path, monkey
     assert len(list((tmp_path / "stopped").rglob("*.array_record"))) == 1
     again = ask("stopped").pack([[s] for s in samples], **pack)[LOG_PROBS]
     np.testing.assert_array_equal(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.frozen": ("vision", "projector")}, "unlearn.moves .*model.frozen lacks"),
+        ({"unlearn.moves": ("vision",), "model.frozen": ("vision",)}, "unlearn.moves"),
+        (
+            {"unlearn.method": "ga", "unlearn.anchor": "picture_features"},
+            "anchor .*no retain steps",
+        ),
+        ({"unlearn.moves": ("language",)}, "unlearn.anchor .*no step moves vision or projector"),
+        ({"unlearn.target": "idk_nll"}, "unlearn.target .*same answers"),
+        ({"unlearn.method": "mmunlearner", "controls": ("unsee_ascent",)}, ""),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(changes, said):
+    made = typed(tiny.config(method="unsee")).with_values({"stages": ("unlearn",), **changes})
+    if not said:
+        return check_config(made, jax.devices()[:1])
+    with pytest.raises(InputError, match=said):
+        check_config(made, jax.devices()[:1])
+    return None
+
+
+def test_another_methods_forget_loss_and_no_anchor(at, tmp_path):
+    parts = {"target": "ga", "anchor": "none", "moves": GROUPS, "text_batch": 0}
+    same = Unlearner(tiny.varied(at, tmp_path / "a", method="unsee", **parts)).run(None)
+    wanted = Unlearner(tiny.varied(at, tmp_path / "b", method="ga_diff", text_batch=0)).run(None)
+    for one, other in zip(*(jax.tree.leaves(x.params) for x in (same, wanted)), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -21,6 +21,7 @@ from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
 from mmunlearner_jax.unlearn.methods.kl_min import kl_min
 from mmunlearner_jax.unlearn.methods.npo import npo
 from mmunlearner_jax.unlearn.methods.simnpo import simnpo
+from mmunlearner_jax.unlearn.methods.unsee import log_loss
 from mmunlearner_jax.unlearn.scoring import LOG_PROBS
 from tests.helpers.models import filled
 from tests.helpers.tokens import CONFIG, IDS, LABELS
@@ -110,6 +111,31 @@ def test_simnpo(batches, gamma):
     values = -2 / beta * torch.nn.functional.logsigmoid(torch.tensor(margins))
     got = mean(lambda scores: simnpo(scores, beta=beta, gamma=gamma), scores)
     np.testing.assert_allclose(got, values.mean().item(), **TOLERANCE)
+
+
+def test_log_loss_is_a_mean_of_logarithms_over_examples(batches):
+    scores, examples = batches
+    values = [np.log(nll.mean() + 0.01) for batch in examples for nll, _, _ in batch]
+    got = mean(lambda scores: log_loss(scores, floor=0.01), scores)
+    np.testing.assert_allclose(got, np.mean(values), **TOLERANCE)
+
+
+def test_log_loss_moves_an_answer_that_is_sure_as_much_as_another():
+    """The loss's own gradient vanishes with the loss."""
+
+    def steepness(loss, sure):
+        def of(logit):  # of the right one of two tokens
+            nll = jax.nn.softplus(-logit).reshape(1, 1)
+            return mean(loss, [TokenScores(nll, jnp.ones((1, 1), bool), jnp.zeros((1, 1), int))])
+
+        return abs(float(jax.grad(of)(sure)))
+
+    def logarithm(scores):
+        return log_loss(scores, floor=1e-6)
+
+    assert steepness(cross_entropy, 8.0) < 1e-3
+    np.testing.assert_allclose(steepness(logarithm, 8.0), 1, atol=0.01)
+    assert 0.1 < steepness(logarithm, -5.0) < 0.3
 
 
 def test_npo_near_beta_0_is_gradient_ascent(batches):
