@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from mmunlearner_jax.config import defaults
 from mmunlearner_jax.semantics import with_semantics
-from mmunlearner_jax.unlearn.methods import METHODS
 
 STAGES = "prepare finetune evaluate importance mask unlearn evaluate export report"
 VISION = dict(image_size=60, patch_size=20, hidden_size=128, intermediate_size=512)
@@ -19,6 +18,7 @@ VISION |= dict(num_hidden_layers=5, num_attention_heads=4)
 TEXT = dict(hidden_size=128, intermediate_size=344, num_hidden_layers=4, num_attention_heads=4)
 TEXT |= dict(num_key_value_heads=4, max_position_embeddings=256)
 # Variants with a grid of learning rates, others at MMUnlearner's, and contrasts named beforehand.
+METHODS = ("mmunlearner", "ga", "ga_diff", "idk_nll", "kl_min", "npo", "simnpo")
 TUNED = (*METHODS, "random_mask", "cover_only", "plain_importances", "sgd")
 CONTROLS = """no_mask global_random_mask random_layers other_people_mask retain_only_steps
 forget_text vision_projector_no_mask mask_vision_projector mask_language separate_states

@@ -9,13 +9,36 @@ from absl import flags
 
 from mmunlearner_jax.config.run import READS
 
-_STAGES = Path(__file__).parent / "stages"
-_CONFIGS = Path("configs")
+_PACKAGE = Path(__file__).parent
+_STAGES = _PACKAGE / "stages"
+
+
+def config_folder() -> Path:
+    """Returns the folder of config files: `configs/` here, or else the one of the package.
+
+    A checkout has it beside the package, an installed wheel within it.
+    """
+    places = (Path("configs"), _PACKAGE.parent / "configs", _PACKAGE / "shipped/configs")
+    return next((place for place in places if (place / "orl.py").is_file()), places[0])
 
 
 def config_files() -> list[Path]:
-    """Returns the config files of the current folder."""
-    return sorted(_CONFIGS.glob("[!_]*.py"))
+    """Returns the config files that can be named without their folder."""
+    return sorted(config_folder().glob("[!_]*.py"))
+
+
+def config_file(name: str) -> Path | None:
+    """Returns a config file by its path or by its name alone, e.g. `orl`; None if there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    named = config_folder() / f"{name}.py"
+    return named if path.name == name and named.is_file() else None
+
+
+def stages() -> dict[str, str]:
+    """Returns what each stage does, by name."""
+    return {name: first_line(_STAGES / f"{name}.py").partition(": ")[2] for name in READS}
 
 
 def show_help() -> None:
@@ -31,20 +54,20 @@ def _lines() -> Iterator[str]:
     yield flags.FLAGS.main_module_help().partition(":\n")[2]
     if "--config=" not in program:
         return
-    yield "  --config: Config file, as FILE.py or FILE.py:NAME=VALUE,NAME=VALUE."
+    yield "  --config: Config file or its name, as NAME, FILE.py or NAME:OPTION=VALUE,..."
     yield "  --config.SECTION.OPTION: Value in place of the config file's."
     yield ""
     yield "Stages (--config.stages):"
-    for name in READS:
-        yield f"  {name:12}{_first_line(_STAGES / f'{name}.py').partition(': ')[2]}"
+    for name, about in stages().items():
+        yield f"  {name:12}{about}"
     yield ""
     yield "Config files (--config):"
     for path in config_files():
-        yield f"  {path!s:27} {_first_line(path)}"
+        yield f"  {path.stem:16}{first_line(path)}"
     yield ""
     yield "Every option: docs/reference/config.md, or python -m mmunlearner_jax.config"
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
     """Returns the first line of a Python file's docstring."""
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]

@@ -20,7 +20,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from mmunlearner_jax.command_help import config_files, show_help
+from mmunlearner_jax.command_help import config_file, config_files, show_help
 from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
 from mmunlearner_jax.files import system_fault
@@ -40,11 +40,13 @@ class _ConfigFile(ConfigFileFlagParser):
     config = ConfigDict()
 
     def parse(self, path: str) -> ConfigDict:
-        file = path.partition(":")[0]
-        if not Path(file).is_file():
+        name, colon, arguments = path.partition(":")
+        file = config_file(name)
+        if file is None:
             raise flags.Error(f"--config={path}: there is no such file{_meant(path)}")
+        sys.path.append(str(file.absolute().parent.parent))  # configs import each other
         try:
-            config: Any = super().parse(path)
+            config: Any = super().parse(f"{file}{colon}{arguments}")
             config.lock()
             config.to_json()
         except (Exception, SystemExit) as error:
@@ -64,8 +66,8 @@ def _meant(path: str) -> str:
     known = {file.stem: file for file in config_files()}
     near = difflib.get_close_matches(Path(name).stem, known, 1)
     if near:
-        return f". Did you mean --config={known[near[0]]}{colon}{arguments}?"
-    return f"; there are {listed(known.values(), 20)}" if known else ""
+        return f". Did you mean --config={near[0]}{colon}{arguments}?"
+    return f"; there are {listed(known, 20)}" if known else ""
 
 
 _FILE = flags.FLAGS["config"].parser = _ConfigFile("config")

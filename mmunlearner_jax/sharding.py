@@ -98,9 +98,13 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def device_bytes(tree: Any) -> int:
-    """Returns the bytes on one device of a tree of arrays (or `jax.ShapeDtypeStruct`)."""
+    """Returns the bytes on one device of a tree of arrays (or `jax.ShapeDtypeStruct`).
+
+    An array that occurs twice counts once.
+    """
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in {id(x): x for x in jax.tree.leaves(tree)}.values()
     )
 
 

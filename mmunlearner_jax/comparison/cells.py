@@ -58,8 +58,18 @@ class Cell:
 
     @property
     def typed_config(self) -> Config:
-        """The config as the stages take it."""
-        return Config.of(self.config)
+        """The config as the stages take it.
+
+        Raises:
+            InputError: Another version wrote it.
+        """
+        try:
+            return Config.of(self.config)
+        except InputError as error:
+            raise InputError(
+                f"{self.folder / 'config.json'} is of another version ({error}): compare in another"
+                " workdir"
+            ) from error
 
     @property
     def blocks(self) -> Mapping[str, float]:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from flax import nnx
 
@@ -112,9 +113,38 @@ class Contest:
             return {
                 "learning_rate": rate,
                 **summarised(run, self.levels, self.examiner.to_keep),
+                **self._returns(run.outcome.params, name),
             }
 
         return search(self._options.learning_rates, self._options.extensions, attempt, earlier)
+
+    def _returns(self, params: Any, name: str) -> dict[str, float]:
+        """Returns how much more a model answers than gold after relearning, on what is set apart.
+
+        Args:
+            params: All parameters of the model.
+            name: Name of the model.
+
+        Returns:
+            `returns`, a mean over numbers of steps, each 0 at least; {} without gold, or if nothing
+            is relearned.
+        """
+        if not (self._options.gold and self._options.relearn_steps):
+            return {}
+        above = np.subtract(self._after_relearning(params, name), self._gold_after)
+        return {"returns": float(np.maximum(above, 0).mean())}
+
+    def _after_relearning(self, params: Any, name: str) -> list[float]:
+        """Returns the accuracy about the forget set's pictures after each number of steps."""
+        return [
+            self.examiner.look(after, f"{name}/{relearned_level(steps)}")[FORGET_KIND]
+            for steps, after in relearned(self._session, params)
+        ]
+
+    @functools.cached_property
+    def _gold_after(self) -> list[float]:
+        """The same of the gold model."""
+        return self._after_relearning(self.reference(GOLD), GOLD)
 
     def play(self, name: str, rate: float) -> dict[str, Any]:
         """Unlearns as a variant does and scores it where it has forgotten as much as others.

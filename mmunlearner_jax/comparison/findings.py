@@ -29,7 +29,7 @@ class VariantResult(NamedTuple):
     Attributes:
         name: Name of the variant.
         label: Name of the variant on a page.
-        control: Whether it is MMUnlearner with one thing changed.
+        control: Whether it is a method with one thing changed.
         reached: Number of seeds in which it forgot enough, and number of its seeds.
         accuracies: Accuracy by level and kind of question; "end" is the last model,
             `relearned_level` this model after relearning.
@@ -201,7 +201,8 @@ class Comparison:
 
     def _rows(self, cells: list[Cell]) -> list[VariantResult]:
         people = estimates.by_person(cells)
-        return [_result(cells, name, people, self.about) for name in names(cells)]
+        levels = self.relearned_levels
+        return [_result(cells, name, people, self.about, levels) for name in names(cells)]
 
     def _findings(self, cells: list[Cell]) -> list[Finding]:
         named = self.options.contrasts
@@ -306,6 +307,7 @@ def _result(
     name: str,
     people: Mapping[tuple[int, str], Mapping[str, float]],
     about: Mapping[str, ScoredKind],
+    relearned: Sequence[str],
 ) -> VariantResult:
     def entries(field: str) -> list[Any]:
         values = [cell.variants[name].get(field) for cell in cells if name in cell.variants]
@@ -317,8 +319,6 @@ def _result(
             for level in levels
         }
 
-    steps = {n for cell in cells for n in cell.typed_config.compare.relearn_steps}
-    relearned = [relearned_level(n) for n in steps]
     split = {kind: tuple(kind.split("/")) for kind in about}
     forgotten = {(s, m) for kind, (s, m) in split.items() if about[kind].falls}
     rest = {(s, m) for s, m in split.values()} - forgotten

@@ -42,7 +42,7 @@ class Levels:
     Attributes:
         start: The vanilla model's look, by kind.
         gold: Accuracy of the gold model about the forget set's pictures, or chance.
-        fraction: Part of the way from the vanilla model to gold at which a run ends.
+        fraction: Part of the way from the vanilla model to gold at which runs are compared.
         halfway: Whether half of the way is a level, too.
     """
 
@@ -53,7 +53,7 @@ class Levels:
 
     @property
     def end(self) -> float:
-        """Accuracy about the forget set's pictures at which a run ends."""
+        """Accuracy about the forget set's pictures at which runs are compared."""
         return self._at(self.fraction)
 
     @property
@@ -113,7 +113,7 @@ class Follower:
             "unlearn.stop_every": every,
             "unlearn.stop_remembered": 0.0,  # the watcher says when a run ends
         }
-        self._depth = options.depth if scores else 1.0
+        self._depth = options.depth
 
     def follow(
         self, name: str, control: Control, mask: Any, rate: float, shares: Shares | None = None
@@ -217,8 +217,9 @@ class _Watcher:
                 "forget_steps": place.of([x["forget_steps"] for x in path]),
                 "accuracies": interpolated(*both, place.weight),
             }
-        if self._levels:  # the next step takes the arrays of this model
-            self._before = jax.tree.map(jnp.copy, params)
+        # The next step takes the arrays of this model, which is scored if a level lies behind it.
+        ahead = self._levels.keys() - self.matched.keys()
+        self._before = jax.tree.map(jnp.copy, params) if ahead else None
         write_json(self._file, {"looks": self.looks, "matched": self.matched})
         there = crossing([x["accuracies"][FORGET_KIND] for x in path], self._end)
         enough = there and forget_steps >= self._depth * path[there.after]["forget_steps"]

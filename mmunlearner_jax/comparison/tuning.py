@@ -13,7 +13,8 @@ from mmunlearner_jax.files import expanded, plain, read_json
 from mmunlearner_jax.results import MEND, read_results
 
 _TUNE = "run the stage tune there, or set config.compare.tuned to workdirs where it was run"
-# `learning_rate`, `reached`, `left`, `kept`; of a run that diverged `learning_rate`, `diverged`.
+# `learning_rate`, `reached`, `left`, `kept` and, where models relearn, `returns`; of a run that
+# diverged `learning_rate`, `diverged`.
 Trial = Mapping[str, Any]
 
 
@@ -33,13 +34,14 @@ def preference(trials: Sequence[Trial]) -> tuple[bool, float]:
     """Returns the rule by which rates are chosen; the greatest value is best.
 
     A rate that forgets enough in every seed comes before others. Among those what is kept on the
-    way decides, among the others what is left to forget.
+    way decides, less what relearning brings back beyond gold; among the others what is left to
+    forget.
 
     Args:
         trials: Of one learning rate, one for each seed.
     """
     if all(trial["reached"] for trial in trials):
-        return True, float(np.mean([trial["kept"] for trial in trials]))
+        return True, float(np.mean([trial["kept"] - trial.get("returns", 0.0) for trial in trials]))
     return False, -float(np.mean([trial["left"] for trial in trials]))
 
 

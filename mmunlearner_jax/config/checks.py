@@ -10,7 +10,7 @@ from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import flatten
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
-from mmunlearner_jax.unlearn.controls import CONTROLS
+from mmunlearner_jax.unlearn.controls import CONTROLS, Control
 from mmunlearner_jax.unlearn.methods import METHODS
 
 # Batches, and the option that says how many of their questions share a row; "": one has a row.
@@ -96,14 +96,20 @@ def _check_frozen(config: Config) -> None:
         options.refuse("text_first", "0, or config.model.frozen without 'language'")
 
 
-def _check_unlearning(config: Config, controls: Iterable[str]) -> None:
-    """Refuses unlearning whose parts do not go together, by itself or with a control's changes."""
-    for name in ("", *controls):
-        changes = dict(CONTROLS[name].changes) if name else {}
-        if name and CONTROLS[name].method:
-            changes["unlearn.method"] = CONTROLS[name].method
+def _check_unlearning(config: Config, variants: Iterable[str]) -> None:
+    """Refuses unlearning whose parts do not go together, by itself or as a variant.
+
+    Args:
+        config: Config of the run.
+        variants: Names of methods and controls.
+    """
+    for name in ("", *variants):
+        control = Control(name, method=name) if name in METHODS else CONTROLS.get(name)
+        changes = dict(control.changes) if control else {}
+        if control and control.method:
+            changes["unlearn.method"] = control.method
         options = config.with_values(changes).unlearn
-        because = f" (with the control {name!r})" if name else ""
+        because = f" (for {name!r}; or leave that out)" if name else ""
         still = {*options.held, *config.model.frozen}
         if still == {*GROUPS}:
             options.refuse("moves", f"a group that config.model.frozen lacks{because}")
@@ -147,19 +153,28 @@ def check_compared(config: Config) -> None:
         raise InputError(f"config.compare.controls: {both} are among the methods; give each once")
     rows = (*options.methods, *options.controls)
     controls = [name for name in rows if name not in METHODS]
-    if controls and not (own in options.methods and METHODS[own].masked):
+    changing = [name for name in controls if not CONTROLS[name].method]
+    if changing and not (own in options.methods and METHODS[own].masked):
         raise InputError(
-            f"config.compare: the controls {', '.join(controls)} change {own!r},"
+            f"config.compare: the controls {', '.join(changing)} change {own!r},"
             " config.unlearn.method: give none, or a method with a mask that is among"
             " config.compare.methods"
         )
+    for name in controls:
+        if CONTROLS[name].method not in ("", *options.methods):
+            raise InputError(
+                f"config.compare: the control {name!r} changes {CONTROLS[name].method!r}: add that"
+                " to config.compare.methods, or leave the control out"
+            )
+    if config.unlearn.target:
+        config.unlearn.refuse("target", "'' where methods are compared: each has its own")
     audited = {*options.audit} - {"vanilla", "gold", *rows}
     if audited:
         raise InputError(
             f"config.compare.audit: {min(audited)!r} is not among config.compare.methods and"
             " controls: add it there, or leave it out"
         )
-    _check_unlearning(config, controls)
+    _check_unlearning(config, rows)
     for name in controls:
         if CONTROLS[name].changes and config.with_values(CONTROLS[name].changes) == config:
             raise InputError(

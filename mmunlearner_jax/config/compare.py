@@ -59,7 +59,8 @@ class CompareConfig(Section):
     )
     controls: tuple[str, ...] = option(
         ("random_mask",),
-        "Runs of `unlearn.method` with one thing changed, at its learning rate.",
+        "Runs of `unlearn.method`, or of the method that they name, with one thing changed, at the"
+        " method's learning rate.",
         choices=tuple(CONTROLS),
     )
     control_seeds: int = option(
@@ -79,8 +80,8 @@ class CompareConfig(Section):
     forget_steps: int = option(40, "Longest run.", unit="steps", least=1)
     forgotten: float = option(
         0.9,
-        "Part of what the gold model lacks, about the forget set's pictures, at which runs end and"
-        " are compared.",
+        "Part of what the gold model lacks, about the forget set's pictures, at which runs are"
+        " compared.",
         above=0.5,
         below=1,
     )

@@ -157,6 +157,11 @@ class UnlearnConfig(Extensible):
         return tuple(group for group in GROUPS if group not in (self.moves or self.chosen.moves))
 
     @property
+    def learns_text(self) -> bool:
+        """Whether retain steps learn text; it moves nothing but the language model."""
+        return bool(self.text_batch) and "language" not in self.held
+
+    @property
     def chosen_anchor(self) -> Anchor | None:
         """The anchor of the retain steps."""
         return ANCHORS.get(self.anchor or self.chosen.anchor)

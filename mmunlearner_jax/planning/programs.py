@@ -103,7 +103,9 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
     held = config.unlearn.held if stage == "unlearn" else ()
     still = in_groups(sizes.model_type, {*config.model.frozen, *held})
     frozen, moving = nnx.split_state(params, still, ...)
-    unlearn = functools.partial(_unlearn, vanilla=(graphdef, params))
+    # The vanilla model's frozen parameters are those of the model, its moving ones are not.
+    before = jax.tree.map(lambda p: _placed(p, p.sharding), moving)
+    unlearn = functools.partial(_unlearn, vanilla=(graphdef, nnx.merge_state(before, frozen)))
     make = {"importance": _importance, "unlearn": unlearn, "evaluate": _evaluate}[stage]
     if stage == "unlearn" and (targets := lora_targets(config, sizes.model_type, graphdef, params)):
         graphdef, moving, frozen = attach(
@@ -137,7 +139,7 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     method, forget_loss = options.chosen, options.forgetting.forget
     forget = batch(options.forget_batch, options.pack, pictured=True)
     retain = [batch(options.retain_batch, options.pack, pictured=True)]
-    if options.text_batch and "language" in method.moves:
+    if options.learns_text:
         retain.append(batch(options.text_batch, options.text_pack, pictured=False))
     schedule = plan_schedule(options, forget.calls(plan.forget), retain[0].calls(plan.pictures))
     descend, forgetting = optimizers(options, schedule)

@@ -56,9 +56,8 @@ def _variant(
     if name in REFERENCES:
         return contest.score_reference(name)
     # A control runs at the learning rate of the method that it changes.
-    own, changed = session.config.unlearn.method, contest.control(name).method
-    tuned = next(x for x in (name, changed, own) if x in choices)
-    choice = choices[tuned]
+    changed = contest.control(name).method or session.config.unlearn.method
+    choice = choices[name if name in choices else changed]
     kind = {"control": name in options.controls, "edge": choice.edge if choice else False}
     if choice is None:  # it diverged at every learning rate
         return {**kind, "method": None, "learning_rate": None, "diverged": True}

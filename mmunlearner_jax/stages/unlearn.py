@@ -122,15 +122,15 @@ class Unlearner:
         Raises:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
-        session, schedule = self._session, self._schedule
-        graphdef, _, frozen, mask = parts = movable(session, mask)
+        session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
+        graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
         state = TrainState.create(parts.moving, *state_optimizers(self._options, schedule))
-        batches = self._compile(steps, state, mask, beside, watched=watch is not None)
+        batches = self._compile(steps, state, parts.mask, beside, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
-        before = None if watch else self._before(steps, parts.moving, frozen)
         remembered, over = None, False
+        before = None if watch else self._before(steps, parts.moving, frozen)
 
         def look(iterations: int) -> tuple[float, bool]:
             if watch is not None:
@@ -152,26 +152,27 @@ class Unlearner:
                         break
                     row = {}
                     for _ in range(forgets * self._options.accumulate):
-                        forget = [self._put(next(data["forget"]))]
-                        state, row["forget_loss"] = steps.forget(state, forget, mask, frozen)
+                        forget = self._next(data, forget=True)
+                        state, row["forget_loss"] = steps.forget(state, forget, parts.mask, frozen)
                     for _ in range(retains * self._options.accumulate):
-                        state, row["retain_loss"] = steps.retain(state, self._both(data), *beside)
+                        both = self._next(data, forget=False)
+                        state, row["retain_loss"] = steps.retain(state, both, *beside)
                     done = i + 1
                     if self._stop.due(i):
                         remembered, over = look(done)
                         row["remembered"] = remembered
                     metrics.write(done, **row)
                     saved.save(done, state, data)
-            # A run that was interrupted comes to the same result here.
             if self._stop.remembered >= 0 and not self._stop.due(done - 1):
-                remembered, over = look(done)
+                remembered, _ = look(done)  # the same after an interruption
         if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
 
-    def _both(self, data: Mapping[str, Iterator[dict[str, np.ndarray]]]) -> list[Any]:
-        """Returns the next batches of a retain step: pictures, and text if it learns any."""
-        return [self._put(next(batches)) for name, batches in data.items() if name != "forget"]
+    def _next(self, data: Mapping[str, Iterator[dict[str, np.ndarray]]], *, forget: bool) -> list:
+        """Returns the next batches of a forget step, or of a retain step, pictures first."""
+        chosen = (x for name, x in data.items() if (name == "forget") == forget)
+        return [self._put(next(batches)) for batches in chosen]
 
     def _outcome(
         self, parts: Movable, done: int, remembered: float | None, before: float | None
@@ -280,7 +281,7 @@ class Unlearner:
         made = {
             "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2)
         }
-        if options.text_batch and "language" in self._method.moves:
+        if options.learns_text:
             text = session.retained_words(forgotten=options.forget_text)
             made["text"] = self._batches(
                 loss, text, options.text_batch, options.text_pack, stream=3

@@ -47,7 +47,7 @@ class Method:
         color: Colour in charts, "#rrggbb".
         marker: Marker in charts, of Matplotlib.
         forget: Loss of the forget steps.
-        retain: Loss of the retain steps, which move all weights; None: there are no retain steps.
+        retain: Loss of the retain steps, which no mask restricts; None: there are no retain steps.
         ascends: Whether forget steps raise their loss; otherwise they lower it.
         masked: Whether forget steps move only the weights that the saliency mask chooses.
         refuses: Whether the forget set's answers are replaced by refusals (`data.refusals`).

@@ -158,13 +158,11 @@ class StopRule:
         """Returns whether to measure after this iteration (counted from 0)."""
         return self.remembered >= 0 and (iteration + 1) % self.every == 0
 
-    def reached(self, remembered: float | None, before: float | None = None) -> bool:
+    def reached(self, remembered: float, before: float | None = None) -> bool:
         """Returns whether a run ends here; NaN, from a diverged model, never ends it.
 
         Args:
-            remembered: What the model remembers; None: it was not measured yet.
+            remembered: What the model remembers.
             before: What the vanilla model remembered; None: the rule is absolute.
         """
-        if remembered is None:
-            return False
         return remembered <= self.remembered * (1.0 if before is None else before)

@@ -42,6 +42,13 @@ def test_accuracy_has_students_interval_over_seeds():
     assert estimates.accuracy(invent(KEEP, {"ga": table}), "ga", FACES, "forgotten") is None
 
 
+def test_above_gold_is_paired_by_seed():
+    table = {"ga": [[0.5, 0.7], [0.9, 0.9], None], "gold": [[0.5, 0.5], [0.6, 0.8], [0.1, 0.1]]}
+    found = estimates.above_gold(invent(FACES, table), "ga", FACES, "relearned/10")
+    assert found.seeds == pytest.approx({0: 0.1, 1: 0.2})
+    assert estimates.above_gold(invent(FACES, table), "ga", KEEP, "relearned/10") is None
+
+
 def test_contrasts_are_paired_by_seed_and_person():
     rng = np.random.default_rng(0)
     other = rng.random((4, 5))

@@ -75,6 +75,12 @@ def test_enough_forgotten_comes_first_then_what_is_kept_then_what_is_left():
     assert best({1.0: [trial(1.0, 0.9), trial(1.0)], 2.0: 2 * [trial(2.0, 0.1)]}).rate == 2.0
 
 
+def test_what_relearning_brings_back_counts_against_a_rate():
+    hidden, gone = trial(1.0, 0.9) | {"returns": 0.3}, trial(2.0, 0.8) | {"returns": 0.1}
+    assert best({1.0: [hidden], 2.0: [gone]}).rate == 2.0
+    assert best({1.0: [trial(1.0, 0.9)], 2.0: [gone]}).rate == 1.0
+
+
 def test_workdirs_choose_together(tmp_path):
     for name, second in (("a", 0.1), ("b", 0.7)):
         (tmp_path / name).mkdir()

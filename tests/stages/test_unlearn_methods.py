@@ -20,6 +20,7 @@ from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.reference_model import ask_vanilla
 from mmunlearner_jax.stages.unlearn import Unlearner
+from mmunlearner_jax.unlearn.anchors.picture_features import feature_distance
 from mmunlearner_jax.unlearn.losses import OF_TOKENS
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.scoring import EXAMPLE_NLL, LOG_PROBS
@@ -188,7 +189,7 @@ def test_packed_rows_give_the_same_losses(at, tmp_path):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["npo", "kl_min"])
+@pytest.mark.parametrize("method", ["npo", "kl_min", "unsee"])
 def test_stopped_and_run_again_it_gives_the_same_bits(at, tmp_path, method, monkeypatch):
     whole = run(at, tmp_path / "whole", method)
     steps = itertools.count(1)
@@ -284,6 +285,34 @@ def test_parts_that_do_not_go_together_are_refused(changes, said):
     with pytest.raises(InputError, match=said):
         check_config(made, jax.devices()[:1])
     return None
+
+
+@pytest.mark.parametrize(
+    ("method", "moves", "wanted"),
+    [
+        ("unsee", (), {"pictures"}),
+        ("unsee", GROUPS, {"pictures", "text"}),
+        ("mmunlearner", ("vision", "projector"), {"pictures"}),
+        ("mmunlearner", (), {"pictures", "text"}),
+    ],
+)
+def test_text_is_learned_where_the_language_model_moves(at, method, moves, wanted):
+    unlearner = Unlearner(tiny.varied(at, method=method, moves=moves))
+    assert {*unlearner._retain_batches(METHODS[method].retain)} == wanted
+
+
+def test_an_anchor_holds_what_adapters_do_to_pictures(at, tmp_path):
+    """With all its weight on the anchor, a run ends nearer to where it began."""
+
+    def away(folder, weight):
+        options = {"lora": {"rank": 2}, "learning_rate": 1e-2, "anchor_weight": weight}
+        outcome = run(at, tmp_path / folder, "unsee", **options)
+        (batch,) = at.batches(at.pictures("retain"), batch_size=2, pack=1, repeat=False)
+        return float(
+            feature_distance((at.graphdef, outcome.params), (at.graphdef, at.params), batch)
+        )
+
+    assert 0 < away("held", 100.0) < away("loose", 1e-3)
 
 
 def test_another_methods_forget_loss_and_no_anchor(at, tmp_path):
