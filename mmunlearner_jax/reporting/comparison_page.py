@@ -23,6 +23,7 @@ from mmunlearner_jax.reporting.comparison_table import (
     whole,
 )
 from mmunlearner_jax.reporting.machine import machine
+from mmunlearner_jax.reporting.relearning_figure import relearning
 from mmunlearner_jax.reporting.templates import environment
 
 
@@ -79,6 +80,7 @@ def render(comparison: Comparison, command: str) -> str:
     middle = comparison.middle
     blocks, shares = comparison.blocks(middle), comparison_figures.shares(comparison, middle)
     returning = comparison_figures.returning(comparison, middle)
+    relearned = relearning(comparison, middle)
     return (
         environment()
         .get_template("reporting/comparison.html.j2")
@@ -87,6 +89,7 @@ def render(comparison: Comparison, command: str) -> str:
             paths=figures.data_uri(comparison_figures.paths(comparison, middle)),
             shares=figures.data_uri(shares) if shares else "",
             returning=figures.data_uri(returning) if returning else "",
+            relearned=figures.data_uri(relearned) if relearned else "",
             contrasts={
                 ratio: figures.data_uri(comparison_figures.contrasts(findings))
                 for ratio, findings in comparison.findings.items()
@@ -107,6 +110,7 @@ def write_markdown(comparison: Comparison, path: Path, command: str) -> None:
         "paths": comparison_figures.paths(comparison, comparison.middle),
         "shares": comparison_figures.shares(comparison, comparison.middle),
         "returning": comparison_figures.returning(comparison, comparison.middle),
+        "relearning": relearning(comparison, comparison.middle),
     }
     there = {name: figure for name, figure in drawn.items() if figure}
     for name, figure in there.items():

@@ -82,7 +82,10 @@ def test_markdown_is_one_screen_with_figures_beside_it(written):
     assert f"Written by `{COMMAND}` on" in text and "Seeds 0, 1, 2" in text
     assert "**Primary contrast, named beforehand.**" in text and "detect" in text
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
-    assert pictures == ["results-orl-paths.svg", "results-orl-shares.svg"]
+    names = ("paths", "relearning", "shares")
+    assert pictures == [f"results-orl-{name}.svg" for name in names]
+    assert "unseen photographs, after 40 relearning steps ↓ |" in text
+    assert re.search(r"\| \d+\.\d ± \d+\.\d \([+−]\d+\.\d ± \d+\.\d\) \|", text)
     assert all((folder / name).read_text().startswith("<svg") for name in pictures)
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 4  # accuracies and secondary contrasts of two ratios

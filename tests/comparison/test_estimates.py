@@ -1,5 +1,6 @@
 """Accuracies over seeds, contrasts at equal forgetting, and what invented answers show."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -119,6 +120,13 @@ def test_cells_are_read_and_what_is_missing_is_told(workdir):
     assert missing(cells[1:])[0] == "seed 0, 5 % forgotten: everything"
     assert label("threshold_0.5") == "Threshold 0.5"
     assert label("mmunlearner", cells) == "MMUnlearner, relative importances"
+
+
+def test_a_config_of_another_version_is_named(workdir):
+    cell = read_cells(workdir)[0]
+    old = {**cell.config, "compare": {**cell.config["compare"], "relearn_steps": 0}}
+    with pytest.raises(InputError, match=r"seed-0/forget-5/config.json is of another version \(.*"):
+        assert dataclasses.replace(cell, config=old).typed_config
 
 
 def test_nothing_to_read_is_an_input_error(tmp_path):
