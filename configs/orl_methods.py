@@ -22,7 +22,7 @@ PRIMARY, *SECONDARY = (f"unsee,{rival},{kind}" for rival in RIVALS for kind in K
 def get_config() -> ConfigDict:
     """Returns the config of the comparison."""
     config = orl.get_config()
-    config.compare.update(dict(methods=TUNED, controls=(*SAME_RATE, *ABLATIONS), control_seeds=2))
+    config.compare.update(dict(methods=TUNED, controls=(*SAME_RATE, *ABLATIONS), control_seeds=5))
     config.compare.update(dict(primary=PRIMARY, secondary=tuple(SECONDARY), share_every=0))
     config.compare.update(dict(forget_steps=24, depth=2.0, halfway=False))
     config.compare.update(dict(relearn_steps=(10, 40)))
