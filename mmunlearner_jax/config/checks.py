@@ -119,8 +119,6 @@ def _check_unlearning(config: Config, variants: Iterable[str]) -> None:
         if anchor and still >= {*anchor.holds}:
             held = " or ".join(anchor.holds)
             options.refuse("anchor", f"'none': no step moves {held}, which it holds{because}")
-        if options.target and options.forgetting.refuses != options.chosen.refuses:
-            options.refuse("target", f"a method with the same answers (refusals or not){because}")
 
 
 def _check_packing(config: Config) -> None:

@@ -102,7 +102,7 @@ class UnlearnConfig(Extensible):
     )
     target: str = option(
         "",
-        "Method whose forget loss is used.",
+        "Method whose forget loss and answers are used.",
         choices=("", *METHODS),
         special='"": the method itself',
     )

@@ -21,8 +21,8 @@ REFUSALS = (
 )
 
 
-def refused(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Returns the samples with a refusal as the answer, drawn by the seed."""
+def refused(samples: Sequence[Sample], _: Sequence[Sample], seed: int) -> list[Sample]:
+    """Returns the samples with a refusal as the answer, drawn by the seed; see `Method.answers`."""
     drawn = np.random.default_rng(seed).integers(len(REFUSALS), size=len(samples))
     return [
         dataclasses.replace(sample, answer=REFUSALS[n])

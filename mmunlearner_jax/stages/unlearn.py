@@ -15,7 +15,6 @@ from flax import nnx
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
-from mmunlearner_jax.data.refusals import refused
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.metrics import Metrics
@@ -268,11 +267,11 @@ class Unlearner:
     def _forget_batches(self) -> Batches:
         """Returns the batches of forget steps."""
         samples, options = self._forget_set, self._options
-        if self._method.refuses:
-            samples = refused(samples, self._session.config.seed)
-        return self._batches(
-            self._options.forgetting.forget, samples, options.forget_batch, options.pack, stream=1
-        )
+        method, session = options.forgetting, self._session
+        if method.answers:
+            others = session.pictures(session.retain)
+            samples = method.answers(samples, others, session.config.seed)
+        return self._batches(method.forget, samples, options.forget_batch, options.pack, stream=1)
 
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
         """Returns the batches that each retain step combines, by name."""

@@ -41,6 +41,8 @@ class TokenScores(NamedTuple):
             `LOG_PROBS`.
         reference: The reference model's negative log-likelihood of the examples of a row, float32
             [B, Q], 0 where a row has fewer examples; None where the batch has no `EXAMPLE_NLL`.
+        vanilla: The reference model's negative log-likelihood of the label, float32 [B, S]; None
+            where the batch has no `LOG_PROBS`.
     """
 
     nll: jax.Array
@@ -48,6 +50,7 @@ class TokenScores(NamedTuple):
     questions: jax.Array
     kl: jax.Array | None = None
     reference: jax.Array | None = None
+    vanilla: jax.Array | None = None
 
 
 class Term(NamedTuple):
@@ -76,12 +79,18 @@ def score_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> TokenS
     """
 
     def score(logits: jax.Array, targets: jax.Array, *log_probs: jax.Array) -> tuple:
-        divergences = (divergence(logits, reference) for reference in log_probs)
-        return negative_log_likelihood(logits, targets), *divergences
+        nll = negative_log_likelihood(logits, targets)
+        if not log_probs:
+            return (nll,)
+        (reference,) = log_probs
+        label = jnp.maximum(targets, 0)[..., None]
+        vanilla = -jnp.take_along_axis(reference, label, axis=-1)[..., 0]
+        return nll, divergence(logits, reference), vanilla
 
     beside = (batch[LOG_PROBS],) if LOG_PROBS in batch else ()
-    (nll, *kl), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
-    return TokenScores(nll, supervised, questions, kl[0] if kl else None, batch.get(EXAMPLE_NLL))
+    (nll, *both), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
+    kl, vanilla = both or (None, None)
+    return TokenScores(nll, supervised, questions, kl, batch.get(EXAMPLE_NLL), vanilla)
 
 
 def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:

@@ -35,8 +35,8 @@ def test_page_needs_nothing_from_outside(written, page):
     assert page.all("script") == [] and page.all("link") == []
     kinds = [image["src"].partition(",")[0] for image in page.all("img")]
     assert kinds.count("data:image/webp;base64") == 1  # the forgotten person
-    # Two ratios' contrasts, paths, shares, densities.
-    assert kinds.count("data:image/svg+xml;base64") == 5
+    # Two ratios' contrasts, paths, relearning, shares, densities.
+    assert kinds.count("data:image/svg+xml;base64") == 6
     assert all(image["alt"] for image in page.all("img"))
     assert all(attrs.get("scope") for attrs in page.all("th"))
 

@@ -21,6 +21,7 @@ from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
 from mmunlearner_jax.unlearn.methods.kl_min import kl_min
 from mmunlearner_jax.unlearn.methods.npo import npo
 from mmunlearner_jax.unlearn.methods.simnpo import simnpo
+from mmunlearner_jax.unlearn.methods.undial import undial
 from mmunlearner_jax.unlearn.methods.unsee import log_loss
 from mmunlearner_jax.unlearn.scoring import LOG_PROBS
 from tests.helpers.models import filled
@@ -138,6 +139,27 @@ def test_log_loss_moves_an_answer_that_is_sure_as_much_as_another():
     assert 0.1 < steepness(logarithm, -5.0) < 0.3
 
 
+def test_undial_is_the_divergence_from_the_lowered_distribution():
+    rng, gamma, words = np.random.default_rng(0), 3.0, 7
+    ours, theirs = (log_softmax(rng.normal(size=(4, words)) * 3, axis=-1) for _ in range(2))
+    true = rng.integers(words, size=4)
+    rows = np.arange(4)
+    target = theirs.copy()
+    target[rows, true] -= gamma
+    target = log_softmax(target, axis=-1)
+    wanted = np.sum(np.exp(target) * (target - ours), axis=-1)
+    kl = np.sum(np.exp(theirs) * (theirs - ours), axis=-1)
+    scores = TokenScores(
+        nll=jnp.asarray(-ours[rows, true])[None],
+        supervised=jnp.asarray([[True, True, False, True]]),
+        questions=jnp.zeros((1, 4), int),
+        kl=jnp.asarray(kl)[None],
+        vanilla=jnp.asarray(-theirs[rows, true])[None],
+    )
+    got = mean(lambda scores: undial(scores, gamma=gamma), [scores])
+    np.testing.assert_allclose(got, wanted[[0, 1, 3]].mean(), **TOLERANCE)
+
+
 def test_npo_near_beta_0_is_gradient_ascent(batches):
     scores, _ = batches
     both = [
@@ -181,6 +203,8 @@ def test_what_a_model_says_beside_a_reference(chunked, monkeypatch):
         np.testing.assert_allclose(log_probs[row][here], p, **TOLERANCE)
         kl = (np.exp(p) * (p - q)).sum(axis=-1)
         np.testing.assert_allclose(scores.kl[row][here], kl, **TOLERANCE)
+        true = -p[np.arange(len(places)), wanted]
+        np.testing.assert_allclose(scores.vanilla[row][here], true, **TOLERANCE)
         np.testing.assert_allclose(
             scores.nll[row][here], -q[np.arange(len(places)), wanted], **TOLERANCE
         )

@@ -4,8 +4,8 @@
   the vanilla model's, bit for bit.
 * Target: forget steps raise the mean logarithm of each example's loss. The gradient of the loss
   itself vanishes where the model is sure of an answer (p near 1), so ascent leaves those people
-  alone whom the model knows best. The logarithm's is the loss's gradient divided by the loss, which
-  does not vanish there, and which shrinks for people who are forgotten already.
+  alone whom the model knows best. The logarithm's is the loss's gradient divided by the loss (plus
+  `floor`), which keeps its size there, and shrinks for people who are forgotten already.
 * Anchor: retain steps also keep the features of retained pictures (`picture_features`).
 
 No saliency mask is needed, so the stages `importance` and `mask` need not run.
