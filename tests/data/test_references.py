@@ -104,7 +104,7 @@ def test_a_restored_iterator_goes_on_with_its_references(tmp_path, encoder, pict
 
 
 def test_refusals_are_drawn_by_the_seed(pictures):
-    first, same, other = (refused(pictures, seed) for seed in (0, 0, 1))
+    first, same, other = (refused(pictures, [], seed) for seed in (0, 0, 1))
     assert first == same != other
     assert {sample.answer for sample in first} <= set(REFUSALS)
     assert len({sample.answer for sample in first}) > 3
