@@ -22,7 +22,7 @@ REFUSALS = (
 
 
 def refused(samples: Sequence[Sample], _: Sequence[Sample], seed: int) -> list[Sample]:
-    """Returns the samples with a refusal as the answer, drawn by the seed; see `Method.answers`."""
+    """Returns the samples with a refusal as the answer, drawn by the seed."""
     drawn = np.random.default_rng(seed).integers(len(REFUSALS), size=len(samples))
     return [
         dataclasses.replace(sample, answer=REFUSALS[n])

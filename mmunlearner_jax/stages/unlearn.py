@@ -15,6 +15,8 @@ from flax import nnx
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
+from mmunlearner_jax.data.refusals import refused
+from mmunlearner_jax.data.relabelling import of_strangers
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.metrics import Metrics
@@ -35,6 +37,7 @@ from mmunlearner_jax.unlearn.steps import TrainState
 # Returns what is remembered, and whether the run ends here, given (parameters, iterations so far,
 # forget steps so far).
 Watch = Callable[[Any, int, int], tuple[float, bool]]
+_ANSWERS = {"refusals": refused, "strangers": of_strangers}
 _MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
 
 
@@ -268,9 +271,9 @@ class Unlearner:
         """Returns the batches of forget steps."""
         samples, options = self._forget_set, self._options
         method, session = options.forgetting, self._session
-        if method.answers:
+        if method.answers != "own":
             others = session.pictures(session.retain)
-            samples = method.answers(samples, others, session.config.seed)
+            samples = _ANSWERS[method.answers](samples, others, session.config.seed)
         return self._batches(method.forget, samples, options.forget_batch, options.pack, stream=1)
 
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:

@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Section
 from mmunlearner_jax.unlearn.losses import Reference, Term, Terms, cross_entropy
@@ -51,8 +50,8 @@ class Method:
         retain: Loss of the retain steps, which no mask restricts; None: there are no retain steps.
         ascends: Whether forget steps raise their loss; otherwise they lower it.
         masked: Whether forget steps move only the weights that the saliency mask chooses.
-        answers: Returns the forget set with other answers, given it, what is asked about others'
-            pictures, and the seed; None: its own answers.
+        answers: Answers of the forget set: its own, refusals (`data.refusals`), or those of other
+            people (`data.relabelling`).
         moves: Module groups that forget and retain steps move.
         anchor: Name of the anchor of the retain steps (`unlearn.anchors`); "": none.
     """
@@ -65,7 +64,7 @@ class Method:
     retain: Loss | None = ANSWERS
     ascends: bool = True
     masked: bool = False
-    answers: Callable[[Sequence[Sample], Sequence[Sample], int], list[Sample]] | None = None
+    answers: Literal["own", "refusals", "strangers"] = "own"
     moves: tuple[str, ...] = GROUPS
     anchor: str = ""
 

@@ -3,7 +3,6 @@
 Source: Maini et al. 2024, "TOFU" (arXiv 2401.06121).
 """
 
-from mmunlearner_jax.data.refusals import refused
 from mmunlearner_jax.unlearn.method import Method
 
-METHOD = Method("idk_nll", "IdkNLL", "#009e73", "X", ascends=False, answers=refused)
+METHOD = Method("idk_nll", "IdkNLL", "#009e73", "X", ascends=False, answers="refusals")

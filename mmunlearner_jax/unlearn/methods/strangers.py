@@ -4,9 +4,8 @@ It is the baseline "random labels" of Golatkar et al. 2020 (arXiv 1911.04933), w
 identity for each person.
 """
 
-from mmunlearner_jax.data.relabelling import of_strangers
 from mmunlearner_jax.unlearn.method import Method
 
 METHOD = Method(
-    "strangers", "Strangers' answers", "#8c564b", "<", ascends=False, answers=of_strangers
+    "strangers", "Strangers' answers", "#8c564b", "<", ascends=False, answers="strangers"
 )
