@@ -28,9 +28,8 @@ from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.session import Session, load_model
 from mmunlearner_jax.stages.unlearn import summary
-from mmunlearner_jax.unlearn.controls import CONTROLS, Control
+from mmunlearner_jax.unlearn.controls import CONTROLS, control_of
 from mmunlearner_jax.unlearn.mask import density
-from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.weights.io import leaf_labels, save_pretrained
 
 # Masks whose share of squared gradients is followed, beside the method's own.
@@ -87,10 +86,6 @@ class Contest:
         checkpoint = {GOLD: self._options.gold, NEVER_TAUGHT: self._options.never_taught}[name]
         return nnx.split(load_model(self._session.config, checkpoint, self._session.mesh))[1]
 
-    def control(self, name: str) -> Control:
-        """Returns what a variant changes of the config."""
-        return Control(name, method=name) if name in METHODS else CONTROLS[name]
-
     def tune(self, name: str, earlier: Sequence[Trial]) -> list[Trial]:
         """Unlearns at every learning rate of the grid, and at more where its edge is best.
 
@@ -101,7 +96,7 @@ class Contest:
         Returns:
             What each run came to on the questions set apart.
         """
-        control = self.control(name)
+        control = control_of(name)
         mask = self._mask(control)  # the same at all rates
 
         def attempt(rate: float) -> Trial:
@@ -152,7 +147,7 @@ class Contest:
         Raises:
             Diverged: A loss, a score or a weight is not finite.
         """
-        control = self.control(name)
+        control = control_of(name)
         mask = self._mask(control)
         own = name == self._session.config.unlearn.method and self._options.share_every
         run = self._follower.follow(name, control, mask, rate, self._shares if own else None)
@@ -208,7 +203,7 @@ class Contest:
 
     @functools.cached_property
     def _shares(self) -> Shares | None:
-        own = self._mask(self.control(self._session.config.unlearn.method))
+        own = self._mask(control_of(self._session.config.unlearn.method))
         if own is None:
             return None
         masks = {name: self._mask(CONTROLS[name]) for name in SHARED_MASKS}

@@ -71,12 +71,11 @@ def above_gold(cells: Sequence[Cell], variant: str, kind: str, level: str) -> Es
         kind: Kind of question, "SPLIT/MODALITY".
         level: See `Cell.accuracies`.
     """
-    seeds = {}
-    for cell in cells:
-        ours, gold = ((cell.accuracies(name, level) or {}).get(kind) for name in (variant, GOLD))
-        if ours and gold:
-            seeds[cell.seed] = overall(ours)[0] - overall(gold)[0]
-    return estimate(seeds)
+    ours, gold = (accuracy(cells, name, kind, level) for name in (variant, GOLD))
+    if not (ours and gold):
+        return None
+    both = ours.seeds.keys() & gold.seeds.keys()
+    return estimate({seed: ours.seeds[seed] - gold.seeds[seed] for seed in sorted(both)})
 
 
 def contrast(

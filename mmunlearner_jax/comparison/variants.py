@@ -71,8 +71,7 @@ class Variants:
         return control.mask(mask, self._known(session, folder, mask))
 
     def _changed(self, control: Control, changes: Mapping[str, Any]) -> Session:
-        method = {"unlearn.method": control.method} if control.method else {}
-        return self._session.with_values({**control.changes, **method, **changes})
+        return self._session.with_values({**control.values, **changes})
 
     @functools.cached_property
     def _own(self) -> Any:

@@ -10,7 +10,7 @@ from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import flatten
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
-from mmunlearner_jax.unlearn.controls import CONTROLS, Control
+from mmunlearner_jax.unlearn.controls import CONTROLS, control_of
 from mmunlearner_jax.unlearn.methods import METHODS
 
 # Batches, and the option that says how many of their questions share a row; "": one has a row.
@@ -104,11 +104,7 @@ def _check_unlearning(config: Config, variants: Iterable[str]) -> None:
         variants: Names of methods and controls.
     """
     for name in ("", *variants):
-        control = Control(name, method=name) if name in METHODS else CONTROLS.get(name)
-        changes = dict(control.changes) if control else {}
-        if control and control.method:
-            changes["unlearn.method"] = control.method
-        options = config.with_values(changes).unlearn
+        options = config.with_values(control_of(name).values if name else {}).unlearn
         because = f" (for {name!r}; or leave that out)" if name else ""
         still = {*options.held, *config.model.frozen}
         if still == {*GROUPS}:

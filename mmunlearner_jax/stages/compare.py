@@ -15,6 +15,7 @@ from mmunlearner_jax.evaluation.chance import chances
 from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.session import Session
+from mmunlearner_jax.unlearn.controls import control_of
 
 
 def run(session: Session) -> bool:
@@ -56,7 +57,7 @@ def _variant(
     if name in REFERENCES:
         return contest.score_reference(name)
     # A control runs at the learning rate of the method that it changes.
-    changed = contest.control(name).method or session.config.unlearn.method
+    changed = control_of(name).method or session.config.unlearn.method
     choice = choices[name if name in choices else changed]
     kind = {"control": name in options.controls, "edge": choice.edge if choice else False}
     if choice is None:  # it diverged at every learning rate

@@ -18,6 +18,7 @@ from mmunlearner_jax.unlearn.control_masks import (
     top_mask,
     with_uncovered,
 )
+from mmunlearner_jax.unlearn.methods import METHODS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Control:
     mask: Callable[[Tree, Known], Tree] | None = own_mask
     method: str = ""
     of_others: bool = False
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All config values that differ, by dotted key, the method among them."""
+        return {**self.changes, **({"unlearn.method": self.method} if self.method else {})}
 
     @property
     def of_masks(self) -> bool:
@@ -160,3 +166,8 @@ CONTROLS: Mapping[str, Control] = {
         "Unsee, in the language model, too", {"unlearn.moves": GROUPS}, method="unsee"
     ),
 }
+
+
+def control_of(name: str) -> Control:
+    """Returns what a method or control of a comparison changes of the config."""
+    return Control(name, method=name) if name in METHODS else CONTROLS[name]

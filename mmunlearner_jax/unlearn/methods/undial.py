@@ -40,7 +40,7 @@ def undial(scores: TokenScores, *, gamma: float) -> tuple[Term, ...]:
     The target is the vanilla model's distribution with `gamma` subtracted from the logit of the
     true token y: t_v = p_v / Z for other tokens, t_y = exp(-gamma) p_y / Z. The divergence follows
     from KL(vanilla || model) and from both models' likelihoods of y.
-    Where the vanilla model is surer of y than exp(-gamma), y stays the likeliest token.
+    If 1 - p_y is below exp(-gamma), y is still the likeliest token of the target.
 
     Args:
         scores: Scores of the supervised tokens, with `kl` and `vanilla`.
