@@ -24,10 +24,10 @@ lint: $(VENV)/.installed-dev
 
 check: lint test
 
-# The site, docs/_build/index.html. A warning is an error; nothing is fetched. NOTEBOOK=force also executes the notebook.
+# The site, docs/_build/html/index.html. A warning is an error; nothing is fetched. NOTEBOOK=force also executes the notebook.
 docs: export JAX_PLATFORMS = cpu
 docs: $(VENV)/.installed-docs
-	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 
 # The wheel of the sdist, in an environment of its own and outside of the repository, runs a few steps.
 wheel-check: $(VENV)/bin/pip

@@ -24,7 +24,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "from_code",
 ]
-exclude_patterns = ["_build", "plans", "results/flags", "results/methods", "reference/api/modules.rst"]
+exclude_patterns = [
+    "_build",
+    "plans",
+    "results/flags",
+    "results/methods",
+    "reference/api/modules.rst",
+]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

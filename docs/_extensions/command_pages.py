@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-
 from importlib.util import find_spec
 from pathlib import Path
 

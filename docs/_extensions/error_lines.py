@@ -68,7 +68,7 @@ def error_lines() -> list[ErrorLine]:
         found
         for path in sorted(PACKAGE.rglob("*.py"))
         for found in _of_file(path.relative_to(PACKAGE))
-        if re.search("[a-z]", found.fault)
+        if re.search("[a-z]", found.fault + found.mend)
     ]
 
 
