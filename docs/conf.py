@@ -45,6 +45,7 @@ apidoc_modules = [
         "destination": "reference/api",
         "exclude_patterns": ["../mmunlearner_jax/**/__main__.py"],
         "module_first": True,
+        "max_depth": 2,
         "automodule_options": {"members", "show-inheritance"},
     }
 ]
@@ -56,6 +57,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"  # its styles, scripts and fonts are files of the package
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
-templates_path: list[str] = []

@@ -81,7 +81,9 @@ def markdown() -> str:
     tables = []
     for heading in dict.fromkeys(HEADINGS.values()):
         if parts[heading]:
-            rows = [f"| {_cell(x.fault)} | {_cell(x.mend)} | {x.file} |" for x in parts[heading]]
+            rows = [
+                f"| {_cell(x.fault)} | {_cell(x.mend)} | {_cell(x.file)} |" for x in parts[heading]
+            ]
             head = "| line | mend | raised in |\n|---|---|---|"
             tables.append("\n".join([f"## {heading}", "", head, *dict.fromkeys(rows)]))
     return "\n\n".join(tables)
@@ -89,7 +91,7 @@ def markdown() -> str:
 
 def _cell(text: str) -> str:
     """Returns a text as code, in which a table's bars are escaped."""
-    text = " ".join(text.split())
+    text = re.sub(r"([A-Z]{2})(?=[a-z]{4})", r"\1 ", " ".join(text.split()))
     return f"`{text}`".replace("|", r"\|") if text else ""
 
 
@@ -178,7 +180,9 @@ def _text(node: ast.expr, names: Mapping[str, ast.expr]) -> str:
 
 def _placeholder(node: ast.expr) -> str:
     """Returns the words of an expression in capitals, e.g. `FILE NAME` for `shown(file.name)`."""
-    if isinstance(node, ast.Call) and len(node.args) >= 1:
+    if isinstance(node, ast.Call) and node.args:
+        if ast.unparse(node.func) == "getattr":
+            return _placeholder(node.args[1])
         if ast.unparse(node.func) in ("shown", "repr", "str", "listed", "in_words", "min", "max"):
             return _placeholder(node.args[0])
         if ast.unparse(node.func).endswith(".join"):
@@ -188,5 +192,5 @@ def _placeholder(node: ast.expr) -> str:
         return str(node.value)
     if isinstance(node, ast.Attribute):
         return node.attr.strip("_").replace("_", " ").upper()
-    words = [x for x in re.findall(r"[A-Za-z]+", ast.unparse(node)) if len(x) > 1]
+    words = [x for x in re.findall("[A-Za-z]{2,}", ast.unparse(node)) if x != "self"]
     return " ".join(words[:3]).upper() or "N"
