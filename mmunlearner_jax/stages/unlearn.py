@@ -128,7 +128,7 @@ class Unlearner:
         graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
-        state = TrainState.create(parts.moving, *state_optimizers(self._options, schedule))
+        state = self._initial(parts.moving)
         batches = self._compile(steps, state, parts.mask, beside, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
         remembered, over = None, False
@@ -170,6 +170,11 @@ class Unlearner:
         if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
+
+    def _initial(self, moving: Any) -> TrainState:
+        """Returns the train state before the first step."""
+        seed = self._session.config.seed
+        return TrainState.create(moving, *state_optimizers(self._options, self._schedule, seed))
 
     def _next(self, data: Mapping[str, Iterator[dict[str, np.ndarray]]], *, forget: bool) -> list:
         """Returns the next batches of a forget step, or of a retain step, pictures first."""
