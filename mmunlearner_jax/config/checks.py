@@ -104,6 +104,8 @@ def _check_unlearning(config: Config, variants: Iterable[str]) -> None:
         if still == {*GROUPS}:
             options.refuse("moves", f"a group that config.model.frozen lacks{because}")
         anchor = options.chosen_anchor
+        if options.gradients == "in_place" and (anchor or options.lora.rank):
+            options.refuse("gradients", f"'at_once' with adapters or an anchor{because}")
         if anchor and options.chosen.retain is None:
             options.refuse("anchor", f"'none': the method has no retain steps{because}")
         if anchor and still >= {*anchor.holds}:

@@ -25,7 +25,7 @@ from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.method import Loss
 from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
 from mmunlearner_jax.unlearn.schedule import plan_schedule
-from mmunlearner_jax.unlearn.steps import TrainState, anchored_step, forget_step, retain_step
+from mmunlearner_jax.unlearn.steps import RETAIN_STEPS, TrainState, anchored_step, forget_step
 from mmunlearner_jax.weights.io import in_groups, read_config
 
 STAGES = ("importance", "unlearn", "evaluate")
@@ -162,7 +162,7 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
         return
     loss, anchor = method.retain.configured(options.of_loss(method.retain)), options.chosen_anchor
     if anchor is None:
-        step, reference = retain_step(graphdef, descend, loss), ()
+        step, reference = RETAIN_STEPS[options.gradients](graphdef, descend, loss), ()
     else:
         step = anchored_step(graphdef, descend, loss, anchor, options.anchor_weight, vanilla[0])
         reference = vanilla[1:]
