@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,33 @@ def load_tree(directory: Path, like: Any) -> Any:
         InputError: The folder is missing or damaged, or was written for another model.
     """
     leaves, treedef = jax.tree.flatten(like)
+    with open_tree(directory, like) as load:
+        return jax.tree.unflatten(treedef, load(range(len(leaves))))
+
+
+@contextlib.contextmanager
+def open_tree(directory: Path, like: Any) -> Iterator[Callable[[Collection[int]], list[jax.Array]]]:
+    """Opens a pytree that `save_tree` wrote, to load some arrays at a time.
+
+    Args:
+        directory: Folder of the pytree.
+        like: As in `load_tree`.
+
+    Yields:
+        A function that loads the arrays of some numbers, counted over the leaves of `like`.
+
+    Raises:
+        InputError: As `load_tree`.
+    """
+    leaves = jax.tree.leaves(like)
     wanted = [(tuple(x.shape), str(x.dtype)) for x in leaves]
     abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+
+    def load(numbers: Collection[int]) -> list[jax.Array]:
+        chosen = [x if n in numbers else ... for n, x in enumerate(abstract)]
+        loaded = ocp.load(plain(directory), chosen)
+        return [loaded[n] for n in numbers]
+
     with artefacts.reading(directory):
         stored = jax.tree.leaves(ocp.metadata(plain(directory)).metadata)
         if [(tuple(x.shape), str(x.dtype)) for x in stored] != wanted:
@@ -152,4 +177,4 @@ def load_tree(directory: Path, like: Any) -> Any:
                 f"{directory} was written for another model: its arrays differ in number, shape or"
                 " dtype; remove it and run its stage again"
             )
-        return jax.tree.unflatten(treedef, ocp.load(plain(directory), abstract))
+        yield load

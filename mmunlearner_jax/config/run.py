@@ -35,7 +35,10 @@ READS: Mapping[str, tuple[str, ...]] = {
     "report": ("evaluate",),
     "rescore": ("evaluate",),
 }
-SHARED = ("seed", "stages", "mesh", "checkpoint_every", "profile", "model", "data")
+SHARED = (
+    *("seed", "stages", "mesh", "round_batches", "checkpoint_every", "profile"),
+    *("model", "data"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,11 @@ class Config(Section):
     )
     mesh: tuple[int, ...] = option(
         (-1, 1, 1), "Devices along the axes data, fsdp and tensor.", special="-1: all that are left"
+    )
+    round_batches: bool = option(
+        False,
+        "Whether batches that the devices do not divide are rounded up (a line says so); otherwise"
+        " they are refused.",
     )
     checkpoint_every: int = option(
         50, "Steps from one checkpoint to the next.", unit="steps", least=1
