@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 from ml_collections import config_flags
 
-from mmunlearner_jax import compilations, preemption, processes
+from mmunlearner_jax import compilations, preemption, processes, provenance
 from mmunlearner_jax.command_line import (
     hide_torch,
     parse_flags,
@@ -53,7 +53,7 @@ RECORDS = ("benchmark.txt", "sharding.txt")
 
 # Options that may differ between commands on the same workdir.
 FREE = (
-    *("stages", "profile.", "controls", "audit."),
+    *("stages", "profile.", "controls", "audit.", "report."),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods", "audit")),
     "compare.learning_rates",  # more of them
     *(
@@ -194,6 +194,7 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
                 worked = (is_first() or not alone) and stages.find_stage(name)(session)
         except preemption.Preempted:
             tell_time(workdir, name, time.monotonic() - begin, compiled())
+            provenance.record(session, name, overrides)
             raise
         except Diverged:
             raise
@@ -205,6 +206,7 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
         if worked:
             idle = False
             tell_time(workdir, name, time.monotonic() - begin, compiled())
+            provenance.record(session, name, overrides)
 
 
 def _restore(file: Path, earlier: bytes | None) -> None:

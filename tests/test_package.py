@@ -153,6 +153,7 @@ def test_no_two_modules_have_one_name_and_two_meanings():
             "importance",
             "mask",
             "plan",
+            "report",
             "unlearn",
         ),
         *("hf", "inputs", "model", "tiny", "vision", "__init__", "__main__"),
