@@ -43,7 +43,7 @@ def qwen2_vl(**fields):
     processor = build_chatml_processor(PICTURES, max_pixels=84 * 112)
     tokens = processor.tokenizer.get_vocab()
     config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(1, 16, 16, num_heads=2, mlp_ratio=1),
+        vision=Qwen2VisionConfig(depth=1, embed_dim=16, hidden_size=16, num_heads=2, mlp_ratio=1),
         text=Qwen2Config(len(tokens), 16, 12, 2, 2, 1, mrope_section=(2, 1, 1)),
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],
