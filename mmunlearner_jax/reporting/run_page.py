@@ -47,11 +47,6 @@ def render(
     bars, kinds = config.report, run_kinds(results)
     changes, chances = rows(results, bars), results.get("chance", {})
     answers, script = browser.answer_rows(predictions), browser.script()
-    audit = read_audit(workdir / FILE)
-    attacks = audit.get("attacks", {})
-    shares = {name: it for name, it in attacks.items() if "recovered" in it}
-    curve = audit_figure.relearning(shares[SHOWN]) if SHOWN in shares else None
-    returned = audit_figure.recovered(shares) if shares else None
     blocks = results.get("mask", {}).get("by_block", {})
     template = environment().get_template("reporting/run.html.j2")
     return template.render(
@@ -87,15 +82,29 @@ def render(
         controls=control_runs(results),
         choice_score=choice_score,
         verdict=mask_verdict(results["after"], results.get("controls", {}), kinds),
-        heat=figures.inline(figures.densities(blocks) if any(blocks.values()) else None, "densities"),
+        heat=figures.inline(
+            figures.densities(blocks) if any(blocks.values()) else None, "densities"
+        ),
         charts=charts(workdir),
-        audit=audit,
-        attacks=attacks,
-        attack_records=ATTACKS,
-        attack_figure=figures.inline(returned, "recovered"),
-        relearning=figures.inline(curve, "relearning"),
-        gold_audited=any(it.get("gold") for it in shares.values()),
+        **_audited(workdir),
     )
+
+
+def _audited(workdir: Path) -> dict[str, Any]:
+    """Returns what the page shows of an audit, by name in the template."""
+    audit = read_audit(workdir / FILE)
+    attacks = audit.get("attacks", {})
+    shares = {name: it for name, it in attacks.items() if "recovered" in it}
+    curve = audit_figure.relearning(shares[SHOWN]) if SHOWN in shares else None
+    returned = audit_figure.recovered(shares) if shares else None
+    return {
+        "audit": audit,
+        "attacks": attacks,
+        "attack_records": ATTACKS,
+        "attack_figure": figures.inline(returned, "recovered"),
+        "relearning": figures.inline(curve, "relearning"),
+        "gold_audited": any(it.get("gold") for it in shares.values()),
+    }
 
 
 def is_unknown_face(row: ScoreChange) -> bool:
