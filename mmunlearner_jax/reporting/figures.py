@@ -105,8 +105,8 @@ def draw_lines(
     for (label, pairs), (colour, dashes) in zip(series.items(), looks, strict=True):
         steps, values = _thin(np.asarray(pairs, np.float64)).T
         name = re.sub(r"\W+", "-", f"curve {title} {label}")
-        look = {"color": colour, "linestyle": dashes, "gid": name}
-        axes.plot(steps, values, label=f"{label} {_short(values[-1])}", **look)
+        shown = f"{label} {_short(values[-1])}"
+        axes.plot(steps, values, label=shown, color=colour, linestyle=dashes, gid=name)
         highest, lowest = max(highest, values.max()), min(lowest, values.min())
     axes.set_title(title, loc="left")
     axes.set_xlim(left=0)
