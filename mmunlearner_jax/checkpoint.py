@@ -1,7 +1,6 @@
 """Checkpoints of a stage in progress (Orbax v1): its state and the positions of its data."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmunlearner_jax import artefacts, preemption
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import plain
 from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.progress import say
 
 
 class Checkpoints:
@@ -31,7 +31,7 @@ class Checkpoints:
             every: Steps between two checkpoints.
             keep: Number of latest checkpoints to keep.
         """
-        self._every = every
+        self._every, self._name = every, directory.name
         self._checkpointer = ocp.training.Checkpointer(
             plain(directory),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -79,6 +79,7 @@ class Checkpoints:
             new if old.committed else jnp.asarray(jax.device_get(new))
             for new, old in zip(restored["state"], leaves, strict=True)
         ]
+        say(f"{self._name}: goes on after step {latest.step:,}")
         return jax.tree.unflatten(treedef, restored), latest.step
 
     def save(self, step: int, state: Any, data: Mapping[str, Any]) -> None:
@@ -110,8 +111,7 @@ class Checkpoints:
         while latest := self._checkpointer.latest:
             if artefacts.is_sealed(Path(latest.path)):
                 return latest
-            if is_first():
-                print(f"{latest.path}: is not complete and is ignored", file=sys.stderr)
+            say(f"{latest.path}: is not complete and is ignored")
             self._checkpointer.delete(latest.step)
         return None
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from jax.errors import JaxRuntimeError
 from ml_collections import config_flags
 
-from mmunlearner_jax import compilations, preemption, processes
+from mmunlearner_jax import compilations, preemption, processes, progress
 from mmunlearner_jax.command_line import (
     hide_torch,
     parse_flags,
@@ -149,7 +149,7 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     """
     check_config(config, jax.devices())
     plain(workdir)
-    with locked(workdir) if is_first() else contextlib.nullcontext():
+    with locked(workdir) if is_first() else contextlib.nullcontext(), progress.recorded(workdir):
         _run_stages(config, workdir, overrides)
 
 
@@ -175,8 +175,8 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
     for name in config.stages:
         preemption.heed()
         begin, compiled = time.monotonic(), compilations.count()
-        if is_first():
-            print(f"stage {name}", file=sys.stderr, flush=True)
+        progress.enter(name)
+        progress.say(f"stage {name}")
         try:
             # Only the first process runs stages that use no mesh.
             alone = name in stages.OF_ONE_PROCESS
@@ -193,12 +193,16 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
         wait(name)
         if worked:
             idle = False
-            tell_time(workdir, name, time.monotonic() - begin, compiled())
+            seconds = time.monotonic() - begin
+            tell_time(workdir, name, seconds, compiled())
+            progress.say(f"stage {name}: done in {progress.duration(seconds)}")
+        elif is_first() or not alone:
+            progress.say(f"stage {name}: skipped, what it writes is there")
 
 
 def _restore(file: Path, earlier: bytes | None) -> None:
     """Restores the `config.json` from before this command, so that an option can be corrected."""
-    made = {p.name for p in file.parent.iterdir() if not p.name.startswith(LOCK)}
+    made = {p.name for p in file.parent.iterdir() if not p.name.startswith((LOCK, progress.FOLDER))}
     if earlier is not None:
         write_whole(file, earlier.decode())
     elif made == {"config.json"}:
@@ -225,7 +229,6 @@ def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, 
 def main(argv: list[str]) -> None:
     """Runs the command; absl calls it. An error that the user can mend gives one line, status 1."""
     config = read_config(argv)
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     quiet_libraries()
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for the run's files")
