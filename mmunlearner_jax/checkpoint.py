@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mmunlearner_jax import artefacts, preemption
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import plain
 from mmunlearner_jax.processes import is_first, wait
+from mmunlearner_jax.progress import say
 
 
 class Checkpoints:
@@ -73,6 +73,7 @@ class Checkpoints:
             new if old.committed else jnp.asarray(jax.device_get(new))
             for new, old in zip(restored["state"], leaves, strict=True)
         ]
+        say(f"{self._directory.name}: goes on after step {step:,}")
         return jax.tree.unflatten(treedef, restored), step
 
     def save(self, step: int, state: Any, data: Mapping[str, Any]) -> None:
@@ -112,7 +113,7 @@ class Checkpoints:
                 shutil.rmtree(partial)
             for folder in (self._directory / str(step) for step in self._steps()):
                 if not artefacts.is_sealed(folder):
-                    print(f"{folder}: is not complete and is removed", file=sys.stderr)
+                    say(f"{folder}: is not complete and is removed")
                     artefacts.remove(folder)
         wait(f"{self._directory}: only whole checkpoints are left")
         return max(self._steps(), default=0)

@@ -61,6 +61,7 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
     check_config(config, target.devices)
     mesh = make_mesh(config.mesh, target.devices)
     estimates = []
+    quiet = flags.FLAGS.is_parsed() and flags.FLAGS.quiet or None  # None: where no terminal is
     for stage in stages:
         variants = zip(
             programs(config, mesh, stage),
@@ -68,7 +69,7 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
             programs(config, mesh, stage, attention="xla", remat="none"),
             strict=True,
         )
-        for variant in tqdm(variants, desc=f"{target.name} {stage}", unit="program"):
+        for variant in tqdm(variants, desc=f"{target.name} {stage}", unit="program", disable=quiet):
             estimates.append(estimate(*variant, target))
     return estimates
 
