@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from mmunlearner_jax.errors import refusing
 from mmunlearner_jax.files import read_json, write_whole
+from mmunlearner_jax.machine import machine
 from mmunlearner_jax.processes import is_first
-from mmunlearner_jax.reporting.machine import machine
 
 FOLDER = "progress"
 LINE_SECONDS = 30.0  # from one line to the next, where there is no terminal

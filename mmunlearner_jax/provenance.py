@@ -26,6 +26,7 @@ import jax
 import mmunlearner_jax
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.machine import device
 from mmunlearner_jax.options import flatten
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.results import read_results, update_results
@@ -96,19 +97,6 @@ def versions() -> dict[str, str]:
         "mmunlearner_jax": mmunlearner_jax.__version__,
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
-
-
-def device() -> str:
-    """Returns the devices of all processes, e.g. "2 CPU cores (x86_64)" or "8 NVIDIA H200"."""
-    devices = jax.devices()
-    if devices[0].platform == "cpu":
-        return f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    return f"{len(devices)} {devices[0].device_kind}"
-
-
-def machine() -> str:
-    """Returns devices and versions, e.g. "2 CPU cores (x86_64), Python 3.11.7, jax 0.10.2"."""
-    return f"{device()}, Python {platform.python_version()}, jax {jax.__version__}"
 
 
 def peak_memory() -> dict[str, int]:

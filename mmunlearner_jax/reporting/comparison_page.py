@@ -13,7 +13,7 @@ from mmunlearner_jax.comparison.effects import Effect
 from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.errors import refusing, shown
 from mmunlearner_jax.files import write_whole
-from mmunlearner_jax.provenance import machine
+from mmunlearner_jax.machine import machine
 from mmunlearner_jax.reporting import browser, comparison_figures, figures
 from mmunlearner_jax.reporting.comparison_csv import write_csv
 from mmunlearner_jax.reporting.comparison_table import (
@@ -87,7 +87,7 @@ def render(comparison: Comparison, command: str) -> str:
         .get_template("reporting/comparison.html.j2")
         .render(
             **context(comparison, command),
-            policy=browser.content_policy(""),
+            policy=browser.content_policy(),
             explained=TERMS,
             marks=MARKS,
             paths=figures.inline(comparison_figures.paths(comparison, middle), "paths"),
