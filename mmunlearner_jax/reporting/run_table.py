@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,8 @@ def print_results(console: Console, results: Mapping[str, Any], bars: ReportConf
         results: Content of `results.json`.
         bars: Bars of the verdicts.
     """
-    table = Table(title=f"Before and after unlearning, seed {shown(results['seed'], 20)}")
+    title = f"Before and after unlearning, seed {shown(results['seed'], 20)}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)  # narrow: it fits in 80 columns
     for name in ("split", "", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("before → after", "n", "95 % interval"):
