@@ -218,4 +218,5 @@ def sides(grids: jax.Array, picture: jax.Array, merge: int) -> tuple[jax.Array, 
     """Returns height and width in blocks, int [B, N] each, of the picture [B, N]; 1 at padding."""
     blocks = jnp.pad(grids[..., 1:] // merge, ((0, 0), (0, 1), (0, 0)))
     own = jnp.take_along_axis(blocks, picture[..., None], axis=1)
-    return jnp.unstack(jnp.maximum(own, 1), axis=-1)
+    height, width = jnp.unstack(jnp.maximum(own, 1), axis=-1)
+    return height, width

@@ -236,7 +236,7 @@ class Tower(nnx.Module):
     """
 
     norm: ClassVar[Callable[..., Any]]
-    layer: ClassVar[type[Attending]]
+    layer: ClassVar[Callable[..., Attending]]
 
     def __init__(
         self,
