@@ -27,6 +27,7 @@ from mmunlearner_jax.command_line import (
 )
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config
+from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import write_json
 from mmunlearner_jax.planning.audit import audit_cost
@@ -97,7 +98,8 @@ def search(
         target, fitting = find_slice(f"{generation}-{size}"), []
         chips = len(target.devices)
         for tensor in (n for n in (1, 2, 4, 8) if chips % n == 0):
-            candidate = config.with_values({"mesh": (1, chips // tensor, tensor)})
+            meshed = config.with_values({"mesh": (1, chips // tensor, tensor)})
+            candidate = fitted(meshed, chips)
             try:
                 estimates = plan(candidate, target, stages)
             except InputError as error:
@@ -179,6 +181,7 @@ def main(argv: list[str]) -> None:
             config, target, estimates = search(config, topology, stages)
         else:
             target = find_slice(topology)
+            config = fitted(config, len(target.devices))
             estimates = plan(config, target, stages)
         print(render(config, target, estimates))
         if _JSON.value:

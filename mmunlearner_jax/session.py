@@ -170,9 +170,8 @@ class Session:
             tree: To split.
             besides: Module groups that are frozen besides those of `config.model.frozen`.
         """
-        groups = {*self.config.model.frozen, *besides}
-        in_frozen = in_groups(self.model.config.model_type, groups)
-        frozen, moving = nnx.split_state(tree, in_frozen, ...)
+        groups, model_type = {*self.config.model.frozen, *besides}, self.model.config.model_type
+        frozen, moving = nnx.split_state(tree, in_groups(model_type, groups), ...)
         return frozen, moving
 
     @functools.cached_property
@@ -184,6 +183,11 @@ class Session:
     def moving(self) -> nnx.State:
         """The parameters that steps move and importances measure."""
         return self.split_frozen(self.params)[1]
+
+    def forget_params(self) -> None:
+        """Frees the parameters as far as nobody else holds them; asked for again, they are read."""
+        for part in ("params", "moving", "frozen"):
+            vars(self).pop(part, None)
 
     @functools.cached_property
     def pictures(self) -> Callable[[str], list[Sample]]:
@@ -233,11 +237,9 @@ class Session:
         def batches(samples: list[Sample], size: int) -> int:
             return -(-count_rows(samples, options.pack) // (size // options.pack))
 
-        return plan_schedule(
-            options,
-            batches(self.pictures(self.forget), options.forget_batch),
-            batches(self.retained_pictures(), options.retain_batch),
-        )
+        forget = batches(self.pictures(self.forget), options.forget_batch)
+        retain = batches(self.retained_pictures(), options.retain_batch)
+        return plan_schedule(options, forget, retain)
 
     def batches(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.errors import shown
 from mmunlearner_jax.reporting.run_results import (
     choice_score,
@@ -15,20 +16,34 @@ from mmunlearner_jax.reporting.run_results import (
     run_kinds,
 )
 from mmunlearner_jax.reporting.templates import interval, percent
+from mmunlearner_jax.reporting.verdicts import MARKS, judgement
 
 
-def print_results(console: Console, results: Mapping[str, Any]) -> None:
-    """Prints a row for each split, modality and metric, then the controls and their verdict."""
+def print_results(console: Console, results: Mapping[str, Any], bars: ReportConfig) -> None:
+    """Prints a row for each split, modality and metric, the verdicts, then the controls.
+
+    Args:
+        console: Where to print.
+        results: Content of `results.json`.
+        bars: Bars of the verdicts.
+    """
     table = Table(title=f"Before and after unlearning, seed {shown(results['seed'], 20)}")
     for name in ("split", "", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("before → after", "n", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows(results):
+    table.add_column("verdict", overflow="fold")
+    judged = rows(results, bars)
+    for row in judged:
         change = f"{percent(row.before['value'])} → {percent(row.after['value'])}"
         cells = (row.split, row.modality.upper(), row.metric, change)
-        table.add_row(*cells, str(row.after["n"]), interval(row.after))
+        verdict = f"{MARKS[row.verdict.grade]} {row.verdict.words}"
+        table.add_row(*cells, str(row.after["n"]), interval(row.after), verdict)
     console.print(table)
+    for aim, falls in (("To forget", True), ("To keep", False)):
+        it = judgement(judged, falls=falls)
+        count = f" ({it.met} of {len(it.rows)} bars met)" if it.rows else ""
+        console.print(f"{aim}: {MARKS[it.grade]} {it.words}{count}")
     if "model_utility" in results:
         before, after = (results["model_utility"][when] for when in ("before", "after"))
         change = f"{percent(before['value'])} → {percent(after['value'])} ({interval(after)})"

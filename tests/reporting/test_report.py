@@ -201,7 +201,7 @@ def test_photographs_are_found_where_the_model_could_not_see_all(workdir):
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(lines[2:]))
     bench = MLLMUBench(workdir / "benchmark")
-    cases = Predictions(workdir, bench, bench.scored("forget_33", "retain_67"))._cases["test"]
+    cases = Predictions(workdir, bench, bench.scored("forget_33", "retain_67")).cases["test"]
     assert {case.photo and fingerprint(case.photo) for case in cases} == {
         case.before["image"] for case in cases
     }
