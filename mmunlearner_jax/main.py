@@ -149,6 +149,8 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     """
     check_config(config, jax.devices())
     plain(workdir)
+    if not is_first():
+        progress.set_quiet(True)
     with locked(workdir) if is_first() else contextlib.nullcontext(), progress.recorded(workdir):
         _run_stages(config, workdir, overrides)
 
