@@ -157,6 +157,8 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     if line := chosen(given, config, devices):
         progress.say(line)
     plain(workdir)
+    if not is_first():
+        progress.set_quiet(True)
     with locked(workdir) if is_first() else contextlib.nullcontext(), progress.recorded(workdir):
         _run_stages(config, workdir, overrides)
 

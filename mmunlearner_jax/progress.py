@@ -20,7 +20,6 @@ from tqdm import tqdm
 from mmunlearner_jax.errors import refusing
 from mmunlearner_jax.files import read_json, write_whole
 from mmunlearner_jax.machine import machine
-from mmunlearner_jax.processes import is_first
 
 FOLDER = "progress"
 LINE_SECONDS = 30.0  # from one line to the next, where there is no terminal
@@ -39,13 +38,17 @@ class _Run:
 
 
 def set_quiet(quiet: bool) -> None:
-    """Chooses whether bars and lines about progress are left out (`--quiet`)."""
+    """Chooses whether bars and lines about progress are left out (`--quiet`).
+
+    Nothing here asks JAX which process this is: that would take the devices, which the parent of a
+    comparison's jobs must not do.
+    """
     _Run.quiet = quiet
 
 
 def say(line: str) -> None:
     """Prints a line about the run to stderr, above any bar; nothing where it is quiet."""
-    if not _Run.quiet and is_first():
+    if not _Run.quiet:
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
 
@@ -72,14 +75,13 @@ class Progress:
         # The first unit includes compiling, so it does not count in the rate.
         self._first: tuple[int, float] | None = None
         self._rate = 0.0
-        shown = is_first() and not _Run.quiet
-        self._lines = shown and not sys.stderr.isatty()
+        self._lines = not (_Run.quiet or sys.stderr.isatty())
         self._bar = tqdm(
             total=total,
             initial=start,
             desc=label,
             unit=unit,
-            disable=not shown or self._lines,
+            disable=_Run.quiet or self._lines,
             file=sys.stderr,
         )
         self._record()
