@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -29,12 +28,12 @@ def print_results(console: Console, results: Mapping[str, Any], bars: ReportConf
         bars: Bars of the verdicts.
     """
     title = f"Before and after unlearning, seed {shown(results['seed'], 20)}"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)  # narrow: it fits in 80 columns
-    for name in ("split", "", "metric"):
-        table.add_column(name, overflow="fold")
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))  # fits into 80 columns
+    for name, least in (("split", 11), ("", 3), ("metric", 14)):
+        table.add_column(name, overflow="fold", min_width=least)
     for name in ("before → after", "n", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", min_width=11)
     judged = rows(results, bars)
     for row in judged:
         change = f"{percent(row.before['value'])} → {percent(row.after['value'])}"

@@ -128,7 +128,7 @@ def test_terminal_table_has_change_n_and_interval(config, workdir, capsys):
     report.run(Session(config, workdir))
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if "test " in line and "classification" in line)
-    assert re.search(r"VQA .*100.% → 0.% .* 2 .* 0 – 65\.8.%", row)
+    assert re.search(r"VQA .*100.% → 0.% +2 +0 – 65\.8.%", row)
     assert "random" in out and "rather than the alternation" in " ".join(out.split())
 
 
