@@ -188,7 +188,9 @@ def record(session: "Session", stage: str, overrides: Collection[str]) -> None:
     peaks = peak_memory()
     told = {
         "commands": list(dict.fromkeys([*earlier.get("commands", ()), key])),
-        "peak_bytes": {k: max(v, earlier.get("peak_bytes", {}).get(k, 0)) for k, v in peaks.items()},
+        "peak_bytes": {
+            k: max(v, earlier.get("peak_bytes", {}).get(k, 0)) for k, v in peaks.items()
+        },
         "ended": now(),
     }
     checkpoints = known.get("checkpoints", {}) | _checkpoints(session, stage, known)

@@ -29,7 +29,8 @@ class ReportConfig(Section):
     )
     kept: float = option(0.95, "Least share that must be left of what is kept.", above=0)
     damaged: float = option(
-        0.8, "Share that is left below which the rest is damaged; above it, it is partly kept.",
+        0.8,
+        "Share that is left below which the rest is damaged; above it, it is partly kept.",
         least=0,
     )
 

@@ -200,7 +200,7 @@
     at("download").addEventListener("click", download);
     addEventListener("hashchange", follow);
     refresh();
-    document.documentElement.classList.add("scripted"); // shows the browser in place of the table
+    document.documentElement.classList.add("with-scripts"); // shows the browser in place of the table
     follow();
   }
 

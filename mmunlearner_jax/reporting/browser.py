@@ -107,14 +107,15 @@ def script() -> str:
     return (resources.files("mmunlearner_jax") / "reporting/browser.js").read_text()
 
 
-def content_policy(program: str) -> str:
-    """Returns the page's Content-Security-Policy: no request to any host, no script but this one.
+def content_policy(program: str = "") -> str:
+    """Returns a page's Content-Security-Policy: no request to any host, no script but this one.
 
     Args:
-        program: Text of the only script that may run.
+        program: Text of the only script that may run; "": none may.
     """
     digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
+    scripts = f" script-src 'sha256-{digest}';" if program else ""
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline';"
-        " img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none';{scripts} style-src 'unsafe-inline'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
     )

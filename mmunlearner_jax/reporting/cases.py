@@ -166,13 +166,13 @@ class Predictions:
                 self.names[person],
                 picture_uri(photos[person]) if person in photos else None,
                 [
-                    PersonScore(name, *pair, judge(*pair, bars, falls=name != IN_WORDS, floor=floor))
+                    PersonScore(
+                        name, *pair, judge(*pair, bars, falls=name != IN_WORDS, floor=floor)
+                    )
                     for name, kind in BY_PERSON.items()
                     if (pair := self._score(person, *kind))
                     for floor in [
-                        floor_of(
-                            "classification", kind, falls=name != IN_WORDS, chances=chances
-                        )
+                        floor_of("classification", kind, falls=name != IN_WORDS, chances=chances)
                     ]
                 ],
             )
@@ -223,9 +223,7 @@ class Predictions:
             f"{count} of {len(similar)} such questions {went}.",
         )
 
-    def _score(
-        self, person: str, split: str, modality: str
-    ) -> tuple[Score, Score] | None:
+    def _score(self, person: str, split: str, modality: str) -> tuple[Score, Score] | None:
         cases = self._of_kind(split, modality, "classification")
         right = [case.right for case in cases if case.before["person"] == person]
         if not right:

@@ -87,7 +87,7 @@ def render(comparison: Comparison, command: str) -> str:
         .get_template("reporting/comparison.html.j2")
         .render(
             **context(comparison, command),
-            policy=browser.content_policy(""),
+            policy=browser.content_policy(),
             explained=TERMS,
             marks=MARKS,
             paths=figures.inline(comparison_figures.paths(comparison, middle), "paths"),

@@ -87,7 +87,9 @@ def render(
         controls=control_runs(results),
         choice_score=choice_score,
         verdict=mask_verdict(results["after"], results.get("controls", {}), kinds),
-        heat=figures.inline(figures.densities(blocks) if any(blocks.values()) else None, "densities"),
+        heat=figures.inline(
+            figures.densities(blocks) if any(blocks.values()) else None, "densities"
+        ),
         charts=charts(workdir),
         audit=audit,
         attacks=attacks,

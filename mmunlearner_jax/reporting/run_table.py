@@ -27,12 +27,13 @@ def print_results(console: Console, results: Mapping[str, Any], bars: ReportConf
         results: Content of `results.json`.
         bars: Bars of the verdicts.
     """
-    table = Table(title=f"Before and after unlearning, seed {shown(results['seed'], 20)}")
-    for name in ("split", "", "metric"):
-        table.add_column(name, overflow="fold")
+    title = f"Before and after unlearning, seed {shown(results['seed'], 20)}"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))  # fits into 80 columns
+    for name, least in (("split", 11), ("", 3), ("metric", 14)):
+        table.add_column(name, overflow="fold", min_width=least)
     for name in ("before → after", "n", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", min_width=11)
     judged = rows(results, bars)
     for row in judged:
         change = f"{percent(row.before['value'])} → {percent(row.after['value'])}"

@@ -108,12 +108,14 @@ class Judgement:
         words: The aim's verdict in words.
         rows: The rows that have a bar, with the worst first.
         met: Number of the rows whose bar is met.
+        sure: Whether the interval of a row that misses its bar lies beyond it.
     """
 
     grade: Grade
     words: str
     rows: tuple[Any, ...]
     met: int
+    sure: bool
 
 
 def judgement(rows: Iterable[Any], *, falls: bool) -> Judgement:
@@ -132,4 +134,5 @@ def judgement(rows: Iterable[Any], *, falls: bool) -> Judgement:
     if words is None:
         unknown = any(row.verdict == UNKNOWN for row in mine)
         words = ("nothing to forget" if falls else "nothing to keep") if unknown else "no bar"
-    return Judgement(grade, words, tuple(barred), met)
+    sure = any(row.verdict.sure for row in barred if row.verdict.grade != "met")
+    return Judgement(grade, words, tuple(barred), met, sure)
