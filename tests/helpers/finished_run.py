@@ -9,12 +9,13 @@ from PIL import Image
 
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.data.benchmarks.mllmu.schema import PERSON_SCHEMA, TEST_SCHEMA, TRAINING_SCHEMA
-from mmunlearner_jax.evaluation.chance import chances
 from mmunlearner_jax.evaluation.scores import summarise
 from mmunlearner_jax.evaluation.tasks import fingerprint
 
 NAMES = {"f1": "Alba Fake", "k1": "Boris Fake", "k2": "Cleo Fake"}
 EVIL = '<script>alert("no")</script>'
+CHOICES = [f"{split}/vqa" for split in ("forget", "test", "retain", "test_retain")]
+CHOICES += ["forget/qa", "retain/qa"]
 COLOURS = ("red", "green", "blue", "grey")
 
 
@@ -94,7 +95,8 @@ def write_run(folder):
     asked = MLLMUBench(folder / "benchmark").scored("forget_33", "retain_67")
     del asked["realworld"]
     (folder / "predictions").mkdir()
-    results = {"seed": 7, "seconds": {"unlearn": 1.5}, "chance": chances(asked, NAMES)}
+    chances = dict.fromkeys(CHOICES, {"uniform": 0.25, "prior": 0.25})  # though all like red
+    results = {"seed": 7, "seconds": {"unlearn": 1.5}, "chance": chances}
     for label in ("before", "after"):
         lines = []
         for split, questions in asked.items():

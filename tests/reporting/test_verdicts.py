@@ -11,7 +11,6 @@ from mmunlearner_jax.evaluation.scores import accuracy
 from mmunlearner_jax.reporting.verdicts import floor_of, judge, judgement
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
-from tests.helpers.finished_run import add
 from tests.helpers.page import Page
 
 BARS = ReportConfig()
@@ -103,8 +102,6 @@ def page(config, workdir):
 
 
 def test_the_page_and_the_terminal_tell_damage_from_success(config, workdir, capsys):
-    guessed = {"uniform": 0.25, "prior": 0.3}
-    add(workdir, chance=dict.fromkeys(("forget/vqa", "forget/qa", "retain/vqa"), guessed))
     text = " ".join(page(config, workdir).text.split())
     assert "To forget Forgotten" in text and "To keep Kept" in text
     assert "nothing to forget" not in text
