@@ -27,10 +27,9 @@ from mmunlearner_jax.reporting.run_results import (
 )
 from mmunlearner_jax.reporting.templates import environment
 from mmunlearner_jax.reporting.terms import TERMS
-from mmunlearner_jax.reporting.verdicts import MARKS, UNKNOWN, judgement
+from mmunlearner_jax.reporting.verdicts import AIMS, MARKS, UNKNOWN, judgement
 
 SHOWN = "relearn_same"  # the attack whose trials are drawn as curves
-AIMS = {True: "To forget", False: "To keep"}  # by whether scores are meant to fall
 
 
 def render(

@@ -16,7 +16,7 @@ from mmunlearner_jax.reporting.run_results import (
     run_kinds,
 )
 from mmunlearner_jax.reporting.templates import interval, percent
-from mmunlearner_jax.reporting.verdicts import MARKS, judgement
+from mmunlearner_jax.reporting.verdicts import AIMS, MARKS, judgement
 
 
 def print_results(console: Console, results: Mapping[str, Any], bars: ReportConfig) -> None:
@@ -41,7 +41,7 @@ def print_results(console: Console, results: Mapping[str, Any], bars: ReportConf
         verdict = f"{MARKS[row.verdict.grade]} {row.verdict.words}"
         table.add_row(*cells, str(row.after["n"]), interval(row.after), verdict)
     console.print(table)
-    for aim, falls in (("To forget", True), ("To keep", False)):
+    for falls, aim in AIMS.items():
         it = judgement(judged, falls=falls)
         count = f" ({it.met} of {len(it.rows)} bars met)" if it.rows else ""
         console.print(f"{aim}: {MARKS[it.grade]} {it.words}{count}")

@@ -12,6 +12,8 @@ Grade = Literal["met", "partly", "missed", "none"]
 
 GRADES: Sequence[Grade] = ("met", "partly", "missed", "none")  # from best to worst, then unknown
 MARKS: Mapping[Grade, str] = {"met": "✓", "partly": "▲", "missed": "✗", "none": "–"}
+# By whether scores are meant to fall.
+AIMS: Mapping[bool, str] = {True: "To forget", False: "To keep"}
 _WORDS: Mapping[bool, Mapping[str, str]] = {
     True: {"met": "forgotten", "partly": "partly forgotten", "missed": "not forgotten"},
     False: {"met": "kept", "partly": "partly kept", "missed": "damaged"},

@@ -71,6 +71,14 @@ def shown(page):
     return page.locator("#answer-list details").count()
 
 
+def unfolded(page):
+    """Opens the first answer; what is inside is made by an event that comes later."""
+    first = page.locator("#answer-list details").first
+    first.locator("summary").click()
+    first.locator(".inside").wait_for()
+    return first
+
+
 def test_filters_search_and_the_address(chrome, path, rows):
     with opened(chrome, path) as page:
         page.wait_for_selector("#answer-list details")
@@ -95,12 +103,10 @@ def test_answers_are_text_and_options_have_both_probabilities(chrome, path):
         page.wait_for_selector("#answer-list details")
         page.select_option("select[name=change]", "right to wrong")
         page.select_option("select[name=task]", "generation")
-        first = page.locator("#answer-list details").first
-        first.locator("summary").click()
+        first = unfolded(page)
         assert EVIL in first.inner_text()
         page.select_option("select[name=task]", "classification")
-        first = page.locator("#answer-list details").first
-        first.locator("summary").click()
+        first = unfolded(page)
         (line,) = [x for x in first.locator("tbody tr").all_inner_texts() if "grey" in x]
         assert "9.6 %" in line and "71 %" in line
 
