@@ -154,11 +154,11 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     given, devices = config, jax.devices()
     config = fitted(given, len(devices))
     check_config(config, devices)
+    if not is_first():
+        progress.set_quiet(True)
     if line := chosen(given, config, devices):
         progress.say(line)
     plain(workdir)
-    if not is_first():
-        progress.set_quiet(True)
     with locked(workdir) if is_first() else contextlib.nullcontext(), progress.recorded(workdir):
         _run_stages(config, workdir, overrides)
 
