@@ -27,6 +27,7 @@ AGAIN = "remove it and run the same command again"
 # CRC-32 finds every single flipped bit, in half the time of SHA-256 in hardware. A hash would not
 # protect better, because an attacker can write a new list.
 _THREADS = min(8, os.cpu_count() or 1)
+_PARTIAL = ".{}.partial"
 _PIECE = 2**20  # bytes of a read; files of at most this size are verified before the reading begins
 
 
@@ -78,9 +79,15 @@ def remove(folder: Path) -> None:
     shutil.rmtree(partial)
 
 
+def remove_partial(directory: Path) -> None:
+    """Removes what `writing` and `remove` left in a directory when they were interrupted."""
+    for partial in directory.glob(_PARTIAL.format("*")):
+        shutil.rmtree(partial)
+
+
 def _partial(folder: Path) -> Path:
     """Returns the folder that is renamed to, or from, an artefact; a sibling, so no data moves."""
-    return folder.with_name(f".{folder.name}.partial")
+    return folder.with_name(_PARTIAL.format(folder.name))
 
 
 def seal(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints of a stage in progress (Orbax v1): its state and the positions of its data."""
 
 import contextlib
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,12 @@ class Checkpoints:
         self._directory, self._every, self._keep = directory, every, keep
 
     def __enter__(self) -> "Checkpoints":
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(preemption.saved_by_loop())
+        self._loop = preemption.saved_by_loop()
+        self._loop.__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._stack.__exit__(*exc)
+        self._loop.__exit__(*exc)
 
     def restore(self, state: Any, data: Mapping[str, Any]) -> tuple[Any, int]:
         """Restores the latest checkpoint, if there is one.
@@ -109,8 +108,7 @@ class Checkpoints:
     def _remove_interrupted(self) -> int:
         """Removes what a kill left unfinished; returns the latest step, 0 without a checkpoint."""
         if is_first():
-            for partial in self._directory.glob(".*.partial"):
-                shutil.rmtree(partial)
+            artefacts.remove_partial(self._directory)
             for folder in (self._directory / str(step) for step in self._steps()):
                 if not artefacts.is_sealed(folder):
                     say(f"{folder}: is not complete and is removed")
