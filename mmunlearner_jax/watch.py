@@ -8,7 +8,7 @@ seconds. The workdir of a comparison shows the jobs that run. Nothing of the run
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,22 +72,20 @@ def rows(workdir: Path) -> list[Row]:
     Raises:
         InputError: No run has begun there, or a file is damaged.
     """
-    return list(_rows(workdir))
-
-
-def _rows(workdir: Path) -> Iterator[Row]:
     files = sorted(workdir.glob(f"{FOLDER}/*.json")) or sorted(workdir.glob(f"*/*/{FOLDER}/*.json"))
     if not files:
         raise InputError(
             f"{workdir}: has no {FOLDER}/*.json, so no run has begun a work there; give the"
             " --workdir of a run"
         )
+    found = []
     for file in files:
         home, record = file.parent.parent, read_progress(file)
         state = record["state"] if is_locked(home) else _ENDS.get(record["state"], "ended")
         label = record["work"].get("label", "")
         name = "" if home == workdir else str(home.relative_to(workdir))
-        yield Row(name, file.stem, state, record, _losses(home / FILE, label))
+        found.append(Row(name, file.stem, state, record, _losses(home / FILE, label)))
+    return found
 
 
 def _losses(path: Path, label: str) -> tuple[str, list[float]]:

@@ -80,7 +80,8 @@ def reword(wordings: Sequence[str], out: Path, ask: Callable[[str], str]) -> Non
     """
     known = read_rewordings(str(out)) if out.exists() else {}
     new = [question for question in wordings if question not in known]
-    with Progress("rewordings", len(wordings), unit="question", start=len(known)) as progress:
+    done = len(wordings) - len(new)  # the file may have rewordings of other questions, too
+    with Progress("rewordings", len(wordings), unit="question", start=done) as progress:
         for question in new:
             made = rewordings(ask(question), question)
             if len(made) < COUNT:

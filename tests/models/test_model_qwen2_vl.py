@@ -346,19 +346,25 @@ def test_unsupported_configs(part, fields, message):
         dataclasses.replace(config, **fields)
 
 
+# What the published config.json files have in common.
+PUBLISHED = {
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "vision_token_id": 151654,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "hidden_act": "silu",
+}
+
+
 def test_config_of_the_published_checkpoint():
     """`Qwen/Qwen2-VL-2B-Instruct`, whose text part stands at the top."""
     hub = {
         "architectures": ["Qwen2VLForConditionalGeneration"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "vision_start_token_id": 151652,
-        "vision_end_token_id": 151653,
-        "vision_token_id": 151654,
-        "image_token_id": 151655,
-        "video_token_id": 151656,
-        "hidden_act": "silu",
+        **PUBLISHED,
         "hidden_size": 1536,
         "initializer_range": 0.02,
         "intermediate_size": 8960,
@@ -397,15 +403,7 @@ def test_config_of_the_published_successor():
     """`Qwen/Qwen2.5-VL-7B-Instruct`, as transformers 4.49 wrote it."""
     hub = {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "vision_start_token_id": 151652,
-        "vision_end_token_id": 151653,
-        "vision_token_id": 151654,
-        "image_token_id": 151655,
-        "video_token_id": 151656,
-        "hidden_act": "silu",
+        **PUBLISHED,
         "hidden_size": 3584,
         "initializer_range": 0.02,
         "intermediate_size": 18944,
