@@ -49,6 +49,20 @@ def muon(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransfor
 OPTIMIZERS = {"adamw": optax.adamw, "muon": muon}
 
 
+def optimizer_of(options: TrainingConfig, steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a training.
+
+    Args:
+        options: Optimizer and learning rate.
+        steps: Length of the training.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, options.warmup, steps)
+    return optax.chain(
+        optax.clip_by_global_norm(options.clip),
+        OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
+    )
+
+
 def train(
     session: Session,
     params: nnx.State,
@@ -77,11 +91,7 @@ def train(
     """
     config, workdir = session.config, session.workdir
     still, moving = session.split_frozen(params, frozen)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, options.warmup, steps)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(options.clip),
-        OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
-    )
+    optimizer = optimizer_of(options, steps)
     state = TrainState.create(moving, optimizer)
     step = descent_step(value, optimizer)
     data = {name: iter(of_kind) for name, of_kind in batches.items()}
