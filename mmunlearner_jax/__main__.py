@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "mmunlearner_jax.audit.__main__",
     "evaluate": "mmunlearner_jax.evaluate",
     "watch": "mmunlearner_jax.watch",
+    "ask": "mmunlearner_jax.ask",
     "check": "mmunlearner_jax.check",
     "plan": "mmunlearner_jax.plan",
     "judge": "mmunlearner_jax.evaluation.judge",

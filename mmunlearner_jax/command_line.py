@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import logging as std_logging
 import os
 import re
 import select
@@ -128,8 +129,11 @@ def steady_streams() -> None:
 def quiet_libraries() -> None:
     """Silences tracebacks that libraries log or threads print, and Pillow's warnings.
 
-    Errors that matter are also raised.
+    Errors that matter are also raised. What is logged is printed once: Orbax adds a handler to the
+    one of absl.
     """
+    for handler in [x for x in std_logging.root.handlers if type(x) is std_logging.StreamHandler]:
+        std_logging.root.removeHandler(handler)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
     threading.excepthook = lambda failed: logging.warning(

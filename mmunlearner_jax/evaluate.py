@@ -62,8 +62,7 @@ def main(argv: list[str]) -> None:
     """Runs the command; absl calls it."""
     workdir = expanded(flags.FLAGS.workdir or "")
     with one_line(workdir):
-        made = [name for name in ("vanilla", "unlearned") if flags.FLAGS.workdir]
-        if made := [name for name in made if (workdir / name).exists()]:
+        if made := [name for name in ("vanilla", "unlearned") if (workdir / name).exists()]:
             raise InputError(
                 f"{workdir}: holds a run ({made[0]}/), whose own model would be scored; give a"
                 " --workdir of its own"
