@@ -7,32 +7,22 @@ import shutil
 import pytest
 from rich.console import Console
 
-from configs import orl
 from mmunlearner_jax import artefacts
 from mmunlearner_jax import check as checking
-from mmunlearner_jax.config import typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.progress import machine
 from mmunlearner_jax.results import update_results
-from mmunlearner_jax.session import Session
-from mmunlearner_jax.stages import prepare
-from tests.helpers.commands import SMALL
-
-CHANGES = SMALL["orl"] | {"mesh": (1, 1, -1), "controls": ("ga",)}
-STAGES = "prepare finetune evaluate importance mask unlearn evaluate controls export report"
+from tests.helpers.small_run import STAGES, prepared_run, small_config
 
 
 @pytest.fixture(scope="module")
 def config():
-    return typed(orl.get_config()).with_values(CHANGES | {"stages": tuple(STAGES.split())})
+    return small_config()
 
 
 @pytest.fixture(scope="module")
-def prepared(config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("check") / "run"
-    workdir.mkdir()
-    prepare.run(Session(config, workdir))
-    return workdir
+def prepared(tmp_path_factory):
+    return prepared_run(tmp_path_factory.mktemp("check") / "run")
 
 
 @pytest.fixture

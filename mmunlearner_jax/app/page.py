@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from fastapi.middleware import Middleware
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from mmunlearner_jax.app.pair import Answer, Flip, Pair, Token
+from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.samples import Question, option_letters
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.tasks import fingerprint
@@ -25,7 +26,7 @@ _PLACES = {"Before unlearning": 0.0, "After unlearning": 1.0}
 # Gradio's own scripts and styles are inline, and it makes addresses of pictures by itself.
 _POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' blob:"
 _STYLE = """
-.bar { display: grid; grid-template-columns: minmax(6em, 1fr) 2fr 4em; gap: .5em; margin: .2em 0 }
+.bar { display: grid; grid-template-columns: minmax(5em, 1fr) 2fr 4.5em; gap: .5em; margin: .2em 0 }
 .bar div { border: 1px solid currentColor; height: 1em } .bar i { display: block; height: 100%;
 background: currentColor } .tokens { border-collapse: collapse; width: 100% }
 .tokens td, .tokens th { padding: .15em .5em; text-align: left } .said { font-size: 1.2em }
@@ -203,7 +204,7 @@ class Page:
 
 
 def _answer(name: str) -> gr.HTML:
-    with gr.Column():
+    with gr.Column(min_width=240):
         gr.Markdown(f"### {name}")
         return gr.HTML(elem_classes="answer")
 
@@ -215,8 +216,6 @@ def _row(flip: Flip) -> list[str]:
 
 def _shown(image: bytes | None) -> Any:
     """Returns a picture as the browser shows it."""
-    from mmunlearner_jax.data.decode import decoded
-
     return None if image is None else decoded(image)
 
 
