@@ -13,10 +13,10 @@ float32 takes up to twice 26 GiB of the device and up to 26 GiB of the host.
 """
 
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
-
-import jax
 
 from mmunlearner_jax.command_line import (
     Arguments,
@@ -39,6 +39,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     workdir: Path = options.workdir
+    # So that the copies of pictures are removed then, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with one_line(workdir), tempfile.TemporaryDirectory(prefix="mmu-ask-") as folder:
         # Gradio reads these when it is imported. It copies every picture that it shows.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -52,7 +54,6 @@ def main() -> None:
             ) from error
         from mmunlearner_jax.app.pair import Pair
 
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         quiet_libraries()
         say(f"reading the models of {workdir}")
         pair = Pair.opened(workdir, on_host=options.on_host)

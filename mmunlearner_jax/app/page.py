@@ -5,13 +5,15 @@ nothing from elsewhere, and the pictures that Gradio copies are removed with the
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
+import gradio as gr  # pyright: ignore[reportMissingImports]
+from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
+from starlette.middleware.base import (  # pyright: ignore[reportMissingImports]
+    BaseHTTPMiddleware,
+)
 
 from mmunlearner_jax.app.pair import Answer, Flip, Pair, Token
 from mmunlearner_jax.data.decode import decoded
@@ -67,7 +69,7 @@ def bars(answer: Answer) -> str:
     return "".join(parts)
 
 
-def token_table(columns: dict[str, Sequence[Token]]) -> str:
+def token_table(columns: Mapping[str, Sequence[Token]]) -> str:
     """Returns the probabilities of one answer's tokens by several models as an HTML table.
 
     Args:

@@ -109,8 +109,6 @@ class Pair:
         unlearned = workdir / "unlearned"
         if not unlearned.exists() and not (workdir / "export").exists():
             raise InputError(f"{unlearned}: is missing, and so is export/; {_MEND}")
-        if (workdir / "compiled").is_dir() and not jax.config.jax_compilation_cache_dir:
-            jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
         session = Session(config, workdir)
         model = load_model(config, session.checkpoint, session.mesh)
         session.graphdef, session.params = nnx.split(model)
