@@ -27,6 +27,9 @@ from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
 from mmunlearner_jax.files import system_fault
 from mmunlearner_jax.progress import set_quiet
 
+# Else transformers warns in every program that there is no PyTorch. Programs of ours inherit it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
 )
@@ -78,11 +81,7 @@ _FILE = flags.FLAGS["config"].parser = _ConfigFile("config")
 
 
 def hide_torch() -> None:
-    """Hides torch from imports, because transformers and tensorboardX would load it needlessly.
-
-    So transformers would warn in every program that there is no PyTorch.
-    """
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # programs of ours inherit it
+    """Hides torch from imports, because transformers and tensorboardX would load it needlessly."""
     find = PathFinder.find_spec
 
     def find_but_torch(name, *place):
