@@ -22,7 +22,10 @@ COMMANDS: Mapping[str, str] = {
     "run": "mmunlearner_jax.main",
     "compare": "mmunlearner_jax.compare",
     "audit": "mmunlearner_jax.audit.__main__",
+    "evaluate": "mmunlearner_jax.evaluate",
     "watch": "mmunlearner_jax.watch",
+    "ask": "mmunlearner_jax.ask",
+    "check": "mmunlearner_jax.check",
     "plan": "mmunlearner_jax.plan",
     "judge": "mmunlearner_jax.evaluation.judge",
     "reword": "mmunlearner_jax.audit.reword",
@@ -36,7 +39,7 @@ _HELP = {"-h", "--help", "help"}
 def usage() -> str:
     """Returns what `mmu --help` prints."""
     head = ast.get_docstring(ast.parse(Path(__file__).read_text())) or ""
-    lines = [f"  {name:9}{_about(module)}" for name, module in COMMANDS.items()]
+    lines = [f"  {name:10}{_about(module)}" for name, module in COMMANDS.items()]
     return "\n".join([head, "", "Commands:", *lines, "", "  --version"]) + "\n"
 
 

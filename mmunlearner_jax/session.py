@@ -19,7 +19,7 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.rows import count_rows
+from mmunlearner_jax.data.rows import count_batches
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
@@ -233,13 +233,12 @@ class Session:
             InputError: There is no such schedule.
         """
         options = self.config.unlearn
-
-        def batches(samples: list[Sample], size: int) -> int:
-            return -(-count_rows(samples, options.pack) // (size // options.pack))
-
-        forget = batches(self.pictures(self.forget), options.forget_batch)
-        retain = batches(self.retained_pictures(), options.retain_batch)
-        return plan_schedule(options, forget, retain)
+        count = functools.partial(count_batches, pack=options.pack)
+        return plan_schedule(
+            options,
+            count(self.pictures(self.forget), options.forget_batch),
+            count(self.retained_pictures(), options.retain_batch),
+        )
 
     def batches(
         self,
@@ -306,14 +305,15 @@ class Session:
         )
 
     def _check_records(self) -> str:
-        """Reads every record that any stage will read, once a workdir.
-
-        Returns:
-            How many there are, a line each, for `benchmark.txt`; "" where they were counted before.
-        """
-        bench = self.bench
+        """Checks the records once a workdir; returns "" where they were checked before."""
         if not is_first() or (self.workdir / "benchmark.txt").exists():
+            _ = self.bench
             return ""
+        return self.check_records()
+
+    def check_records(self) -> str:
+        """Reads every record that any stage will read; returns how many, for `benchmark.txt`."""
+        bench = self.bench
         find_reference(self.config)
         if "unlearn" in self.config.stages:
             optimizers(self.config.unlearn, self.schedule())

@@ -134,7 +134,7 @@ def run(session: Session) -> bool:
         update_results(workdir, "seed", config.seed)
         update_results(workdir, "kinds", entry(session.bench.record.kinds))
         update_results(workdir, "chance", chances(questions, session.bench.names()))
-        if label == "before":
+        if label == "before" and "unlearn" in config.stages:
             warn_if_unknown(scores)
     return True
 
