@@ -19,6 +19,7 @@ import mmunlearner_jax
 
 # The module that each command runs. Its docstring begins with what the command does.
 COMMANDS: Mapping[str, str] = {
+    "forget": "mmunlearner_jax.forget",
     "run": "mmunlearner_jax.main",
     "compare": "mmunlearner_jax.compare",
     "audit": "mmunlearner_jax.audit.__main__",
@@ -26,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "watch": "mmunlearner_jax.watch",
     "ask": "mmunlearner_jax.ask",
     "check": "mmunlearner_jax.check",
+    "purge": "mmunlearner_jax.purge",
     "plan": "mmunlearner_jax.plan",
     "judge": "mmunlearner_jax.evaluation.judge",
     "reword": "mmunlearner_jax.audit.reword",

@@ -14,7 +14,7 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
-from mmunlearner_jax.data.benchmarks.base import Benchmark, about_nobody
+from mmunlearner_jax.data.benchmarks.base import Benchmark, Kind, ScoredKind, about_nobody
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
@@ -95,6 +95,17 @@ class Session:
         bench, _, _ = self._opened
         bench.check = self.encoder.pictures.check
         return bench
+
+    @functools.cached_property
+    def kinds(self) -> dict[Kind, ScoredKind]:
+        """The benchmark's kinds of scored questions, and what this run should do to their score."""
+        kinds = self.bench.record.kinds
+        falling = {split for (split, _), about in kinds.items() if about.falls}
+        words = self.config.data.forget_words
+        return {
+            kind: about._replace(falls=about.falls or words and kind[0] in falling)
+            for kind, about in kinds.items()
+        }
 
     @functools.cached_property
     def forget(self) -> str:
