@@ -122,5 +122,5 @@ if __name__ == "__main__":
     hide_torch()
     steady_streams()
     if not any(argument.startswith(("--config=", "-config=")) for argument in sys.argv):
-        sys.argv.append("--config=request")
+        sys.argv.insert(1, "--config=request")  # before its overrides
     app.run(main, flags_parser=parse_flags)
