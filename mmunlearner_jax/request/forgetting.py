@@ -84,6 +84,11 @@ def _is_begun(out: Path, identity: str) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     note = out / WORK / _NOTE
+    if not note.is_file() and (out / RECORD).is_file():
+        raise InputError(
+            f"--out={shown(out, 200)}: holds a finished request whose {WORK}/ was removed; name a"
+            " new folder"
+        )
     if not note.is_file() and {p.name for p in out.iterdir()} - {WORK}:
         raise InputError(f"--out={shown(out, 200)}: holds other files; name a new folder")
     if not note.is_file():  # the benchmark was being written
