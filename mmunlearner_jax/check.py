@@ -104,9 +104,9 @@ def _session(config: Config, workdir: Path) -> Iterator[tuple[Any, str]]:
 
     Its checkpoint is the latest model that is there before unlearning.
     """
-    from mmunlearner_jax.session import Session, computation, vanilla_checkpoint
+    from mmunlearner_jax.loading import abstract_model
+    from mmunlearner_jax.session import Session, vanilla_checkpoint
     from mmunlearner_jax.stages import prepare
-    from mmunlearner_jax.weights.io import abstract_from_pretrained
 
     with tempfile.TemporaryDirectory() as folder:
         home = workdir
@@ -120,7 +120,7 @@ def _session(config: Config, workdir: Path) -> Iterator[tuple[Any, str]]:
             checkpoint = config.model.checkpoint or str(home / "initial")
         session = Session(config, home, checkpoint)
         counts = session.check_records()
-        made = abstract_from_pretrained(checkpoint, session.mesh, **computation(config.model))
+        made = abstract_model(config, checkpoint, session.mesh)
         session.model = made  # so that nothing is written in the workdir
         yield session, counts
 

@@ -12,7 +12,6 @@ from flax import nnx
 
 from mmunlearner_jax import artefacts
 from mmunlearner_jax.config import Config
-from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
 from mmunlearner_jax.data.benchmarks.base import Benchmark, Kind, ScoredKind, about_nobody
 from mmunlearner_jax.data.encoder import Encoder
@@ -28,18 +27,14 @@ from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
+from mmunlearner_jax.loading import abstract_model, load_model
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import Schedule, plan_schedule
-from mmunlearner_jax.weights.io import (
-    abstract_from_pretrained,
-    from_pretrained,
-    in_groups,
-    read_config,
-)
+from mmunlearner_jax.weights.io import in_groups, read_config
 
 
 class Session:
@@ -97,15 +92,9 @@ class Session:
         return bench
 
     @functools.cached_property
-    def kinds(self) -> dict[Kind, ScoredKind]:
-        """The benchmark's kinds of scored questions, and what this run should do to their score."""
-        kinds = self.bench.record.kinds
-        falling = {split for (split, _), about in kinds.items() if about.falls}
-        words = self.config.data.forget_words
-        return {
-            kind: about._replace(falls=about.falls or words and kind[0] in falling)
-            for kind, about in kinds.items()
-        }
+    def kinds(self) -> Mapping[Kind, ScoredKind]:
+        """The kinds of scored questions, and what this run should do to their score."""
+        return self.bench.record.kinds_to_judge(words=self.config.data.forget_words)
 
     @functools.cached_property
     def forget(self) -> str:
@@ -146,9 +135,7 @@ class Session:
     def model(self) -> VisionLanguageModel:
         """The model without its weights: shapes, dtypes and shardings in their place."""
         counts = self._check_records()
-        model = abstract_from_pretrained(
-            self.checkpoint, self.mesh, **computation(self.config.model)
-        )
+        model = abstract_model(self.config, self.checkpoint, self.mesh)
         self._record(counts, nnx.split(model)[1])
         return model
 
@@ -393,18 +380,3 @@ def vanilla_checkpoint(config: Config, workdir: Path) -> str:
             " fine-tuned checkpoint that knows the people to forget"
         )
     return config.model.checkpoint
-
-
-def computation(model: ModelConfig) -> dict[str, Any]:
-    """Returns how a model computes, as arguments of `from_pretrained`."""
-    return {
-        "dtype": model.param_dtype,
-        "compute_dtype": model.compute_dtype,
-        "remat": model.remat,
-        "attention": model.attention,
-    }
-
-
-def load_model(config: Config, checkpoint: str, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
-    """Reads a checkpoint as `config.model` says, sharded over the mesh."""
-    return from_pretrained(checkpoint, mesh=mesh, **computation(config.model))

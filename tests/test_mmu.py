@@ -42,7 +42,7 @@ def test_version_and_a_name_that_is_near(monkeypatch, capsys):
     status, _, said = called(monkeypatch, capsys, "comparre", "--config=orl")
     assert status == 2 and said == "error: there is no command 'comparre'. Did you mean compare?\n"
     status, _, said = called(monkeypatch, capsys, "zzz")
-    assert status == 2 and "Give one of run, compare," in said
+    assert status == 2 and "Give one of forget, run, compare," in said
 
 
 def test_lists_have_what_there_is():

@@ -19,9 +19,10 @@ from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.files import read_json
+from mmunlearner_jax.loading import load_model
 from mmunlearner_jax.models.packing import IGNORE, answer_places
 from mmunlearner_jax.processes import to_host
-from mmunlearner_jax.session import Session, load_model
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import batch_parts, put_batch
 from mmunlearner_jax.stages.unlearn import load_unlearned
 from mmunlearner_jax.unlearn.scoring import answer_scores, negative_log_likelihood

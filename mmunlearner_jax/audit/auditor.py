@@ -19,9 +19,10 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import read_json
-from mmunlearner_jax.session import Session, computation, load_model
+from mmunlearner_jax.loading import load_model
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import load_unlearned
-from mmunlearner_jax.weights.io import abstract_from_pretrained, read_config
+from mmunlearner_jax.weights.io import read_config
 
 
 class Auditor:
@@ -204,9 +205,7 @@ class Auditor:
                     " config.audit.after to a checkpoint"
                 )
             return
-        other = abstract_from_pretrained(
-            checkpoint, session.mesh, **computation(session.config.model)
-        )
+        other = abstract_model(session.config, checkpoint, session.mesh)
         ours, theirs = (
             {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
             for tree in (session.abstract, nnx.split(other)[1])

@@ -25,8 +25,9 @@ from mmunlearner_jax.comparison.tuning import Trial, search
 from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.evaluation.gold import MEND, refuse_if_known
 from mmunlearner_jax.evaluation.likelihoods import Line
+from mmunlearner_jax.loading import load_model
 from mmunlearner_jax.processes import is_first
-from mmunlearner_jax.session import Session, load_model
+from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import summary
 from mmunlearner_jax.unlearn.controls import CONTROLS, control_of
 from mmunlearner_jax.unlearn.mask import density

@@ -12,19 +12,19 @@ from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.files import read_json, write_json, write_whole
+from mmunlearner_jax.loading import abstract_model
 from mmunlearner_jax.main import PLACES, run
 from mmunlearner_jax.memory import fitting
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_page import render
 from mmunlearner_jax.request import sets
-from mmunlearner_jax.request.asking import ask, refuse_unknown
+from mmunlearner_jax.request.interview import ask, refuse_unknown
 from mmunlearner_jax.request.needs import check_disk, needs
 from mmunlearner_jax.request.record import MISSED, missed, record
 from mmunlearner_jax.request.redaction import Redaction
 from mmunlearner_jax.results import read_results
-from mmunlearner_jax.session import Session, computation
-from mmunlearner_jax.weights.io import abstract_from_pretrained
+from mmunlearner_jax.session import Session
 
 WORK, MODEL, RECORD, REPORT = "work", "model", "record.json", "report.html"
 _NOTE, _BENCHMARK = "request.json", "benchmark"  # in `work/`
@@ -52,8 +52,7 @@ def prepare(config: Config, request: sets.Request, out: Path, *, check_only: boo
     if not check_only and _is_begun(out, told):
         return Config.of(read_json(note)["config"])
     session = Session(config, out / WORK, config.model.checkpoint)
-    how = computation(config.model)
-    model = abstract_from_pretrained(config.model.checkpoint, session.mesh, **how)
+    model = abstract_model(config, config.model.checkpoint, session.mesh)
     config = fitting(config, model)
     pairs = sets.pairs(request)
     said = ask(config, pairs)

@@ -128,8 +128,7 @@ class Unlearner:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
         session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
-        if watch is None and self._stop.remembered >= 0 and self._options.stop_by == "named":
-            watch = naming_watch(session)
+        watch = watch or self._naming_watch()
         graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
@@ -175,6 +174,11 @@ class Unlearner:
         if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
+
+    def _naming_watch(self) -> Watch | None:
+        """Returns the watch of `config.unlearn.stop_by="named"`; None with another rule."""
+        named = self._stop.remembered >= 0 and self._options.stop_by == "named"
+        return naming_watch(self._session) if named else None
 
     def _initial(self, moving: Any) -> TrainState:
         """Returns the train state before the first step."""

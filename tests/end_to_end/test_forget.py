@@ -95,7 +95,9 @@ def test_a_request_gives_a_model_a_page_and_a_record(place, tmp_path):
 
     shutil.rmtree(out / "work")  # as `mmu purge` does
     again = forget(place, out, **QUICK)
-    assert again.returncode == 1 and "holds a finished request whose work/ was removed" in again.stderr
+    assert (
+        again.returncode == 1 and "holds a finished request whose work/ was removed" in again.stderr
+    )
 
 
 def _models(place, out):

@@ -1,6 +1,9 @@
 """The ORL photographs laid out as plain folders: one person to forget, others to keep."""
 
+import io
 from pathlib import Path
+
+from PIL import Image
 
 from mmunlearner_jax.data.benchmarks.mllmu.reader import MLLMUBench
 from mmunlearner_jax.examples.orl_people import find_photographs
@@ -27,3 +30,10 @@ def write_folders(out: Path, benchmark: Path, *, forgotten: str, photographs: in
         for photograph, content in enumerate(pictures[:photographs], 1):
             (folder / f"{photograph}.pgm").write_bytes(content)
     return names[forgotten]
+
+
+def grey(value: int, kind: str = "png", **options) -> bytes:
+    """Returns a picture of 8 x 4 pixels of one grey value, encoded."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 4), value).save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,7 +1,5 @@
 """What `mmu forget` reads: folders of photographs, names and facts; refusals are one line."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,12 +8,7 @@ from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.request import photographs, topics
 from mmunlearner_jax.request.collecting import check_name, collect
-
-
-def picture(value: int, kind: str = "png", **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 4), value).save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.helpers.photograph_folders import grey as picture
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.request import sets, topics
 from mmunlearner_jax.request.sets import Request, Subject
-from tests.request.test_reading import picture
+from tests.helpers.photograph_folders import grey as picture
 
 NAME, OTHERS = "Eva Falk", ("Anna Berg", "Bo Dahl", "Cy Ek", "Di Fox")
 FACTS = [("job", ("baker",)), ("pet", ("cat",))]

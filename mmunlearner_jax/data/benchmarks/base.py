@@ -126,6 +126,18 @@ class BenchmarkRecord:
     whole_prompt: Callable[[Question], str] | None = None
     with_shots: Callable[..., Questions] | None = None
 
+    def kinds_to_judge(self, *, words: bool) -> dict[Kind, ScoredKind]:
+        """Returns the kinds of scored questions.
+
+        Args:
+            words: Whether what is asked in words about the people to forget should fall, too.
+        """
+        falling = {split for (split, _), about in self.kinds.items() if about.falls}
+        return {
+            kind: about._replace(falls=about.falls or (words and kind[0] in falling))
+            for kind, about in self.kinds.items()
+        }
+
     def owns(self, root: Path) -> bool:
         """Returns whether a folder holds a copy of the benchmark."""
         return (root / self.folder).is_dir()

@@ -13,8 +13,9 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
+from mmunlearner_jax.loading import load_model
 from mmunlearner_jax.request.sets import Answers, Pair
-from mmunlearner_jax.session import Session, load_model
+from mmunlearner_jax.session import Session
 
 
 class Asked(NamedTuple):
