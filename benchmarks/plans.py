@@ -23,6 +23,10 @@ SIZES = {
     "7b": ("llava", "llava_1_5_7b"),
     "13b": ("llava", "llava_1_5_13b"),
     "Qwen2-VL 7b": ("qwen2_vl", "qwen2_vl_7b"),
+    "7b, one GPU": ("llava_1gpu", "llava_1_5_7b"),
+    "7b, one GPU, adapters": ("llava_1gpu_lora", "llava_1_5_7b"),
+    "Qwen2-VL 7b, one GPU": ("qwen2_vl_1gpu", "qwen2_vl_7b"),
+    "Qwen2-VL 7b, one GPU, adapters": ("qwen2_vl_1gpu_lora", "qwen2_vl_7b"),
 }
 
 
@@ -74,6 +78,16 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5p-1-importance-batch-packed": (
         *("v5p:1x1x1", "importance", "7b"),
         rows(4, 10) | SHARED | BATCH_SQUARES | HALF,
+    ),
+    "one-gpu-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU", {}),
+    "one-gpu-importance": ("v5p:1x1x1", "importance", "7b, one GPU", {}),
+    "one-gpu-evaluate": ("v5p:1x1x1", "evaluate", "7b, one GPU", {}),
+    "one-gpu-lora-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU, adapters", {}),
+    "one-gpu-qwen2-vl-unlearn": ("v5p:1x1x1", "unlearn", "Qwen2-VL 7b, one GPU", {}),
+    "one-gpu-qwen2-vl-importance": ("v5p:1x1x1", "importance", "Qwen2-VL 7b, one GPU", {}),
+    "one-gpu-qwen2-vl-lora-unlearn": (
+        *("v5p:1x1x1", "unlearn", "Qwen2-VL 7b, one GPU, adapters"),
+        {},
     ),
     "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),

@@ -40,6 +40,7 @@ class Preset:
         asked: Least and most tokens of a question.
         answered: Least and most tokens of an answer, its end included.
         both: Whether torch does the work, too.
+        compiled: Whether the best torch may compile its steps, which takes minutes.
     """
 
     config: LlavaConfig
@@ -49,6 +50,7 @@ class Preset:
     asked: tuple[int, int] = (10, 20)
     answered: tuple[int, int] = (5, 30)
     both: bool = True
+    compiled: bool = True
 
 
 def _with_special(config: LlavaConfig) -> LlavaConfig:
@@ -87,6 +89,7 @@ PRESETS = {
         questions=3,
         asked=(3, 6),
         answered=(2, 5),
+        compiled=False,
     ),
     # For two cores.
     "small": Preset(

@@ -47,8 +47,9 @@ def run(session: Session) -> bool:
     if is_done(workdir / "unlearned"):
         return False
     masked = session.config.unlearn.chosen.masked
-    mask = load_mask(workdir, session.abstract) if masked else None
-    outcome = Unlearner(session, alone=True).run(mask)
+    unlearner = Unlearner(session, alone=True)
+    # No name here holds the mask, which the run packs.
+    outcome = unlearner.run(load_mask(workdir, session.abstract) if masked else None)
     adapters = save_peft(session, outcome.parts)
     save_tree(workdir / "unlearned", outcome.params)
     update_results(workdir, "unlearn", summary(outcome) | adapters)
@@ -127,6 +128,7 @@ class Unlearner:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
         session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
+        del mask  # `parts` has it in bits
         graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
