@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from jax.errors import JaxRuntimeError
 from ml_collections import config_flags
 
-from mmunlearner_jax import compilations, preemption, processes
+from mmunlearner_jax import compilations, preemption, processes, progress, provenance
 from mmunlearner_jax.command_line import (
     hide_torch,
     parse_flags,
@@ -53,7 +53,7 @@ RECORDS = ("benchmark.txt", "sharding.txt")
 
 # Options that may differ between commands on the same workdir.
 FREE = (
-    *("stages", "profile.", "controls", "audit."),
+    *("stages", "profile.", "controls", "audit.", "report."),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods", "audit")),
     "compare.learning_rates",  # more of them
     *(
@@ -154,10 +154,12 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     given, devices = config, jax.devices()
     config = fitted(given, len(devices))
     check_config(config, devices)
-    if is_first() and (line := chosen(given, config, devices)):
-        print(line, file=sys.stderr)
+    if not is_first():
+        progress.set_quiet(True)
+    if line := chosen(given, config, devices):
+        progress.say(line)
     plain(workdir)
-    with locked(workdir) if is_first() else contextlib.nullcontext():
+    with locked(workdir) if is_first() else contextlib.nullcontext(), progress.recorded(workdir):
         _run_stages(config, workdir, overrides)
 
 
@@ -184,8 +186,8 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
     for number, name in enumerate(config.stages):
         preemption.heed()
         begin, compiled = time.monotonic(), compilations.count()
-        if is_first():
-            print(f"stage {name}", file=sys.stderr, flush=True)
+        progress.enter(name)
+        progress.say(f"stage {name}")
         try:
             # Only the first process runs stages that use no mesh.
             alone = name in stages.OF_ONE_PROCESS
@@ -194,6 +196,7 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
                 worked = (is_first() or not alone) and stages.find_stage(name)(session)
         except preemption.Preempted:
             tell_time(workdir, name, time.monotonic() - begin, compiled())
+            provenance.record(session, name, overrides)
             raise
         except Diverged:
             raise
@@ -204,12 +207,17 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
         wait(name)
         if worked:
             idle = False
-            tell_time(workdir, name, time.monotonic() - begin, compiled())
+            seconds = time.monotonic() - begin
+            tell_time(workdir, name, seconds, compiled())
+            provenance.record(session, name, overrides)
+            progress.say(f"stage {name}: done in {progress.duration(seconds)}")
+        elif is_first() or not alone:
+            progress.say(f"stage {name}: skipped, what it writes is there")
 
 
 def _restore(file: Path, earlier: bytes | None) -> None:
     """Restores the `config.json` from before this command, so that an option can be corrected."""
-    made = {p.name for p in file.parent.iterdir() if not p.name.startswith(LOCK)}
+    made = {p.name for p in file.parent.iterdir() if not p.name.startswith((LOCK, progress.FOLDER))}
     if earlier is not None:
         write_whole(file, earlier.decode())
     elif made <= {file.name, *RECORDS}:  # of the options that are to be corrected
@@ -237,7 +245,6 @@ def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, 
 def main(argv: list[str]) -> None:
     """Runs the command; absl calls it. An error that the user can mend gives one line, status 1."""
     config = read_config(argv)
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     quiet_libraries()
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for the run's files")

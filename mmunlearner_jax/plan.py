@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jinja2
 from absl import app, flags
-from tqdm import tqdm
 
 from mmunlearner_jax.command_line import (
     one_line,
@@ -34,6 +33,7 @@ from mmunlearner_jax.planning.audit import audit_cost
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.sharding import make_mesh
 
 _TOPOLOGY = flags.DEFINE_string(
@@ -62,14 +62,18 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
     mesh = make_mesh(config.mesh, target.devices)
     estimates = []
     for stage in stages:
-        variants = zip(
-            programs(config, mesh, stage),
-            programs(config, mesh, stage, attention="xla"),
-            programs(config, mesh, stage, attention="xla", remat="none"),
-            strict=True,
-        )
-        for variant in tqdm(variants, desc=f"{target.name} {stage}", unit="program"):
-            estimates.append(estimate(*variant, target))
+        variants = [
+            *zip(
+                programs(config, mesh, stage),
+                programs(config, mesh, stage, attention="xla"),
+                programs(config, mesh, stage, attention="xla", remat="none"),
+                strict=True,
+            )
+        ]
+        with Progress(f"{target.name} {stage}", len(variants), unit="program") as progress:
+            for variant in variants:
+                estimates.append(estimate(*variant, target))
+                progress.update()
     return estimates
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +30,7 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.progress import say
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import Schedule, plan_schedule
@@ -338,10 +338,9 @@ class Session:
         write_whole(path, sharding_table(params))
         count = sum(x.size for x in jax.tree.leaves(params))
         axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        print(
+        say(
             f"mesh {axes}: {count:,} parameters, {device_bytes(params) / 2**20:,.1f} MiB a device"
-            f" ({shown(path, 4096)} lists them)",
-            file=sys.stderr,
+            f" ({shown(path, 4096)} lists them)"
         )
 
 

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.errors import JaxRuntimeError
 
 from configs import llava, orl
-from mmunlearner_jax import main, memory
+from mmunlearner_jax import main, memory, progress
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.config.fitting import chosen, fitted
@@ -168,6 +168,16 @@ def test_batches_are_rounded_up_where_the_config_lets_them():
     )
     assert fitted(config, len(devices)) == config
     assert chosen(given, given, devices[:1]) == ""
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_process_tells_what_was_chosen(tmp_path, monkeypatch, capsys, first):
+    monkeypatch.setattr(main, "is_first", lambda: first)
+    monkeypatch.setattr(main, "_run_stages", lambda *_: None)
+    monkeypatch.setattr(progress._Run, "quiet", False)
+    main.run(config_of(), tmp_path)
+    told = capsys.readouterr().err
+    assert ("devices (cpu): mesh data 1" in told) == first and (told == "") != first
 
 
 def test_other_batches_are_refused_with_that_option():

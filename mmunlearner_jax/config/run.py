@@ -13,6 +13,7 @@ from mmunlearner_jax.config.finetune import FinetuneConfig
 from mmunlearner_jax.config.importance import ImportanceConfig, MaskConfig
 from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.config.plan import PlanConfig
+from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.config.unlearn import UnlearnConfig
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.unlearn.controls import CONTROLS
@@ -32,7 +33,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "audit": ("audit", "evaluate"),
     "audits": ("compare", "audit", "evaluate"),
     "export": (),
-    "report": ("evaluate",),
+    "report": ("evaluate", "report"),
     "rescore": ("evaluate",),
 }
 SHARED = (
@@ -86,6 +87,7 @@ class Config(Section):
     compare: CompareConfig = option(CompareConfig, "The comparison.")
     evaluate: EvaluateConfig = option(EvaluateConfig, "Scored questions.")
     audit: AuditConfig = option(AuditConfig, "Attacks.")
+    report: ReportConfig = option(ReportConfig, "Bars of the report.")
     plan: PlanConfig = option(PlanConfig, "Sizes of the data that the planner counts on.")
 
     def with_values(self, changes: Mapping[str, Any]) -> Self:

@@ -62,7 +62,7 @@ class UnlearnConfig(Extensible):
     gradients: Literal["at_once", "in_place"] = option(
         "at_once",
         "How a retain step differentiates its batches: together, which holds a gradient for each of"
-        " them; or one after the other, each added in place (docs/one-gpu.md).",
+        " them; or one after the other, each added in place.",
     )
     mask_on: Literal["update", "gradient"] = option(
         "update",

@@ -20,12 +20,14 @@ several batches: each adds its own in place, where `jax.grad` would keep one for
     sums = jax.grad(loss)(sums)
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
@@ -134,9 +136,14 @@ def run(
 
 
 def scan(
-    graphdef: nnx.GraphDef, params: Any, x: jax.Array, *rest: Any, mesh: Mesh | None
+    graphdef: nnx.GraphDef,
+    params: Any,
+    x: jax.Array,
+    *rest: Any,
+    mesh: Mesh | None,
+    each: tuple[np.ndarray, ...] = (),
 ) -> jax.Array:
-    """Calls stacked units one after the other: `x = unit(x, *rest)`; all of them are `Probed`.
+    """Calls stacked units one after the other: `x = unit(x, *rest, *own)`; all are `Probed`.
 
     Only the inputs of the units are kept for the backward pass, which runs each unit once more.
 
@@ -147,19 +154,24 @@ def scan(
         *rest: Pytrees of arrays [B, ...] that every unit takes.
         mesh: Devices that the examples are split over, also within a unit (a kernel under
             `jax.shard_map`).
+        each: Arrays with a leading axis of units, whose part of a unit is its `own`.
     """
     values, sums, kind = _apart(params)
 
-    def call(values, activations):
+    def call(own, values, activations):
         x, *rest = activations
-        return by_example(nnx.merge(graphdef, values)(by_example(x, mesh), *rest), mesh)
+        return by_example(nnx.merge(graphdef, values)(by_example(x, mesh), *rest, *own), mesh)
 
     @jax.custom_vjp
     def units(values, sums, x, rest):
         return forward(values, sums, x, rest)[0]
 
     def forward(values, sums, x, rest):
-        out, inputs = jax.lax.scan(lambda x, v: (call(v, (x, *rest)), x), x, values)
+        def body(x, unit):
+            own, values = unit
+            return call(own, values, (x, *rest)), x
+
+        out, inputs = jax.lax.scan(body, x, (each, values))
         return out, (values, sums, inputs, rest)
 
     def backward(residuals, cotangent):
@@ -168,15 +180,15 @@ def scan(
         # The sums are in the carry and not in the scanned inputs: so XLA adds to them in place.
         def body(carry, unit):
             cotangent, sums, others = carry
-            index, values, x = unit
-            inputs = (x, *rest)
-            squares, (cotangent, *more) = _pull_back(call, values, inputs, cotangent, kind, mesh)
+            index, own, values, x = unit
+            inputs, one = (x, *rest), functools.partial(call, own)
+            squares, (cotangent, *more) = _pull_back(one, values, inputs, cotangent, kind, mesh)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
         others = jax.tree.map(lambda a: jnp.zeros_like(a) if _is_smooth(a) else None, rest)
         count = len(jax.tree.leaves(values)[0])
-        carry, steps = (cotangent, sums, others), (jnp.arange(count), values, inputs)
+        carry, steps = (cotangent, sums, others), (jnp.arange(count), each, values, inputs)
         (cotangent, sums, others), _ = jax.lax.scan(body, carry, steps, reverse=True)
         return None, sums, cotangent, others
 

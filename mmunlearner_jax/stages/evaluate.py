@@ -25,6 +25,7 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.profiling import Trace
+from mmunlearner_jax.progress import say
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import load_unlearned
@@ -60,7 +61,9 @@ def evaluate(
         for split, of_split in questions.items():
             preemption.heed()
             path = folder / f"{label}-{split}.jsonl"
-            if not path.exists():
+            if path.exists():
+                say(f"{label}/{split}: answered before")
+            else:
                 answers = answerer.answer(
                     params, of_split, split=split, label=label, after_batch=trace.step
                 )
