@@ -27,7 +27,7 @@ from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import device_bytes, make_mesh, param_shardings
 from mmunlearner_jax.stages.finetune import untrained_session
 from mmunlearner_jax.training import optimizer_of
-from mmunlearner_jax.unlearn.bits import held_shapes
+from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
 from mmunlearner_jax.unlearn.importance import FisherSums
 from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.optimizers import state_optimizers
@@ -84,7 +84,7 @@ def _of_unlearning(config: Config, stage: str, model: VisionLanguageModel) -> di
     options = dataclasses.replace(config.unlearn, decay="constant", warmup=0)
     graphdef, params = nnx.split(model)
     moving = _moving(model, {*config.model.frozen, *options.held})
-    beside, mask = {}, held_shapes(moving)
+    beside, mask = {}, packed_shapes(moving, DEVICES)
     targets = lora_targets(config, model.config.model_type, graphdef, params)
     if targets:
         rank, alpha = options.lora.rank, options.lora.alpha

@@ -20,7 +20,7 @@ from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstrac
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
-from mmunlearner_jax.unlearn.bits import held_shapes
+from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.method import Loss
@@ -150,7 +150,7 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     state = TrainState(params, states)
     forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))
     referred = functools.partial(_referred, graphdef, whole)
-    mask = like(params, "bool") if options.lora.rank else held_shapes(params)
+    mask = like(params, "bool") if options.lora.rank else packed_shapes(params, DEVICES)
     yield Program(
         "unlearn",
         "forget step",

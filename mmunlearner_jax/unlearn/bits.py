@@ -1,7 +1,7 @@
-"""Masks packed by bits: in files along the last axis, on devices along the first.
+"""Masks packed by bits: each byte holds eight booleans along one axis.
 
-The first axis is that of stacked layers, or is not tiled by a TPU, so that a step unpacks the bits
-of a layer where it needs them and no array of booleans exists.
+In files that is the last axis. On devices it is the first one, which is that of stacked layers or
+not tiled by a TPU: steps unpack such bits without moving them.
 """
 
 from typing import Any
@@ -13,103 +13,59 @@ from mmunlearner_jax.sharding import fitting
 
 Tree = Any
 
+FILES, DEVICES = -1, 0  # axes
 
-@jax.jit
-def pack(mask: Tree) -> Tree:
+
+def pack(mask: Tree, axis: int) -> Tree:
     """Packs a mask into bits.
 
     Args:
-        mask: Tree of bool [..., N].
+        mask: Tree of bool with shardings.
+        axis: Axis along which booleans share a byte.
 
     Returns:
-        Tree of uint8 [..., ceil(N / 8)].
+        Tree of uint8, with an eighth of the length along the axis (rounded up), sharded like the
+        mask where the lengths allow it.
     """
-    return jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask)
+    shardings = jax.tree.map(lambda shape: shape.sharding, packed_shapes(mask, axis))
+
+    def packed(mask: Tree) -> Tree:
+        return jax.tree.map(lambda m: jnp.packbits(m, axis=axis), mask)
+
+    return jax.jit(packed, out_shardings=shardings)(mask)
 
 
-def packed_shapes(params: Tree) -> Tree:
+def packed_shapes(params: Tree, axis: int) -> Tree:
     """Returns the shapes, dtypes and shardings that the packed mask of a model has.
 
     Args:
-        params: Parameters of the model, arrays or `jax.ShapeDtypeStruct`.
+        params: Parameters that the mask is of, arrays or `jax.ShapeDtypeStruct`.
+        axis: Axis along which booleans share a byte.
     """
-    return jax.tree.map(_packed_shape, params)
+
+    def packed(param: Any) -> jax.ShapeDtypeStruct:
+        shape = list(param.shape)
+        shape[axis] = -(-shape[axis] // 8)
+        return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=fitting(param.sharding, shape))
+
+    return jax.tree.map(packed, params)
 
 
-def unpack(packed: Tree, params: Tree) -> Tree:
+def unpack(packed: Tree, params: Tree, axis: int) -> Tree:
     """Unpacks a mask that `pack` made.
 
     Args:
-        packed: Tree of uint8 [..., ceil(N / 8)].
-        params: Parameters of the model [..., N], arrays or `jax.ShapeDtypeStruct`.
+        packed: Tree of uint8. Trees of bool are returned as they are.
+        params: Parameters that the mask is of: arrays, traced or not, or `jax.ShapeDtypeStruct`.
+        axis: Axis along which booleans share a byte.
 
     Returns:
-        Tree of bool [..., N], sharded like the parameters.
-    """
-    lengths = jax.tree.map(lambda p: p.shape[-1], params)
-
-    def booleans(bits: jax.Array, length: int) -> jax.Array:
-        return jnp.unpackbits(bits, axis=-1, count=length).astype(bool)
-
-    shardings = jax.tree.map(lambda p: p.sharding, params)
-    unpacked = jax.jit(lambda bits: jax.tree.map(booleans, bits, lengths), out_shardings=shardings)
-    return unpacked(packed)
-
-
-def hold(mask: Tree) -> Tree:
-    """Packs a mask for the steps of a run.
-
-    Args:
-        mask: Tree of bool [N, ...] with shardings.
-
-    Returns:
-        Tree of uint8 [ceil(N / 8), ...], sharded like the mask.
-    """
-    shardings = jax.tree.map(lambda m: m.sharding, held_shapes(mask))
-
-    def packed(m: jax.Array) -> jax.Array:
-        eights = jnp.pad(m, ((0, -len(m) % 8), *((0, 0),) * (m.ndim - 1)))
-        eights = eights.reshape(-1, 8, *m.shape[1:]).astype(jnp.uint8)
-        return jnp.sum(eights << _shifts(m.ndim), axis=1, dtype=jnp.uint8)
-
-    return jax.jit(lambda mask: jax.tree.map(packed, mask), out_shardings=shardings)(mask)
-
-
-def held_shapes(params: Tree) -> Tree:
-    """Returns the shapes, dtypes and shardings of a mask that `hold` packed.
-
-    Args:
-        params: Parameters that the mask is of, arrays or `jax.ShapeDtypeStruct`.
+        Tree of bool with the shapes of the parameters.
     """
 
-    def shape(param: Any) -> jax.ShapeDtypeStruct:
-        packed = (-(-param.shape[0] // 8), *param.shape[1:])
-        return jax.ShapeDtypeStruct(packed, jnp.uint8, sharding=fitting(param.sharding, packed))
+    def booleans(bits: jax.Array, param: Any) -> jax.Array:
+        if bits.dtype == jnp.bool_:
+            return bits
+        return jnp.unpackbits(bits, axis=axis, count=param.shape[axis]).astype(bool)
 
-    return jax.tree.map(shape, params)
-
-
-def booleans(mask: Tree, params: Tree) -> Tree:
-    """Returns the booleans of a mask within a step.
-
-    Args:
-        mask: Tree that `hold` packed, or of bool, which is returned.
-        params: Parameters that the mask is of.
-    """
-
-    def of(m: jax.Array, param: jax.Array) -> jax.Array:
-        if m.dtype == jnp.bool_:
-            return m
-        eights = (m[:, None] >> _shifts(m.ndim)) & 1
-        return eights.reshape(-1, *m.shape[1:])[: len(param)].astype(bool)
-
-    return jax.tree.map(of, mask, params)
-
-
-def _shifts(ndim: int) -> jax.Array:
-    return jnp.arange(8, dtype=jnp.uint8).reshape(8, *(1,) * (ndim - 1))
-
-
-def _packed_shape(param: Any) -> jax.ShapeDtypeStruct:
-    shape = (*param.shape[:-1], -(-param.shape[-1] // 8))
-    return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=fitting(param.sharding, shape))
+    return jax.tree.map(booleans, packed, params)

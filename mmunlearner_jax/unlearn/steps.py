@@ -17,7 +17,7 @@ from flax import nnx, struct
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
-from mmunlearner_jax.unlearn.bits import booleans
+from mmunlearner_jax.unlearn.bits import DEVICES, unpack
 from mmunlearner_jax.unlearn.losses import (
     Terms,
     cross_entropy,
@@ -90,7 +90,7 @@ def _update(gradient, optimizer, which, state, batches, frozen, mask=None):
     if mask is not None:
         # Not before the gradients are there: booleans would take memory beside the activations.
         mask, grads = jax.lax.optimization_barrier((mask, grads))
-        extra = {"mask": booleans(mask, state.params)}
+        extra = {"mask": unpack(mask, state.params, DEVICES)}
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
@@ -222,7 +222,7 @@ def forget_step(
     """Returns the jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
 
     The step moves the parameters of the train state where `mask` is True: a tree of bool with their
-    structure and shapes, or the bits that `bits.hold` makes of it. The train state is donated.
+    structure and shapes, or its bits along `bits.DEVICES`. The train state is donated.
     `frozen` holds the other parameters of the model, by default none.
 
     Args:

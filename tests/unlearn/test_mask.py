@@ -106,8 +106,9 @@ def test_unknown_or_no_preserve_set(use):
         masks.preserve_importance(SETS, use, GROUPS)
 
 
+@pytest.mark.parametrize("axis", [bits.FILES, bits.DEVICES])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_steps_hold_a_mask_in_bits(sizes):
+def test_a_mask_is_packed_and_unpacked(sizes, axis):
     mesh = make_mesh(sizes, jax.devices()[: int(np.prod(sizes))])
     rng = np.random.default_rng(0)
     specs = {(3, 4, 6): (None, "fsdp", "tensor"), (24, 8): ("tensor", "fsdp"), (16,): ("fsdp",)}
@@ -115,14 +116,15 @@ def test_steps_hold_a_mask_in_bits(sizes):
         str(shape): jax.device_put(rng.random(shape) < 0.5, NamedSharding(mesh, PartitionSpec(*s)))
         for shape, s in specs.items()
     }
-    held = bits.hold(mask)
-    for got, wanted in zip(*map(jax.tree.leaves, (held, bits.held_shapes(mask))), strict=True):
+    packed = bits.pack(mask, axis)
+    shapes = bits.packed_shapes(mask, axis)
+    for got, wanted in zip(*map(jax.tree.leaves, (packed, shapes)), strict=True):
         assert (got.shape, got.dtype) == (wanted.shape, jnp.uint8)
         assert got.sharding.is_equivalent_to(wanted.sharding, got.ndim)
-    back = jax.jit(bits.booleans)(held, mask)
+    back = jax.jit(lambda packed, mask: bits.unpack(packed, mask, axis))(packed, mask)
     jax.tree.map(np.testing.assert_array_equal, back, mask)
-    assert bits.booleans(mask, mask)["(16,)"] is mask["(16,)"]
-    assert sum(x.nbytes for x in held.values()) < sum(x.nbytes for x in mask.values()) / 4
+    assert bits.unpack(mask, mask, axis)["(16,)"] is mask["(16,)"]
+    assert sum(x.nbytes for x in packed.values()) < sum(x.nbytes for x in mask.values()) / 4
 
 
 def test_cover_denies_by_default_and_can_reproduce_the_published_leak():
