@@ -121,8 +121,7 @@ class Unlearner:
         Args:
             mask: Bools like all parameters, True where forget steps may move; None: everywhere.
             label: Name of the checkpoints and of the metrics.
-            watch: Measures what is remembered and says when the run ends, instead of the
-                stopping rule.
+            watch: Measures what is remembered and ends the run, instead of the stopping rule.
 
         Raises:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.

@@ -4,10 +4,12 @@ In files that is the last axis. On devices it is the first one, which is that of
 not tiled by a TPU: steps unpack such bits without moving them.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from mmunlearner_jax.sharding import fitting
 
@@ -27,12 +29,15 @@ def pack(mask: Tree, axis: int) -> Tree:
         Tree of uint8, with an eighth of the length along the axis (rounded up), sharded like the
         mask where the lengths allow it.
     """
-    shardings = jax.tree.map(lambda shape: shape.sharding, packed_shapes(mask, axis))
+    shapes = jax.tree.leaves(packed_shapes(mask, axis))
+    return _packed(mask, axis=axis, shardings=tuple(shape.sharding for shape in shapes))
 
-    def packed(mask: Tree) -> Tree:
-        return jax.tree.map(lambda m: jnp.packbits(m, axis=axis), mask)
 
-    return jax.jit(packed, out_shardings=shardings)(mask)
+@functools.partial(jax.jit, static_argnames=("axis", "shardings"))
+def _packed(mask: Tree, *, axis: int, shardings: tuple[NamedSharding, ...]) -> Tree:
+    leaves, structure = jax.tree.flatten(mask)
+    packed = [jnp.packbits(leaf, axis=axis) for leaf in leaves]
+    return structure.unflatten(jax.lax.with_sharding_constraint(packed, list(shardings)))
 
 
 def packed_shapes(params: Tree, axis: int) -> Tree:
