@@ -95,7 +95,7 @@ def main(_: list[str]) -> None:
     every, page = {label: needed(label) for label in LABELS}, Path(_PAGE.value)
     tables = [("kinds", by_kind(every)), ("programs", by_program(Path(flags.FLAGS.out), every))]
     page.write_text(written(page.read_text(), tables))
-    for _, table in tables:
+    for _name, table in tables:
         print(table, end="\n\n")
 
 
