@@ -32,7 +32,7 @@ from benchmarks.vs_torch.side import Remote
 from benchmarks.vs_torch.theirs import Theirs
 from benchmarks.vs_torch.workload import PRESETS
 
-SQUARES = "squares"  # example squares against batch squares, a work of our side alone
+SQUARES = "squares"  # example squares in several ways, a work of our side alone
 
 OPPONENTS: dict[str, type[Theirs]] = {"published": Theirs, "best": Best}
 

@@ -98,8 +98,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     squares = report.get("example_over_batch")
     notes = []
     if squares:
-        ratio = spread(squares["ratios"])
+        ratio, packing = spread(squares["ratios"]), spread(squares["packing"])
         notes.append(f"squares per example / per batch, ours, the same unpacked batches: {ratio}")
+        notes.append(f"squares per example, ours, unpacked / packed rows: {packing}")
     notes += [
         *(
             f"{TITLES[name]}: "

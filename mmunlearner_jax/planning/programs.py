@@ -122,7 +122,6 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
 
 def _importance(config, graphdef, frozen, params, batch):
     options, plan = config.importance, config.plan
-    add = accumulator(graphdef, fisher=options.fisher)
     whole = nnx.merge_state(params, frozen)
     sums = FisherSums.abstract(params)
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
@@ -132,6 +131,7 @@ def _importance(config, graphdef, frozen, params, batch):
         counts = (min(getattr(plan, s), options.examples or getattr(plan, s)) for s in sets)
         times = sum(map(made.calls, counts))
         arguments = (sums, params, made.arrays, frozen)
+        add = accumulator(graphdef, fisher=options.fisher, sizes=made.layout.sizes)
         yield Program("importance", name, add, arguments, times, made.questions, whole)
 
 

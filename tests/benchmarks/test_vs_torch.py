@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -17,6 +18,9 @@ from benchmarks.vs_torch.best import Best
 from benchmarks.vs_torch.ours import Ours
 from benchmarks.vs_torch.report import lines, path, show, spread
 from benchmarks.vs_torch.workload import PRESETS, Workload
+from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.planning.costs import flops
+from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from tests.helpers.flags import COMPILED_FAST
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +95,20 @@ def test_the_best_torch_computes_the_same(tmp_path, exact):
         assert counted[1] < 3 * counted[0]  # the published loop computes more
 
 
+def test_example_squares_of_packed_rows_take_fewer_products():
+    work = Workload.make(PRESETS["small"], seed=0)
+    graphdef, params = abstract_model(work.preset.config, None, jnp.float32)
+    add = accumulator(graphdef, fisher="example", sizes=work.sizes())
+
+    def products(packed):
+        (batch, *_), _ = work.batches(packed=packed)
+        sums = jax.eval_shape(lambda p: jax.tree.map(jnp.zeros_like, p), params)
+        count = jax.ShapeDtypeStruct((), jnp.float32)
+        return flops(jax.make_jaxpr(add)(FisherSums(sums, count), params, batch))
+
+    assert products(packed=False) > 1.6 * products(packed=True)
+
+
 def test_ratios_are_those_of_the_pairs(report):
     console = Console(width=100, file=io.StringIO())
     with console.capture() as capture:
@@ -101,7 +119,8 @@ def test_ratios_are_those_of_the_pairs(report):
         assert len(ratios) == 2
         assert ratios == result["ratios"]
         assert spread(ratios) in capture.get()
-    assert spread(report["example_over_batch"]["ratios"]) in capture.get()
+    for ratios in ("ratios", "packing"):
+        assert spread(report["example_over_batch"][ratios]) in capture.get()
 
 
 @pytest.mark.parametrize(
