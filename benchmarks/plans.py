@@ -43,7 +43,8 @@ BATCH_SQUARES = {"importance.fisher": "batch"}
 PACKED_UNLEARN = {"unlearn.pack": 10, "unlearn.text_pack": 10}
 PACKED = rows(16, 10) | PACKED_UNLEARN
 SHARED = {"importance.pack": 10, "importance.text_pack": 10}
-PACKED_SQUARES = rows(16, 10) | SHARED | BATCH_SQUARES
+PACKED_EXAMPLES = rows(16, 10) | SHARED
+PACKED_SQUARES = PACKED_EXAMPLES | BATCH_SQUARES
 SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
@@ -57,6 +58,7 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn-splash": ("v5e-16", "unlearn", "7b", SIXTEEN | SPLASH),
     "7b-v5e-16-unlearn-packed-splash": ("v5e-16", "unlearn", "7b", PACKED | SPLASH),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
+    "7b-v5e-16-importance-packed": ("v5e-16", "importance", "7b", PACKED_EXAMPLES),
     "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
     "7b-v5e-16-importance-batch-splash": (
         *("v5e-16", "importance", "7b"),
