@@ -71,8 +71,8 @@ def scan(
         def body(inputs, values):
             layer = nnx.merge(graphdef, values)
             prefix, x = (by_example(a, mesh) for a in inputs)
-            prefix, store = _begin(layer, prefix, *common)
-            x = _go_on(layer, x, *own, repeated((*store, common[1]), count))
+            prefix, store = _begin(layer, prefix, common)
+            x = _go_on(layer, x, own, repeated((*store, common[1]), count))
             return (prefix, x), inputs
 
         (prefix, x), inputs = jax.lax.scan(body, cut(x), values)
@@ -109,14 +109,14 @@ def _pull_back(graphdef, count, mesh, values, inputs, rest, cotangents):
     def picture(prefix, common, x, own, cotangents):
         common = _one(common)
         (_, store), pull = jax.vjp(
-            lambda values, prefix: _begin(nnx.merge(graphdef, values), prefix[None], *common),
+            lambda values, prefix: _begin(nnx.merge(graphdef, values), prefix[None], common),
             *(values, prefix),
         )
 
         def question(x, own, cotangents):
             def go_on(values, x, store):
                 layer, before = nnx.merge(graphdef, values), (*store, common[1])
-                return _go_on(layer, x[None], *_one(own), before)[0]
+                return _go_on(layer, x[None], _one(own), before)[0]
 
             of_own, x, of_store = jax.vjp(go_on, values, x, store)[1](cotangents[1])
             gradients, prefix = pull((cotangents[0][None], of_store))
@@ -133,13 +133,16 @@ def _one(tree):
     return jax.tree.map(lambda a: a[None], tree)
 
 
-def _begin(layer, x, rope, valid):
+def _begin(layer, x, rest):
     """Returns a layer's output for prefixes [G, P, D], and their keys and values."""
+    rope, valid = rest
     q, k, v = layer.project(x, rope)
     attended = attention.causal(q, k, v, valid, kernel=layer.kernel, mesh=layer.mesh)
     return layer.finish(x, attended), (k, v)
 
 
-def _go_on(layer, x, rope, valid, before):
+def _go_on(layer, x, rest, before):
     """Returns a layer's output for tokens [B, T, D] that follow prefixes, see `attention.after`."""
-    return layer.finish(x, attention.after(*layer.project(x, rope), valid, before))
+    rope, valid = rest
+    q, k, v = layer.project(x, rope)
+    return layer.finish(x, attention.after(q, k, v, valid, before))
