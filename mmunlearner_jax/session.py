@@ -14,12 +14,12 @@ from mmunlearner_jax import artefacts
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
-from mmunlearner_jax.data.benchmarks.base import Benchmark, about_nobody
+from mmunlearner_jax.data.benchmarks.base import Benchmark, Kind, ScoredKind, about_nobody
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.rows import count_rows
+from mmunlearner_jax.data.rows import count_batches
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
@@ -95,6 +95,17 @@ class Session:
         bench, _, _ = self._opened
         bench.check = self.encoder.pictures.check
         return bench
+
+    @functools.cached_property
+    def kinds(self) -> dict[Kind, ScoredKind]:
+        """The benchmark's kinds of scored questions, and what this run should do to their score."""
+        kinds = self.bench.record.kinds
+        falling = {split for (split, _), about in kinds.items() if about.falls}
+        words = self.config.data.forget_words
+        return {
+            kind: about._replace(falls=about.falls or words and kind[0] in falling)
+            for kind, about in kinds.items()
+        }
 
     @functools.cached_property
     def forget(self) -> str:
@@ -233,13 +244,12 @@ class Session:
             InputError: There is no such schedule.
         """
         options = self.config.unlearn
-
-        def batches(samples: list[Sample], size: int) -> int:
-            return -(-count_rows(samples, options.pack) // (size // options.pack))
-
-        forget = batches(self.pictures(self.forget), options.forget_batch)
-        retain = batches(self.retained_pictures(), options.retain_batch)
-        return plan_schedule(options, forget, retain)
+        count = functools.partial(count_batches, pack=options.pack)
+        return plan_schedule(
+            options,
+            count(self.pictures(self.forget), options.forget_batch),
+            count(self.retained_pictures(), options.retain_batch),
+        )
 
     def batches(
         self,
@@ -306,14 +316,15 @@ class Session:
         )
 
     def _check_records(self) -> str:
-        """Reads every record that any stage will read, once a workdir.
-
-        Returns:
-            How many there are, a line each, for `benchmark.txt`; "" where they were counted before.
-        """
-        bench = self.bench
+        """Checks the records once a workdir; returns "" where they were checked before."""
         if not is_first() or (self.workdir / "benchmark.txt").exists():
+            _ = self.bench
             return ""
+        return self.check_records()
+
+    def check_records(self) -> str:
+        """Reads every record that any stage will read; returns how many, for `benchmark.txt`."""
+        bench = self.bench
         find_reference(self.config)
         if "unlearn" in self.config.stages:
             optimizers(self.config.unlearn, self.schedule())

@@ -53,7 +53,7 @@ class Examiner:
             split: [q for q in qs if q.task in tasks and not q.accepted]
             for split, qs in scored.items()
         }
-        self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
+        self.to_keep = ["/".join(kind) for kind in chosen_by(session.kinds)]
         looked_at = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
         for kind, what in (
             ({FORGET_KIND}, "picture of the forget set"),
@@ -96,7 +96,7 @@ class Examiner:
             label: Name of the model beside the progress bar.
             forgotten: Whether only the kinds that are to fall are asked.
         """
-        kinds = self._session.bench.record.kinds
+        kinds = self._session.kinds
         questions = {
             split: [q for q in qs if not forgotten or kinds[split, q.modality].falls]
             for split, qs in self._scored.items()

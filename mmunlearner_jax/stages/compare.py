@@ -30,7 +30,7 @@ def run(session: Session) -> bool:
     warn_of_edges(choices)
     contest = Contest(session, scores=True)
     update_results(workdir, "seed", config.seed)
-    update_results(workdir, "kinds", entry(session.bench.record.kinds))
+    update_results(workdir, "kinds", entry(session.kinds))
     update_results(workdir, "chance", chances(session.questions(), session.bench.names()))
     update_results(workdir, "levels", contest.levels.of)
     for name in todo:

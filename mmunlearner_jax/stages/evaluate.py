@@ -132,9 +132,9 @@ def run(session: Session) -> bool:
         lines = evaluate(workdir, label, scored, answerer, questions, profile=config.profile.steps)
         scores = write_scores(config.evaluate.protocol, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
-        update_results(workdir, "kinds", entry(session.bench.record.kinds))
+        update_results(workdir, "kinds", entry(session.kinds))
         update_results(workdir, "chance", chances(questions, session.bench.names()))
-        if label == "before":
+        if label == "before" and "unlearn" in config.stages:
             warn_if_unknown(scores)
     return True
 
