@@ -32,6 +32,7 @@ PAIRS = {
         "7b-v5e-16-unlearn-packed",
     ),
     "LLaVA 7b, splash": ("7b-v5e-16-unlearn-splash", "7b-v5e-16-unlearn-packed-splash"),
+    "LLaVA 7b, example squares": ("7b-v5e-16-importance", "7b-v5e-16-importance-packed"),
     "LLaVA 7b, batch squares": (
         "7b-v5e-16-importance-batch",
         "7b-v5e-16-importance-batch-packed",

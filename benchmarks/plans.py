@@ -24,6 +24,10 @@ SIZES = {
     "13b": ("llava", "llava_1_5_13b"),
     "Qwen2-VL 7b": ("qwen2_vl", "qwen2_vl_7b"),
     "Qwen2.5-VL 7b": ("qwen2_5_vl", "qwen2_5_vl_7b"),
+    "7b, one GPU": ("llava_1gpu", "llava_1_5_7b"),
+    "7b, one GPU, adapters": ("llava_1gpu_lora", "llava_1_5_7b"),
+    "Qwen2-VL 7b, one GPU": ("qwen2_vl_1gpu", "qwen2_vl_7b"),
+    "Qwen2-VL 7b, one GPU, adapters": ("qwen2_vl_1gpu_lora", "qwen2_vl_7b"),
 }
 
 
@@ -39,7 +43,8 @@ BATCH_SQUARES = {"importance.fisher": "batch"}
 PACKED_UNLEARN = {"unlearn.pack": 10, "unlearn.text_pack": 10}
 PACKED = rows(16, 10) | PACKED_UNLEARN
 SHARED = {"importance.pack": 10, "importance.text_pack": 10}
-PACKED_SQUARES = rows(16, 10) | SHARED | BATCH_SQUARES
+PACKED_EXAMPLES = rows(16, 10) | SHARED
+PACKED_SQUARES = PACKED_EXAMPLES | BATCH_SQUARES
 SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
@@ -53,6 +58,7 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn-splash": ("v5e-16", "unlearn", "7b", SIXTEEN | SPLASH),
     "7b-v5e-16-unlearn-packed-splash": ("v5e-16", "unlearn", "7b", PACKED | SPLASH),
     "7b-v5e-16-importance": ("v5e-16", "importance", "7b", SIXTEEN),
+    "7b-v5e-16-importance-packed": ("v5e-16", "importance", "7b", PACKED_EXAMPLES),
     "7b-v5e-16-importance-batch": ("v5e-16", "importance", "7b", SIXTEEN | BATCH_SQUARES),
     "7b-v5e-16-importance-batch-splash": (
         *("v5e-16", "importance", "7b"),
@@ -75,6 +81,16 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5p-1-importance-batch-packed": (
         *("v5p:1x1x1", "importance", "7b"),
         rows(4, 10) | SHARED | BATCH_SQUARES | HALF,
+    ),
+    "one-gpu-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU", {}),
+    "one-gpu-importance": ("v5p:1x1x1", "importance", "7b, one GPU", {}),
+    "one-gpu-evaluate": ("v5p:1x1x1", "evaluate", "7b, one GPU", {}),
+    "one-gpu-lora-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU, adapters", {}),
+    "one-gpu-qwen2-vl-unlearn": ("v5p:1x1x1", "unlearn", "Qwen2-VL 7b, one GPU", {}),
+    "one-gpu-qwen2-vl-importance": ("v5p:1x1x1", "importance", "Qwen2-VL 7b, one GPU", {}),
+    "one-gpu-qwen2-vl-lora-unlearn": (
+        *("v5p:1x1x1", "unlearn", "Qwen2-VL 7b, one GPU, adapters"),
+        {},
     ),
     "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),

@@ -63,7 +63,8 @@ def arguments(program: Program, config: Config) -> tuple[Any, ...]:
         def make(key: jax.Array) -> jax.Array:
             if random:
                 return 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
-            return jax.numpy.full(leaf.shape, leaf.dtype == bool, leaf.dtype)
+            masked = {"bool": True, "uint8": 255}.get(leaf.dtype.name, 0)  # bits are packed
+            return jax.numpy.full(leaf.shape, masked, leaf.dtype)
 
         return jax.jit(make, out_shardings=leaf.sharding)(jax.random.key(0))
 

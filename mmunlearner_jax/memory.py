@@ -27,6 +27,7 @@ from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import device_bytes, make_mesh, param_shardings
 from mmunlearner_jax.stages.finetune import untrained_session
 from mmunlearner_jax.training import optimizer_of
+from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
 from mmunlearner_jax.unlearn.importance import FisherSums
 from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.optimizers import state_optimizers
@@ -83,16 +84,17 @@ def _of_unlearning(config: Config, stage: str, model: VisionLanguageModel) -> di
     options = dataclasses.replace(config.unlearn, decay="constant", warmup=0)
     graphdef, params = nnx.split(model)
     moving = _moving(model, {*config.model.frozen, *options.held})
-    beside, masked = {}, moving
+    beside, mask = {}, packed_shapes(moving, DEVICES)
     targets = lora_targets(config, model.config.model_type, graphdef, params)
     if targets:
         rank, alpha = options.lora.rank, options.lora.alpha
         _, moving, _ = attach(graphdef, params, targets, rank=rank, alpha=alpha)
-        beside, masked = {"adapters": device_bytes(moving)}, params
+        # Adapters have the mask within the model.
+        beside, mask = {"adapters": device_bytes(moving)}, like(params, "bool")
     elif options.chosen_anchor or stage != "unlearn":
         beside = {"weights before": device_bytes(moving)}
     steps = _of_steps(moving, state_optimizers(options, Schedule(1)))
-    return beside | steps | {"mask": device_bytes(like(masked, "bool"))}
+    return beside | steps | {"mask": device_bytes(mask)}
 
 
 def check_memory(session: Session, stages: Sequence[str]) -> None:

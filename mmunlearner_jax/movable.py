@@ -10,6 +10,7 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.unlearn import lora
+from mmunlearner_jax.unlearn.bits import DEVICES, pack
 from mmunlearner_jax.unlearn.mask import all_true
 from mmunlearner_jax.weights.io import in_groups, weight_names
 from mmunlearner_jax.weights.peft import save_adapters
@@ -22,7 +23,7 @@ class Movable(NamedTuple):
         graphdef: Of the model that steps compute, adapters included.
         moving: What steps move; nobody else holds these arrays, which steps may take.
         frozen: The other parameters.
-        mask: True where forget steps may move something, like `moving`.
+        mask: True where forget steps may move something: like `moving`, or its bits.
     """
 
     graphdef: nnx.GraphDef
@@ -76,7 +77,7 @@ def movable(session: Session, mask: nnx.State | None) -> Movable:
         frozen, moving = session.split_frozen(params, still)
         moving = jax.tree.map(jnp.copy, moving)
         chosen = all_true(moving) if mask is None else session.split_frozen(mask, still)[1]
-        return Movable(graphdef, moving, frozen, chosen)
+        return Movable(graphdef, moving, frozen, pack(chosen, DEVICES))
     options = config.unlearn.lora
     graphdef, adapters, frozen = lora.attach(
         graphdef, params, targets, rank=options.rank, alpha=options.alpha, mask=mask

@@ -30,6 +30,7 @@ from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import write_json
 from mmunlearner_jax.planning.audit import audit_cost
+from mmunlearner_jax.planning.durations import MEASURED, durations, whole
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
@@ -134,6 +135,7 @@ def render(config: Config, target: Slice, estimates: list[Estimate]) -> str:
     """Returns the estimates as Markdown."""
     template = (Path(__file__).parent / "planning" / "plan.md.j2").read_text()
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    taken = durations(estimates, target)
     return environment.from_string(template).render(
         config=config,
         target=target,
@@ -141,6 +143,9 @@ def render(config: Config, target: Slice, estimates: list[Estimate]) -> str:
         mesh=make_mesh(config.mesh, target.devices).axis_sizes,
         estimates=estimates,
         verdicts=verdicts(estimates),
+        durations=taken,
+        whole=whole(taken),
+        measured=MEASURED,
         audit=audit_cost(config, estimates),
         compiler=_compiler(),
     )
@@ -170,6 +175,7 @@ def as_json(config: Config, target: Slice, estimates: list[Estimate]) -> dict[st
         "pack": {s: getattr(getattr(config, s), "pack", 1) for s in STAGES},
         "programs": rows,
         "verdict": verdicts(estimates),
+        "seconds": {k: d._asdict() for k, d in durations(estimates, target).items()},
     }
 
 

@@ -5,9 +5,13 @@ import pytest
 
 from configs import (
     llava,
+    llava_1gpu,
+    llava_1gpu_lora,
     llava_clear,
     llava_mllmu,
     qwen2_vl,
+    qwen2_vl_1gpu,
+    qwen2_vl_1gpu_lora,
     qwen2_vl_clear,
     qwen2_vl_mllmu,
 )
@@ -25,6 +29,10 @@ BENCHMARKS = {
     llava_clear: ("hf://datasets/therem/CLEAR", 1),
     qwen2_vl_mllmu: ("hf://datasets/MLLMMU/MLLMU-Bench", 15),
     qwen2_vl_clear: ("hf://datasets/therem/CLEAR", 1),
+    **dict.fromkeys(
+        (llava_1gpu, llava_1gpu_lora, qwen2_vl_1gpu, qwen2_vl_1gpu_lora),
+        ("hf://datasets/MLLMMU/MLLMU-Bench", 15),
+    ),
 }
 
 

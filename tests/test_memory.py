@@ -45,7 +45,8 @@ def test_every_kind_is_counted_by_its_dtype(model, size):
     found = memory.least(config_of(), "importance", model)
     assert found["sums of squares"] == 4 * size + 4  # and how many
     found = memory.least(config_of(), "unlearn", model)
-    assert found["gradients"] == 4 * size and found["mask"] == size
+    assert found["gradients"] == 4 * size
+    assert size / 8 <= found["mask"] < size / 2  # three layers share a byte
     assert 0 <= found["moments"] - 8 * size < 100  # and counters
 
 
@@ -102,7 +103,7 @@ def test_a_misfit_is_one_line_with_the_nearest_options_that_fit(model, size):
         assert "give config.unlearn.lora.rank=16 (" in refused(8, size, model, **one)
         assert f"give {half}unlearn.lora.rank=16 (" in refused(5, size, model, **one)
         said = refused(0.1, size, model, **one)
-        assert said.endswith("; give 171 devices or more, with config.mesh=(1, -1, 1)")
+        assert said.endswith("; give 164 devices or more, with config.mesh=(1, -1, 1)")
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@
 
 Both sides have the same random LLaVA (`workload`) and the same questions in the same batches,
 float32 (7b: bfloat16), all cores, and a process of their own. Ours works like the stages (`ours`),
-torch like the published code (`theirs`). The works are the importance pass by squared batch
-gradients over the forget and the retain set, an unlearning epoch (masked ascent on a forget batch
-and descent on a retain batch, in turns), a fine-tuning epoch over both sets, and an evaluation of
-all questions. A batch holds the questions about one picture. Both sides prepare batches before the
-clock starts; evaluation reads its pictures and questions each time. Nothing is timed before both
-sides have given the same numbers. Measure on an idle machine: torch's threads suffer most from
-other load.
+torch like the published code (`theirs`) or, with `--opponent=best`, as well as torch can (`best`).
+The works are the importance pass by squared batch gradients over the forget and the retain set, an
+unlearning epoch (masked ascent on a forget batch and descent on a retain batch, in turns), a
+fine-tuning epoch over both sets, and an evaluation of all questions. A batch holds the questions
+about one picture. Both sides prepare batches before the clock starts; evaluation reads its pictures
+and questions each time. Nothing is timed before both sides have given the same numbers. Measure on
+an idle machine: torch's threads suffer most from other load.
 """
 
 import json
@@ -26,15 +26,24 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.vs_torch import compare, report
+from benchmarks.vs_torch.best import Best
 from benchmarks.vs_torch.ours import Ours
 from benchmarks.vs_torch.side import Remote
 from benchmarks.vs_torch.theirs import Theirs
 from benchmarks.vs_torch.workload import PRESETS
 
-SQUARES = "squares"  # example squares against batch squares, a work of our side alone
+SQUARES = "squares"  # example squares in several ways, a work of our side alone
+
+OPPONENTS: dict[str, type[Theirs]] = {"published": Theirs, "best": Best}
 
 _PRESET = flags.DEFINE_enum(
     "preset", "small", list(PRESETS), "Sizes: small for two cores, medium and 7b for a GPU."
+)
+_OPPONENT = flags.DEFINE_enum(
+    "opponent",
+    "published",
+    [*OPPONENTS],
+    "Torch's side: the published loop, or packed rows, compiled steps and one batch of answers.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed calls of each side.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, pictures and words.")
@@ -42,7 +51,9 @@ _WORKS = flags.DEFINE_list("works", [*compare.WORKS, SQUARES], "Works to do.")
 _OUT = flags.DEFINE_string("out", None, "File of the report; default: in benchmarks/results.")
 
 
-def run(name: str, rounds: int, seed: int, works: Sequence[str]) -> Iterator[dict[str, Any]]:
+def run(
+    name: str, opponent: str, rounds: int, seed: int, works: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """Does the works on both sides, one after the other.
 
     Yields:
@@ -56,10 +67,11 @@ def run(name: str, rounds: int, seed: int, works: Sequence[str]) -> Iterator[dic
         ours = Remote(Ours, preset, seed, Path(folder) if preset.both else None)
         sides = {"ours": ours.facts()}
         if preset.both:
-            theirs = Remote(Theirs, preset, seed, Path(folder))
+            theirs = Remote(OPPONENTS[opponent], preset, seed, Path(folder))
             sides["torch"] = theirs.facts()
         measured = {
             "preset": name,
+            "opponent": opponent,
             "seed": seed,
             "rounds": rounds,
             "load_average": load,
@@ -86,7 +98,7 @@ def main(argv: list[str]) -> None:
     if not _OUT.value and wanted != {*every}:
         sys.exit("error: --works: give --out, too, so that no file of all works is replaced")
     works = [work for work in every if work in wanted]
-    states = run(_PRESET.value, _ROUNDS.value, _SEED.value, works)
+    states = run(_PRESET.value, _OPPONENT.value, _ROUNDS.value, _SEED.value, works)
     for measured in tqdm(states, total=len(works), unit="work"):
         path = Path(_OUT.value or report.path(measured))
         path.parent.mkdir(parents=True, exist_ok=True)

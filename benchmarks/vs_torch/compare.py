@@ -113,15 +113,24 @@ def alone(name: str, ours: Side, rounds: int) -> dict[str, Any]:
 
 
 def example_over_batch(ours: Side, rounds: int) -> dict[str, Any]:
-    """Times example squares against batch squares, on the same unpacked batches."""
-    names = ("example squares", "batch squares, unpacked")
+    """Times example squares against batch squares, and against those of packed rows.
+
+    Returns:
+        The seconds of each, for the questions about one picture; `ratios`: example squares / batch
+        squares, both of unpacked rows; `packing`: example squares of unpacked / of packed rows.
+    """
+    names = ("example squares", "batch squares, unpacked", "example squares, packed")
     for name in names:
         ours.begin(name)
     seconds = in_turns({name: lambda name=name: ours.timed(name) for name in names}, rounds)
     for name in names:
         ours.end(name)
-    example, batch = seconds.values()
-    return {"seconds": seconds, "ratios": [e / b for e, b in zip(example, batch, strict=True)]}
+    example, batch, packed = seconds.values()
+    return {
+        "seconds": seconds,
+        "ratios": [e / b for e, b in zip(example, batch, strict=True)],
+        "packing": [e / p for e, p in zip(example, packed, strict=True)],
+    }
 
 
 def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

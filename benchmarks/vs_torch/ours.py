@@ -67,8 +67,9 @@ class Ours(Bench):
                 "unlearn": self._unlearn,
                 "finetune": self._finetune,
                 "evaluate": self._evaluate,
-                "batch squares, unpacked": lambda: self._squares("batch"),
-                "example squares": lambda: self._squares("example"),
+                "batch squares, unpacked": lambda: self._squares("batch", packed=False),
+                "example squares": lambda: self._squares("example", packed=False),
+                "example squares, packed": lambda: self._squares("example", packed=True),
             }
         )
 
@@ -113,9 +114,9 @@ class Ours(Bench):
 
         return Work(call, numbers, lambda: self._step_flops(add, sets))
 
-    def _squares(self, fisher: Fisher) -> Work:
-        (first, *_), _ = self._batches(packed=False)
-        add = accumulator(self._graphdef, fisher=fisher)
+    def _squares(self, fisher: Fisher, *, packed: bool) -> Work:
+        (first, *_), _ = self._batches(packed=packed)
+        add = accumulator(self._graphdef, fisher=fisher, sizes=self._work.sizes())
 
         def call() -> Any:
             return jax.block_until_ready(_squares_of(add, self._shared, [first]))
@@ -124,7 +125,7 @@ class Ours(Bench):
 
     @functools.cached_property
     def _shared(self) -> Any:
-        """Weights for both kinds of squares, which are in progress together."""
+        """Weights for all kinds of squares, which are in progress together."""
         return self._weights()
 
     def _step_flops(self, add: Callable, sets: Sequence[Sequence[Batch]]) -> float:

@@ -59,7 +59,8 @@ def path(report: Mapping[str, Any]) -> Path:
     device = f"cpu{report['hardware']['cores']}"
     if ours["kind"] != "cpu":
         device = re.sub(r"\W+", "-", ours["device"]).lower()
-    return RESULTS / f"{device}-{report['preset']}.json"
+    against = "" if report["opponent"] == "published" else f"-{report['opponent']}"
+    return RESULTS / f"{device}-{report['preset']}{against}.json"
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
@@ -97,8 +98,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     squares = report.get("example_over_batch")
     notes = []
     if squares:
-        ratio = spread(squares["ratios"])
+        ratio, packing = spread(squares["ratios"]), spread(squares["packing"])
         notes.append(f"squares per example / per batch, ours, the same unpacked batches: {ratio}")
+        notes.append(f"squares per example, ours, unpacked / packed rows: {packing}")
     notes += [
         *(
             f"{TITLES[name]}: "
@@ -113,6 +115,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         " compiles the programs that no earlier work has compiled; GiB: peak memory of the process"
         " during the work, with libraries, or of the GPU (ours: during all works so far); of peak:"
         f" of {_peak(sides) / 1e9:,.0f} GFLOP/s, the best large matrix product of both sides",
+        f"torch: the {report['opponent']} loop",
         f"preset {report['preset']}: {sides['ours']['parameters']:,} parameters, {work['dtype']},"
         f" {work['pictures']} pictures of {work['picture_tokens']} tokens, {work['questions']}"
         f" questions, {work['words']:,} words, seed {report['seed']}",

@@ -44,27 +44,27 @@ class Theirs(Bench):
         torch.backends.cudnn.allow_tf32 = False  # as on our side; products use none by default
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._work, self._folder = Workload.make(preset, seed), folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.work, self._folder = Workload.make(preset, seed), folder
         self.threads: dict[str, int] = {}
         super().__init__(
             {
                 "importance": self._importance,
                 "unlearn": self._unlearn,
                 "finetune": self._finetune,
-                "evaluate": self._evaluate,
+                "evaluate": self.evaluate,
             }
         )
 
     def facts(self) -> dict[str, Any]:
         """See `Side`."""
-        cuda = self._device.type == "cuda"
-        torch.set_num_threads(_cores())
-        x = torch.ones((SIZE, SIZE), dtype=self._dtype(), device=self._device)
+        cuda = self.device.type == "cuda"
+        torch.set_num_threads(cores())
+        x = torch.ones((SIZE, SIZE), dtype=self.dtype(), device=self.device)
 
         def product() -> None:
             torch.matmul(x, x)
-            self._wait()
+            self.wait()
 
         return {
             "kind": "gpu" if cuda else "cpu",
@@ -79,37 +79,41 @@ class Theirs(Bench):
     def forget_peak(self) -> None:
         """See `Bench`."""
         super().forget_peak()
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int | None:
         """See `Bench`."""
-        return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else super().peak()
+        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else super().peak()
 
-    def _dtype(self) -> torch.dtype:
-        return getattr(torch, self._work.preset.dtype)
+    def dtype(self) -> torch.dtype:
+        """Returns the dtype of weights and computation."""
+        return getattr(torch, self.work.preset.dtype)
 
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
+    def wait(self) -> None:
+        """Waits for the device."""
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _load(self) -> Any:
+    def load(self) -> Any:
+        """Returns a new model with the weights that our side wrote."""
         model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(
-            self._folder, dtype=self._dtype()
+            self._folder, dtype=self.dtype()
         )
-        return model.to(self._device)
+        return model.to(self.device)
 
-    def _batches(self) -> list[list[Batch]]:
-        return [[self._inputs(b) for b in batches] for batches in self._work.batches(packed=False)]
+    def batches(self) -> list[list[Batch]]:
+        """Returns the batches of the forget and the retain set."""
+        return [[self._inputs(b) for b in batches] for batches in self.work.batches(packed=False)]
 
     def _inputs(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Returns the model's inputs for a host batch, in the form of its processor's output."""
         names = ("input_ids", "attention_mask", "labels")
-        tokens = {k: torch.from_numpy(batch[k]).long().to(self._device) for k in names}
+        tokens = {k: torch.from_numpy(batch[k]).long().to(self.device) for k in names}
         pixels = torch.from_numpy(batch["pixel_values"])[:, 0]
-        return tokens | {"pixel_values": pixels.to(self._device, self._dtype())}
+        return tokens | {"pixel_values": pixels.to(self.device, self.dtype())}
 
-    def _work_of(
+    def work_of(
         self,
         name: str,
         threads: int,
@@ -128,18 +132,18 @@ class Theirs(Bench):
                 with counter:
                     result = call()
                 counted.append(counter.get_total_flops())
-            self._wait()
+            self.wait()
             return result
 
         return Work(first_counted, numbers, lambda: counted[0])
 
     def _importance(self) -> Work:
-        model = self._load()
-        sets, named = self._batches(), dict(model.named_parameters())
+        model, sets = self.load(), self.batches()
+        named, loss_of = dict(model.named_parameters()), self.loss_of(model, sets[0][0])
 
         def add(sums: Batch, batch: Batch) -> None:
             model.zero_grad()
-            model(**batch).loss.backward()
+            loss_of(batch).backward()
             for name, parameter in named.items():
                 if parameter.grad is not None:  # None: vision layers after the features
                     sums[name].addcmul_(parameter.grad, parameter.grad)
@@ -159,19 +163,34 @@ class Theirs(Bench):
             both = [{k: v.detach().cpu().numpy() for k, v in sums.items()} for sums in result]
             return dict(zip(("forget", "preserve"), both, strict=True))
 
-        threads = use_fastest_threads(_cores(), lambda: add(zeros(), sets[0][0]))
-        return self._work_of("importance", threads, call, numbers)
+        threads = use_fastest_threads(cores(), lambda: add(zeros(), sets[0][0]))
+        return self.work_of("importance", threads, call, numbers)
 
-    def _train(self) -> Callable[[Batch, int], torch.Tensor]:
-        """Returns a step of a new model: masked ascent if the sign is negative, else descent."""
-        model = self._load()
+    def loss_of(self, model: Any, batch: Batch) -> Callable[[Batch], torch.Tensor]:
+        """Returns the mean loss of a batch's answers as a function of the batch.
+
+        Args:
+            model: The model.
+            batch: A batch like those that will be given.
+        """
+        del batch
+        return lambda batch: model(**batch).loss
+
+    def _trainer(self, batch: Batch) -> Callable[[Batch, int], torch.Tensor]:
+        """Returns a step of a new model: masked ascent if the sign is negative, else descent.
+
+        Args:
+            batch: A batch like those of the steps.
+        """
+        model = self.load()
+        loss_of = self.loss_of(model, batch)
         mask = {name: chosen(p.detach()).float() for name, p in model.named_parameters()}
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=LEARNING_RATE, eps=EPSILON, weight_decay=0.0, fused=True
         )
 
         def step(batch: Batch, sign: int) -> torch.Tensor:
-            loss = model(**batch).loss
+            loss = loss_of(batch)
             (sign * loss).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             if sign < 0:
@@ -185,19 +204,19 @@ class Theirs(Bench):
         return step
 
     def _unlearn(self) -> Work:
-        forget, retain = self._batches()
+        forget, retain = self.batches()
         pairs = list(zip(forget, retain, strict=True))
         steps = [(b, sign) for pair in pairs for b, sign in zip(pair, (-1, 1), strict=True)]
         return self._steps("unlearn", steps)
 
     def _finetune(self) -> Work:
-        steps = [(batch, 1) for batches in self._batches() for batch in batches]
+        steps = [(batch, 1) for batches in self.batches() for batch in batches]
         return self._steps("finetune", steps)
 
     def _steps(self, name: str, steps: list[tuple[Batch, int]]) -> Work:
-        step = self._train()
-        threads = use_fastest_threads(_cores(), lambda: step(*steps[0]))
-        step = self._train()  # a new model, as the first one has taken steps
+        step = self._trainer(steps[0][0])
+        threads = use_fastest_threads(cores(), lambda: step(*steps[0]))
+        step = self._trainer(steps[0][0])  # a new model, as the first one has taken steps
 
         def call() -> list[torch.Tensor]:
             return [step(batch, sign) for batch, sign in steps]
@@ -205,14 +224,19 @@ class Theirs(Bench):
         def numbers(losses: list[torch.Tensor]) -> dict[str, Any]:
             return {"losses": [float(loss) for loss in losses]}
 
-        return self._work_of(name, threads, call, numbers)
+        return self.work_of(name, threads, call, numbers)
 
-    def _evaluate(self) -> Work:
-        work, questions = self._work, self._work.questions()
-        model = self._load()
-        model.generation_config.eos_token_id = work.encoder.tokenizer.eos_token_id
-        model.generation_config.pad_token_id = work.encoder.tokenizer.pad_token_id
-        asking = OneByOne(work.encoder.processor, model, work.prompt)
+    def asked(self) -> Any:
+        """Returns a model that ends its answers as the tokenizer does."""
+        model, tokenizer = self.load(), self.work.encoder.tokenizer
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        return model
+
+    def evaluate(self) -> Work:
+        """Returns the evaluation of all questions."""
+        work, questions = self.work, self.work.questions()
+        asking = OneByOne(work.encoder.processor, self.asked(), work.prompt)
         # A random model does not end its answers, so each gets as many tokens as the sample's.
         new = [len(question.answer.split()) + 1 for question in questions]
 
@@ -222,9 +246,10 @@ class Theirs(Bench):
                 scored({**vars(question), "response": response})  # as our side does
             return responses
 
-        threads = use_fastest_threads(_cores(), lambda: asking.answer(questions[0], new[0]))
-        return self._work_of("evaluate", threads, call, lambda answers: {"answers": answers})
+        threads = use_fastest_threads(cores(), lambda: asking.answer(questions[0], new[0]))
+        return self.work_of("evaluate", threads, call, lambda answers: {"answers": answers})
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))

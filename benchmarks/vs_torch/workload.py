@@ -21,6 +21,7 @@ from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.packing import Sizes
 
 SPECIAL = (PAD, BOS, EOS, IMAGE)
 ROLES = ("USER:", "ASSISTANT:")
@@ -40,6 +41,7 @@ class Preset:
         asked: Least and most tokens of a question.
         answered: Least and most tokens of an answer, its end included.
         both: Whether torch does the work, too.
+        compiled: Whether the best torch may compile its steps, which takes minutes.
     """
 
     config: LlavaConfig
@@ -49,6 +51,7 @@ class Preset:
     asked: tuple[int, int] = (10, 20)
     answered: tuple[int, int] = (5, 30)
     both: bool = True
+    compiled: bool = True
 
 
 def _with_special(config: LlavaConfig) -> LlavaConfig:
@@ -87,6 +90,7 @@ PRESETS = {
         questions=3,
         asked=(3, 6),
         answered=(2, 5),
+        compiled=False,
     ),
     # For two cores.
     "small": Preset(
@@ -217,16 +221,7 @@ class Workload:
         Returns:
             Batches of one shape. Their questions do not depend on `packed`.
         """
-        size, both = self.preset.questions, [*self.forget, *self.retain]
-        pipeline = Batches(
-            both,
-            self.encoder,
-            batch_size=size,
-            pack=size if packed else 1,
-            seed=0,
-            shuffle=False,
-            repeat=False,
-        )
+        size, pipeline = self.preset.questions, self._pipeline(packed)
         if not packed:
             batches = list(pipeline)
         else:
@@ -237,6 +232,22 @@ class Workload:
             }
             batches = [rows[number] for number in range(len(rows))]
         return batches[: self.preset.pictures], batches[self.preset.pictures :]
+
+    def sizes(self) -> Sizes | None:
+        """Returns the sizes of packed rows."""
+        return self._pipeline(packed=True).sizes
+
+    def _pipeline(self, packed: bool) -> Batches:
+        size = self.preset.questions
+        return Batches(
+            [*self.forget, *self.retain],
+            self.encoder,
+            batch_size=size,
+            pack=size if packed else 1,
+            seed=0,
+            shuffle=False,
+            repeat=False,
+        )
 
 
 def _samples(preset: Preset, rng: np.random.Generator) -> list[Sample]:

@@ -33,7 +33,6 @@ class Shares:
         self._masks = {name: session.split_frozen(mask)[1] for name, mask in masks.items()}
         self._covered = session.split_frozen(covered)[1]
         options = session.config.importance
-        self._add = accumulator(session.graphdef, fisher=options.fisher)
         batches = session.batches(
             session.drawn(sets(session)["forget"], _EXAMPLES),
             batch_size=options.batch_size,
@@ -41,6 +40,7 @@ class Shares:
             shuffle=False,
             repeat=False,
         )
+        self._add = accumulator(session.graphdef, fisher=options.fisher, sizes=batches.sizes)
         self._batches = [put_batch(batch, session.mesh) for batch in batches]
 
     def due(self, forget_steps: int) -> bool:

@@ -137,8 +137,6 @@ def _check_packing(config: Config) -> None:
                 section.refuse(
                     pack, "1: rows would share the prompts that config.data.labels='full' learns"
                 )
-            if section is config.importance and config.importance.fisher == "example":
-                section.refuse(pack, "1: config.importance.fisher='example' squares row by row")
 
 
 def _check_rounding(config: Config) -> None:

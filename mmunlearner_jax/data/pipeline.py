@@ -13,7 +13,7 @@ from mmunlearner_jax.data.references import References
 from mmunlearner_jax.data.rows import PackedRow, share
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models.packing import IGNORE, answer_places
+from mmunlearner_jax.models.packing import IGNORE, Sizes, answer_places
 from mmunlearner_jax.processes import is_first
 
 LENGTH_MULTIPLE = 4
@@ -90,6 +90,7 @@ class Batches:
             must have been added before the first batch is taken.
 
     Attributes:
+        sizes: Sizes of packed rows, over all samples; None with `pack=1`.
         length: T, the length of the longest row rounded up to a multiple of 4.
         filled: Fraction of the rows' tokens that are not padding, over one pass.
         saved: Tokens of all samples in rows of their own, without padding, divided by the tokens of
@@ -118,9 +119,7 @@ class Batches:
         _check(samples, encoder, batch_size, pack)
         if augment is not None and features is not None:
             raise InputError("features: augment changes each picture; give one of the two")
-        self.samples = samples
-        self.encoder = encoder
-        self.pack = pack
+        self.samples, self.encoder, self.pack = samples, encoder, pack
         self.batch_rows = batch_size // pack
         self.augment, self.features, self.references = augment, features, references
         self._own = np.arange(self.batch_rows) if rows is None else np.asarray(rows)
@@ -142,6 +141,8 @@ class Batches:
                 f"pack: pictures have only {mean:.1f} samples for a row of {pack}, which would"
                 f" make batches smaller by the same factor; give pack={round(mean)}"
             )
+        segment = rounded((lengths - self._prefixes).max())
+        self.sizes = Sizes(pack, int(self._prefixes.max()), segment) if pack > 1 else None
         self.length = rounded(max(row.length for row in self.rows))
         self._answers = rounded(max(answers[list(row.samples)].sum() for row in self.rows))
         taken = sum(row.length for row in self.rows)

@@ -179,6 +179,33 @@ def causal(
     return KERNELS[kernel](q, k, v, valid, segments, mesh)
 
 
+def after(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    valid: jax.Array,
+    before: tuple[jax.Array, jax.Array, jax.Array],
+) -> jax.Array:
+    """Computes the causal attention of tokens that follow a prefix.
+
+    Args:
+        q: Queries [B, T, N, H].
+        k: Keys [B, T, K, H].
+        v: Values [B, T, K, H].
+        valid: Whether a token is no padding, bool [B, T].
+        before: Keys and values [B, P, K, H] of the prefix's tokens, and whether each is no padding,
+            bool [B, P].
+
+    Returns:
+        The attended values [B, T, N * H], in the dtype of q.
+    """
+    keys, values, seen = before
+    seen = jnp.broadcast_to(seen[:, None], (*valid.shape, seen.shape[1]))
+    mask = jnp.concatenate([seen, visible(valid, None)], axis=2)
+    k, v = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1)
+    return masked(q, k, v, mask)
+
+
 def _xla(q, k, v, valid, segments, mesh):
     return masked(q, k, v, visible(valid, segments))
 

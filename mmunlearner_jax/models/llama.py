@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.models import attention, layers, squares
+from mmunlearner_jax.models import attention, layers, prefixes, squares
 from mmunlearner_jax.models.cache import Cache
 from mmunlearner_jax.models.fields import Count, Length, Token, Width
 from mmunlearner_jax.models.rope import Rope, rope, rotate
@@ -255,7 +255,7 @@ class Llama(nnx.Module):
         for each example (see `squares.spread`). Without a tied head it is None.
         """
         if self.lm_head is not None:
-            return squares.run(self.embed_tokens, input_ids), None
+            return squares.run(self.embed_tokens, input_ids, alone=True), None
         matrix = self.embed_tokens.embedding.get_value()
         if squares.is_probed(matrix):
             matrix = squares.spread(matrix, len(input_ids))
@@ -280,7 +280,10 @@ class Llama(nnx.Module):
             segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not
                 packed.
         """
-        rest = (self._rope(positions), valid, segments)
+        angles = self._rope(positions)
+        if prefixes.shared(self.layers):
+            return prefixes.scan(self.layers, x, angles, valid, mesh=self.mesh)
+        rest = (angles, valid, segments)
         return layers.scan(self.layers, x, *rest, remat=self.remat, mesh=self.mesh)
 
     def over_depth(
@@ -347,8 +350,12 @@ class Llama(nnx.Module):
 
     def logits(self, x: jax.Array, matrix: jax.Array | None) -> jax.Array:
         """Returns float32 logits [B, T, V] of x [B, T, D]; `matrix` is the one of `embed`."""
-        x = squares.run(self.norm, x)
-        return squares.run(self.lm_head, x) if self.lm_head is not None else _tied(matrix, x)
+        x = squares.run(self.norm, x, alone=True)
+        return (
+            squares.run(self.lm_head, x, alone=True)
+            if self.lm_head is not None
+            else _tied(matrix, x)
+        )
 
     def score(
         self,
@@ -369,7 +376,7 @@ class Llama(nnx.Module):
         Returns:
             The tree of `score`, arrays [B, S, ...].
         """
-        x = squares.run(self.norm, x)
+        x = squares.run(self.norm, x, alone=True)
         length = max(1, _LOGITS // self.config.vocab_size)
         if self.lm_head is None:
             return _in_chunks(lambda x: _tied(matrix, x), x, beside, score, length)
@@ -378,6 +385,7 @@ class Llama(nnx.Module):
             x,
             beside,
             call=lambda head, x, beside: _in_chunks(head, x, beside, score, length),
+            alone=True,
         )
 
     def _rope(self, positions: jax.Array) -> Rope:

@@ -9,11 +9,28 @@ holds the segment of every token: 0 is the prefix, and 1, 2, ... are the segment
 Axes: B rows, T tokens, S supervised tokens of a row (padded).
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 IGNORE = -100  # the label of a token that is not supervised
+
+
+class Sizes(NamedTuple):
+    """The largest parts of some packed rows.
+
+    Attributes:
+        segments: Most segments of a row.
+        prefix: Most tokens of a prefix; 0: the rows are text.
+        segment: Most tokens of a segment.
+    """
+
+    segments: int
+    prefix: int
+    segment: int
 
 
 def visible(valid: jax.Array, segments: jax.Array | None) -> jax.Array:
@@ -73,3 +90,39 @@ def targets(labels: jax.Array, places: jax.Array | None) -> jax.Array:
     """
     following = jnp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE)
     return following if places is None else jnp.take_along_axis(following, places, axis=1)
+
+
+def unpacked(batch: Mapping[str, jax.Array], sizes: Sizes) -> dict[str, jax.Array]:
+    """Gives every segment of packed rows a row of its own, which begins with its prefix.
+
+    Args:
+        batch: `input_ids`, `attention_mask`, `labels` and `segments`, int [B, T].
+        sizes: Sizes of the rows.
+
+    Returns:
+        `input_ids`, `attention_mask`, `labels` [B * Q, P + S] and `answer_places` [B * Q, S], where
+        Q, P and S are the three sizes. Prefixes and segments are padded on the right. A row whose
+        packed row has fewer segments supervises nothing.
+    """
+    segments, (rows, length) = batch["segments"], batch["segments"].shape
+    numbers = jnp.arange(1, sizes.segments + 1)[:, None]
+    shape = rows, sizes.segments, sizes.prefix + sizes.segment
+    place = jnp.arange(shape[-1])
+    ours = segments[:, None] == numbers  # [B, Q, T]
+    start = jnp.argmax(ours, axis=2, keepdims=True) - sizes.prefix
+    places = jnp.where(place < sizes.prefix, place, start + place)
+    taken = jnp.minimum(places, length - 1).reshape(rows, -1)
+
+    def take(name: str) -> jax.Array:
+        return jnp.take_along_axis(batch[name], taken, axis=1).reshape(shape)
+
+    wanted = jnp.where(place < sizes.prefix, 0, numbers)
+    there = (take("segments") == wanted) & (take("attention_mask") > 0) & (places < length)
+    answers = max(sizes.prefix - 1, 0) + jnp.arange(sizes.segment)  # each predicts the next token
+    arrays = {
+        "input_ids": take("input_ids"),
+        "attention_mask": there,
+        "labels": jnp.where(there, take("labels"), IGNORE),
+        "answer_places": jnp.broadcast_to(answers, (*shape[:2], sizes.segment)),
+    }
+    return {name: array.reshape(-1, array.shape[-1]) for name, array in arrays.items()}

@@ -13,6 +13,10 @@ Squares of a batch's gradient (D-06: they depend on the batch size) are computed
 unit by unit, so that the gradient of the whole model never exists. And so is the gradient of
 several batches: each adds its own in place, where `jax.grad` would keep one for each batch.
 
+Consecutive examples may ask about one picture (`Shared`). A unit that computes the same for all of
+them then runs forward once, and is linearised once; only its pull-back runs for each. `prefixes`
+does so for the decoder's layers, where the examples have only their first tokens in common.
+
     def loss(sums):
         sums, nothing = keep(sums)
         return loss_sum(nnx.merge(graphdef, probe(params, sums))) + nothing
@@ -39,6 +43,19 @@ from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
 Kind = Literal["examples", "batch", "gradient"]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What consecutive examples have in common, besides their picture.
+
+    Attributes:
+        examples: Number of consecutive examples that ask about one picture.
+        tokens: Number of tokens, from the first, that they have in common in the decoder.
+    """
+
+    examples: int = 1
+    tokens: int = 0
+
+
 @jax.tree_util.register_dataclass
 @dataclass
 class Probed:
@@ -49,11 +66,13 @@ class Probed:
         sums: Sums so far, with the shape of `value`: float32 of squares, or a gradient in its
             dtype. Their cotangent is `sums` plus what this batch adds.
         kind: What is added.
+        shared: What consecutive examples have in common; only for squares of examples.
     """
 
     value: Any
     sums: Any
     kind: Kind = field(default="examples", metadata={"static": True})
+    shared: Shared = field(default_factory=Shared, metadata={"static": True})
 
 
 def is_probed(x: Any) -> TypeGuard[Probed]:
@@ -61,15 +80,16 @@ def is_probed(x: Any) -> TypeGuard[Probed]:
     return isinstance(x, Probed)
 
 
-def probe(params: Any, sums: Any, *, kind: Kind = "examples") -> Any:
+def probe(params: Any, sums: Any, *, kind: Kind = "examples", shared: Shared = Shared()) -> Any:
     """Pairs a tree of parameters with a tree of sums of the same structure, leaf by leaf.
 
     Args:
         params: Parameters of a model.
         sums: Sums so far, as in `Probed`.
         kind: What is added to them.
+        shared: What consecutive examples have in common, as in `Probed`.
     """
-    return jax.tree.map(lambda value, sums: Probed(value, sums, kind), params, sums)
+    return jax.tree.map(lambda value, sums: Probed(value, sums, kind, shared), params, sums)
 
 
 def keep(sums: Any) -> tuple[Any, jax.Array]:
@@ -99,6 +119,7 @@ def run(
     module: nnx.Module,
     *activations: Any,
     call: Callable[..., Any] = lambda module, *activations: module(*activations),
+    alone: bool = False,
 ) -> Any:
     """Calls `module(*activations)` as a unit; sums squares where its parameters are `Probed`.
 
@@ -107,6 +128,7 @@ def run(
             treat every example by itself.
         *activations: Pytrees of arrays [B, ...].
         call: Function `(module, *activations)` that replaces `module(*activations)`.
+        alone: Whether the activations of examples differ that ask about one picture.
 
     Returns:
         The result of the call, arrays [B, ...].
@@ -114,21 +136,23 @@ def run(
     graphdef, params = nnx.split(module)
     if not any_probed(params):
         return call(module, *activations)
-    values, sums, kind = _apart(params)
+    values, sums, kind, shared = apart(params)
+    count = 1 if alone else shared.examples
 
     def merged(values, activations):
         return call(nnx.merge(graphdef, values), *activations)
 
     @jax.custom_vjp
     def unit(values, sums, activations):
-        return merged(values, activations)
+        return forward(values, sums, activations)[0]
 
     def forward(values, sums, activations):
-        return merged(values, activations), (values, sums, activations)
+        activations = firsts(activations, count)
+        return repeated(merged(values, activations), count), (values, sums, activations)
 
     def backward(residuals, cotangents):
         values, sums, activations = residuals
-        squares, smooth = _pull_back(merged, values, activations, cotangents, kind)
+        squares, smooth = _pull_back(merged, values, activations, cotangents, kind, count)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
@@ -156,7 +180,8 @@ def scan(
             `jax.shard_map`).
         each: Arrays with a leading axis of units, whose part of a unit is its `own`.
     """
-    values, sums, kind = _apart(params)
+    values, sums, kind, shared = apart(params)
+    pull = functools.partial(_pull_back, kind=kind, count=shared.examples, mesh=mesh)
 
     def call(own, values, activations):
         x, *rest = activations
@@ -171,24 +196,24 @@ def scan(
             own, values = unit
             return call(own, values, (x, *rest)), x
 
+        x, rest = firsts((x, rest), shared.examples)
         out, inputs = jax.lax.scan(body, x, (each, values))
-        return out, (values, sums, inputs, rest)
+        return repeated(out, shared.examples), (values, sums, inputs, rest)
 
     def backward(residuals, cotangent):
         values, sums, inputs, rest = residuals
 
         # The sums are in the carry and not in the scanned inputs: so XLA adds to them in place.
         def body(carry, unit):
-            cotangent, sums, others = carry
-            index, own, values, x = unit
+            (cotangent, sums, others), (index, own, values, x) = carry, unit
             inputs, one = (x, *rest), functools.partial(call, own)
-            squares, (cotangent, *more) = _pull_back(one, values, inputs, cotangent, kind, mesh)
+            squares, (cotangent, *more) = pull(one, values, inputs, cotangent)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
-        others = jax.tree.map(lambda a: jnp.zeros_like(a) if _is_smooth(a) else None, rest)
-        count = len(jax.tree.leaves(values)[0])
-        carry, steps = (cotangent, sums, others), (jnp.arange(count), each, values, inputs)
+        others = jax.tree.map(jnp.zeros_like, repeated(_smooth(rest), shared.examples))
+        carry = cotangent, sums, others
+        steps = jnp.arange(len(inputs)), each, values, inputs
         (cotangent, sums, others), _ = jax.lax.scan(body, carry, steps, reverse=True)
         return None, sums, cotangent, others
 
@@ -201,8 +226,8 @@ def any_probed(params: Any) -> bool:
     return any(map(is_probed, jax.tree.leaves(params, is_leaf=is_probed)))
 
 
-def _apart(params: Any) -> tuple[Any, Any, Kind]:
-    """Returns the values, the sums and the kind of probed parameters."""
+def apart(params: Any) -> tuple[Any, Any, Kind, Shared]:
+    """Returns the values, the sums, the kind and what is shared of probed parameters."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
     if not all(map(is_probed, leaves)):
         raise ValueError(
@@ -213,11 +238,37 @@ def _apart(params: Any) -> tuple[Any, Any, Kind]:
         treedef.unflatten([leaf.value for leaf in leaves]),
         treedef.unflatten([leaf.sums for leaf in leaves]),
         leaves[0].kind,
+        leaves[0].shared,
     )
 
 
-def _is_smooth(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+def firsts(tree: Any, count: int) -> Any:
+    """Returns the first of every `count` consecutive examples, arrays [B, ...]."""
+    return tree if count == 1 else jax.tree.map(lambda a: a[:, 0], grouped(tree, count))
+
+
+def repeated(tree: Any, count: int) -> Any:
+    """Returns arrays [B, ...] with every example `count` times in a row."""
+    return tree if count == 1 else jax.tree.map(lambda a: jnp.repeat(a, count, axis=0), tree)
+
+
+def grouped(tree: Any, count: int) -> Any:
+    """Returns arrays [B, ...] as [B / count, count, ...], or as they are if `count` is 1."""
+
+    def group(a: jax.Array) -> jax.Array:
+        return a.reshape(-1, count, *a.shape[1:])
+
+    return tree if count == 1 else jax.tree.map(group, tree)
+
+
+def joined(tree: Any, count: int) -> Any:
+    """Undoes `grouped`."""
+    return tree if count == 1 else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
+
+
+def _smooth(tree: Any) -> Any:
+    """Returns the arrays that have gradients, and None in place of whole numbers."""
+    return jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.floating) else None, tree)
 
 
 def _pull_back(
@@ -226,38 +277,63 @@ def _pull_back(
     activations: Any,
     cotangents: Any,
     kind: Kind,
+    count: int,
     mesh: Mesh | None = None,
 ) -> tuple[Any, Any]:
-    """Returns what a batch adds to the sums, and the cotangents of the activations."""
+    """Returns what a batch adds to the sums, and the cotangents of the activations.
+
+    The cotangents are arrays [B, ...], the activations [B / count, ...]. `count` is 1 unless
+    squares of examples are added.
+    """
     if kind != "examples":
-        gradients, smooth = _gradients(call, values, activations, cotangents)
+        gradients, smooth = _linearised(call, values, activations)(cotangents)
         return jax.tree.map(_OF_BATCH[kind], gradients), smooth
 
     def example(activations, cotangents):
-        one = jax.tree.map(lambda a: a[None], (activations, cotangents))
-        gradients, smooth = _gradients(call, values, *one)
-        return gradients, jax.tree.map(lambda a: a[0], smooth)
+        pull = _linearised(call, values, jax.tree.map(lambda a: a[None], activations))
 
-    # `vmap` hides the example axis from the unit. `spmd_axis_name` keeps it split over the mesh. It
-    # is left out where there is only one part: the unit may then constrain its one example itself,
-    # and no axis may be named twice.
+        def one(cotangents):
+            gradients, smooth = pull(jax.tree.map(lambda a: a[None], cotangents))
+            return gradients, jax.tree.map(lambda a: a[0], smooth)
+
+        return one(cotangents) if count == 1 else jax.vmap(one)(cotangents)
+
+    pulled = over_examples(example, mesh)(activations, grouped(cotangents, count))
+    gradients, smooth = joined(pulled, count)
+    return jax.tree.map(sum_of_squares, gradients), smooth
+
+
+def over_examples(function: Callable, mesh: Mesh | None) -> Callable:
+    """Returns a function that maps another one over the first axis of its arguments.
+
+    `vmap` hides the example axis from the units. `spmd_axis_name` keeps it split over the mesh. It
+    is left out where there is only one part: the unit may then constrain its one example itself,
+    and no axis may be named twice.
+    """
     parts = 1 if mesh is None else batch_parts(mesh.axis_sizes)
     split = batch_sharding(mesh).spec[0] if mesh is not None and parts > 1 else None
-    gradients, smooth = jax.vmap(example, spmd_axis_name=split)(activations, cotangents)
-    return jax.tree.map(_sum_of_squares, gradients), smooth
+    return jax.vmap(function, spmd_axis_name=split)
 
 
-def _gradients(call: Callable, values: Any, activations: Any, cotangents: Any) -> tuple[Any, Any]:
-    """Returns the gradients of the values and of the activations (None for whole numbers)."""
+def _linearised(call: Callable, values: Any, activations: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """Returns the function from cotangents to gradients.
+
+    The gradients are those of the values and of the activations (None for whole numbers).
+    """
     arrays, structure = jax.tree.flatten(activations)
 
     def smoothly(values, smooth):
         mixed = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
         return call(values, structure.unflatten(mixed))
 
-    smooth = [a if _is_smooth(a) else None for a in arrays]
-    gradients, smooth = jax.vjp(smoothly, values, smooth)[1](cotangents)
-    return gradients, structure.unflatten(smooth)
+    smooth = _smooth(arrays)
+    pull = jax.vjp(smoothly, values, smooth)[1]
+
+    def gradients(cotangents):
+        of_values, of_smooth = pull(cotangents)
+        return of_values, structure.unflatten(of_smooth)
+
+    return gradients
 
 
 def spread(probed: Probed, batch: int) -> jax.Array:
@@ -284,7 +360,7 @@ def spread(probed: Probed, batch: int) -> jax.Array:
         return copies(value, sums), sums
 
     def backward(sums, cotangents):
-        return None, sums + _OF_BATCH.get(probed.kind, _sum_of_squares)(cotangents)
+        return None, sums + _OF_BATCH.get(probed.kind, sum_of_squares)(cotangents)
 
     copies.defvjp(forward, backward)
     return copies(probed.value, probed.sums)
@@ -294,7 +370,7 @@ def _square(gradient: jax.Array) -> jax.Array:
     return jnp.square(gradient.astype(jnp.float32))
 
 
-def _sum_of_squares(gradients: jax.Array) -> jax.Array:
+def sum_of_squares(gradients: jax.Array) -> jax.Array:
     """Returns the sum over B of the squares of [B, ...], in float32."""
 
     def contract(squares):

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.pipeline import rounded
-from mmunlearner_jax.models.packing import IGNORE, answer_places
+from mmunlearner_jax.models.packing import IGNORE, Sizes, answer_places
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 
 
@@ -38,6 +38,12 @@ class Layout:
     def average(self) -> float:
         """Mean number of questions in a row; a picture's last row may have fewer."""
         return self.group / -(-self.group // self.questions) if self.group else self.questions
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """The sizes of packed rows, as `Batches.sizes`."""
+        segment = rounded(self.question + self.answer)
+        return Sizes(self.questions, self.prefix, segment) if self.packed else None
 
     def rows(self, questions: int) -> int:
         """Returns the number of rows for a number of questions."""

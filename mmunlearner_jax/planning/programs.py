@@ -20,6 +20,7 @@ from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstrac
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
+from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.method import Loss
@@ -121,7 +122,6 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
 
 def _importance(config, graphdef, frozen, params, batch):
     options, plan = config.importance, config.plan
-    add = accumulator(graphdef, fisher=options.fisher)
     whole = nnx.merge_state(params, frozen)
     sums = FisherSums.abstract(params)
     for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
@@ -131,6 +131,7 @@ def _importance(config, graphdef, frozen, params, batch):
         counts = (min(getattr(plan, s), options.examples or getattr(plan, s)) for s in sets)
         times = sum(map(made.calls, counts))
         arguments = (sums, params, made.arrays, frozen)
+        add = accumulator(graphdef, fisher=options.fisher, sizes=made.layout.sizes)
         yield Program("importance", name, add, arguments, times, made.questions, whole)
 
 
@@ -149,11 +150,12 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     state = TrainState(params, states)
     forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))
     referred = functools.partial(_referred, graphdef, whole)
+    mask = like(params, "bool") if options.lora.rank else packed_shapes(params, DEVICES)
     yield Program(
         "unlearn",
         "forget step",
         forget_step(graphdef, forgetting, forget_loss.configured(options.of_loss(forget_loss))),
-        (state, referred(forget_loss, [forget]), like(params, "bool"), frozen),
+        (state, referred(forget_loss, [forget]), mask, frozen),
         forgets,
         forget.questions,
         whole,

@@ -77,8 +77,8 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
     if is_done(folder / "importance"):
         return
     options, moving, frozen = session.config.importance, session.moving, session.frozen
-    add = accumulator(session.graphdef, fisher=options.fisher)
     data: dict[str, Batches] = {}
+    steps: dict[str, Callable[..., FisherSums]] = {}
     with compiling() as compile_program:
         for name, samples in sets(session).items():
             data[name] = session.batches(
@@ -89,11 +89,13 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
                 repeat=False,
             )
             example = put_batch(data[name].example(), session.mesh)
+            add = accumulator(session.graphdef, fisher=options.fisher, sizes=data[name].sizes)
+            steps[name] = add
             compile_program(add, FisherSums.abstract(moving), moving, example, frozen)
     with writing(folder / "importance") as partial, contextlib.ExitStack() as saving:
         for name, batches in data.items():  # a set is saved while the next one is measured
             # No name holds the sums: at 7B, two sets' do not fit a GPU.
-            measured = functools.partial(_measured, session, folder, name, batches, add)
+            measured = functools.partial(_measured, session, folder, name, batches, steps[name])
             saving.callback(begin_to_save(partial / name, measured()))
 
 

@@ -51,7 +51,7 @@ def run(session: Session) -> bool:
         partial = workdir / "mask.safetensors.partial"
         save_file(named, partial, metadata={"format": "pt"})
         partial.replace(workdir / "mask.safetensors")
-    save_tree(workdir / "mask", bits.pack(mask))
+    save_tree(workdir / "mask", bits.pack(mask, bits.FILES))
     return True
 
 
@@ -157,4 +157,7 @@ def load_mask(workdir: Path, params: Any) -> Any:
     Raises:
         InputError: The mask is missing, or was made for another model.
     """
-    return bits.unpack(load_tree(workdir / "mask", bits.packed_shapes(params)), params)
+    packed = load_tree(workdir / "mask", bits.packed_shapes(params, bits.FILES))
+    unpack = functools.partial(bits.unpack, params=params, axis=bits.FILES)
+    shardings = jax.tree.map(lambda param: param.sharding, params)
+    return jax.jit(unpack, out_shardings=shardings)(packed)

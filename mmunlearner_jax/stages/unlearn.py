@@ -48,8 +48,9 @@ def run(session: Session) -> bool:
     if is_done(workdir / "unlearned"):
         return False
     masked = session.config.unlearn.chosen.masked
-    mask = load_mask(workdir, session.abstract) if masked else None
-    outcome = Unlearner(session, alone=True).run(mask)
+    unlearner = Unlearner(session, alone=True)
+    # No name here holds the mask, which the run packs.
+    outcome = unlearner.run(load_mask(workdir, session.abstract) if masked else None)
     adapters = save_peft(session, outcome.parts)
     save_tree(workdir / "unlearned", outcome.params)
     update_results(workdir, "unlearn", summary(outcome) | adapters)
@@ -121,13 +122,13 @@ class Unlearner:
         Args:
             mask: Bools like all parameters, True where forget steps may move; None: everywhere.
             label: Name of the checkpoints and of the metrics.
-            watch: Measures what is remembered and says when the run ends, instead of the
-                stopping rule.
+            watch: Measures what is remembered and ends the run, instead of the stopping rule.
 
         Raises:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
         session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
+        del mask  # `parts` has it in bits
         watch = watch or self._naming_watch()
         graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
@@ -171,8 +172,7 @@ class Unlearner:
                     saved.save(done, state, data)
             if self._stop.remembered >= 0 and not self._stop.due(done - 1):
                 remembered, _ = look(done)  # the same after an interruption
-        if not _finite(state.params):  # no loss shows the effect of the last step
-            raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
+        _refuse_infinite(state.params, f"{label}, step {done}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
 
     def _naming_watch(self) -> Watch | None:
@@ -332,6 +332,12 @@ class Unlearner:
         return self._session.batches(
             samples, batch_size=batch_size, pack=pack, stream=stream, references=references
         )
+
+
+def _refuse_infinite(params: Any, place: str) -> None:
+    """Refuses weights that are not finite: no loss shows the effect of the last step."""
+    if not _finite(params):
+        raise Diverged(f"{place}: weights are not finite: {_MEND}")
 
 
 @jax.jit

@@ -1,57 +1,76 @@
-"""Masks packed by bits: each byte holds eight booleans along the last axis."""
+"""Masks packed by bits: each byte holds eight booleans along one axis.
 
+In files that is the last axis. On devices it is the first one, which is that of stacked layers or
+not tiled by a TPU: steps unpack such bits without moving them.
+"""
+
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from mmunlearner_jax.sharding import fitting
 
 Tree = Any
 
+FILES, DEVICES = -1, 0  # axes
 
-@jax.jit
-def pack(mask: Tree) -> Tree:
+
+def pack(mask: Tree, axis: int) -> Tree:
     """Packs a mask into bits.
 
     Args:
-        mask: Tree of bool [..., N].
+        mask: Tree of bool with shardings.
+        axis: Axis along which booleans share a byte.
 
     Returns:
-        Tree of uint8 [..., ceil(N / 8)].
+        Tree of uint8, with an eighth of the length along the axis (rounded up), sharded like the
+        mask where the lengths allow it.
     """
-    return jax.tree.map(lambda m: jnp.packbits(m, axis=-1), mask)
+    shapes = jax.tree.leaves(packed_shapes(mask, axis))
+    return _packed(mask, axis=axis, shardings=tuple(shape.sharding for shape in shapes))
 
 
-def packed_shapes(params: Tree) -> Tree:
+@functools.partial(jax.jit, static_argnames=("axis", "shardings"))
+def _packed(mask: Tree, *, axis: int, shardings: tuple[NamedSharding, ...]) -> Tree:
+    leaves, structure = jax.tree.flatten(mask)
+    packed = [jnp.packbits(leaf, axis=axis) for leaf in leaves]
+    return structure.unflatten(jax.lax.with_sharding_constraint(packed, list(shardings)))
+
+
+def packed_shapes(params: Tree, axis: int) -> Tree:
     """Returns the shapes, dtypes and shardings that the packed mask of a model has.
 
     Args:
-        params: Parameters of the model, arrays or `jax.ShapeDtypeStruct`.
+        params: Parameters that the mask is of, arrays or `jax.ShapeDtypeStruct`.
+        axis: Axis along which booleans share a byte.
     """
-    return jax.tree.map(_packed_shape, params)
+
+    def packed(param: Any) -> jax.ShapeDtypeStruct:
+        shape = list(param.shape)
+        shape[axis] = -(-shape[axis] // 8)
+        return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=fitting(param.sharding, shape))
+
+    return jax.tree.map(packed, params)
 
 
-def unpack(packed: Tree, params: Tree) -> Tree:
+def unpack(packed: Tree, params: Tree, axis: int) -> Tree:
     """Unpacks a mask that `pack` made.
 
     Args:
-        packed: Tree of uint8 [..., ceil(N / 8)].
-        params: Parameters of the model [..., N], arrays or `jax.ShapeDtypeStruct`.
+        packed: Tree of uint8. Trees of bool are returned as they are.
+        params: Parameters that the mask is of: arrays, traced or not, or `jax.ShapeDtypeStruct`.
+        axis: Axis along which booleans share a byte.
 
     Returns:
-        Tree of bool [..., N], sharded like the parameters.
+        Tree of bool with the shapes of the parameters.
     """
-    lengths = jax.tree.map(lambda p: p.shape[-1], params)
 
-    def booleans(bits: jax.Array, length: int) -> jax.Array:
-        return jnp.unpackbits(bits, axis=-1, count=length).astype(bool)
+    def booleans(bits: jax.Array, param: Any) -> jax.Array:
+        if bits.dtype == jnp.bool_:
+            return bits
+        return jnp.unpackbits(bits, axis=axis, count=param.shape[axis]).astype(bool)
 
-    shardings = jax.tree.map(lambda p: p.sharding, params)
-    unpacked = jax.jit(lambda bits: jax.tree.map(booleans, bits, lengths), out_shardings=shardings)
-    return unpacked(packed)
-
-
-def _packed_shape(param: Any) -> jax.ShapeDtypeStruct:
-    shape = (*param.shape[:-1], -(-param.shape[-1] // 8))
-    return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=fitting(param.sharding, shape))
+    return jax.tree.map(booleans, packed, params)

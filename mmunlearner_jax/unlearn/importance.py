@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from mmunlearner_jax.models.packing import IGNORE, answer_places
-from mmunlearner_jax.models.squares import keep, probe
+from mmunlearner_jax.models.packing import IGNORE, Sizes, answer_places, unpacked
+from mmunlearner_jax.models.squares import Shared, keep, probe, repeated
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import replicated, settled
 from mmunlearner_jax.unlearn.scoring import (
@@ -23,6 +23,7 @@ from mmunlearner_jax.unlearn.scoring import (
     Params,
     answer_nll,
     example_mean,
+    pictures_of,
     token_mean,
 )
 
@@ -79,7 +80,9 @@ def _divided(tree: Params, by: jax.Array) -> Params:
     return jax.tree.map(lambda x: x / by, tree)
 
 
-def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callable[..., FisherSums]:
+def accumulator(
+    graphdef: nnx.GraphDef, *, fisher: Fisher = "example", sizes: Sizes | None = None
+) -> Callable[..., FisherSums]:
     """Returns the jitted step `(sums, params, batch, frozen) -> sums`.
 
     The step adds a batch to the sums. Its arguments are:
@@ -94,24 +97,24 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
     Args:
         graphdef: Graph definition of the model.
         fisher: `"example"` squares each example's gradient, `"batch"` each batch's.
+        sizes: Sizes of packed rows, `Batches.sizes`. The examples of such a row share the forward
+            pass of their picture and of the tokens before it, and each has a backward pass of its
+            own.
 
     Raises:
-        ValueError: `fisher` is neither. The step raises it where `fisher` is `"example"` and
-            several examples share a row.
+        ValueError: `fisher` is neither. The step raises it where `fisher` is `"example"`, several
+            examples share a row, and there are no sizes.
     """
     if fisher not in ("example", "batch"):
         raise ValueError(f"fisher must be 'example' or 'batch', not {fisher!r}")
     whole = fisher == "batch"
 
     def add(sums: FisherSums, params: Params, batch: Batch, frozen: Params = NOTHING) -> FisherSums:
-        if not whole and "segments" in batch:
-            raise ValueError(
-                "fisher='example' squares row by row: give batches that are not packed"
-            )
+        batch, shared = (batch, Shared()) if whole else _examples(batch, sizes)
 
         def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
             sums, nothing = keep(sums)
-            probed = probe(params, sums, kind="batch" if whole else "examples")
+            probed = probe(params, sums, kind="batch" if whole else "examples", shared=shared)
             nll, tokens = answer_nll(graphdef, nnx.merge_state(probed, frozen), batch)
             if whole:
                 return token_mean(nll, tokens) + nothing, jnp.any(tokens > 0)
@@ -122,6 +125,17 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
         return FisherSums(squares=squares, count=sums.count + count)
 
     return jax.jit(add, donate_argnums=0)
+
+
+def _examples(batch: Batch, sizes: Sizes | None) -> tuple[Batch, Shared]:
+    """Returns a batch with a row for each example, and what the rows of a picture share."""
+    if "segments" not in batch:
+        return batch, Shared()
+    if sizes is None:
+        raise ValueError("fisher='example' needs the sizes of packed rows: give Batches.sizes")
+    pictures, count = pictures_of(batch), sizes.segments
+    rows = unpacked(batch, sizes) | repeated(pictures, count)
+    return rows, Shared(count, sizes.prefix) if pictures else Shared()
 
 
 def importance(

@@ -17,6 +17,7 @@ from flax import nnx, struct
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
+from mmunlearner_jax.unlearn.bits import DEVICES, unpack
 from mmunlearner_jax.unlearn.losses import (
     Terms,
     cross_entropy,
@@ -83,8 +84,13 @@ def _gradient(value, params, batches, frozen):
     return jax.value_and_grad(of_moving)(params)
 
 
-def _update(gradient, optimizer, which, state, batches, frozen, **extra):
+def _update(gradient, optimizer, which, state, batches, frozen, mask=None):
     loss, grads = gradient(state.params, batches, frozen)
+    extra = {}
+    if mask is not None:
+        # Not before the gradients are there: booleans would take memory beside the activations.
+        mask, grads = jax.lax.optimization_barrier((mask, grads))
+        extra = {"mask": unpack(mask, state.params, DEVICES)}
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
@@ -215,9 +221,9 @@ def forget_step(
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Returns the jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
 
-    The step moves the parameters of the train state where `mask`, a tree of bool with their
-    structure and shapes, is True. The train state is donated. `frozen` holds the other parameters
-    of the model, by default none.
+    The step moves the parameters of the train state where `mask` is True: a tree of bool with their
+    structure and shapes, or its bits along `bits.DEVICES`. The train state is donated.
+    `frozen` holds the other parameters of the model, by default none.
 
     Args:
         graphdef: Graph definition of the model.

@@ -7,13 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from benchmarks.vs_torch import compare
-from benchmarks.vs_torch.report import lines, show, spread
+from benchmarks.vs_torch.best import Best
+from benchmarks.vs_torch.ours import Ours
+from benchmarks.vs_torch.report import lines, path, show, spread
 from benchmarks.vs_torch.workload import PRESETS, Workload
+from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.planning.costs import flops
+from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from tests.helpers.flags import COMPILED_FAST
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +74,41 @@ def test_both_sides_compute_the_same(report):
         assert result["torch"]["flops"] > result["ours"]["flops"] > 0
 
 
+@pytest.fixture
+def exact():
+    """Our side sets the precision of all products; it is reset."""
+    name = "jax_default_matmul_precision"
+    before = jax.config.values[name]
+    yield
+    jax.config.update(name, before)
+
+
+def test_the_best_torch_computes_the_same(tmp_path, exact):
+    """Packed rows, logits at answers, one batch of answers; nothing is timed."""
+    preset = PRESETS["tiny"]
+    ours = Ours(preset, 0, tmp_path / "weights")
+    best = Best(preset, 0, tmp_path / "weights")
+    for name, agree in compare.WORKS.items():
+        numbers = [side.begin(name)["numbers"] for side in (ours, best)]
+        assert agree(*numbers).enough, name
+        counted = [side.end(name)["flops"] for side in (ours, best)]
+        assert counted[1] < 3 * counted[0]  # the published loop computes more
+
+
+def test_example_squares_of_packed_rows_take_fewer_products():
+    work = Workload.make(PRESETS["small"], seed=0)
+    graphdef, params = abstract_model(work.preset.config, None, jnp.float32)
+    add = accumulator(graphdef, fisher="example", sizes=work.sizes())
+
+    def products(packed):
+        (batch, *_), _ = work.batches(packed=packed)
+        sums = jax.eval_shape(lambda p: jax.tree.map(jnp.zeros_like, p), params)
+        count = jax.ShapeDtypeStruct((), jnp.float32)
+        return flops(jax.make_jaxpr(add)(FisherSums(sums, count), params, batch))
+
+    assert products(packed=False) > 1.6 * products(packed=True)
+
+
 def test_ratios_are_those_of_the_pairs(report):
     console = Console(width=100, file=io.StringIO())
     with console.capture() as capture:
@@ -77,7 +119,8 @@ def test_ratios_are_those_of_the_pairs(report):
         assert len(ratios) == 2
         assert ratios == result["ratios"]
         assert spread(ratios) in capture.get()
-    assert spread(report["example_over_batch"]["ratios"]) in capture.get()
+    for ratios in ("ratios", "packing"):
+        assert spread(report["example_over_batch"][ratios]) in capture.get()
 
 
 @pytest.mark.parametrize(
@@ -142,6 +185,12 @@ def test_no_ratio_between_kinds_of_device(report):
     sides = {"ours": report["sides"]["ours"] | {"kind": "gpu"}, "torch": report["sides"]["torch"]}
     assert any("no ratio" in line for line in lines(report | {"sides": sides}))
     assert not any("no ratio" in line for line in lines(report))
+
+
+def test_each_opponent_has_a_report_of_its_own(report):
+    published, best = (path(report | {"opponent": name}) for name in ("published", "best"))
+    assert published.name.endswith("-tiny.json") and best.name.endswith("-tiny-best.json")
+    assert "torch: the published loop" in lines(report)
 
 
 def test_batches_hold_the_same_questions_packed_or_not():

@@ -20,7 +20,16 @@ from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import mean_loss
 from mmunlearner_jax.weights.io import in_groups
-from tests.helpers.questions import PHOTOS, PICTURES, assert_close, llava, qwen2_5_vl, qwen2_vl
+from tests.helpers.questions import (
+    PHOTOS,
+    PICTURES,
+    assert_close,
+    llava,
+    qwen2_5_vl,
+    qwen2_vl,
+    together,
+    whole,
+)
 
 ONE = make_mesh((1, 1, 1), jax.devices()[:1])
 
@@ -44,21 +53,14 @@ def seen(monkeypatch):
     return counts
 
 
-def batch(encoder, pack, features=None):
-    size = pack * len(PHOTOS) * -(-len(PICTURES) // pack)
-    (given,) = Batches(
-        PICTURES, encoder, batch_size=size, seed=0, pack=pack, repeat=False, features=features
-    )
-    return given
-
-
 @pytest.mark.parametrize("pack", [1, 3])
 def test_losses_gradients_and_importances_are_the_same(made, tmp_path, pack):
     model, encoder = made
     features = Features(tmp_path, model, encoder, ONE)
     with jax.default_matmul_precision("highest"):
         features.add(PHOTOS)
-    pixels, given = (batch(encoder, pack, f) for f in (None, features))
+    kinds = [together(PICTURES, encoder, pack, features=given) for given in (None, features)]
+    (pixels,), (given,) = kinds
     assert "pixel_values" not in given
     assert given.keys() - {"vision_features"} == pixels.keys() - {"pixel_values"}
     graphdef, params = nnx.split(model)
@@ -72,7 +74,7 @@ def test_losses_gradients_and_importances_are_the_same(made, tmp_path, pack):
 
         return jax.value_and_grad(loss)(moving)
 
-    add = accumulator(graphdef, fisher="example" if pack == 1 else "batch")
+    add = accumulator(graphdef, fisher="example", sizes=kinds[0].sizes)
     with jax.default_matmul_precision("highest"):
         for run in (value_and_grad, lambda b: add(FisherSums.zeros(moving), moving, b, frozen)):
             assert_close(run(given), run(pixels))
@@ -101,8 +103,11 @@ def test_nothing_is_seen_twice(made, tmp_path, seen):
         assert sum(seen) == 3
         for photo in PHOTOS:
             np.testing.assert_array_equal(again[photo], features[photo])
-        for name, array in batch(encoder, 1, again).items():
-            np.testing.assert_array_equal(array, batch(encoder, 1, features)[name])
+        (read,), (kept,) = (
+            together(PICTURES, encoder, 1, features=given) for given in (again, features)
+        )
+        for name, array in read.items():
+            np.testing.assert_array_equal(array, kept[name])
 
 
 def test_files_are_written_on_the_way(made, tmp_path, seen, monkeypatch):
@@ -165,7 +170,9 @@ def test_what_is_augmented_is_not_kept(made, tmp_path):
 
 def test_features_of_another_shape(made):
     model, encoder = made
-    given = {k: v for k, v in batch(encoder, 1).items() if k in ("input_ids", "image_grid_thw")}
+    given = {
+        k: v for k, v in whole(PICTURES, encoder, 1).items() if k in ("input_ids", "image_grid_thw")
+    }
     wrong = jnp.zeros((len(given["input_ids"]), 1, 4, 3))
     with pytest.raises(InputError, match="vision_features"):
         model.score(lambda logits, targets: targets, wrong, None, vision_features=wrong, **given)

@@ -74,10 +74,15 @@ def _chatml(kind, vision, **fields):
     return filled(config), Encoder(processor, AnySize(processor.image_processor))
 
 
-def whole(samples, encoder, pack):
-    """Returns one batch with all samples; some of its rows may be padding."""
+def together(samples, encoder, pack, **options):
+    """Returns `Batches` of one batch with all samples; some of its rows may be padding."""
     size = pack * len({s.image for s in samples}) * -(-len(samples) // pack)
-    (batch,) = Batches(samples, encoder, batch_size=size, seed=0, pack=pack, repeat=False)
+    return Batches(samples, encoder, batch_size=size, seed=0, pack=pack, repeat=False, **options)
+
+
+def whole(samples, encoder, pack):
+    """Returns the batch of `together`."""
+    (batch,) = together(samples, encoder, pack)
     return batch
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.planning.audit import audit_cost
+from mmunlearner_jax.planning.durations import MEASURED, durations, whole
 from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
@@ -26,6 +28,7 @@ from tests.helpers.small import SMALL, SMALL_QWEN
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
 
 
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 SHORT = {
     "plan.question_tokens": 24,
     "plan.answer_tokens": 8,
@@ -75,7 +78,8 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
     # Four chips share the parameters: every layer's are gathered, forward and backward.
     gathers = found[0].traffic.collectives["all-gather"][0]
     assert gathers > 3 * 7
-    assert f"**{stage}: fits**" in plan.render(config, target, found)
+    page = plan.render(config, target, found)
+    assert f"**{stage}: fits**" in page and page.splitlines()[2].startswith("**It fits, and takes ")
     written = json.loads(json.dumps(plan.as_json(config, target, found)))
     assert written["verdict"] == {stage: "fits"}
 
@@ -118,7 +122,9 @@ def test_out_of_memory_is_a_verdict(config):
     found = plan.plan(typed(config), target, ("importance",))
     worst = found[-1]
     assert not worst.fits and worst.total > worst.temporaries > target.chip.hbm
-    assert "**importance: does not fit**" in plan.render(config, target, found)
+    page = plan.render(config, target, found)
+    assert "**importance: does not fit**" in page
+    assert page.splitlines()[2] == "**It does not fit** (importance)."
 
 
 @pytest.mark.parametrize(
@@ -168,6 +174,33 @@ def test_a_compiler_that_fails_is_one_line(config):
     said = r"picture batch: libtpu .* \(INTERNAL: it cannot be read back\); use the libtpu that jax"
     with pytest.raises(InputError, match=said):
         estimate(broken, plain, plain, target)
+
+
+def test_a_run_takes_from_its_rooflines_to_the_utilisation_of_a_gpu():
+    target: Any = SimpleNamespace(devices=[0, 1], chip=SimpleNamespace(flops=50.0))
+
+    def made(stage, times, seconds, model_flops):
+        values = {"stage": stage, "times": times, "seconds": seconds, "model_flops": model_flops}
+        return SimpleNamespace(**values)
+
+    estimates: Any = [
+        made("importance", 3, 2.0, 100.0),
+        made("unlearn", 2, 10.0, 30.3),  # slower than on a GPU: nothing to add
+        made("unlearn", 1, 1.0, 60.6),
+        made("evaluate", 5, 1.0, 10.0),
+    ]
+    found = durations(estimates, target)
+    assert found["importance"] == pytest.approx((6, 3 / 0.358))
+    assert found["unlearn"] == pytest.approx((21, 20 + 2))
+    assert found["evaluate"] == (5, 5)
+    assert whole(found) == pytest.approx((32, 3 / 0.358 + 27))
+
+
+def test_the_utilisation_is_the_lowest_that_was_measured():
+    for stage, share in MEASURED.items():
+        text = (RESULTS / f"h100-7b-{stage}-xla.json").read_text()
+        lowest = min(program["mfu"] for program in json.loads(text)["programs"])
+        assert share == round(lowest, 3)
 
 
 def test_an_audit_costs_what_its_attacks_ask_and_learn():

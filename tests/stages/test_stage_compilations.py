@@ -32,7 +32,7 @@ def counts(workdir):
     options = config.finetune
     options.text_first, options.steps, options.warmup = 5, 9, 1
     options.picture_batch, options.text_batch = 8, 8
-    config.importance.examples = 80
+    config.importance.examples, config.importance.text_pack = 80, 2
     options = config.unlearn
     options.iterations, options.stop_every, options.stop_examples = 13, 2, 32
     options.forget_batch, options.retain_batch, options.text_batch = 8, 8, 8

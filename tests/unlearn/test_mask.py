@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.sharding import make_mesh
+from mmunlearner_jax.unlearn import bits
 from mmunlearner_jax.unlearn import mask as masks
 from mmunlearner_jax.unlearn.control_masks import random_mask
 
@@ -101,6 +104,27 @@ def test_only_covered_parameters_count_in_the_unit_mass():
 def test_unknown_or_no_preserve_set(use):
     with pytest.raises(InputError, match="config.importance.preserve"):
         masks.preserve_importance(SETS, use, GROUPS)
+
+
+@pytest.mark.parametrize("axis", [bits.FILES, bits.DEVICES])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_a_mask_is_packed_and_unpacked(sizes, axis):
+    mesh = make_mesh(sizes, jax.devices()[: int(np.prod(sizes))])
+    rng = np.random.default_rng(0)
+    specs = {(3, 4, 6): (None, "fsdp", "tensor"), (24, 8): ("tensor", "fsdp"), (16,): ("fsdp",)}
+    mask = {
+        str(shape): jax.device_put(rng.random(shape) < 0.5, NamedSharding(mesh, PartitionSpec(*s)))
+        for shape, s in specs.items()
+    }
+    packed = bits.pack(mask, axis)
+    shapes = bits.packed_shapes(mask, axis)
+    for got, wanted in zip(*map(jax.tree.leaves, (packed, shapes)), strict=True):
+        assert (got.shape, got.dtype) == (wanted.shape, jnp.uint8)
+        assert got.sharding.is_equivalent_to(wanted.sharding, got.ndim)
+    back = jax.jit(lambda packed, mask: bits.unpack(packed, mask, axis))(packed, mask)
+    jax.tree.map(np.testing.assert_array_equal, back, mask)
+    assert bits.unpack(mask, mask, axis)["(16,)"] is mask["(16,)"]
+    assert sum(x.nbytes for x in packed.values()) < sum(x.nbytes for x in mask.values()) / 4
 
 
 def test_cover_denies_by_default_and_can_reproduce_the_published_leak():

@@ -5,10 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
+from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.models import llama
+from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.scoring import exact_answers
 from mmunlearner_jax.unlearn.steps import mean_loss
@@ -20,6 +24,7 @@ from tests.helpers.questions import (
     llava,
     qwen2_5_vl,
     qwen2_vl,
+    together,
     whole,
 )
 
@@ -71,7 +76,64 @@ def test_batch_squares(make, kernel):
             add(FisherSums.zeros(params), params, whole(PICTURES, encoder, n)) for n in (3, 1)
         )
     assert_close(shared, alone)
-    with pytest.raises(ValueError, match="row by row"):
+
+
+def tied(model):
+    text = dataclasses.replace(model.config.text, tie_word_embeddings=True)
+    return filled(dataclasses.replace(model.config, text=text))
+
+
+CASES = {
+    "llava": (llava, PICTURES),
+    "qwen2_vl": (qwen2_vl, PICTURES),
+    "qwen2_5_vl": (qwen2_5_vl, PICTURES),
+    "tied": (llava, PICTURES),
+    "texts": (llava, TEXTS),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_example_squares(case):
+    """One picture has fewer questions than a row, so one of its examples is padding."""
+    make, samples = CASES[case]
+    model, encoder = make()
+    graphdef, params = nnx.split(tied(model) if case == "tied" else model)
+
+    def squares(pack):
+        batches = together(samples, encoder, pack)
+        add = accumulator(graphdef, fisher="example", sizes=batches.sizes)
+        return add(FisherSums.zeros(params), params, *batches)
+
+    with jax.default_matmul_precision("highest"):
+        shared, alone = squares(3), squares(1)
+    assert shared.count == alone.count == len(samples)
+    assert_close(shared, alone)
+    apart = jax.tree.map(jnp.subtract, shared.squares, alone.squares)
+    assert optax.tree.norm(apart) <= 1e-6 * optax.tree.norm(alone.squares)
+
+
+def test_example_squares_of_rows_that_are_split_over_devices():
+    model, encoder = llava()
+    batches = Batches(PICTURES, encoder, batch_size=12, seed=0, pack=3, repeat=False)
+    (batch,), found = batches, []
+    for sizes in ((1, 1, 1), (2, 2, 2)):
+        mesh = make_mesh(sizes, jax.devices()[: int(np.prod(sizes))])
+        graphdef, _ = abstract_model(model.config, mesh)
+        params = nnx.split(model)[1]
+        params = jax.device_put(params, param_shardings(params, mesh))
+        add = accumulator(graphdef, sizes=batches.sizes)
+        with jax.default_matmul_precision("highest"):
+            sums = add(FisherSums.zeros(params), params, put_batch(batch, mesh))
+        found.append(jax.device_get(sums))
+    one, eight = found
+    assert float(one.count) == float(eight.count) == len(PICTURES)
+    assert_close(eight, one)
+
+
+def test_example_squares_of_packed_rows_need_their_sizes():
+    model, encoder = llava()
+    graphdef, params = nnx.split(model)
+    with pytest.raises(ValueError, match=r"give Batches\.sizes"):
         accumulator(graphdef)(FisherSums.zeros(params), params, whole(PICTURES, encoder, 3))
 
 
@@ -127,12 +189,10 @@ def test_logits_of_few_tokens_at_a_time(make, monkeypatch):
 
 
 @pytest.mark.parametrize("fisher", ["example", "batch"])
-@pytest.mark.parametrize("tied", [False, True])
-def test_squares_of_few_tokens_at_a_time(tied, fisher, monkeypatch):
+@pytest.mark.parametrize("shares_matrix", [False, True])
+def test_squares_of_few_tokens_at_a_time(shares_matrix, fisher, monkeypatch):
     model, encoder = llava()
-    if tied:
-        text = dataclasses.replace(model.config.text, tie_word_embeddings=True)
-        model = filled(dataclasses.replace(model.config, text=text))
+    model = tied(model) if shares_matrix else model
     batch = whole(PICTURES[:4], encoder, 1)
     graphdef, params = nnx.split(model)
     with jax.default_matmul_precision("highest"):

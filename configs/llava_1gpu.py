@@ -1,0 +1,28 @@
+"""LLaVA-1.5-7B forgets people of MLLMU-Bench on one GPU of 80 GB, all weights trained.
+
+    python -m mmunlearner_jax.main --config=configs/llava_1gpu.py:ratio=5 --workdir=runs/one \
+        --config.model.checkpoint=PATH_OR_HF_NAME
+
+As configs/llava_mllmu.py, with the same steps, but: weights and moments are bfloat16 and rounded
+stochastically, so that small updates are not lost (`unlearn.rounding`); a retain step holds one
+gradient (`unlearn.gradients`); and batches that are measured or asked have four questions.
+docs/one-gpu.md has the memory of every stage. The whole job has not been run at this size.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llava_mllmu
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """Returns the config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
+    return on_one_gpu(llava_mllmu.get_config(arguments))
+
+
+def on_one_gpu(config: ConfigDict) -> ConfigDict:
+    """Changes a config of a 7B model into one for a GPU of 80 GB, and returns it."""
+    config.model.param_dtype = "bfloat16"
+    config.importance.batch_size = 4
+    config.unlearn.update(dict(rounding="stochastic", gradients="in_place"))
+    config.evaluate.decode.batch_size = 4
+    return config

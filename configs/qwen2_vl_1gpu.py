@@ -1,0 +1,18 @@
+"""Qwen2-VL-7B forgets people of MLLMU-Bench on one large GPU, all weights trained.
+
+    python -m mmunlearner_jax.main --config=configs/qwen2_vl_1gpu.py:ratio=5 \
+        --workdir=runs/qwen_one --config.model.checkpoint=PATH_OR_HF_NAME
+
+As configs/llava_1gpu.py, with the model and the pictures of configs/qwen2_vl.py. Its vocabulary is
+five times as large: the forget step takes 80 GiB (docs/one-gpu.md), so it needs a GPU of 96 GB or
+more. configs/qwen2_vl_1gpu_lora.py fits 80 GB.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llava_1gpu, qwen2_vl_mllmu
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """Returns the config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
+    return llava_1gpu.on_one_gpu(qwen2_vl_mllmu.get_config(arguments))
