@@ -9,6 +9,10 @@ from configs import (
     llava_1gpu_lora,
     llava_clear,
     llava_mllmu,
+    llava_next,
+    llava_next_mllmu,
+    qwen2_5_vl,
+    qwen2_5_vl_mllmu,
     qwen2_vl,
     qwen2_vl_1gpu,
     qwen2_vl_1gpu_lora,
@@ -33,6 +37,8 @@ BENCHMARKS = {
         (llava_1gpu, llava_1gpu_lora, qwen2_vl_1gpu, qwen2_vl_1gpu_lora),
         ("hf://datasets/MLLMMU/MLLMU-Bench", 15),
     ),
+    llava_next_mllmu: ("hf://datasets/MLLMMU/MLLMU-Bench", 15),
+    qwen2_5_vl_mllmu: ("hf://datasets/MLLMMU/MLLMU-Bench", 15),
 }
 
 
@@ -56,7 +62,7 @@ def test_the_published_values_and_a_typed_ratio(module):
             module.get_config(wrong)
 
 
-@pytest.mark.parametrize("module", [llava, qwen2_vl, *BENCHMARKS], ids=name)
+@pytest.mark.parametrize("module", [llava, llava_next, qwen2_vl, qwen2_5_vl, *BENCHMARKS], ids=name)
 def test_no_value_is_refused(module):
     config = module.get_config()
     config.mesh = (1, 4, 1)

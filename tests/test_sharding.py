@@ -12,6 +12,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5VLConfig
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import (
@@ -155,12 +156,13 @@ def test_a_batch_that_does_not_divide():
 # XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.test_sharding
 GOLDEN = {
     (name, sizes): Path(__file__).parent / "golden" / f"{name}-{'x'.join(map(str, sizes))}.txt"
-    for name in ("llava-1.5-7b", "qwen2-vl-7b")
+    for name in ("llava-1.5-7b", "qwen2-vl-7b", "qwen2.5-vl-7b")
     for sizes in [(1, 8, 1), (2, 2, 2)]
 }
 CONFIGS = {
     "llava-1.5-7b": LlavaConfig.llava_1_5_7b(),
     "qwen2-vl-7b": Qwen2VLConfig.qwen2_vl_7b(),
+    "qwen2.5-vl-7b": Qwen2_5VLConfig.qwen2_5_vl_7b(),
 }
 
 

@@ -18,7 +18,7 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig
 from mmunlearner_jax.models.llava.tiny import BOS, CHAT_TEMPLATE, EOS, IMAGE, PAD
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.packing import Sizes
@@ -115,7 +115,7 @@ PRESETS = {
     # For an accelerator that both sides share: LLaVA-1.5's tower, half a billion weights in all.
     "medium": Preset(
         _scaled(
-            LlavaConfig.llava_1_5_7b().vision,
+            ClipConfig(**VISION_7B),
             LlamaConfig(
                 vocab_size=32064,
                 hidden_size=1024,

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from mmunlearner_jax.data.decode import decoded
@@ -12,7 +13,7 @@ from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processing import confined
 from mmunlearner_jax.processing.confined import MEND
-from mmunlearner_jax.processing.pictures import OneSize, Pictures
+from mmunlearner_jax.processing.pictures import OneSize, Picture, Pictures
 
 
 class Tokens(NamedTuple):
@@ -81,8 +82,8 @@ class Encoder:
             sample: A sample with or without a picture.
 
         Returns:
-            `input_ids` and `labels`, int32 [T], and for a sample with a picture `picture`, float32
-            [C, H, W].
+            `input_ids` and `labels`, int32 [T], and for a sample with a picture `picture`, as
+            `Pictures.read` returns it.
 
         Raises:
             InputError: The chat template or the tokenizer fails, or joins prompt and answer so that
@@ -111,8 +112,8 @@ class Encoder:
         """
         return self._ids(prompt, tuple(map(self.image_tokens, images)))
 
-    def pixels(self, images: Sequence[bytes]) -> list[np.ndarray]:
-        """Returns the pixels of each encoded picture, float32 [C, H, W]."""
+    def pixels(self, images: Sequence[bytes]) -> list[Picture]:
+        """Returns each encoded picture as `Pictures.read` does."""
         return [self.image(image)[0] for image in images]
 
     def pack(self, rows: Sequence[Sequence[bytes]], tokens: int) -> dict[str, np.ndarray]:
@@ -123,11 +124,12 @@ class Encoder:
         """Returns the number of image tokens that a picture takes; 0 for None."""
         return 0 if image is None else self._count(image)
 
-    def _image(self, encoded: bytes) -> tuple[np.ndarray, int]:
-        """Returns a picture's pixels, float32 [C, H, W], and its number of image tokens."""
-        pixels, tokens = self.pictures.read(decoded(encoded))
-        pixels.flags.writeable = False
-        return pixels, tokens
+    def _image(self, encoded: bytes) -> tuple[Picture, int]:
+        """Returns a picture, which is read-only, and its number of image tokens."""
+        picture, tokens = self.pictures.read(decoded(encoded))
+        for pixels in jax.tree.leaves(picture):
+            pixels.flags.writeable = False
+        return picture, tokens
 
     def _tokens(self, question: str, answer: str, image_tokens: int) -> Tokens:
         images = int(image_tokens > 0)

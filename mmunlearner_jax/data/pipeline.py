@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grain
+import jax
 import numpy as np
 from absl import logging
 
@@ -15,6 +16,7 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import IGNORE, Sizes, answer_places
 from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.processing.pictures import Picture
 
 LENGTH_MULTIPLE = 4
 _FOREVER = 2**32  # passes; Grain can still make batches of one row of this many passes
@@ -58,6 +60,12 @@ class Jitter(grain.transforms.RandomMap):
         shifted *= np.float32(1 + gain)
         shifted += added
         return shifted
+
+    def of_picture(self, picture: Picture, seed: int) -> Picture:
+        """Changes a picture; where it has several sizes, alike in all of them."""
+        return jax.tree.map(
+            lambda pixels: self.random_map(pixels, np.random.default_rng(seed)), picture
+        )
 
 
 class Batches:
@@ -221,7 +229,7 @@ class Batches:
         pictures = self.encoder.pixels(images)
         if self.augment is not None:
             pictures = [
-                self.augment.random_map(picture, np.random.default_rng(seed))
+                self.augment.of_picture(picture, seed)
                 for picture, seed in zip(pictures, seeds, strict=True)
             ]
         return self.encoder.pictures.pack([[picture] for picture in pictures], tokens)

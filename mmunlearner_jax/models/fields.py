@@ -54,7 +54,7 @@ def read(
             raise InputError(
                 f"{part}{names[ours]}={brief(value)} must be {_described(hints[ours])}"
             )
-    return {ours: tuple(v) if isinstance(v, list) else v for ours, v in matches.items()}
+    return {ours: _frozen(value) for ours, value in matches.items()}
 
 
 def section(values: Mapping[str, Any], field: str, part: str = "") -> dict[str, Any] | None:
@@ -127,6 +127,10 @@ def text_fields(
 def brief(value: Any) -> str:
     """Returns an untrusted value as short text for an error message."""
     return reprlib.repr(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _fits(value: Any, hint: Any) -> bool:

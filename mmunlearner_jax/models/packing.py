@@ -6,7 +6,7 @@ segment, and their positions continue those of the prefix. So each question is c
 stood alone. A row of text has no prefix; its segments are whole questions. The array `segments`
 holds the segment of every token: 0 is the prefix, and 1, 2, ... are the segments, each contiguous.
 
-Axes: B rows, T tokens, S supervised tokens of a row (padded).
+Axes: B rows, T tokens, S supervised tokens of a row (padded), I pictures of a row, N indices.
 """
 
 from collections.abc import Mapping
@@ -56,6 +56,24 @@ def ranks(valid: jax.Array, segments: jax.Array) -> jax.Array:
     before = jnp.cumsum(valid, axis=1) - valid
     starts = jnp.diff(segments, axis=1, prepend=-1) != 0
     return before - jax.lax.cummax(jnp.where(starts, before, 0), axis=1)
+
+
+def locate(index: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the picture that holds each index [B, N] (I: none), and the offset within it.
+
+    Args:
+        index: Indices into the row, int [B, N].
+        sizes: Lengths of the pictures, which follow each other in the row, int [B, I].
+    """
+    ends = jnp.cumsum(sizes, axis=1)
+    picture = jnp.sum(ends[:, None] <= index[..., None], axis=-1)
+    return picture, index - starts(sizes, picture)
+
+
+def starts(sizes: jax.Array, picture: jax.Array) -> jax.Array:
+    """Returns the sum of the sizes [B, I] before each picture [B, N], as [B, N]."""
+    sums = jnp.pad(jnp.cumsum(sizes, axis=1), ((0, 0), (1, 0)))
+    return jnp.take_along_axis(sums, picture, axis=1)
 
 
 def answer_places(labels: np.ndarray, room: int = 0) -> np.ndarray:

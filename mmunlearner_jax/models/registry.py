@@ -1,8 +1,8 @@
 """All architectures. To add one, import its folder and name its record here."""
 
-from mmunlearner_jax.models import llava, qwen2_5_vl, qwen2_vl
+from mmunlearner_jax.models import llava, llava_next, qwen2_5_vl, qwen2_vl
 
-RECORDS = (llava.LLAVA, qwen2_vl.QWEN2_VL, qwen2_5_vl.QWEN2_5_VL)
+RECORDS = (llava.LLAVA, llava_next.LLAVA_NEXT, qwen2_vl.QWEN2_VL, qwen2_5_vl.QWEN2_5_VL)
 
 # By the `model_type` of `config.json`.
 ARCHITECTURES = {record.name: record for record in RECORDS}

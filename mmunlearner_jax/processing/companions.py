@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import transformers
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import read_bytes, read_json
 from mmunlearner_jax.processing.confined import try_tokenizer
-from mmunlearner_jax.processing.pictures import Pictures
+from mmunlearner_jax.processing.pictures import Picture, Pictures
 
 # The longest edge of a picture, in pixels. A larger one is a mistake, or fills the memory.
 LARGEST_EDGE = 4096
@@ -151,7 +152,7 @@ def load_image_processor(files: Companions, default: str, **options: Any) -> Any
         return made.from_dict(stored)
 
 
-def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[np.ndarray, int]:
+def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[Picture, int]:
     """Reads a grey picture to check an image processor's options.
 
     Args:
@@ -160,16 +161,16 @@ def try_picture(pictures: Pictures, size: tuple[int, int], place: Any) -> tuple[
         place: The file or folder that the error names.
 
     Returns:
-        The resized picture, float32 [channels, height, width], and the number of its tokens.
+        The resized picture and the number of its tokens.
 
     Raises:
         InputError: The image processor fails, or returns numbers that are not finite.
     """
     with refusing(place, MEND), np.errstate(all="ignore"):
-        pixels, tokens = pictures.read(Image.new("RGB", size, "grey"))
-    if not np.isfinite(pixels).all():
+        picture, tokens = pictures.read(Image.new("RGB", size, "grey"))
+    if not all(np.isfinite(image).all() for image in jax.tree.leaves(picture)):
         raise InputError(f"{place}: makes pixels that are not finite (image_std?); {MEND}")
-    return pixels, tokens
+    return picture, tokens
 
 
 def _refuse_code(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:

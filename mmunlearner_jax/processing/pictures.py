@@ -15,6 +15,10 @@ from PIL import Image
 
 from mmunlearner_jax.errors import InputError
 
+# A picture as `Pictures.read` returns it: an array float32 [C, H, W]; or a tree of such arrays,
+# where the model sees a picture in several sizes.
+Picture = Any
+
 _MOST_RESIZED = 2**28  # pixels
 
 
@@ -39,22 +43,22 @@ class Pictures(Protocol):
         """
         ...
 
-    def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
+    def read(self, picture: Image.Image) -> tuple[Picture, int]:
         """Resizes and normalises an RGB picture.
 
         Returns:
-            The picture, float32 [C, H, W], and its number of image tokens.
+            The picture and its number of image tokens.
 
         Raises:
             InputError: As in `check`.
         """
         ...
 
-    def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
+    def pack(self, rows: Sequence[Sequence[Picture]], tokens: int) -> dict[str, np.ndarray]:
         """Packs pictures into the model's arrays.
 
         Args:
-            rows: B rows of I pictures [C, H, W] that `read` returned.
+            rows: B rows of I pictures that `read` returned.
             tokens: Number of image tokens of the longest row of the batch in all processes.
 
         Returns:
@@ -69,13 +73,13 @@ class Pictures(Protocol):
         ...
 
     def unpack_features(
-        self, features: np.ndarray, pictures: Sequence[np.ndarray]
+        self, features: np.ndarray, pictures: Sequence[Picture]
     ) -> list[np.ndarray]:
         """Separates the vision features of packed rows that hold one picture each.
 
         Args:
             features: The model's `vision_features` [B, ...].
-            pictures: The pictures [C, H, W] of the first rows; the other rows are padding.
+            pictures: The pictures of the first rows; the other rows are padding.
 
         Returns:
             Features [..., D] of each picture.

@@ -139,8 +139,8 @@ class Table:
             skipped.
         read: Pairs (pattern, replacement) that turn names on disk into `named_parameters()` names.
             The first match counts; a name without a match stays as it is.
-        written: Pairs (prefix, replacement) that turn `named_parameters()` names into those that we
-            write.
+        written: Pairs (pattern, replacement) that turn `named_parameters()` names into those that
+            we write, as `read`.
         buffers: Tensors that are checked but not read.
         groups: Pairs (prefix of our dotted path, module group) (D-37: in the published code, names
             drift with transformers, and groups that select nothing pass).
@@ -190,18 +190,11 @@ class Table:
 
     def canonical(self, name: str) -> str:
         """Returns the `named_parameters()` name for a name on disk."""
-        for pattern, replacement in self.read:
-            renamed, count = re.subn(pattern, replacement, name)
-            if count:
-                return renamed
-        return name
+        return _renamed(name, self.read)
 
     def on_disk(self, name: str) -> str:
         """Returns the name that we write for a `named_parameters()` name."""
-        for prefix, replacement in self.written:
-            if name.startswith(prefix):
-                return replacement + name.removeprefix(prefix)
-        return name
+        return _renamed(name, self.written)
 
     def without_buffers(
         self, tensors: Mapping[str, Any], config: Any, where: str
@@ -311,6 +304,15 @@ class Table:
             value = jnp.stack(tensors) if entry.stacked else tensors[0]
             leaves[entry.path] = leaves[entry.path].replace(value)
         return nnx.from_flat_state(leaves)
+
+
+def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """Replaces the first pattern that matches."""
+    for pattern, replacement in pairs:
+        renamed, count = re.subn(pattern, replacement, name)
+        if count:
+            return renamed
+    return name
 
 
 _ROWS = 2**13  # number of rows that `_same` compares at a time

@@ -1,4 +1,4 @@
-"""The example with a tiny Qwen2-VL, a few steps of everything, and its export in transformers."""
+"""The examples with a tiny Qwen2-VL and Qwen2.5-VL: some steps of everything, and the export."""
 
 import io
 import json
@@ -15,16 +15,21 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
 from tests.helpers.commands import FOREIGN, loaded, run
 
+# Without evaluation and report: they are Qwen2-VL's (tests/evaluation/test_whole.py asks both).
+STAGES = {"orl_qwen2_5": ("prepare", "finetune", "importance", "mask", "unlearn", "export")}
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("orl_qwen") / "run"
-    done = run(workdir, "orl_qwen", controls="()")
+
+@pytest.fixture(scope="module", params=["orl_qwen", *STAGES])
+def finished(request, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    stages = {"stages": STAGES[request.param]} if request.param in STAGES else {}
+    done = run(workdir, request.param, controls="()", **stages)
     imported = loaded(done)
     assert "transformers" in imported and not FOREIGN & imported
     return workdir
 
 
+@pytest.mark.parametrize("finished", ["orl_qwen"], indirect=True)
 def test_every_stage_leaves_its_results(finished):
     results = json.loads((finished / "results.json").read_text())
     for label in ("before", "after"):
@@ -42,7 +47,11 @@ def test_the_mask_covers_what_the_config_says_by_transformers_names(finished):
     named = dict(weights.named_parameters())
     assert {k: v.shape for k, v in mask.items()} == {k: tuple(v.shape) for k, v in named.items()}
     chosen = {name.rsplit(".", 2)[1] for name, values in mask.items() if values.any()}
-    vision = {"proj", "qkv", "fc1", "fc2", "0", "2"}
+    vision = {"proj", "qkv", "0", "2"}
+    if finished.parent.name.startswith("orl_qwen2_5"):  # its tower is gated like the decoder
+        assert any(".visual." in name and "gate_proj" in name for name in mask)
+    else:
+        vision |= {"fc1", "fc2"}
     assert chosen == vision | {f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up", "down")}
 
 

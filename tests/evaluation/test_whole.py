@@ -1,4 +1,4 @@
-"""Either model's answers, whole: in batches, one by one, over two devices, by transformers."""
+"""Every model's answers, whole: in batches, one by one, over two devices, by transformers."""
 
 import dataclasses
 import io
@@ -24,8 +24,10 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5VLConfig
+from mmunlearner_jax.models.qwen2_5_vl.vision import WindowedConfig
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained
@@ -113,12 +115,32 @@ def llava(processor):
 
 
 def qwen2_vl(processor):
+    vision = Qwen2VisionConfig(
+        depth=2, embed_dim=32, hidden_size=32, num_heads=4, mlp_ratio=2, patch_size=8
+    )
+    return chatml(Qwen2VLConfig, vision, processor)
+
+
+def qwen2_5_vl(processor):
+    vision = WindowedConfig(
+        depth=2,
+        hidden_size=32,
+        out_hidden_size=32,
+        intermediate_size=48,
+        num_heads=4,
+        patch_size=8,
+        window_size=32,
+        fullatt_block_indexes=(0,),
+    )
+    return chatml(Qwen2_5VLConfig, vision, processor)
+
+
+def chatml(kind, vision, processor):
     tokens = processor.tokenizer.get_vocab()
-    config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(
-            depth=2, embed_dim=32, hidden_size=32, num_heads=4, mlp_ratio=2, patch_size=8
-        ),
-        text=Qwen2Config(**TEXT, **vocabulary(processor.tokenizer), mrope_section=(2, 1, 1)),
+    own = vocabulary(processor.tokenizer)
+    config = kind(
+        vision=vision,
+        text=kind.parts[1](**TEXT, **own, mrope_section=(2, 1, 1)),
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],
         vision_start_token_id=tokens["<|vision_start|>"],
@@ -136,14 +158,14 @@ def qwen2_vl(processor):
             given |= processor.image_processor(images=pictures(question), return_tensors="pt")
         return given | {"mm_token_type_ids": (ids == processor.image_token_id).int()}
 
-    return (
-        config,
-        6,
-        (encoder, prompt, transformers.Qwen2VLForConditionalGeneration, torch_inputs, ""),
-    )
+    theirs = getattr(transformers, config.architecture)
+    return config, 6, (encoder, prompt, theirs, torch_inputs, "")
 
 
-@pytest.fixture(scope="module", params=[(llava, "processor"), (qwen2_vl, "chat_processor")])
+@pytest.fixture(
+    scope="module",
+    params=[(llava, "processor"), (qwen2_vl, "chat_processor"), (qwen2_5_vl, "chat_processor")],
+)
 def case(request, tmp_path_factory):
     make, name = request.param
     processor = request.getfixturevalue(name)

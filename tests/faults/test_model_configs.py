@@ -14,13 +14,30 @@ from mmunlearner_jax.errors import LONGEST, InputError
 from mmunlearner_jax.models import fields
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava_next import LLAVA_NEXT
+from mmunlearner_jax.models.llava_next.model import LlavaNextConfig
+from mmunlearner_jax.models.qwen2_5_vl import QWEN2_5_VL
+from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5VLConfig
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.weights.io import from_pretrained, weight_names
 
-KINDS = {"llava": LlavaConfig, "qwen2_vl": Qwen2VLConfig}
+KINDS = {
+    "llava": LlavaConfig,
+    "llava_next": LlavaNextConfig,
+    "qwen2_vl": Qwen2VLConfig,
+    "qwen2_5_vl": Qwen2_5VLConfig,
+}
+
+
+BASES = {
+    "llava": LlavaConfig.llava_1_5_7b(),
+    "llava_next": LlavaNextConfig.llava_next_mistral_7b(),
+    "qwen2_vl": Qwen2VLConfig.qwen2_vl_2b(),
+    "qwen2_5_vl": Qwen2_5VLConfig.qwen2_5_vl_3b(),
+}
 
 
 def nested() -> dict:
@@ -44,12 +61,22 @@ def with_decoder(kind: str) -> dict:
     return whole | {"text_config": whole["text_config"] | {"model_type": kind}}
 
 
+def with_tower(kind: str, **fields: Any) -> dict:
+    """LLaVA's config with another vision tower."""
+    own = {"model_type": kind, "image_size": 224, "patch_size": 14, **fields}
+    return published() | {"vision_config": own}
+
+
 GOOD = {
     "llava": published(),
     "llava, qwen2": with_decoder("qwen2"),
     "llava, mistral": with_decoder("mistral"),
+    "llava, siglip": with_tower("siglip_vision_model", vision_use_head=False),
+    "llava, dinov2": with_tower("dinov2"),
+    "llava_next": LLAVA_NEXT.to_hf(LlavaNextConfig.llava_next_mistral_7b()),
     "qwen2_vl": nested(),
     "qwen2_vl, flat": QWEN2_VL.to_hf(Qwen2VLConfig.qwen2_vl_2b()),
+    "qwen2_5_vl": QWEN2_5_VL.to_hf(Qwen2_5VLConfig.qwen2_5_vl_3b()),
 }
 
 SIZE = [None, "two", 2.0, True, [2], {}, 0, -1, 10**15, math.nan]
@@ -80,7 +107,7 @@ TEXT = {
 }
 WRONG = {
     "llava": {
-        "model_type": ["llava_next", None, 1, [], {}],
+        "model_type": ["llava_onevision", None, 1, [], {}],
         "image_token_index": [*TOKEN, -1, 40_000],
         "vision_feature_layer": [None, "x", 1.5, True, [], [-2, -3], {}, 99, -(10**15)],
         "vision_feature_select_strategy": [None, 1, [], {}, "mean"],
@@ -102,7 +129,30 @@ WRONG = {
         "vision_config.patch_size": [*SIZE, [14, 14]],
         "vision_config.hidden_act": NAME,
         "vision_config.layer_norm_eps": NUMBER,
-        "vision_config.model_type": ["siglip_vision_model", 1, [], {}],
+        "vision_config.model_type": ["siglip_vision", "pixtral", 1, [], {}],
+    },
+    "llava, siglip": {
+        "vision_config.hidden_size": [*SIZE, 7],
+        "vision_config.patch_size": [*SIZE, [14, 14]],
+        "vision_config.vision_use_head": [True, *FLAG],
+    },
+    "llava, dinov2": {
+        "vision_config.hidden_size": [*SIZE, 7],
+        "vision_config.mlp_ratio": [*SIZE, 4.5],
+        "vision_config.qkv_bias": FLAG,
+        "vision_config.use_swiglu_ffn": [True, *FLAG],
+        "vision_config.use_mask_token": FLAG,
+    },
+    # Its other fields are LLaVA's.
+    "llava_next": {
+        "image_grid_pinpoints": [
+            *("x", 336, [], {}, [336, 672], [[336]], [[336, 672, 3]], [[336, 670]], [[0, 336]]),
+            *([[336, "672"]], [[336.0, 672]], [[-336, 336]], [[2**20 * 336, 336]], [[True, 336]]),
+        ],
+        "vision_feature_select_strategy": ["full", *NAME],
+        "vision_config.model_type": ["pixtral", 1, [], {}],
+        "text_config.sliding_window": [4095],
+        "text_config.model_type": ["gemma", 1, [], {}],
     },
     "llava, qwen2": {"text_config.use_sliding_window": [True, *FLAG]},
     "llava, mistral": {"text_config.sliding_window": [*MAYBE, 4095]},
@@ -137,6 +187,20 @@ WRONG["qwen2_vl, flat"] = {
     field.removeprefix("text_config."): values
     for field, values in WRONG["qwen2_vl"].items()
     if field not in ("text_config", "text_config.model_type")
+}
+# Its other fields are Qwen2-VL's.
+WRONG["qwen2_5_vl"] = {
+    "rope_scaling": [*OBJECT, {"type": "yarn"}],
+    "vision_config.model_type": ["qwen2_vl", 1, [], {}],
+    "vision_config.hidden_size": [*SIZE, 7],
+    "vision_config.out_hidden_size": [*SIZE, 7],
+    "vision_config.intermediate_size": SIZE,
+    "vision_config.window_size": [*SIZE, 100, 27],
+    "vision_config.fullatt_block_indexes": [None, 7, "x", {}, [7.0], [-1], [[7]], [True], [2**10]],
+    "vision_config.tokens_per_second": SIZE,
+    "vision_config.patch_size": [*SIZE, [14, 14], 15],
+    "vision_config.spatial_merge_size": [*SIZE, 3],
+    "vision_config.num_heads": [*SIZE, 7],
 }
 # A number of heads that does not divide, say, is a fault of two fields, and the other is named.
 ALSO = {"mrope_section", "head size", "rope_type", "num_attention_heads", "image_token_id"}
@@ -189,6 +253,9 @@ RIGHT = [
     ("llava", "vision_config", None, ("vision", "image_size"), 336),
     ("llava", "vision_config", {}, ("vision", "image_size"), 224),
     ("llava", "image_token_id", 5, ("image_token_id",), 5),
+    ("llava_next", "image_grid_pinpoints", None, ("slots",), 5),
+    ("llava_next", "image_grid_pinpoints", [[336, 336]], ("slots",), 2),
+    ("llava_next", "text_config.sliding_window", 2**15, ("text", "sliding_window"), 2**15),
     ("qwen2_vl", "text_config.eos_token_id", [2, 3], ("text", "eos_token_id"), (2, 3)),
     ("qwen2_vl", "text_config.num_key_value_heads", None, ("text", "kv_heads"), 12),
     ("qwen2_vl, flat", "text_config", None, ("text", "num_hidden_layers"), 28),
@@ -207,7 +274,7 @@ def test_what_transformers_takes_is_taken(kind, field, value, path, read):
 
 def test_every_size_has_a_range():
     """A new field of a config cannot be forgotten: bare whole numbers are none of a shape."""
-    for config in (LlavaConfig.llava_1_5_7b(), Qwen2VLConfig.qwen2_vl_2b()):
+    for config in BASES.values():
         for part in (config.vision, config.text):
             hints = get_type_hints(type(part), include_extras=True)
             assert [name for name, hint in hints.items() if hint is int] == []
@@ -217,7 +284,7 @@ def test_every_size_has_a_range():
 def test_the_largest_of_all_ranges_is_made_in_no_time(kind):
     """Below the bounds nothing needs memory or time, whatever the sizes say."""
     most = {fields.Count: 2**10, fields.Width: 2**20}
-    base = LlavaConfig.llava_1_5_7b() if kind == "llava" else Qwen2VLConfig.qwen2_vl_2b()
+    base = BASES[kind]
 
     def largest(part):
         hints = get_type_hints(type(part), include_extras=True)
@@ -229,7 +296,11 @@ def test_the_largest_of_all_ranges_is_made_in_no_time(kind):
         return dataclasses.replace(part, **sizes)
 
     start = time.monotonic()
-    config = dataclasses.replace(base, text=largest(base.text), vision=largest(base.vision))
+    vision = largest(base.vision)
+    own: dict[str, Any] = {"text": largest(base.text), "vision": vision}
+    if hasattr(base, "image_grid_pinpoints"):
+        own["image_grid_pinpoints"] = ((vision.image_size, vision.image_size),)
+    config = dataclasses.replace(base, **own)
     _, params = abstract_model(config, None)
     assert len(weight_names(kind, params)) == len(jax.tree.leaves(params))
     assert time.monotonic() - start < 10

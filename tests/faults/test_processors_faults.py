@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import jax
 import numpy as np
 import pytest
 import transformers
@@ -30,6 +31,7 @@ from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.llava_next import tiny as llava_next_tiny
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 from mmunlearner_jax.processing.confined import Server, render
@@ -64,7 +66,18 @@ def checkpoints(tmp_path_factory):
         ),
         image_token_id=chatml.image_token_id,
     )
-    return {"llava": (root / "llava", llava, 4), "qwen2_vl": (root / "qwen2_vl", qwen, 6)}
+    tiled, processor = llava_next_tiny.make(
+        LESSONS,
+        vision={field.name: getattr(vision, field.name) for field in dataclasses.fields(vision)},
+        text=dict(hidden_size=8, num_attention_heads=2),
+        pixels=(0, 0),
+    )
+    processor.save_pretrained(root / "llava_next")
+    return {
+        "llava": (root / "llava", llava, 4),
+        "llava_next": (root / "llava_next", tiled, 4 + 4 * 5),
+        "qwen2_vl": (root / "qwen2_vl", qwen, 6),
+    }
 
 
 @pytest.fixture
@@ -198,6 +211,14 @@ READ = {
             (folder / "tokenizer.json").symlink_to("blob"),
         ),
     ),
+    "next as is": ("llava_next", None),
+    "next files of transformers 4": ("llava_next", old),
+    "next the size of an edge": (  # as the hub's files
+        "llava_next",
+        pictures(size={"shortest_edge": 28}, do_center_crop=True),
+    ),
+    "next no pinpoints": ("llava_next", pictures(image_grid_pinpoints=None)),
+    "next nothing of the model": ("llava_next", fields(PROCESSOR, OWN)),
     "qwen as is": ("qwen2_vl", None),
     "qwen template in json": ("qwen2_vl", moved("chat_template.json", str)),
     "qwen template of the tokenizer": ("qwen2_vl", moved(TOKENIZER, str)),
@@ -248,8 +269,9 @@ def test_what_any_release_wrote_is_read(copied, checkpoints, kind, change):
         found, wanted = (e.tokens("Who is this?", "Kim.", image_tokens) for e in (encoder, plain))
         assert found.input_ids.tolist() == wanted.input_ids.tolist()
         assert found.labels.tolist() == wanted.labels.tolist()
-    pixels, given = encoder.pictures.read(Image.new("RGB", (41, 43), "red"))
-    assert (given, np.isfinite(pixels).all()) == (count, True)
+    picture, given = encoder.pictures.read(Image.new("RGB", (41, 43), "red"))
+    assert given == count
+    assert all(np.isfinite(pixels).all() for pixels in jax.tree.leaves(picture))
     ids = encoder.prompt_ids(encoder.prompt("Who?", 0))
     assert max(ids) < config.text.vocab_size > encoder.tokenizer.pad_token_id
     assert encoder.tokenizer.eos_token_id is not None
@@ -416,6 +438,26 @@ REFUSED = {
             )
         ),
         "tokenizer.json: the process that ran it ended with status -6",
+    ),
+    "next one token too few": (
+        "llava_next",
+        fields(PROCESSOR, num_additional_image_tokens=0),
+        "a picture becomes 13 image tokens, but the model makes 14 features; remove",
+    ),
+    "next other pinpoints": (
+        "llava_next",
+        pictures(image_grid_pinpoints=[[28, 56]]),
+        f"{PROCESSOR}: image_grid_pinpoints=.*, but config.json has .*one checkpoint",
+    ),
+    "next larger tiles": (
+        "llava_next",
+        pictures(crop_size={"height": 56, "width": 56}, do_center_crop=True),
+        r"size, crop_size: tiles \(2, 3, 56, 56\) are not the model's, \(5, 3, 28, 28\)",
+    ),
+    "next another image processor": (
+        "llava_next",
+        pictures(image_processor_type="CLIPImageProcessor"),
+        "image_processor_type=CLIPImageProcessor is not LLaVA-NeXT's",
     ),
     "qwen another patch size": ("qwen2_vl", fields(PICTURES, patch_size=16), "differ in patch"),
     "qwen another merge": ("qwen2_vl", fields(PICTURES, merge_size=4), "differ in patch"),
@@ -610,6 +652,13 @@ def test_a_reply_that_nobody_waits_for_is_not_the_next_one():
     finally:
         signal.signal(signal.SIGALRM, before)
     assert server.ask(json.dumps(request | {"chat_template": "y"})) == {"text": "y"}
+
+
+def test_options_of_any_size_are_refused_where_pictures_have_their_own(copied):
+    for kind, why in (("llava", "have one size"), ("llava_next", "image_grid_pinpoints")):
+        for given in ({"patch_budgets": (16,)}, {"min_pixels": 1}, {"max_pixels": 9}):
+            with pytest.raises(InputError, match=f"config.model.min_pixels.*{why}.*leave these"):
+                copied(kind, **given)
 
 
 def test_budgets_below_the_tried_picture_are_the_users_choice(copied):

@@ -44,12 +44,19 @@ _TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 2}
 _LLAVA = {"vision": {k: v for k, v in _TEXT.items() if "key" not in k}, "text": _TEXT}
 _QWEN = {"vision": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
 _QWEN |= {"text": _TEXT | {"mrope_section": (2, 3, 3)}}
+_WINDOWED = {"vision": {"hidden_size": 32, "depth": 2, "num_heads": 2, "intermediate_size": 40}}
+_WINDOWED |= {"text": _QWEN["text"]}
 SMALL = {
     name: {
         "prepare.people": 12,
         **{f"prepare.{part}.{key}": x for part, y in sizes.items() for key, x in y.items()},
     }
-    for name, sizes in (("orl", _LLAVA), ("orl_clear", _LLAVA), ("orl_qwen", _QWEN))
+    for name, sizes in (
+        ("orl", _LLAVA),
+        ("orl_clear", _LLAVA),
+        ("orl_qwen", _QWEN),
+        ("orl_qwen2_5", _WINDOWED),
+    )
 }
 # Few countries, and the first layers of the pretrained decoder.
 SMALL["flags"] = {

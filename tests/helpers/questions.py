@@ -1,5 +1,7 @@
 """Questions about a few photographs, and tiny models of all architectures that read them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -10,6 +12,8 @@ from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.llava_next import tiny as llava_next_tiny
+from mmunlearner_jax.models.llava_next.inputs import InTiles
 from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5VLConfig
 from mmunlearner_jax.models.qwen2_5_vl.vision import WindowedConfig
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
@@ -39,6 +43,30 @@ def llava(**fields):
         **fields,
     )
     return filled(config), Encoder(processor)
+
+
+def llava_next(**fields):
+    config, processor = llava_next_tiny.make(
+        PICTURES,
+        vision=dict(
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+        ),
+        text=dict(
+            hidden_size=8,
+            intermediate_size=12,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        ),
+        pixels=(0, 0),
+    )
+    config = dataclasses.replace(config, **fields)
+    return filled(config), Encoder(processor, InTiles(processor, config))
 
 
 def qwen2_vl(**fields):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
-    CLIPVisionConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
@@ -69,6 +68,19 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
         ),
         {},
     ),
+    "siglip": (
+        dict(vision_feature_select_strategy="full", vision_feature_layer=-1),
+        dict(model_type="qwen2", num_key_value_heads=2, bos_token_id=None),
+        # As in SigLIP's 384 pixels with patches of 14, the last pixels fill no patch.
+        dict(model_type="siglip_vision_model", vision_use_head=False, image_size=14),
+    ),
+    "siglip-default": ({}, {}, dict(model_type="siglip_vision_model", vision_use_head=False)),
+    "dinov2": ({}, {}, dict(model_type="dinov2", mlp_ratio=2)),
+    "dinov2-options": (
+        dict(vision_feature_select_strategy="full", vision_feature_layer=-1),
+        {},
+        dict(model_type="dinov2", qkv_bias=False, use_mask_token=False),
+    ),
 }
 
 
@@ -85,7 +97,8 @@ class Case(compare.Case):
             [4, 8, 15, *pictures, 16, 23, 42],
             [1, 2, 3, 5, 8, 13, 21],
         ]
-        pixels = np.random.default_rng(0).normal(size=(3, 3, 12, 12)).astype(np.float32)
+        side = self.ours.config.vision.image_size
+        pixels = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
         return compare.padded(rows, padding, PAD) | dict(pixel_values=pixels)
 
     def torch_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -98,8 +111,11 @@ class Case(compare.Case):
 def make_torch_model(name: str) -> LlavaForConditionalGeneration:
     """Returns a random model in which every parameter changes the output."""
     whole, text, vision = CASES[name]
+    tower = {"model_type": "clip_vision_model"} | VISION | vision
+    if tower["model_type"] == "dinov2":
+        del tower["intermediate_size"]
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION | vision),
+        vision_config=AutoConfig.for_model(**tower),
         text_config=AutoConfig.for_model(**{"model_type": "llama"} | TEXT | text),
         image_token_index=IMAGE,
         **whole,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 import mmunlearner_jax
 from configs import llava as llava_config
@@ -30,6 +31,13 @@ LESSONS = [Sample("s1", None, "Who is this person?", "Kim Birch.")]
 TEXT = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
 SIZES = {
     "llava": dict(
+        vision=dict(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+            image_size=28, patch_size=14,
+        ),
+        text=TEXT,
+    ),
+    "llava_next": dict(
         vision=dict(
             hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
             image_size=28, patch_size=14,
@@ -61,9 +69,10 @@ def imported(path):
     return {name for name in names if name.startswith("mmunlearner_jax.")}
 
 
-def made(record, tmp_path):
-    """A tiny model, and the folder of its checkpoint."""
+def made(record, tmp_path, **vision):
+    """A tiny model, and the folder of its checkpoint; `vision` replaces the tower's sizes."""
     sizes = SIZES[record.folder.rpartition(".")[2]]
+    sizes = sizes | {"vision": vision or sizes["vision"]}
     config, processor = record.tiny.make(LESSONS, pixels=(56 * 56, 84 * 112), **sizes)
     model = as_own(record.config, config).make(rngs=nnx.Rngs(0))
     save_pretrained(model, tmp_path / "tiny", processor=processor)
@@ -114,6 +123,29 @@ def test_a_tiny_checkpoint_is_whole(record, tmp_path):
     covered = {name for name in names if re.search(record.maskable, name)}
     assert covered and all(name.endswith(".weight") for name in covered)
     assert not [name for name in covered if "norm" in name or "embed_tokens" in name]
+
+
+TOWERS = {
+    "siglip_vision_model": dict(intermediate_size=8, vision_use_head=False),
+    "dinov2": dict(mlp_ratio=1),
+}
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_a_tiny_llava_may_have_another_tower(kind, tmp_path):
+    sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, patch_size=14)
+    vision = TOWERS[kind] | sizes | dict(image_size=28, model_type=kind)
+    model, folder = made(LLAVA, tmp_path, **vision)
+    again = from_pretrained(folder)
+    assert again.config.vision == model.config.vision
+    processor, pictures = load_processor(again.config, str(folder))
+    pixels, tokens = pictures.read(Image.new("RGB", (40, 60)))
+    assert tokens == again.config.tokens_per_image == 4
+    ids = np.array([[1, *[processor.image_token_id] * tokens, 2]])
+    assert np.isfinite(again(ids, pixel_values=pixels[None])).all()
+    names = to_hf_names(again, nnx.split(again)[1])
+    covered = {name for name in names if re.search(LLAVA.maskable, name) and "vision" in name}
+    assert len(covered) == 2 * 6  # four projections and two layers forward
 
 
 # Weights and biases of Qwen2-VL and Qwen2.5-VL, and whether a mask may cover them.

@@ -226,9 +226,9 @@ def test_config_of_the_published_checkpoint():
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
-        ({"model_type": "llava_next"}, "model_type"),
+        ({"model_type": "llava_onevision"}, "model_type"),
         ({"text_config": {"model_type": "gemma"}}, "text_config.model_type"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type"),
+        ({"vision_config": {"model_type": "pixtral"}}, "vision_config.model_type"),
         ({"text_config": {"rope_scaling": {"type": "linear", "factor": 2.0}}}, "rope_type"),
         ({"text_config": {"rope_parameters": {"rope_type": "llama3"}}}, "rope_type"),
         ({"text_config": {"hidden_act": "swish"}}, "text_config.hidden_act"),

@@ -10,7 +10,11 @@ import peft
 import pytest
 import torch
 from flax import nnx
-from transformers import LlavaForConditionalGeneration, Qwen2VLForConditionalGeneration
+from transformers import (
+    LlavaForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
+)
 
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, weight_names
@@ -31,6 +35,12 @@ KINDS = {
         Qwen2VLForConditionalGeneration,
         qwen2_vl.Case,
         lambda: qwen2_vl.make_torch_model("two heads share"),
+        (r"^model\.visual", r"!mlp", r"language_model"),
+    ),
+    "qwen2_5_vl": (
+        Qwen2_5_VLForConditionalGeneration,
+        qwen2_vl.Case,
+        lambda: qwen2_vl.make_torch_model("windows of four"),
         (r"^model\.visual", r"!mlp", r"language_model"),
     ),
 }

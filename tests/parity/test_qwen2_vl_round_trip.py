@@ -132,7 +132,10 @@ def test_module_groups(qwen):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "qwen3_vl"}, ("'qwen3_vl'", "several layers", "llava, qwen2_vl")),
+        ({"model_type": "qwen3_vl"}, ("'qwen3_vl'", "several layers", "llava_next, qwen2_vl")),
+        ({"model_type": "llava_onevision"}, ("'llava_onevision'", "interpolated", "llava_next")),
+        ({"model_type": "llava_next_video"}, ("'llava_next_video'", "videos")),
+        ({"model_type": "llava_mistral"}, ("'llava_mistral'", "llava-hf")),
         ({"model_type": "internvl"}, ("'internvl'", "InternViT", "qwen2_5_vl")),
         ({"use_sliding_window": True}, ("use_sliding_window",)),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_type='yarn'",)),

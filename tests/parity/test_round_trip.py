@@ -69,8 +69,9 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_spellings(torch_model, tmp_path, spelling):
-    theirs = torch_model("plain")
+@pytest.mark.parametrize("name", ["plain", "siglip"])
+def test_spellings(torch_model, tmp_path, name, spelling):
+    theirs = torch_model(name)
     theirs.save_pretrained(tmp_path)
 
     def respelt(name):
@@ -81,7 +82,16 @@ def test_spellings(torch_model, tmp_path, spelling):
 
     tensors = {respelt(name): p.detach() for name, p in theirs.named_parameters()}
     buffer = "vision_tower.vision_model.embeddings.position_ids"  # transformers < 4.31 wrote it
-    tensors[buffer] = torch.arange(10)[None]
+    positions = theirs.model.vision_tower.embeddings.position_embedding.num_embeddings
+    tensors[buffer] = torch.arange(positions)[None]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_same_model(from_pretrained(tmp_path), theirs)
+
+
+def test_names_of_dinov2_in_memory(torch_model, tmp_path):
+    theirs = torch_model("dinov2")
+    theirs.save_pretrained(tmp_path)
+    tensors = {name: p.detach() for name, p in theirs.named_parameters()}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert_same_model(from_pretrained(tmp_path), theirs)
 
@@ -91,9 +101,11 @@ def test_written_names_are_the_hub_s(case, tmp_path):
     with safe_open(tmp_path / "saved/model.safetensors", framework="numpy") as file:
         prefixes = {".".join(name.split(".")[:2]) for name in file.keys()}
     head = set() if case.ours.config.text.tie_word_embeddings else {"language_model.lm_head"}
-    assert prefixes == head | {
+    own = {"vision_tower.embeddings", "vision_tower.encoder", "vision_tower.layernorm"}
+    is_dinov2 = case.ours.config.vision.model_type == "dinov2"
+    tower = own if is_dinov2 else {"vision_tower.vision_model"}
+    assert prefixes == head | tower | {
         "language_model.model",
-        "vision_tower.vision_model",
         "multi_modal_projector.linear_1",
         "multi_modal_projector.linear_2",
     }

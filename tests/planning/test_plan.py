@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from jax.errors import JaxRuntimeError
 
-from configs import llava, qwen2_vl
+from configs import llava, qwen2_5_vl, qwen2_vl
 from mmunlearner_jax import plan
 from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LLAVA
+from mmunlearner_jax.models.qwen2_5_vl import QWEN2_5_VL
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.planning.audit import audit_cost
 from mmunlearner_jax.planning.durations import MEASURED, durations, whole
@@ -23,7 +24,7 @@ from mmunlearner_jax.planning.topologies import find_slice
 from mmunlearner_jax.sharding import make_mesh, process_rows
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.helpers.questions import llava as llava_of_questions
-from tests.helpers.small import SMALL, SMALL_QWEN
+from tests.helpers.small import SMALL, SMALL_QWEN, SMALL_WINDOWED
 
 pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
 
@@ -85,9 +86,16 @@ def test_every_stage_is_compiled_for_a_slice(config, stage):
 
 
 @pytest.mark.slow
-def test_pictures_of_any_size_are_planned_with_the_largest_budget(monkeypatch):
-    monkeypatch.setitem(QWEN2_VL.sizes, "qwen2_vl_7b", lambda: SMALL_QWEN)
-    config = qwen2_vl.get_config()
+@pytest.mark.parametrize(
+    ("module", "record", "small"),
+    [(qwen2_vl, QWEN2_VL, SMALL_QWEN), (qwen2_5_vl, QWEN2_5_VL, SMALL_WINDOWED)],
+    ids=["qwen2_vl", "qwen2_5_vl"],
+)
+def test_pictures_of_any_size_are_planned_with_the_largest_budget(
+    module, record, small, monkeypatch
+):
+    config = module.get_config()
+    monkeypatch.setitem(record.sizes, config.model.size, lambda: small)
     config.update_from_flattened_dict(SHORT | {"model.patch_budgets": (32, 64)})
     target = find_slice("v5e-4")
     picture, text = programs(typed(config), make_mesh(config.mesh, target.devices), "importance")

@@ -1,4 +1,4 @@
-"""LLaVA-1.5: CLIP, a two-layer projector and a Llama decoder (Liu et al. 2023)."""
+"""LLaVA: a vision tower, a two-layer projector and a decoder (Liu et al. 2023)."""
 
 from mmunlearner_jax.models.architecture import Architecture
 from mmunlearner_jax.models.llava.hf import ORIGINAL, TABLE, from_hf, to_hf

@@ -7,17 +7,21 @@ them in memory (`model.language_model.`), and as transformers 5 writes them (lik
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import fields
+from mmunlearner_jax.models.llava import dinov2, siglip, vision
 from mmunlearner_jax.models.llava.decoders import DECODERS
-from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig
-from mmunlearner_jax.models.llava.vision import ClipConfig
-from mmunlearner_jax.weights.table import CONV, INV_FREQ, Buffer, Row, Table, decoder, dense, norm
+from mmunlearner_jax.models.llava.model import VISION_7B, LlavaConfig, LlavaFamilyConfig
+from mmunlearner_jax.models.llava.towers import CONFIGS
+from mmunlearner_jax.weights.table import INV_FREQ, Buffer, Table, decoder, dense
+
+Family = TypeVar("Family", bound=LlavaFamilyConfig)
 
 ORIGINAL = "this is LLaVA's original layout; use the converted checkpoint of llava-hf"
 
@@ -30,31 +34,11 @@ _FIELDS = {
     "projector_bias": "multimodal_projector_bias",
 }
 
-_VISION = "model.vision_tower"
-_VISION_LAYER = f"{_VISION}.encoder.layers.{{layer}}"
-
 TABLE = Table(
     rows=(
-        Row(f"{_VISION}.embeddings.class_embedding", "vision_tower.embeddings.class_embedding"),
-        Row(
-            f"{_VISION}.embeddings.patch_embedding.weight",
-            "vision_tower.embeddings.patch_embedding.kernel",
-            CONV,
-        ),
-        Row(
-            f"{_VISION}.embeddings.position_embedding.weight",
-            "vision_tower.embeddings.position_embedding",
-        ),
-        *norm(f"{_VISION}.pre_layrnorm", "vision_tower.embeddings.pre_norm"),
-        *norm(f"{_VISION_LAYER}.layer_norm1", "vision_tower.layers.layer_norm1"),
-        *dense(f"{_VISION_LAYER}.self_attn.q_proj", "vision_tower.layers.q_proj"),
-        *dense(f"{_VISION_LAYER}.self_attn.k_proj", "vision_tower.layers.k_proj"),
-        *dense(f"{_VISION_LAYER}.self_attn.v_proj", "vision_tower.layers.v_proj"),
-        *dense(f"{_VISION_LAYER}.self_attn.out_proj", "vision_tower.layers.out_proj"),
-        *norm(f"{_VISION_LAYER}.layer_norm2", "vision_tower.layers.layer_norm2"),
-        *dense(f"{_VISION_LAYER}.mlp.fc1", "vision_tower.layers.fc1"),
-        *dense(f"{_VISION_LAYER}.mlp.fc2", "vision_tower.layers.fc2"),
-        *norm(f"{_VISION}.post_layernorm", "vision_tower.post_norm"),
+        *vision.ROWS,
+        *siglip.ROWS,
+        *dinov2.ROWS,
         *dense("model.multi_modal_projector.linear_1", "multi_modal_projector.linear_1"),
         *dense("model.multi_modal_projector.linear_2", "multi_modal_projector.linear_2"),
         *decoder("model.language_model", "language_model"),
@@ -63,17 +47,19 @@ TABLE = Table(
     read=(
         (r"^language_model\.lm_head\.", "lm_head."),
         (r"^language_model\.model\.", "model.language_model."),
+        *dinov2.READ,
         (r"^(model\.)?vision_tower\.(vision_model\.)?", "model.vision_tower."),
         (r"^multi_modal_projector\.", "model.multi_modal_projector."),
     ),
     written=(
-        ("lm_head.", "language_model.lm_head."),
-        ("model.language_model.", "language_model.model."),
-        ("model.vision_tower.", "vision_tower.vision_model."),
-        ("model.multi_modal_projector.", "multi_modal_projector."),
+        (r"^lm_head\.", "language_model.lm_head."),
+        (r"^model\.language_model\.", "language_model.model."),
+        *dinov2.WRITTEN,
+        (r"^model\.vision_tower\.", "vision_tower.vision_model."),
+        (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
     ),
     buffers=(  # old releases wrote these
-        Buffer(r"\.position_ids$", lambda config: np.arange(config.vision.num_patches + 1)),
+        Buffer(r"\.position_ids$", lambda config: np.arange(config.vision.num_positions)),
         INV_FREQ,
     ),
     groups=(
@@ -84,35 +70,48 @@ TABLE = Table(
 )
 
 
-def from_hf(hf: Mapping[str, Any]) -> LlavaConfig:
-    """Reads the contents of a `config.json`; see `Architecture.read_config`."""
+def read(kind: type[Family], hf: Mapping[str, Any], **others: Any) -> Family:
+    """Reads the contents of a `config.json` into a config class; see `Architecture.read_config`.
+
+    Args:
+        kind: The config class.
+        hf: Contents of the `config.json`.
+        **others: Fields of the config class that are its own.
+    """
     if "mm_vision_tower" in hf and "text_config" not in hf:  # the fields of `llava_llama`
-        kind = hf.get("model_type")
-        raise InputError(f"model_type={kind!r} with mm_vision_tower is not supported ({ORIGINAL})")
+        raise InputError(
+            f"model_type={hf.get('model_type')!r} with mm_vision_tower is not supported"
+            f" ({ORIGINAL})"
+        )
     text = fields.section(hf, "text_config") or {}
-    vision = fields.section(hf, "vision_config")
-    if vision is None:  # as transformers does
-        vision = VISION_7B
+    part = fields.section(hf, "vision_config")
+    if part is None:  # as transformers does
+        part = VISION_7B
     fields.require(text, *DECODERS, part="text_config.")
     decoder_config = DECODERS[text.get("model_type", "llama")]
     text = {field: value for field, value in text.items() if field not in decoder_config.absent}
-    fields.require(vision, "clip_vision_model", part="vision_config.")
+    fields.require(part, *CONFIGS, part="vision_config.")
+    vision_config = CONFIGS[part.get("model_type", "clip_vision_model")]
     names = _FIELDS | {f: f for f in ("image_token_id",) if f in hf}  # it wins over the index
-    return LlavaConfig(
-        vision=ClipConfig(**fields.read(ClipConfig, vision, "vision_config.")),
+    return kind(
+        vision=vision_config(**fields.read(vision_config, part, "vision_config.")),
         text=decoder_config(**fields.text_fields(decoder_config, hf, text, "text_config.")),
-        **fields.read(LlavaConfig, hf, names=names),
+        **fields.read(kind, hf, names=names),
+        **others,
     )
 
 
-def to_hf(config: LlavaConfig) -> dict[str, Any]:
+from_hf = functools.partial(read, LlavaConfig)
+
+
+def to_hf(config: LlavaFamilyConfig) -> dict[str, Any]:
     """Returns the contents of a `config.json` that transformers 4 and 5 read."""
     text = dataclasses.asdict(config.text)
     text |= {"num_key_value_heads": config.text.kv_heads, "head_dim": config.text.head_size}
     text = {field: value for field, value in text.items() if field not in config.text.absent}
     theta = text["rope_theta"]  # transformers 4 reads it here, 5 in rope_parameters
     return {
-        "architectures": ["LlavaForConditionalGeneration"],
+        "architectures": [config.architecture],
         "model_type": config.model_type,
         **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
         "image_token_id": config.image_token_id,  # overwrites that of the old file, if any
@@ -124,7 +123,7 @@ def to_hf(config: LlavaConfig) -> dict[str, Any]:
             "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         },
         "vision_config": {
-            "model_type": "clip_vision_model",
+            "model_type": config.vision.model_type,
             **dataclasses.asdict(config.vision),
         },
     }

@@ -1,4 +1,6 @@
-"""LLaVA-1.5: projected CLIP features replace the embeddings of the image tokens.
+"""LLaVA-1.5: projected features of a vision tower replace the embeddings of the image tokens.
+
+`LlavaFamily` is what LLaVA-NeXT shares with it: all but the way from pictures to image tokens.
 
 Axes: B examples, T tokens, I pictures per example, N pictures of a batch, C channels, F features of
 one picture, D text features, V vocabulary.
@@ -21,7 +23,9 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import layers, squares
 from mmunlearner_jax.models.fields import Token
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.llava.vision import Clip, ClipConfig
+from mmunlearner_jax.models.llava.dinov2 import Dinov2Config
+from mmunlearner_jax.models.llava.towers import TOWERS
+from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
     VisionLanguageModel,
@@ -30,21 +34,23 @@ from mmunlearner_jax.models.vision_language import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlavaConfig(VisionLanguageConfig):
-    """Sizes and options of the model and of its computation.
+class LlavaFamilyConfig(VisionLanguageConfig):
+    """Sizes and options of a model and of its computation.
 
     Attributes:
+        architecture: Name of the model's class in transformers.
         vision: Sizes of the vision tower.
         feature_layer: Number of the vision tower's hidden state that is used: 0 are the embeddings,
             -1 the last layer's output.
-        feature_select: `default` drops the class token, `full` keeps it.
+        feature_select: `default` drops the first position, which is the class token where there is
+            one; `full` keeps it.
         projector_act: Activation between the projector's two layers.
         projector_bias: Whether the projector's layers have a bias.
     """
 
-    model_type: ClassVar[str] = "llava"
+    architecture: ClassVar[str]
 
-    vision: ClipConfig
+    vision: ClipConfig | Dinov2Config  # or SigLIP's, which is nearly CLIP's
     image_token_id: Token = 32000
     feature_layer: int = -2
     feature_select: str = "default"
@@ -74,7 +80,15 @@ class LlavaConfig(VisionLanguageConfig):
     @property
     def tokens_per_image(self) -> int:
         """Number of features F of one picture."""
-        return self.vision.num_patches + (self.feature_select == "full")
+        return self.vision.num_positions - (self.feature_select == "default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaConfig(LlavaFamilyConfig):
+    """Sizes and options of LLaVA-1.5."""
+
+    model_type: ClassVar[str] = "llava"
+    architecture: ClassVar[str] = "LlavaForConditionalGeneration"
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the arrays of one picture (see `VisionLanguageConfig`)."""
@@ -126,7 +140,7 @@ VISION_7B: dict[str, Any] = {
 class Projector(nnx.Module):
     """Two linear layers that map vision features to text features."""
 
-    def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LlavaFamilyConfig, *, rngs: nnx.Rngs):
         d, self.act = config.text.hidden_size, config.projector_act
 
         def make(features_in, logical):
@@ -147,11 +161,11 @@ class Projector(nnx.Module):
         return self.linear_2(layers.ACTIVATIONS[self.act](self.linear_1(features)))
 
 
-class Llava(VisionLanguageModel):
-    """LLaVA-1.5."""
+class LlavaFamily(VisionLanguageModel):
+    """A model with a vision tower for pictures of one size, a projector and a decoder."""
 
-    def __init__(self, config: LlavaConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
-        self.vision_tower = Clip(
+    def __init__(self, config: LlavaFamilyConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
+        self.vision_tower = TOWERS[type(config.vision)](
             config.vision,
             depth=config.vision_depth,
             dtype=config.dtype,
@@ -161,6 +175,15 @@ class Llava(VisionLanguageModel):
         )
         self.multi_modal_projector = Projector(config, rngs=rngs)
         super().__init__(config, mesh=mesh, rngs=rngs)
+
+    def seen(self, pixel_values: jax.Array) -> jax.Array:
+        """Maps pictures [B, I, C, height, width] to [B, I, F, vision features]."""
+        features = self.vision_tower(pixel_values)
+        return features[..., 1:, :] if self.config.feature_select == "default" else features
+
+
+class Llava(LlavaFamily):
+    """LLaVA-1.5."""
 
     def __call__(
         self,
@@ -189,8 +212,7 @@ class Llava(VisionLanguageModel):
 
     def vision_features(self, pixel_values: jax.Array) -> jax.Array:
         """Maps pictures [B, I, C, height, width] to [B, I, F, vision features]."""
-        features = self.vision_tower(pixel_values)
-        return features[..., 1:, :] if self.config.feature_select == "default" else features
+        return self.seen(pixel_values)
 
     def image_features(self, pixel_values: jax.Array) -> jax.Array:
         """Maps pictures [B, I, C, height, width] to projected features [B, I, F, D]."""

@@ -7,8 +7,10 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from mmunlearner_jax.models import layers
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.llava.towers import CONFIGS
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.processing.lessons import Lesson, vocabulary
@@ -47,20 +49,38 @@ def make(
     pixels: tuple[int, int],
 ) -> tuple[VisionLanguageConfig, Any]:
     """Makes the config and the processor (see `architecture.Tiny`); `pixels` is not used."""
-    return around(_trained(lessons, VOCABULARY), CHAT_TEMPLATE, vision, text)
+    return around(trained(lessons, VOCABULARY), CHAT_TEMPLATE, vision, text)
 
 
 def around(
     tokenizer: Any, template: str, vision: Mapping[str, Any], text: Mapping[str, Any]
 ) -> tuple[VisionLanguageConfig, Any]:
-    """Makes the config and the processor around a tokenizer (see `architecture.Tiny`)."""
-    processor = join(tokenizer, template, vision["image_size"], vision["patch_size"])
-    config = LlavaConfig(
-        vision=ClipConfig(**vision),
+    """Makes the config and the processor around a tokenizer (see `architecture.Tiny`).
+
+    `vision` may name another tower than CLIP by its `model_type`.
+    """
+    tower = tower_of(vision)
+    processor = join(tokenizer, template, tower.image_size, tower.patch_size)
+    return LlavaConfig(**matched(processor, tower, text)), processor
+
+
+def tower_of(vision: Mapping[str, Any]) -> Any:
+    """Returns the config of a vision tower from its fields and its `model_type`; CLIP without."""
+    sizes = {"model_type": ClipConfig.model_type, **vision}
+    kind = layers.choose(CONFIGS, "config.prepare.vision.model_type", sizes.pop("model_type"))
+    return kind(**sizes)
+
+
+def matched(processor: Any, tower: Any, text: Mapping[str, Any]) -> dict[str, Any]:
+    """Fits a processor to a vision tower, and returns the fields of a model's config."""
+    processor.num_additional_image_tokens = tower.class_tokens
+    select = processor.vision_feature_select_strategy = "default" if tower.class_tokens else "full"
+    return dict(
+        vision=tower,
+        feature_select=select,
         text=LlamaConfig(**text, **vocabulary(processor.tokenizer)),
         image_token_id=processor.image_token_id,
     )
-    return config, processor
 
 
 def build_processor(
@@ -82,7 +102,7 @@ def build_processor(
         patch_size: Height and width of a patch, in pixels; a picture takes
             (image_size / patch_size)**2 tokens.
     """
-    return join(_trained(samples, vocab_size), CHAT_TEMPLATE, image_size, patch_size)
+    return join(trained(samples, vocab_size), CHAT_TEMPLATE, image_size, patch_size)
 
 
 def join(
@@ -115,7 +135,7 @@ def join(
     )
 
 
-def _trained(samples: Iterable[Lesson], vocab_size: int) -> Any:
+def trained(samples: Iterable[Lesson], vocab_size: int) -> Any:
     """Trains a tokenizer; see `build_processor`."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmunlearner_jax.models import attention
+from mmunlearner_jax.models.packing import locate
 from mmunlearner_jax.models.qwen2_vl import grids
 
 
@@ -34,7 +35,7 @@ def window_order(
         The order is that of `get_vision_window_index` of transformers.
     """
     index = jnp.broadcast_to(jnp.arange(length), (len(thw), length))
-    picture, offset = grids.locate(index, jnp.prod(thw, axis=-1) // merge**2)
+    picture, offset = locate(index, jnp.prod(thw, axis=-1) // merge**2)
     line, column = jnp.unstack(grids.line_and_column(offset, thw, picture, merge), axis=-1)
     height, width = grids.sides(thw, picture, merge)
     top, left = line - line % side, column - column % side

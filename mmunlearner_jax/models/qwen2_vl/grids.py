@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.packing import locate, starts
 
 
 def check(image_tokens: np.ndarray, grids: np.ndarray, merge: int) -> np.ndarray:
@@ -177,7 +178,7 @@ def rope_index(
     text = valid & ~image_tokens
     picture, offset = locate(before(image_tokens), jnp.prod(grids, axis=-1) // merge**2)
     extents = jnp.max(grids[..., 1:], axis=-1) // merge
-    start = before(text) + _starts(extents, picture)
+    start = before(text) + starts(extents, picture)
     spanned = jnp.pad(
         line_and_column(offset, grids, picture, merge), ((0, 0), (0, 0), (1, 0))
     )  # the 0 is the time axis
@@ -189,24 +190,6 @@ def rope_index(
 def _power_of_two(number: int) -> int:
     """Returns the smallest power of two that is at least `number`."""
     return 1 << max(number - 1, 0).bit_length()
-
-
-def locate(index: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the picture that holds each index [B, N] (I: none), and the offset within it.
-
-    Args:
-        index: Indices into the row, int [B, N].
-        sizes: Lengths of the pictures, which follow each other in the row, int [B, I].
-    """
-    ends = jnp.cumsum(sizes, axis=1)
-    picture = jnp.sum(ends[:, None] <= index[..., None], axis=-1)
-    return picture, index - _starts(sizes, picture)
-
-
-def _starts(sizes: jax.Array, picture: jax.Array) -> jax.Array:
-    """Returns the sum of the sizes [B, I] before each picture [B, N], as [B, N]."""
-    sums = jnp.pad(jnp.cumsum(sizes, axis=1), ((0, 0), (1, 0)))
-    return jnp.take_along_axis(sums, picture, axis=1)
 
 
 def line_and_column(block: jax.Array, grids: jax.Array, picture: jax.Array, merge: int):

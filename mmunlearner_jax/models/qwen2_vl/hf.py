@@ -54,8 +54,8 @@ TABLE = Table(
         (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),
     ),
     written=(
-        ("model.visual.", "visual."),
-        ("model.language_model.", "model."),
+        (r"^model\.visual\.", "visual."),
+        (r"^model\.language_model\.", "model."),
     ),
     buffers=(  # old releases wrote these
         INV_FREQ,
