@@ -25,7 +25,7 @@ from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.protocols import ProtocolName, protocol
-from mmunlearner_jax.evaluation.questions import scored_questions
+from mmunlearner_jax.evaluation.questions import general_questions, scored_questions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
@@ -322,7 +322,8 @@ class Session:
                 f"{part}: taught with pictures": len(bench.training(part)),
                 f"{part}: taught in words": len(bench.text_training(part)),
             }
-        for split, questions in self.questions().items():
+        general = general_questions(self.config, bench.check)
+        for split, questions in {**self.questions(), **general}.items():
             counts[f"scored: {split}"] = len(questions)
         return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
 

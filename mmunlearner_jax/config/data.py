@@ -22,6 +22,11 @@ class DataConfig(Section):
     forget_ratio: int = option(
         5, "Share of the people to forget; the benchmark has a split for it.", unit="%", least=1
     )
+    request: Literal["complete", "selective", "persona"] = option(
+        "complete",
+        "What PPU-Bench forgets: a share of the people, sensitive facts of everybody, or some facts"
+        " of some people.",
+    )
     text_source: Literal["ft_Data", "Full_Set"] = option(
         "Full_Set", "Config of MLLMU-Bench that the taught text questions are read from."
     )
@@ -47,8 +52,9 @@ class PrepareConfig(Section):
 
     benchmark: str = option(
         "mllmu",
-        "Benchmark: the ORL faces in MLLMU-Bench's or CLEAR's schema, or flags of countries.",
-        choices=("mllmu", "clear", "flags"),
+        "Benchmark: the ORL faces in the schema of MLLMU-Bench, CLEAR, FIUBench, UMU-Bench or"
+        " PPU-Bench, or flags of countries.",
+        choices=("mllmu", "clear", "fiubench", "umu", "ppu", "flags"),
     )
     people: int = option(40, "Number of people of the ORL faces.", least=12)
     flags_folder: str = option(

@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmunlearner_jax.data.abilities import ability_kinds
 from mmunlearner_jax.data.benchmarks import BENCHMARKS
-from mmunlearner_jax.data.benchmarks.base import Kind, ScoredKind
+from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, Kind, ScoredKind
 
 FORGET: Kind = ("forget", "vqa")  # the kind that every method should forget
 OPEN = "-open"  # ends the modality of open answers that have accepted ones, "test/qa-open"
 
 Kinds = Mapping[Kind, ScoredKind]
+
+
+def all_kinds(record: BenchmarkRecord, general: Iterable[str]) -> Kinds:
+    """Returns the kinds of a benchmark, and those of sets of general ability."""
+    return {**record.kinds, **ability_kinds(general)}
 
 
 def entry(kinds: Kinds) -> dict[str, Any]:
@@ -29,7 +35,11 @@ def read_kinds(results: Mapping[str, Any]) -> dict[Kind, ScoredKind]:
     """
     written = results.get("kinds")
     if written is None:
-        return {k: v for record in BENCHMARKS.values() for k, v in record.kinds.items()}
+        # Of a kind that several benchmarks have, the first one's.
+        records = [*BENCHMARKS.values()]
+        order = [kind for record in records for kind in record.kinds]
+        of_all = {k: v for record in reversed(records) for k, v in record.kinds.items()}
+        return {kind: of_all[kind] for kind in order}
     return {_kind(name): ScoredKind(**fields) for name, fields in written.items()}
 
 

@@ -79,7 +79,7 @@ def render(
 
 def _has_orl_faces(config: Config) -> bool:
     written = "prepare" in config.stages and not config.data.benchmark
-    return written and config.prepare.benchmark in ("mllmu", "clear")
+    return written and config.prepare.benchmark != "flags"
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,10 @@ class BenchmarkRecord:
         title: Name in messages and pages, e.g. "MLLMU-Bench".
         repository: Data set on the Hugging Face hub, "OWNER/NAME"; "" if it is not there.
         revision: Pinned commit of the repository, as in third_party/manifest.toml.
+        files: Patterns of the files that are fetched from the hub.
         dataset: Name of the TensorFlow Datasets builder, in lower case with "_".
-        folder: Name of a config folder that every copy has, and no other benchmark's copy.
+        folder: Name of a config folder, or of a file, that every copy has, and no copy of another
+            benchmark, unless that one has it among its `configs`.
         configs: Names of the released configs.
         schema: Returns the columns of a config, by its name.
         reader: Opens a copy: `reader(root, seed=..., max_bad_fraction=..., **options)`.
@@ -115,6 +117,7 @@ class BenchmarkRecord:
     title: str
     repository: str = ""
     revision: str = ""
+    files: tuple[str, ...] = ("*.parquet",)
     dataset: str
     folder: str
     configs: tuple[str, ...]
@@ -128,7 +131,7 @@ class BenchmarkRecord:
 
     def owns(self, root: Path) -> bool:
         """Returns whether a folder holds a copy of the benchmark."""
-        return (root / self.folder).is_dir()
+        return (root / self.folder).exists()
 
     def open(self, root: Path, data: Any, seed: int) -> Benchmark:
         """Opens a copy.
