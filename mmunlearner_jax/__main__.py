@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "mmunlearner_jax.main",
     "compare": "mmunlearner_jax.compare",
     "audit": "mmunlearner_jax.audit.__main__",
+    "watch": "mmunlearner_jax.watch",
     "plan": "mmunlearner_jax.plan",
     "judge": "mmunlearner_jax.evaluation.judge",
     "reword": "mmunlearner_jax.audit.reword",

@@ -27,24 +27,27 @@ AGAIN = "remove it and run the same command again"
 # CRC-32 finds every single flipped bit, in half the time of SHA-256 in hardware. A hash would not
 # protect better, because an attacker can write a new list.
 _THREADS = min(8, os.cpu_count() or 1)
+_PARTIAL = ".{}.partial"
 _PIECE = 2**20  # bytes of a read; files of at most this size are verified before the reading begins
 
 
 @contextlib.contextmanager
-def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
+def writing(folder: Path, *, alone: bool = False, made: bool = True) -> Iterator[Path]:
     """Makes an artefact as a whole or not at all.
 
     Args:
         folder: Path of the artefact. It appears, or is replaced, if the block ends without error.
         alone: Whether this process alone writes. Otherwise all processes take part, and the first
             one makes the folder and the list.
+        made: Whether the folder that the block writes to is made. Orbax makes its own: where one
+            is there, processes that save together may wait for each other for ever.
 
     Yields:
-        An empty folder to write to.
+        An empty folder to write to, or the path of one that the block makes.
     """
     plain(folder)
     first = alone or is_first()
-    partial = folder.with_name(f".{folder.name}.partial")  # renaming a sibling moves no data
+    partial = _partial(folder)
 
     def together(point: str) -> None:
         if not alone:
@@ -53,7 +56,7 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
     inside = partial / folder.name  # files that libraries put beside it are removed with `partial`
     if first:
         shutil.rmtree(partial, ignore_errors=True)
-        inside.mkdir(parents=True)
+        (inside if made else partial).mkdir(parents=True)
     together("the folder is there")
     try:
         yield inside
@@ -66,6 +69,25 @@ def writing(folder: Path, *, alone: bool = False) -> Iterator[Path]:
         if first:
             shutil.rmtree(partial, ignore_errors=True)
     together("it has its name")
+
+
+def remove(folder: Path) -> None:
+    """Removes an artefact or what is left of one; interrupted, it leaves no part of its name."""
+    partial = _partial(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.replace(partial)
+    shutil.rmtree(partial)
+
+
+def remove_partial(directory: Path) -> None:
+    """Removes what `writing` and `remove` left in a directory when they were interrupted."""
+    for partial in directory.glob(_PARTIAL.format("*")):
+        shutil.rmtree(partial)
+
+
+def _partial(folder: Path) -> Path:
+    """Returns the folder that is renamed to, or from, an artefact; a sibling, so no data moves."""
+    return folder.with_name(_PARTIAL.format(folder.name))
 
 
 def seal(folder: Path) -> None:

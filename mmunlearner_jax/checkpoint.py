@@ -1,8 +1,7 @@
 """Checkpoints of a stage in progress (Orbax v1): its state and the positions of its data."""
 
 import contextlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from orbax.checkpoint import v1 as ocp
 from mmunlearner_jax import artefacts, preemption
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import plain
-from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.processes import is_first, wait
+from mmunlearner_jax.progress import say
 
 
 class Checkpoints:
@@ -31,21 +31,16 @@ class Checkpoints:
             every: Steps between two checkpoints.
             keep: Number of latest checkpoints to keep.
         """
-        self._every = every
-        self._checkpointer = ocp.training.Checkpointer(
-            plain(directory),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
+        plain(directory)
+        self._directory, self._every, self._keep = directory, every, keep
 
     def __enter__(self) -> "Checkpoints":
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(preemption.saved_by_loop())
-        self._stack.callback(self._checkpointer.close)
+        self._loop = preemption.saved_by_loop()
+        self._loop.__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._stack.__exit__(*exc)
+        self._loop.__exit__(*exc)
 
     def restore(self, state: Any, data: Mapping[str, Any]) -> tuple[Any, int]:
         """Restores the latest checkpoint, if there is one.
@@ -60,26 +55,25 @@ class Checkpoints:
         Raises:
             InputError: The latest checkpoint is damaged.
         """
-        latest = self._latest()
-        if latest is None:
+        step = self._remove_interrupted()
+        if not step:
             return state, 0
         leaves, treedef = jax.tree.flatten(state)
         abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-        folder = Path(latest.path)
+        folder = self._directory / str(step)
         mend = (
             f"remove {folder} and run the same command again: it continues from the previous"
             " checkpoint, or from the beginning, and gives the same bits"
         )
         with artefacts.reading(folder, mend=mend):
-            restored = self._checkpointer.load_checkpointables(
-                latest.step, {"state": abstract, **data}
-            )
+            restored = ocp.load_checkpointables(plain(folder), {"state": abstract, **data})
         # Arrays that were on no fixed device (an optimizer's step count) must be so again.
         restored = [
             new if old.committed else jnp.asarray(jax.device_get(new))
             for new, old in zip(restored["state"], leaves, strict=True)
         ]
-        return jax.tree.unflatten(treedef, restored), latest.step
+        say(f"{self._directory.name}: goes on after step {step:,}")
+        return jax.tree.unflatten(treedef, restored), step
 
     def save(self, step: int, state: Any, data: Mapping[str, Any]) -> None:
         """Saves every `every` steps, and if the run was asked to end.
@@ -93,40 +87,47 @@ class Checkpoints:
             Preempted: The run was asked to end; the step is saved.
         """
         last = preemption.due()
-        # Orbax's own rule is bypassed, as it would query the preemption service by step number.
         if last or step % self._every == 0:
-            latest = self._checkpointer.latest
-            if latest is None or latest.step != step:
-                leaves = jax.tree.leaves(state)
-                self._checkpointer.save_checkpointables(step, {"state": leaves, **data}, force=True)
-                if is_first() and (saved := self._checkpointer.latest):
-                    artefacts.seal(Path(saved.path))
-                last = preemption.due_while_saving(step) or last
+            if step not in self._steps():
+                # Not Orbax's Checkpointer: it queries the preemption service by its own numbers,
+                # and processes can agree on a step only by numbers that never decrease.
+                with artefacts.writing(self._directory / str(step), made=False) as partial:
+                    checkpointables = {"state": jax.tree.leaves(state), **data}
+                    ocp.save_checkpointables(plain(partial), checkpointables)
+                if is_first():
+                    for old in self._steps()[: -self._keep]:
+                        artefacts.remove(self._directory / str(old))
+            last = preemption.due() or last  # the request may have come while the step was saved
         if last:
             raise preemption.Preempted
 
-    def _latest(self) -> ocp.training.CheckpointMetadata | None:
-        """Returns the latest complete checkpoint; deletes newer ones that a kill interrupted."""
-        while latest := self._checkpointer.latest:
-            if artefacts.is_sealed(Path(latest.path)):
-                return latest
-            if is_first():
-                print(f"{latest.path}: is not complete and is ignored", file=sys.stderr)
-            self._checkpointer.delete(latest.step)
-        return None
+    def _steps(self) -> list[int]:
+        """Returns the numbers of the steps that have a checkpoint, in increasing order."""
+        return sorted(int(path.name) for path in self._directory.glob("*") if path.name.isdigit())
+
+    def _remove_interrupted(self) -> int:
+        """Removes what a kill left unfinished; returns the latest step, 0 without a checkpoint."""
+        if is_first():
+            artefacts.remove_partial(self._directory)
+            for folder in (self._directory / str(step) for step in self._steps()):
+                if not artefacts.is_sealed(folder):
+                    say(f"{folder}: is not complete and is removed")
+                    artefacts.remove(folder)
+        wait(f"{self._directory}: only whole checkpoints are left")
+        return max(self._steps(), default=0)
 
 
 def begin_to_save(directory: Path, tree: Any) -> Callable[[], Any]:
     """Begins to save a pytree of arrays; returns a function that waits until it is saved.
 
-    Use it for folders within an artefact, see `artefacts.writing`.
+    Use it for folders within an artefact, see `artefacts.writing`. The directory must not exist.
     """
-    return ocp.save_async(plain(directory), jax.tree.leaves(tree), overwrite=True).result
+    return ocp.save_async(plain(directory), jax.tree.leaves(tree)).result
 
 
 def save_tree(directory: Path, tree: Any) -> None:
     """Saves a pytree of arrays as a whole or not at all; replaces an older one."""
-    with artefacts.writing(directory) as partial:
+    with artefacts.writing(directory, made=False) as partial:
         begin_to_save(partial, tree)()
 
 
@@ -141,8 +142,33 @@ def load_tree(directory: Path, like: Any) -> Any:
         InputError: The folder is missing or damaged, or was written for another model.
     """
     leaves, treedef = jax.tree.flatten(like)
+    with open_tree(directory, like) as load:
+        return jax.tree.unflatten(treedef, load(range(len(leaves))))
+
+
+@contextlib.contextmanager
+def open_tree(directory: Path, like: Any) -> Iterator[Callable[[Collection[int]], list[jax.Array]]]:
+    """Opens a pytree that `save_tree` wrote, to load some arrays at a time.
+
+    Args:
+        directory: Folder of the pytree.
+        like: As in `load_tree`.
+
+    Yields:
+        A function that loads the arrays of some numbers, counted over the leaves of `like`.
+
+    Raises:
+        InputError: As `load_tree`.
+    """
+    leaves = jax.tree.leaves(like)
     wanted = [(tuple(x.shape), str(x.dtype)) for x in leaves]
     abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+
+    def load(numbers: Collection[int]) -> list[jax.Array]:
+        chosen = [x if n in numbers else ... for n, x in enumerate(abstract)]
+        loaded = ocp.load(plain(directory), chosen)
+        return [loaded[n] for n in numbers]
+
     with artefacts.reading(directory):
         stored = jax.tree.leaves(ocp.metadata(plain(directory)).metadata)
         if [(tuple(x.shape), str(x.dtype)) for x in stored] != wanted:
@@ -150,4 +176,4 @@ def load_tree(directory: Path, like: Any) -> Any:
                 f"{directory} was written for another model: its arrays differ in number, shape or"
                 " dtype; remove it and run its stage again"
             )
-        return jax.tree.unflatten(treedef, ocp.load(plain(directory), abstract))
+        yield load

@@ -24,6 +24,7 @@ from mmunlearner_jax.command_help import config_file, config_files, show_help
 from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
 from mmunlearner_jax.files import system_fault
+from mmunlearner_jax.progress import set_quiet
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
@@ -70,11 +71,17 @@ def _meant(path: str) -> str:
     return f"; there are {listed(known, 20)}" if known else ""
 
 
+_QUIET = flags.DEFINE_bool("quiet", False, "Print warnings, errors and results, but no progress.")
+
 _FILE = flags.FLAGS["config"].parser = _ConfigFile("config")
 
 
 def hide_torch() -> None:
-    """Hides torch from imports, because transformers and tensorboardX would load it needlessly."""
+    """Hides torch from imports, because transformers and tensorboardX would load it needlessly.
+
+    So transformers would warn in every program that there is no PyTorch.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # programs of ours inherit it
     find = PathFinder.find_spec
 
     def find_but_torch(name, *place):
@@ -228,6 +235,9 @@ def read_config(argv: list[str]) -> Config:
         argv: Command line without flags; it must hold only the program's name.
     """
     refuse_arguments(argv)
+    set_quiet(_QUIET.value)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     try:
         return typed(_CONFIG.value)
     except InputError as error:

@@ -28,6 +28,7 @@ from mmunlearner_jax.comparison.jobs import COMPARE, Job, jobs
 from mmunlearner_jax.comparison.local import run_all
 from mmunlearner_jax.files import expanded, plain
 from mmunlearner_jax.lock import locked
+from mmunlearner_jax.provenance import command
 
 
 def arguments(job: Job) -> list[str]:
@@ -68,8 +69,7 @@ def main(argv: list[str]) -> None:
                         choices = choose([*map(Path, tuned)], config.compare.methods)
                         check_rates(job.workdir, choices)
                 markdown = Path(flags.FLAGS.markdown) if flags.FLAGS.markdown else None
-                command = ["python", "-m", "mmunlearner_jax.compare", *sys.argv[1:]]
-                write_report(workdir, markdown=markdown, command=shlex.join(command))
+                write_report(workdir, markdown=markdown, command=command())
             return
         refuse_lost_output()
 

@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jax.errors import JaxRuntimeError
+
 LONGEST = 600  # characters of a message
 
 
@@ -18,6 +20,11 @@ class InputError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(shown(message, LONGEST))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether a device had no room for a program or an array."""
+    return isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 class Diverged(InputError):

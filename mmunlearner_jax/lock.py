@@ -5,6 +5,7 @@ import datetime
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def locked(workdir: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the lease ends with this process anyway
             begun.unlink(missing_ok=True)
             lease.release()
+
+
+def is_locked(workdir: Path) -> bool:
+    """Returns whether a run holds the lock of a workdir; takes nothing.
+
+    A run on this host holds it while its process lives, one on another host while the lease is
+    renewed, by the clocks of both.
+    """
+    path = workdir / LOCK
+    owner = SoftFileLease(path, lease_duration=LEASE).owner
+    if owner is None:
+        return False
+    if owner.hostname != platform.node():
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime < 2 * LEASE
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 def _acquire(lease: SoftFileLease, begun: Path) -> None:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from jax.errors import JaxRuntimeError
 from ml_collections import config_flags
 
-from mmunlearner_jax import compilations, preemption, processes
+from mmunlearner_jax import compilations, preemption, processes, progress, provenance
 from mmunlearner_jax.command_line import (
     hide_torch,
     parse_flags,
@@ -33,6 +33,7 @@ from mmunlearner_jax.command_line import (
 )
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config, check_read
+from mmunlearner_jax.config.fitting import chosen, fitted
 from mmunlearner_jax.config.run import READS, SHARED
 from mmunlearner_jax.errors import Diverged, InputError, in_words, refusing
 from mmunlearner_jax.files import expanded, plain, read_json, system_fault, write_whole
@@ -47,9 +48,12 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
 
 
+# What a session writes before any stage has done anything.
+RECORDS = ("benchmark.txt", "sharding.txt")
+
 # Options that may differ between commands on the same workdir.
 FREE = (
-    *("stages", "profile.", "controls", "audit."),
+    *("stages", "profile.", "controls", "audit.", "report."),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods", "audit")),
     "compare.learning_rates",  # more of them
     *(
@@ -147,15 +151,22 @@ def run(config: Config, workdir: Path, overrides: Collection[str] = ()) -> None:
     Raises:
         InputError: An option or a file is wrong; this is found before any long work.
     """
-    check_config(config, jax.devices())
+    given, devices = config, jax.devices()
+    config = fitted(given, len(devices))
+    check_config(config, devices)
+    if not is_first():
+        progress.set_quiet(True)
+    if line := chosen(given, config, devices):
+        progress.say(line)
     plain(workdir)
-    with locked(workdir) if is_first() else contextlib.nullcontext():
+    with locked(workdir) if is_first() else contextlib.nullcontext(), progress.recorded(workdir):
         _run_stages(config, workdir, overrides)
 
 
 def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> None:
     # These imports must come after `hide_torch`.
     from mmunlearner_jax import stages
+    from mmunlearner_jax.memory import check_memory, refusing_misfit
     from mmunlearner_jax.session import Session
 
     file = workdir / "config.json"
@@ -172,17 +183,20 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    for name in config.stages:
+    for number, name in enumerate(config.stages):
         preemption.heed()
         begin, compiled = time.monotonic(), compilations.count()
-        if is_first():
-            print(f"stage {name}", file=sys.stderr, flush=True)
+        progress.enter(name)
+        progress.say(f"stage {name}")
         try:
             # Only the first process runs stages that use no mesh.
             alone = name in stages.OF_ONE_PROCESS
-            worked = (is_first() or not alone) and stages.find_stage(name)(session)
+            with refusing_misfit(name):
+                check_memory(session, config.stages[number:])
+                worked = (is_first() or not alone) and stages.find_stage(name)(session)
         except preemption.Preempted:
             tell_time(workdir, name, time.monotonic() - begin, compiled())
+            provenance.record(session, name, overrides)
             raise
         except Diverged:
             raise
@@ -193,16 +207,22 @@ def _run_stages(config: Config, workdir: Path, overrides: Collection[str]) -> No
         wait(name)
         if worked:
             idle = False
-            tell_time(workdir, name, time.monotonic() - begin, compiled())
+            seconds = time.monotonic() - begin
+            tell_time(workdir, name, seconds, compiled())
+            provenance.record(session, name, overrides)
+            progress.say(f"stage {name}: done in {progress.duration(seconds)}")
+        elif is_first() or not alone:
+            progress.say(f"stage {name}: skipped, what it writes is there")
 
 
 def _restore(file: Path, earlier: bytes | None) -> None:
     """Restores the `config.json` from before this command, so that an option can be corrected."""
-    made = {p.name for p in file.parent.iterdir() if not p.name.startswith(LOCK)}
+    made = {p.name for p in file.parent.iterdir() if not p.name.startswith((LOCK, progress.FOLDER))}
     if earlier is not None:
         write_whole(file, earlier.decode())
-    elif made == {"config.json"}:
-        file.unlink()
+    elif made <= {file.name, *RECORDS}:  # of the options that are to be corrected
+        for name in made:
+            (file.parent / name).unlink()
 
 
 def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, float]) -> None:
@@ -225,7 +245,6 @@ def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, 
 def main(argv: list[str]) -> None:
     """Runs the command; absl calls it. An error that the user can mend gives one line, status 1."""
     config = read_config(argv)
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     quiet_libraries()
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for the run's files")

@@ -1,10 +1,9 @@
-"""Metrics of a stage: a progress bar, `metrics.jsonl` and TensorBoard."""
+"""Metrics of a stage: its progress, `metrics.jsonl` and TensorBoard."""
 
 import contextlib
 import io
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 
 import jax
 import tensorboardX
-from tqdm import tqdm
 
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.files import parse_json, read_lines, write_whole
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.profiling import Trace
+from mmunlearner_jax.progress import Progress
 
 FILE = "metrics.jsonl"
 _LOT_SECONDS = 1.0  # from one fetch of values to the next, about
@@ -102,11 +101,8 @@ class Metrics:
         self._file = self._board = None
         folder = workdir / "tensorboard" / stage
         self._trace = Trace(folder, steps=profile, start=start, total=total)
-        show = is_first()
-        self._bar = tqdm(
-            total=total, initial=start, desc=stage, unit="step", disable=not show, file=sys.stderr
-        )
-        if show:
+        self._progress = Progress(stage, total, unit="step", start=start)
+        if is_first():
             old = read_metrics(workdir)
             kept = [r for r in old if r["stage"] != stage or r["step"] <= start]
             path = workdir / FILE
@@ -124,7 +120,7 @@ class Metrics:
             if self._file and self._board:
                 closing.callback(_close, self._board)
                 closing.push(self._file)
-            closing.callback(self._bar.close)
+            closing.push(self._progress)
             closing.callback(self._flush)
             closing.push(self._trace)
 
@@ -155,7 +151,6 @@ class Metrics:
             self._lot = min(_MOST, max(1, int(_LOT_SECONDS / max(each, 1e-9))))
         for number, (step, values) in enumerate(rows, 1):
             seconds = begin + number * each - self._begin
-            self._bar.update(step - self._bar.n)
             values = {k: float(v) for k, v in values.items()}
             for name, value in values.items():
                 if not math.isfinite(value):
@@ -169,6 +164,6 @@ class Metrics:
                 self._file.write(_line(line))
                 for name, value in values.items():
                     self._board.add_scalar(name, value, step)
-            self._bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+            self._progress.update(step - self._progress.done, **values)
         if self._file:
             self._file.flush()

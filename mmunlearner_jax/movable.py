@@ -1,6 +1,5 @@
 """What an unlearning run moves: full weights, or adapters that are merged when it ends."""
 
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmunlearner_jax.config import Config
-from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.progress import say
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.mask import all_true
@@ -109,8 +108,7 @@ def save_peft(session: Session, end: Movable) -> dict[str, Any]:
     if masked:
         results["coverage"] = lora.coverage(end.frozen)
         results["peft"] = "not written: through a mask the update has no low rank; see export/"
-        if is_first():
-            print(f"adapters/: {results['peft']}", file=sys.stderr)
+        say(f"adapters/: {results['peft']}")
     else:
         save_adapters(
             end.moving,

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jinja2
 from absl import app, flags
-from tqdm import tqdm
 
 from mmunlearner_jax.command_line import (
     one_line,
@@ -27,12 +26,14 @@ from mmunlearner_jax.command_line import (
 )
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config
+from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import write_json
 from mmunlearner_jax.planning.audit import audit_cost
 from mmunlearner_jax.planning.estimate import Estimate, estimate
 from mmunlearner_jax.planning.programs import STAGES, programs
 from mmunlearner_jax.planning.topologies import CHIPS, Slice, find_slice
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.sharding import make_mesh
 
 _TOPOLOGY = flags.DEFINE_string(
@@ -61,14 +62,18 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
     mesh = make_mesh(config.mesh, target.devices)
     estimates = []
     for stage in stages:
-        variants = zip(
-            programs(config, mesh, stage),
-            programs(config, mesh, stage, attention="xla"),
-            programs(config, mesh, stage, attention="xla", remat="none"),
-            strict=True,
-        )
-        for variant in tqdm(variants, desc=f"{target.name} {stage}", unit="program"):
-            estimates.append(estimate(*variant, target))
+        variants = [
+            *zip(
+                programs(config, mesh, stage),
+                programs(config, mesh, stage, attention="xla"),
+                programs(config, mesh, stage, attention="xla", remat="none"),
+                strict=True,
+            )
+        ]
+        with Progress(f"{target.name} {stage}", len(variants), unit="program") as progress:
+            for variant in variants:
+                estimates.append(estimate(*variant, target))
+                progress.update()
     return estimates
 
 
@@ -97,7 +102,8 @@ def search(
         target, fitting = find_slice(f"{generation}-{size}"), []
         chips = len(target.devices)
         for tensor in (n for n in (1, 2, 4, 8) if chips % n == 0):
-            candidate = config.with_values({"mesh": (1, chips // tensor, tensor)})
+            meshed = config.with_values({"mesh": (1, chips // tensor, tensor)})
+            candidate = fitted(meshed, chips)
             try:
                 estimates = plan(candidate, target, stages)
             except InputError as error:
@@ -179,6 +185,7 @@ def main(argv: list[str]) -> None:
             config, target, estimates = search(config, topology, stages)
         else:
             target = find_slice(topology)
+            config = fitted(config, len(target.devices))
             estimates = plan(config, target, stages)
         print(render(config, target, estimates))
         if _JSON.value:

@@ -94,26 +94,13 @@ def saved_by_loop() -> Iterator[None]:
 def due() -> bool:
     """Returns whether the loop should save after this step and raise `Preempted`.
 
-    With several processes all of them must call it after every step; the result is the same in all.
+    With several processes all of them must call it equally often; the result is the same in all.
     """
     if jax.process_count() > 1:
         # The service needs increasing numbers, and stops at the next one that all processes reach.
         _Notice.checks += 1
         return multihost_utils.reached_preemption_sync_point(_Notice.checks)
     return _Notice.came
-
-
-def due_while_saving(step: int) -> bool:
-    """Returns whether the run was asked to end while Orbax saved a step.
-
-    Orbax queries the same service by the step's number. For a signal that comes then, the service
-    reports the next number.
-    """
-    if jax.process_count() == 1:
-        return _Notice.came
-    came = multihost_utils.reached_preemption_sync_point(step + 1)
-    multihost_utils.reached_preemption_sync_point(_Notice.checks)  # back to the numbers of `due`
-    return came
 
 
 def heed() -> None:

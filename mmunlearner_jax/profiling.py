@@ -2,13 +2,12 @@
 
 import contextlib
 import math
-import sys
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.progress import say
 
 WARM_UP = 3  # steps that compile, or wait for the first batch
 
@@ -68,9 +67,8 @@ class Trace:
         jax.block_until_ready(jax.live_arrays())
         jax.profiler.stop_trace()
         newest = max((self._folder / "plugins/profile").iterdir())
-        tqdm.write(
+        say(
             f"profile of {self._done - self._first} steps: tensorboard --logdir={self._folder}"
             f" (pip install tensorboard xprof), or {newest / 'perfetto_trace.json.gz'} at"
-            " https://ui.perfetto.dev",
-            file=sys.stderr,
+            " https://ui.perfetto.dev"
         )

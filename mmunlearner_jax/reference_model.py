@@ -1,16 +1,15 @@
 """What methods ask the vanilla model about samples before anything moves: once a workdir."""
 
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from mmunlearner_jax.data.references import References
 from mmunlearner_jax.data.samples import Sample
-from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.processes import to_host
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.unlearn.losses import Reference
@@ -39,11 +38,12 @@ def ask_vanilla(
     ask = jax.jit(functools.partial(reference.ask, session.graphdef))
 
     def answers() -> Iterator[tuple[Sequence[Sample], np.ndarray]]:
-        bar = tqdm(batches, desc="vanilla model", disable=not is_first(), file=sys.stderr)
-        for number, batch in enumerate(bar):
-            together = samples[number * batch_size :][:batch_size]
-            if not all(sample in kept for sample in together):
-                yield together, to_host(ask(session.params, put_batch(batch, session.mesh)))
+        with Progress("vanilla model", len(samples), unit="sample") as progress:
+            for number, batch in enumerate(batches):
+                together = samples[number * batch_size :][:batch_size]
+                if not all(sample in kept for sample in together):
+                    yield together, to_host(ask(session.params, put_batch(batch, session.mesh)))
+                progress.update(len(together))
 
     kept.add(answers())
     return kept

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +30,7 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
+from mmunlearner_jax.progress import say
 from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
 from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import Schedule, plan_schedule
@@ -170,9 +170,8 @@ class Session:
             tree: To split.
             besides: Module groups that are frozen besides those of `config.model.frozen`.
         """
-        groups = {*self.config.model.frozen, *besides}
-        in_frozen = in_groups(self.model.config.model_type, groups)
-        frozen, moving = nnx.split_state(tree, in_frozen, ...)
+        groups, model_type = {*self.config.model.frozen, *besides}, self.model.config.model_type
+        frozen, moving = nnx.split_state(tree, in_groups(model_type, groups), ...)
         return frozen, moving
 
     @functools.cached_property
@@ -184,6 +183,11 @@ class Session:
     def moving(self) -> nnx.State:
         """The parameters that steps move and importances measure."""
         return self.split_frozen(self.params)[1]
+
+    def forget_params(self) -> None:
+        """Frees the parameters as far as nobody else holds them; asked for again, they are read."""
+        for part in ("params", "moving", "frozen"):
+            vars(self).pop(part, None)
 
     @functools.cached_property
     def pictures(self) -> Callable[[str], list[Sample]]:
@@ -233,11 +237,9 @@ class Session:
         def batches(samples: list[Sample], size: int) -> int:
             return -(-count_rows(samples, options.pack) // (size // options.pack))
 
-        return plan_schedule(
-            options,
-            batches(self.pictures(self.forget), options.forget_batch),
-            batches(self.retained_pictures(), options.retain_batch),
-        )
+        forget = batches(self.pictures(self.forget), options.forget_batch)
+        retain = batches(self.retained_pictures(), options.retain_batch)
+        return plan_schedule(options, forget, retain)
 
     def batches(
         self,
@@ -337,10 +339,9 @@ class Session:
         write_whole(path, sharding_table(params))
         count = sum(x.size for x in jax.tree.leaves(params))
         axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        print(
+        say(
             f"mesh {axes}: {count:,} parameters, {device_bytes(params) / 2**20:,.1f} MiB a device"
-            f" ({shown(path, 4096)} lists them)",
-            file=sys.stderr,
+            f" ({shown(path, 4096)} lists them)"
         )
 
 

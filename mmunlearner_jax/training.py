@@ -13,6 +13,7 @@ from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.unlearn.rounding import ROUNDINGS
 from mmunlearner_jax.unlearn.scoring import Batch
 from mmunlearner_jax.unlearn.steps import TrainState, descent_step
 
@@ -49,6 +50,22 @@ def muon(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransfor
 OPTIMIZERS = {"adamw": optax.adamw, "muon": muon}
 
 
+def optimizer_of(options: TrainingConfig, steps: int, seed: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a training.
+
+    Args:
+        options: Optimizer and learning rate.
+        steps: Length of the training.
+        seed: Seed of the rounding.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, options.warmup, steps)
+    chained = optax.chain(
+        optax.clip_by_global_norm(options.clip),
+        OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
+    )
+    return ROUNDINGS[options.rounding](chained, seed=seed)
+
+
 def train(
     session: Session,
     params: nnx.State,
@@ -77,11 +94,7 @@ def train(
     """
     config, workdir = session.config, session.workdir
     still, moving = session.split_frozen(params, frozen)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, options.warmup, steps)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(options.clip),
-        OPTIMIZERS[options.optimizer](schedule, weight_decay=options.weight_decay),
-    )
+    optimizer = optimizer_of(options, steps, config.seed)
     state = TrainState.create(moving, optimizer)
     step = descent_step(value, optimizer)
     data = {name: iter(of_kind) for name, of_kind in batches.items()}

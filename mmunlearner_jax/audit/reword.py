@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from mmunlearner_jax.audit.attacks.paraphrases import read_rewordings
 from mmunlearner_jax.command_line import one_line, steady_streams
@@ -22,6 +21,7 @@ from mmunlearner_jax.evaluation.chat import Chat, chat_arguments, read_key
 from mmunlearner_jax.evaluation.kinds import read_kinds
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.files import write_json
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.results import MEND, read_results
 
 COUNT = 5
@@ -79,15 +79,19 @@ def reword(wordings: Sequence[str], out: Path, ask: Callable[[str], str]) -> Non
         InputError: The file is damaged, or a reply has too few rewordings.
     """
     known = read_rewordings(str(out)) if out.exists() else {}
-    for question in tqdm([q for q in wordings if q not in known], unit="question"):
-        made = rewordings(ask(question), question)
-        if len(made) < COUNT:
-            raise InputError(
-                f"the reply about {shown(repr(question), 200)} has {len(made)} rewordings, and"
-                f" {COUNT} are needed; give another --model"
-            )
-        known = {**known, question: made}
-        write_json(out, known)
+    new = [question for question in wordings if question not in known]
+    done = len(wordings) - len(new)  # the file may have rewordings of other questions, too
+    with Progress("rewordings", len(wordings), unit="question", start=done) as progress:
+        for question in new:
+            made = rewordings(ask(question), question)
+            if len(made) < COUNT:
+                raise InputError(
+                    f"the reply about {shown(repr(question), 200)} has {len(made)} rewordings, and"
+                    f" {COUNT} are needed; give another --model"
+                )
+            known = {**known, question: made}
+            write_json(out, known)
+            progress.update()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mmunlearner_jax import preemption
 from mmunlearner_jax.comparison.jobs import Job
 from mmunlearner_jax.errors import InputError, shown
+from mmunlearner_jax.progress import Progress
 
 Arguments = Callable[[Job], list[str]]  # returns Python's arguments that run a job
 
@@ -92,7 +91,7 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
     waiting = [job for job in todo if made[job.name] < job.size]
     running: dict[int, Running] = {}  # by share
     total, before = sum(job.size for job in todo), sum(made.values())
-    with tqdm(total=total, initial=before, unit="model", file=sys.stderr) as bar:
+    with Progress("models", total, unit="model", start=before) as progress:
         try:
             while waiting or running:
                 for n in {*range(at_once)} - running.keys():
@@ -103,13 +102,15 @@ def run_all(todo: Sequence[Job], workdir: Path, arguments: Arguments, at_once: i
                         cores = set() if alone else shares[n]
                         running[n] = Running(job, arguments(job), workdir, cores)
                 time.sleep(1)
-                bar.set_description(", ".join(it.job.name for it in running.values()))
-                bar.set_postfix_str(
-                    "; ".join(shown(it.said()[: 60 // at_once]) for it in running.values())
+                progress.note(
+                    "; ".join(
+                        f"{it.job.name}: {shown(it.said()[: 60 // at_once])}"
+                        for it in running.values()
+                    )
                 )
                 going = {n: it for n, it in running.items() if not it.ended()}
                 made |= {it.job.name: it.job.done() for it in running.values()}
-                bar.update(sum(made.values()) - bar.n)
+                progress.update(sum(made.values()) - progress.done)
                 running = going
         finally:
             for it in running.values():

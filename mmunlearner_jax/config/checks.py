@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from mmunlearner_jax.config.compare import CompareConfig
+from mmunlearner_jax.config.fitting import LEARNED
 from mmunlearner_jax.config.run import READS, SHARED, Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.attention import check_kernel
@@ -12,17 +13,6 @@ from mmunlearner_jax.options import flatten
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 from mmunlearner_jax.unlearn.controls import CONTROLS, control_of
 from mmunlearner_jax.unlearn.methods import METHODS
-
-# Batches, and the option that says how many of their questions share a row; "": one has a row.
-_BATCHES = (
-    ("align", "batch", ""),
-    ("finetune", "picture_batch", "pack"),
-    ("finetune", "text_batch", "text_pack"),
-    ("importance", "batch_size", "pack"),
-    ("unlearn", "forget_batch", "pack"),
-    ("unlearn", "retain_batch", "pack"),
-    ("unlearn", "text_batch", "text_pack"),
-)
 
 
 def check_config(config: Config, devices: Sequence[Any]) -> None:
@@ -37,9 +27,9 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     """
     parts = batch_parts(mesh_shape(config.mesh, len(devices)))
     read = {name for stage in config.stages for name in READS[stage]}
-    for section, batch, pack in _BATCHES:
+    for section, batch, packs in LEARNED:
         if section in read or section not in ("align", "finetune"):
-            _check_batch(getattr(config, section), batch, pack, parts)
+            _check_batch(getattr(config, section), batch, (*packs, "")[0], parts)
     if "align" in read and {*config.model.frozen} >= {"vision", "projector"}:
         config.model.refuse("frozen", "neither vision nor projector: the stage align moves them")
     if "finetune" in config.stages:
@@ -52,6 +42,7 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
             "text_pack", f"a divisor of config.importance.batch_size / {parts}"
         )
     _check_packing(config)
+    _check_rounding(config)
     _check_unlearning(config, config.controls)
     if "compare" in config.stages and config.compare.relearn_steps:
         _check_batch(config.compare, "relearn_batch", "", parts)
@@ -84,7 +75,10 @@ def _check_batch(section: Any, batch: str, pack: str, parts: int) -> None:
 
 
 def _multiple(number: int, instead: str = "") -> str:
-    return f"a multiple of {number}{instead}, or another config.mesh (axes data x fsdp)"
+    return (
+        f"a multiple of {number}{instead}, config.round_batches=True, or another config.mesh (axes"
+        " data x fsdp)"
+    )
 
 
 def _check_frozen(config: Config) -> None:
@@ -110,6 +104,8 @@ def _check_unlearning(config: Config, variants: Iterable[str]) -> None:
         if still == {*GROUPS}:
             options.refuse("moves", f"a group that config.model.frozen lacks{because}")
         anchor = options.chosen_anchor
+        if options.gradients == "in_place" and (anchor or options.lora.rank):
+            options.refuse("gradients", f"'at_once' with adapters or an anchor{because}")
         if anchor and options.chosen.retain is None:
             options.refuse("anchor", f"'none': the method has no retain steps{because}")
         if anchor and still >= {*anchor.holds}:
@@ -129,6 +125,18 @@ def _check_packing(config: Config) -> None:
                 )
             if section is config.importance and config.importance.fisher == "example":
                 section.refuse(pack, "1: config.importance.fisher='example' squares row by row")
+
+
+def _check_rounding(config: Config) -> None:
+    """Refuses stochastic rounding where nothing is bfloat16 that steps move."""
+    read = {section for stage in config.stages for section in READS[stage]}
+    for section in (config.align, config.finetune, config.unlearn):
+        if section.rounding == "nearest" or section.key not in read:
+            continue
+        if config.model.param_dtype != "bfloat16":
+            section.refuse("rounding", "'nearest', or config.model.param_dtype='bfloat16'")
+        if section is config.unlearn and config.unlearn.lora.rank:
+            section.refuse("rounding", "'nearest': adapters are float32")
 
 
 def check_compared(config: Config) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from mmunlearner_jax.options import Section, option
+from mmunlearner_jax.unlearn.rounding import Rounding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +19,13 @@ class TrainingConfig(Section):
     warmup: int = option(0, "Steps in which the learning rate rises from 0.", unit="steps", least=0)
     weight_decay: float = option(0.05, "Decoupled weight decay.", least=0)
     clip: float = option(1.0, "Largest norm of the gradient.", above=0)
+    rounding: Rounding = option(
+        "nearest", "How bfloat16 weights take their updates, as `unlearn.rounding`."
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if self.warmup >= self.steps:
             self.refuse("warmup", f"fewer than config.{self.key}.steps")
+        if self.rounding == "stochastic" and self.optimizer == "muon":
+            self.refuse("rounding", "'nearest', or config." + self.full("optimizer") + "='adamw'")

@@ -13,6 +13,7 @@ from mmunlearner_jax.config.finetune import FinetuneConfig
 from mmunlearner_jax.config.importance import ImportanceConfig, MaskConfig
 from mmunlearner_jax.config.model import ModelConfig
 from mmunlearner_jax.config.plan import PlanConfig
+from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.config.unlearn import UnlearnConfig
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.unlearn.controls import CONTROLS
@@ -32,10 +33,13 @@ READS: Mapping[str, tuple[str, ...]] = {
     "audit": ("audit", "evaluate"),
     "audits": ("compare", "audit", "evaluate"),
     "export": (),
-    "report": ("evaluate",),
+    "report": ("evaluate", "report"),
     "rescore": ("evaluate",),
 }
-SHARED = ("seed", "stages", "mesh", "checkpoint_every", "profile", "model", "data")
+SHARED = (
+    *("seed", "stages", "mesh", "round_batches", "checkpoint_every", "profile"),
+    *("model", "data"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,11 @@ class Config(Section):
     mesh: tuple[int, ...] = option(
         (-1, 1, 1), "Devices along the axes data, fsdp and tensor.", special="-1: all that are left"
     )
+    round_batches: bool = option(
+        False,
+        "Whether batches that the devices do not divide are rounded up (a line says so); otherwise"
+        " they are refused.",
+    )
     checkpoint_every: int = option(
         50, "Steps from one checkpoint to the next.", unit="steps", least=1
     )
@@ -78,6 +87,7 @@ class Config(Section):
     compare: CompareConfig = option(CompareConfig, "The comparison.")
     evaluate: EvaluateConfig = option(EvaluateConfig, "Scored questions.")
     audit: AuditConfig = option(AuditConfig, "Attacks.")
+    report: ReportConfig = option(ReportConfig, "Bars of the report.")
     plan: PlanConfig = option(PlanConfig, "Sizes of the data that the planner counts on.")
 
     def with_values(self, changes: Mapping[str, Any]) -> Self:

@@ -10,6 +10,7 @@ from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.anchors import ANCHORS
 from mmunlearner_jax.unlearn.method import Loss, Method
 from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.unlearn.rounding import Rounding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,16 @@ class UnlearnConfig(Extensible):
         1.0, "Largest norm of the gradient, before the mask.", least=0, special="0: none"
     )
     alpha: float = option(1.0, "Factor of the finished update of forget steps (D-04).", above=0)
+    rounding: Rounding = option(
+        "nearest",
+        "How bfloat16 weights take their updates: `stochastic` loses no small update, in"
+        " expectation, and keeps the moments in bfloat16 likewise.",
+    )
+    gradients: Literal["at_once", "in_place"] = option(
+        "at_once",
+        "How a retain step differentiates its batches: together, which holds a gradient for each of"
+        " them; or one after the other, each added in place.",
+    )
     mask_on: Literal["update", "gradient"] = option(
         "update",
         "Whether the mask covers the gradient and the finished update, or the gradient alone, as"

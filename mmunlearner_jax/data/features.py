@@ -4,7 +4,6 @@ Axes: B rows of a batch, one picture each.
 """
 
 import hashlib
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.store import IN_MEMORY, Records
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
-from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.processes import to_host
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 from mmunlearner_jax.weights.io import in_groups
 
@@ -96,17 +95,13 @@ class Features:
         missing = [image for image in new if self._names[image] not in self._records]
         if not missing:
             return
-        with tqdm(
-            total=len(missing),
-            desc="vision features",
-            unit="picture",
-            disable=not is_first(),
-            file=sys.stderr,
-        ) as bar:
+        with Progress("vision features", len(missing), unit="picture") as progress:
             for start in range(0, len(missing), FILE):
-                self._records.write(self._computed(missing[start:][:FILE], bar))
+                self._records.write(self._computed(missing[start:][:FILE], progress))
 
-    def _computed(self, images: list[bytes], bar: tqdm) -> Iterator[tuple[str, np.ndarray]]:
+    def _computed(
+        self, images: list[bytes], progress: Progress
+    ) -> Iterator[tuple[str, np.ndarray]]:
         # A batch holds rows of one shape, so a picture has the same padding as if it were alone.
         waiting: dict[Any, list[tuple[bytes, dict[str, np.ndarray]]]] = defaultdict(list)
         for image in images:
@@ -115,12 +110,12 @@ class Features:
             shape = row["pixel_values"].shape
             waiting[shape].append((image, row))
             if len(waiting[shape]) == self._rows:
-                yield from self._seen(waiting.pop(shape), bar)
+                yield from self._seen(waiting.pop(shape), progress)
         for rest in waiting.values():
-            yield from self._seen(rest, bar)
+            yield from self._seen(rest, progress)
 
     def _seen(
-        self, together: list[tuple[bytes, dict[str, np.ndarray]]], bar: tqdm
+        self, together: list[tuple[bytes, dict[str, np.ndarray]]], progress: Progress
     ) -> Iterator[tuple[str, np.ndarray]]:
         images = [image for image, _ in together]
         rows = [row for _, row in together]
@@ -129,6 +124,6 @@ class Features:
         batch = {name: np.concatenate([row[name] for row in own_rows]) for name in rows[0]}
         features = to_host(self._see(self._tower, put_batch(batch, self._mesh)))
         arrays = self._encoder.pictures.unpack_features(features, self._encoder.pixels(images))
-        bar.update(len(images))
+        progress.update(len(images))
         for image, array in zip(images, arrays, strict=True):
             yield self._names[image], array

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from mmunlearner_jax.command_line import one_line, steady_streams
 from mmunlearner_jax.errors import InputError, refusing, shown
@@ -25,6 +24,7 @@ from mmunlearner_jax.evaluation.predictions import prediction
 from mmunlearner_jax.evaluation.scores import mean_score
 from mmunlearner_jax.files import parse_json, read_lines
 from mmunlearner_jax.lock import locked
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.results import read_results, update_results
 
 RUBRIC = """\
@@ -95,7 +95,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
     total, name = sum(map(len, answers.values())), shown(judge.model, 40)
     with (
         refusing(folder, "make it writable, then repeat the command"),
-        tqdm(total=total, desc=name, unit="answer") as bar,
+        Progress(name, total, unit="answer") as progress,
     ):
         folder.mkdir(exist_ok=True)
         for file, lines in answers.items():
@@ -113,7 +113,7 @@ def grade(workdir: Path, label: str, judge: Judge) -> dict[str, Any]:
                         out.write(json.dumps(record) + "\n")
                         out.flush()
                     grades[line["split"], line["modality"]].append(known[key])
-                    bar.update()
+                    progress.update()
     return _summary(grades, f"{folder}: of {judge.model}")
 
 

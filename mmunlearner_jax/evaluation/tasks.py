@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
@@ -23,7 +22,8 @@ from mmunlearner_jax.evaluation.choices import Continuations, find_slot
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.evaluation.scores import scored
-from mmunlearner_jax.processes import is_first, to_host
+from mmunlearner_jax.processes import to_host
+from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.sharding import batch_parts, process_rows, put_batch
 
 Ids = list[int]
@@ -131,19 +131,14 @@ class Answerer:
         if self._features is not None:
             self._features.add(image for item in items for image in item.prompt.images)
         records: list[dict[str, Any]] = [{}] * len(items)
-        with tqdm(
-            total=len(items),
-            desc=f"{label}/{split}",
-            unit="question",
-            disable=not is_first(),
-        ) as bar:
+        with Progress(f"{label}/{split}", len(items), unit="question") as progress:
             for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):
                 of_kind = [items[n] for n in kind]
                 for number, record in self._answer_kind(
                     params, of_kind, f"{label}/{split}", after_batch
                 ):
                     records[kind[number]] = {"split": split, **record}
-                    bar.update()
+                    progress.update()
         return records
 
     def _tokenised(self, question: Question) -> Item:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -126,6 +127,19 @@ def layer_norm(
     )
 
 
+def rms_norm(
+    features: int, epsilon: float, logical: str, *, dtype: str | None, rngs: nnx.Rngs
+) -> nnx.RMSNorm:
+    """Returns an RMS norm whose scale [features] carries the logical axis name."""
+    return nnx.RMSNorm(
+        features,
+        epsilon=epsilon,
+        dtype=dtype,
+        scale_metadata={"logical": (logical,)},
+        rngs=rngs,
+    )
+
+
 def stack(layer: Callable[[nnx.Rngs], M], length: int, rngs: nnx.Rngs) -> M:
     """Builds `length` equal layers as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=length)(nnx.vmap(layer))(rngs)
@@ -138,26 +152,30 @@ def scan(
     remat: str,
     mesh: Mesh | None,
     length: int | None = None,
+    each: tuple[np.ndarray, ...] = (),
 ) -> jax.Array:
     """Runs stacked layers one after the other, each as one unit of `squares`.
 
     Args:
-        layers: Layers that `stack` returned; each is called as `layer(x, *rest) -> x`.
+        layers: Layers that `stack` returned; each is called as `layer(x, *rest, *own) -> x`.
         x: Input of the first layer [B, ...].
         *rest: Further arrays [B, ...] that every layer takes.
         remat: What the backward pass recomputes, a key of `REMAT`; squares recompute all.
         mesh: Devices that the examples are split over; None: one device.
         length: Number of layers to run, from the first; None: all.
+        each: Arrays [L, ...], whose part of a layer is its `own`.
     """
     graphdef, params = nnx.split(layers)
     params = jax.tree.map(lambda p: p[:length], params)
     if squares.any_probed(params):
-        return squares.scan(graphdef, params, by_example(x, mesh), *rest, mesh=mesh)
+        return squares.scan(graphdef, params, by_example(x, mesh), *rest, mesh=mesh, each=each)
 
-    def body(x, params):
-        return by_example(nnx.merge(graphdef, params)(by_example(x, mesh), *rest), mesh), None
+    def body(x, layer):
+        params, own = layer
+        x = nnx.merge(graphdef, params)(by_example(x, mesh), *rest, *own)
+        return by_example(x, mesh), None
 
-    return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), params)[0]
+    return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), (params, each))[0]
 
 
 def over_depth(

@@ -103,13 +103,7 @@ _LOGITS = 2**22
 
 
 def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    return nnx.RMSNorm(
-        config.hidden_size,
-        epsilon=config.rms_norm_eps,
-        dtype=dtype,
-        scale_metadata={"logical": ("embed",)},
-        rngs=rngs,
-    )
+    return layers.rms_norm(config.hidden_size, config.rms_norm_eps, "embed", dtype=dtype, rngs=rngs)
 
 
 class Layer(nnx.Module):

@@ -10,7 +10,8 @@ float32 whatever the dtype of the weights (D-05: squares in float16 underflow). 
 gradient of one unit for each local example. The sums of stacked units are updated in place.
 
 Squares of a batch's gradient (D-06: they depend on the batch size) are computed in the same way,
-unit by unit, so that the gradient of the whole model never exists.
+unit by unit, so that the gradient of the whole model never exists. And so is the gradient of
+several batches: each adds its own in place, where `jax.grad` would keep one for each batch.
 
     def loss(sums):
         sums, nothing = keep(sums)
@@ -19,17 +20,23 @@ unit by unit, so that the gradient of the whole model never exists.
     sums = jax.grad(loss)(sums)
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 
 from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
+
+# What is added to the sums: the squares of each example's gradient, those of the gradient of all
+# examples together, or that gradient itself.
+Kind = Literal["examples", "batch", "gradient"]
 
 
 @jax.tree_util.register_dataclass
@@ -39,14 +46,14 @@ class Probed:
 
     Attributes:
         value: The parameter.
-        sums: Sums of squares so far, float32, with the shape of `value`. Their cotangent is `sums`
-            plus the squares of this batch.
-        whole: Whether the gradient of all examples together is squared, or each example's own.
+        sums: Sums so far, with the shape of `value`: float32 of squares, or a gradient in its
+            dtype. Their cotangent is `sums` plus what this batch adds.
+        kind: What is added.
     """
 
     value: Any
     sums: Any
-    whole: bool = field(default=False, metadata={"static": True})
+    kind: Kind = field(default="examples", metadata={"static": True})
 
 
 def is_probed(x: Any) -> TypeGuard[Probed]:
@@ -54,15 +61,15 @@ def is_probed(x: Any) -> TypeGuard[Probed]:
     return isinstance(x, Probed)
 
 
-def probe(params: Any, sums: Any, *, whole: bool = False) -> Any:
+def probe(params: Any, sums: Any, *, kind: Kind = "examples") -> Any:
     """Pairs a tree of parameters with a tree of sums of the same structure, leaf by leaf.
 
     Args:
         params: Parameters of a model.
-        sums: Sums of squares so far, float32.
-        whole: Whether the gradient of all examples together is squared, or each example's own.
+        sums: Sums so far, as in `Probed`.
+        kind: What is added to them.
     """
-    return jax.tree.map(lambda value, sums: Probed(value, sums, whole), params, sums)
+    return jax.tree.map(lambda value, sums: Probed(value, sums, kind), params, sums)
 
 
 def keep(sums: Any) -> tuple[Any, jax.Array]:
@@ -107,7 +114,7 @@ def run(
     graphdef, params = nnx.split(module)
     if not any_probed(params):
         return call(module, *activations)
-    values, sums, whole = _apart(params)
+    values, sums, kind = _apart(params)
 
     def merged(values, activations):
         return call(nnx.merge(graphdef, values), *activations)
@@ -121,7 +128,7 @@ def run(
 
     def backward(residuals, cotangents):
         values, sums, activations = residuals
-        squares, smooth = _pull_back(merged, values, activations, cotangents, whole)
+        squares, smooth = _pull_back(merged, values, activations, cotangents, kind)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
@@ -129,9 +136,14 @@ def run(
 
 
 def scan(
-    graphdef: nnx.GraphDef, params: Any, x: jax.Array, *rest: Any, mesh: Mesh | None
+    graphdef: nnx.GraphDef,
+    params: Any,
+    x: jax.Array,
+    *rest: Any,
+    mesh: Mesh | None,
+    each: tuple[np.ndarray, ...] = (),
 ) -> jax.Array:
-    """Calls stacked units one after the other: `x = unit(x, *rest)`; all of them are `Probed`.
+    """Calls stacked units one after the other: `x = unit(x, *rest, *own)`; all are `Probed`.
 
     Only the inputs of the units are kept for the backward pass, which runs each unit once more.
 
@@ -142,19 +154,24 @@ def scan(
         *rest: Pytrees of arrays [B, ...] that every unit takes.
         mesh: Devices that the examples are split over, also within a unit (a kernel under
             `jax.shard_map`).
+        each: Arrays with a leading axis of units, whose part of a unit is its `own`.
     """
-    values, sums, whole = _apart(params)
+    values, sums, kind = _apart(params)
 
-    def call(values, activations):
+    def call(own, values, activations):
         x, *rest = activations
-        return by_example(nnx.merge(graphdef, values)(by_example(x, mesh), *rest), mesh)
+        return by_example(nnx.merge(graphdef, values)(by_example(x, mesh), *rest, *own), mesh)
 
     @jax.custom_vjp
     def units(values, sums, x, rest):
         return forward(values, sums, x, rest)[0]
 
     def forward(values, sums, x, rest):
-        out, inputs = jax.lax.scan(lambda x, v: (call(v, (x, *rest)), x), x, values)
+        def body(x, unit):
+            own, values = unit
+            return call(own, values, (x, *rest)), x
+
+        out, inputs = jax.lax.scan(body, x, (each, values))
         return out, (values, sums, inputs, rest)
 
     def backward(residuals, cotangent):
@@ -163,15 +180,15 @@ def scan(
         # The sums are in the carry and not in the scanned inputs: so XLA adds to them in place.
         def body(carry, unit):
             cotangent, sums, others = carry
-            index, values, x = unit
-            inputs = (x, *rest)
-            squares, (cotangent, *more) = _pull_back(call, values, inputs, cotangent, whole, mesh)
+            index, own, values, x = unit
+            inputs, one = (x, *rest), functools.partial(call, own)
+            squares, (cotangent, *more) = _pull_back(one, values, inputs, cotangent, kind, mesh)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
         others = jax.tree.map(lambda a: jnp.zeros_like(a) if _is_smooth(a) else None, rest)
         count = len(jax.tree.leaves(values)[0])
-        carry, steps = (cotangent, sums, others), (jnp.arange(count), values, inputs)
+        carry, steps = (cotangent, sums, others), (jnp.arange(count), each, values, inputs)
         (cotangent, sums, others), _ = jax.lax.scan(body, carry, steps, reverse=True)
         return None, sums, cotangent, others
 
@@ -184,8 +201,8 @@ def any_probed(params: Any) -> bool:
     return any(map(is_probed, jax.tree.leaves(params, is_leaf=is_probed)))
 
 
-def _apart(params: Any) -> tuple[Any, Any, bool]:
-    """Returns the values, the sums and `whole` of probed parameters."""
+def _apart(params: Any) -> tuple[Any, Any, Kind]:
+    """Returns the values, the sums and the kind of probed parameters."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_probed)
     if not all(map(is_probed, leaves)):
         raise ValueError(
@@ -195,7 +212,7 @@ def _apart(params: Any) -> tuple[Any, Any, bool]:
     return (
         treedef.unflatten([leaf.value for leaf in leaves]),
         treedef.unflatten([leaf.sums for leaf in leaves]),
-        leaves[0].whole,
+        leaves[0].kind,
     )
 
 
@@ -208,16 +225,13 @@ def _pull_back(
     values: Any,
     activations: Any,
     cotangents: Any,
-    whole: bool,
+    kind: Kind,
     mesh: Mesh | None = None,
 ) -> tuple[Any, Any]:
-    """Returns the squares of the batch and the cotangents of the activations.
-
-    The squares are those of the whole batch's gradient, or the sums over each example's squares.
-    """
-    if whole:
+    """Returns what a batch adds to the sums, and the cotangents of the activations."""
+    if kind != "examples":
         gradients, smooth = _gradients(call, values, activations, cotangents)
-        return jax.tree.map(_square, gradients), smooth
+        return jax.tree.map(_OF_BATCH[kind], gradients), smooth
 
     def example(activations, cotangents):
         one = jax.tree.map(lambda a: a[None], (activations, cotangents))
@@ -264,14 +278,13 @@ def spread(probed: Probed, batch: int) -> jax.Array:
 
     @jax.custom_vjp
     def copies(value, sums):
-        return value if probed.whole else jnp.broadcast_to(value, (batch, *shape))
+        return jnp.broadcast_to(value, (batch, *shape)) if probed.kind == "examples" else value
 
     def forward(value, sums):
         return copies(value, sums), sums
 
     def backward(sums, cotangents):
-        squares = _square(cotangents) if probed.whole else _sum_of_squares(cotangents)
-        return None, sums + squares
+        return None, sums + _OF_BATCH.get(probed.kind, _sum_of_squares)(cotangents)
 
     copies.defvjp(forward, backward)
     return copies(probed.value, probed.sums)
@@ -291,3 +304,10 @@ def _sum_of_squares(gradients: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(
         _square(gradients), cpu=contract, default=lambda squares: jnp.sum(squares, axis=0)
     )
+
+
+# What the gradient of all examples together adds to the sums.
+_OF_BATCH: Mapping[Kind, Callable[[jax.Array], jax.Array]] = {
+    "batch": _square,
+    "gradient": lambda gradient: gradient,
+}

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import jax
 from jax.errors import JaxRuntimeError
 
-from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.errors import InputError, out_of_memory
 from mmunlearner_jax.planning.costs import Traffic, flops, traffic
 from mmunlearner_jax.planning.programs import Program
 from mmunlearner_jax.planning.topologies import Slice
@@ -107,7 +107,7 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
         compiled = program.function.lower(*program.arguments).compile()
     except JaxRuntimeError as error:
         needed = _NEEDED.search(str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not needed:
+        if not out_of_memory(error) or not needed:
             raise InputError(
                 f"{program.stage}, {program.name}: libtpu {version('libtpu')} did not compile it"
                 f" ({str(error).splitlines()[0]}); use the libtpu that jax {jax.__version__}"

@@ -25,7 +25,7 @@ from mmunlearner_jax.unlearn.lora import attach
 from mmunlearner_jax.unlearn.method import Loss
 from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
 from mmunlearner_jax.unlearn.schedule import plan_schedule
-from mmunlearner_jax.unlearn.steps import TrainState, anchored_step, forget_step, retain_step
+from mmunlearner_jax.unlearn.steps import RETAIN_STEPS, TrainState, anchored_step, forget_step
 from mmunlearner_jax.weights.io import in_groups, read_config
 
 STAGES = ("importance", "unlearn", "evaluate")
@@ -114,7 +114,7 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
             targets,
             rank=config.unlearn.lora.rank,
             alpha=config.unlearn.lora.alpha,
-            mask=_like(params, "bool") if config.unlearn.chosen.masked else None,
+            mask=like(params, "bool") if config.unlearn.chosen.masked else None,
         )
     yield from make(config, graphdef, frozen, moving, batch)
 
@@ -145,7 +145,7 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     descend, forgetting = optimizers(options, schedule)
     whole = nnx.merge_state(params, frozen)
     each = state_optimizers(options, schedule)
-    states = tuple(_optimizer_state(optimizer, params) for optimizer in each)
+    states = tuple(optimizer_state(optimizer, params) for optimizer in each)
     state = TrainState(params, states)
     forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))
     referred = functools.partial(_referred, graphdef, whole)
@@ -153,7 +153,7 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
         "unlearn",
         "forget step",
         forget_step(graphdef, forgetting, forget_loss.configured(options.of_loss(forget_loss))),
-        (state, referred(forget_loss, [forget]), _like(params, "bool"), frozen),
+        (state, referred(forget_loss, [forget]), like(params, "bool"), frozen),
         forgets,
         forget.questions,
         whole,
@@ -162,7 +162,7 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
         return
     loss, anchor = method.retain.configured(options.of_loss(method.retain)), options.chosen_anchor
     if anchor is None:
-        step, reference = retain_step(graphdef, descend, loss), ()
+        step, reference = RETAIN_STEPS[options.gradients](graphdef, descend, loss), ()
     else:
         step = anchored_step(graphdef, descend, loss, anchor, options.anchor_weight, vanilla[0])
         reference = vanilla[1:]
@@ -271,7 +271,7 @@ def _referred(
     return referred
 
 
-def _optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:
+def optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:
     """Returns an abstract state: moments are sharded like parameters, counters replicated."""
     return optax.tree.map_params(
         optimizer,
@@ -286,7 +286,8 @@ def _placed(array: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
-def _like(params: Any, dtype: str) -> Any:
+def like(params: Any, dtype: str) -> Any:
+    """Returns the shapes and shardings of some parameters with another dtype."""
     return jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, jnp.dtype(dtype), sharding=p.sharding), params
     )

@@ -9,17 +9,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.data.benchmarks.base import Benchmark
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.predictions import read_predictions
-from mmunlearner_jax.evaluation.scores import accuracy
+from mmunlearner_jax.evaluation.scores import Score, accuracy
 from mmunlearner_jax.evaluation.tasks import fingerprint
+from mmunlearner_jax.reporting.verdicts import Verdict, floor_of, judge
 
+IN_WORDS = "In words"  # what is asked so should stay
 BY_PERSON = {
     "Training photographs": ("forget", "vqa"),
     "Unseen photographs": ("test", "vqa"),
-    "In words": ("forget", "qa"),
+    IN_WORDS: ("forget", "qa"),
 }
 LOST, KEPT = (True, False), (True, True)
 
@@ -69,20 +72,30 @@ class Person:
     Attributes:
         name: Name of the person.
         picture: Data URI of an unseen photograph.
-        scores: Each kind of question (`BY_PERSON`) with its scores before and after unlearning, or
-            None if there are no such questions.
+        scores: Their kinds of questions in the order of `BY_PERSON`, without those of no question.
     """
 
     name: str
     picture: str | None
-    scores: list[tuple[str, tuple[dict[str, Any], dict[str, Any]] | None]]
+    scores: list["PersonScore"]
+
+
+class PersonScore(NamedTuple):
+    """A person's scores of one kind of question (`BY_PERSON`) before and after, and the verdict."""
+
+    kind: str
+    before: Score
+    after: Score
+    verdict: Verdict
 
 
 class Predictions:
     """The predictions before and after unlearning, side by side, with the benchmark's photographs.
 
     Attributes:
+        names: Name of each person, by ID.
         taught: Number of people that the model had learned.
+        cases: Questions by split, in the order of the files.
     """
 
     def __init__(
@@ -98,7 +111,7 @@ class Predictions:
         Raises:
             InputError: A file is missing or damaged.
         """
-        self._names = bench.names()
+        self.names = bench.names()
         self.taught = len(bench.people(bench.everyone))
         # The evaluation may have left out pictures that its model cannot take, so lines and
         # questions are matched by picture.
@@ -108,44 +121,60 @@ class Predictions:
             for question in of_split
             if question.image
         }
-        self._cases: dict[str, list[Case]] = {}
+        self.cases: dict[str, list[Case]] = {}
         for path in sorted((workdir / "predictions").glob("before-*.jsonl")):
             split = path.stem.removeprefix("before-")
             before = read_predictions(path)
             after = read_predictions(path.with_name(f"after-{split}.jsonl"))
-            self._cases[split] = [
+            self.cases[split] = [
                 Case(*lines, photos.get(lines[0]["image"]))
                 for lines in zip(before, after, strict=True)
             ]
 
     @property
     def _others(self) -> str:
-        return "test_retain" if "test_retain" in self._cases else "retain"
+        return "test_retain" if "test_retain" in self.cases else "retain"
 
     @property
     def unseen(self) -> bool:
         """Whether the page shows photographs that were not used in training."""
-        return "test" in self._cases
+        return "test" in self.cases
 
     def people(self, split: str) -> list[str]:
         """Returns the IDs of a split's people in order; CLEAR's text questions name nobody."""
-        people = dict.fromkeys(case.before["person"] for case in self._cases[split])
+        people = dict.fromkeys(case.before["person"] for case in self.cases[split])
         return [person for person in people if person]
 
     def chance(self, split: str = "forget") -> float:
         """Returns the accuracy of guessing in a split's multiple choice, 0 to 1."""
-        options = [case.before["options"] for case in self._cases[split]]
+        options = [case.before["options"] for case in self.cases[split]]
         return float(np.mean([1 / len(choices) for choices in options if choices]))
 
-    def by_person(self) -> list[Person]:
-        """Returns the multiple-choice scores of each forgotten person."""
-        shown = self._cases["test" if self.unseen else "forget"]
+    def by_person(
+        self, bars: ReportConfig, chances: Mapping[str, Mapping[str, float]]
+    ) -> list[Person]:
+        """Returns the multiple-choice scores of each forgotten person.
+
+        Args:
+            bars: Bars of the verdicts.
+            chances: Entry `chance` of `results.json`.
+        """
+        shown = self.cases["test" if self.unseen else "forget"]
         photos = {case.before["person"]: case.photo for case in shown if case.photo}
         return [
             Person(
-                self._names[person],
+                self.names[person],
                 picture_uri(photos[person]) if person in photos else None,
-                [(kind, self._score(person, *where)) for kind, where in BY_PERSON.items()],
+                [
+                    PersonScore(
+                        name, *pair, judge(*pair, bars, falls=name != IN_WORDS, floor=floor)
+                    )
+                    for name, kind in BY_PERSON.items()
+                    if (pair := self._score(person, *kind))
+                    for floor in [
+                        floor_of("classification", kind, falls=name != IN_WORDS, chances=chances)
+                    ]
+                ],
             )
             for person in self.people("forget")
         ]
@@ -185,7 +214,7 @@ class Predictions:
         field = "choice" if before["task"] == "classification" else "response"
         return Example(
             title,
-            self._names[before["person"]],
+            self.names[before["person"]],
             picture_uri(photo) if photo else None,
             before["question"],
             before["answer"],
@@ -194,9 +223,7 @@ class Predictions:
             f"{count} of {len(similar)} such questions {went}.",
         )
 
-    def _score(
-        self, person: str, split: str, modality: str
-    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def _score(self, person: str, split: str, modality: str) -> tuple[Score, Score] | None:
         cases = self._of_kind(split, modality, "classification")
         right = [case.right for case in cases if case.before["person"] == person]
         if not right:
@@ -207,7 +234,7 @@ class Predictions:
     def _of_kind(self, split: str, modality: str, task: str) -> list[Case]:
         return [
             case
-            for case in self._cases.get(split, [])
+            for case in self.cases.get(split, [])
             if (case.before["modality"], case.before["task"]) == (modality, task)
         ]
 

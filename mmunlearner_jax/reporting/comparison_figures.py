@@ -22,6 +22,9 @@ from mmunlearner_jax.unlearn.methods import METHODS
 
 # Okabe and Ito's colours, told apart by the colour-blind.
 _CONTROLS = ("#000000", "#999999", "#a6761d", "#66a61e", "#7570b3")
+_HOLLOW = "sDv^<>pP"
+# Markers tell curves apart without colours; a curve has a few of them.
+_LINE: dict[str, Any] = {"linewidth": 1.6, "markersize": 5, "markevery": (2, 6)}
 _DASHES = (0, (3, 1.5))
 _SHARES = {"own": "#d55e00", "other_people_mask": "#0072b2", "random_mask": GREY}
 _MARKERS = "DsovP^X<>p"
@@ -69,14 +72,16 @@ def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Returns how variants are drawn: all methods, and the controls of named contrasts."""
     present = {row.name for rows in comparison.rows.values() for row in rows}
     styles: dict[str, dict[str, Any]] = {
-        name: {"color": method.color, "linewidth": 1.6}
+        name: {"color": method.color, "marker": method.marker, **_LINE}
         for name, method in METHODS.items()
         if name in present
     }
     named = [n for c in comparison.options.contrasts for n in (c.first, c.second)]
     controls = [n for n in dict.fromkeys(named) if n in present and n not in METHODS]
-    for name, colour in zip(controls, itertools.cycle(_CONTROLS), strict=False):
-        styles[name] = {"color": colour, "linewidth": 1.6, "linestyle": _DASHES}
+    looks = zip(controls, itertools.cycle(_CONTROLS), itertools.cycle(_HOLLOW), strict=False)
+    for name, colour, marker in looks:
+        hollow = {"markerfacecolor": "none", "linestyle": _DASHES}
+        styles[name] = {"color": colour, "marker": marker, **_LINE, **hollow}
     return styles
 
 

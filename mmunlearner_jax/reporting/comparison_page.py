@@ -13,7 +13,8 @@ from mmunlearner_jax.comparison.effects import Effect
 from mmunlearner_jax.comparison.findings import Comparison
 from mmunlearner_jax.errors import refusing, shown
 from mmunlearner_jax.files import write_whole
-from mmunlearner_jax.reporting import comparison_figures, figures
+from mmunlearner_jax.machine import machine
+from mmunlearner_jax.reporting import browser, comparison_figures, figures
 from mmunlearner_jax.reporting.comparison_csv import write_csv
 from mmunlearner_jax.reporting.comparison_table import (
     p_value,
@@ -21,9 +22,10 @@ from mmunlearner_jax.reporting.comparison_table import (
     print_result,
     whole,
 )
-from mmunlearner_jax.reporting.machine import machine
 from mmunlearner_jax.reporting.relearning_figure import relearning
 from mmunlearner_jax.reporting.templates import environment, points
+from mmunlearner_jax.reporting.terms import TERMS
+from mmunlearner_jax.reporting.verdicts import MARKS
 
 
 def write_report(workdir: Path, *, markdown: Path | None = None, command: str) -> None:
@@ -76,24 +78,26 @@ def context(comparison: Comparison, command: str) -> dict[str, Any]:
 def render(comparison: Comparison, command: str) -> str:
     """Returns the page as HTML that needs nothing beside it."""
     middle = comparison.middle
-    blocks, shares = comparison.blocks(middle), comparison_figures.shares(comparison, middle)
-    returning = comparison_figures.returning(comparison, middle)
-    relearned = relearning(comparison, middle)
+    blocks = comparison.blocks(middle)
+    densities = figures.densities(blocks) if any(blocks.values()) else None
     return (
         environment()
         .get_template("reporting/comparison.html.j2")
         .render(
             **context(comparison, command),
-            paths=figures.data_uri(comparison_figures.paths(comparison, middle)),
-            shares=figures.data_uri(shares) if shares else "",
-            returning=figures.data_uri(returning) if returning else "",
-            relearned=figures.data_uri(relearned) if relearned else "",
+            policy=browser.content_policy(),
+            explained=TERMS,
+            marks=MARKS,
+            paths=figures.inline(comparison_figures.paths(comparison, middle), "paths"),
+            shares=figures.inline(comparison_figures.shares(comparison, middle), "shares"),
+            returning=figures.inline(comparison_figures.returning(comparison, middle), "returning"),
+            relearned=figures.inline(relearning(comparison, middle), "relearned"),
             contrasts={
-                ratio: figures.data_uri(comparison_figures.contrasts(findings))
+                ratio: figures.inline(comparison_figures.contrasts(findings), f"contrasts{ratio}")
                 for ratio, findings in comparison.findings.items()
                 if any(finding.effect for finding in findings)
             },
-            densities=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
+            densities=figures.inline(densities, "densities"),
             person=forgotten_person(comparison.at(middle)),
             people={
                 ratio: estimates.by_person(comparison.at(ratio)) for ratio in comparison.ratios

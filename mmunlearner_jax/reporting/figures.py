@@ -1,6 +1,5 @@
 """SVG figures of the pages of runs and comparisons; equal numbers give equal files."""
 
-import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-GREY, RULE = "#767676", "#dddddd"
+GREY, RULE, INK = "#767676", "#dddddd", "#1c1c1e"
+FORGET, RETAIN = "#ad4a22", "#17695d"
 LOOK: dict[Any, Any] = {
     "svg.hashsalt": "mmunlearner_jax",  # seed of the elements' ids
     "svg.fonttype": "path",  # the same letters everywhere
@@ -39,9 +39,35 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def data_uri(figure: Figure) -> str:
-    """Returns a figure as a data URI (the ids of inlined figures would collide)."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
+# Colours of figures that a page replaces by its own, so that they suit dark mode and print.
+_OF_PAGE = {
+    "#000000": "currentColor",
+    INK: "currentColor",
+    RULE: "var(--rule)",
+    "#ffffff": "var(--card)",
+    FORGET: "var(--falls)",
+    RETAIN: "var(--stays)",
+}
+
+
+def inline(figure: Figure | None, name: str) -> str:
+    """Returns a figure as an SVG element of a page, in the page's colours; "" where there is none.
+
+    What it shows in words stands around it.
+
+    Args:
+        figure: The figure.
+        name: Beginning of its ids, which must differ between the figures of a page.
+    """
+    if figure is None:
+        return ""
+    text = svg(figure)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
+    for colour, own in _OF_PAGE.items():
+        text = text.replace(f": {colour}", f": {own}")
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    return text.replace("<svg ", '<svg aria-hidden="true" ', 1).replace("*{", ".figure svg *{")
 
 
 def key(text: str, **style: Any) -> Line2D:
@@ -55,7 +81,7 @@ def legend(figure: Figure, handles: Sequence[Line2D], *, ncols: int, **options: 
     figure.legend(handles=handles, ncols=ncols, **place, **options)
 
 
-_CURVE, _CURVES = ("#1c1c1e",), ("#ad4a22", "#17695d")
+_CURVES = ((FORGET, "-"), (RETAIN, "--"))  # told apart without colours, too
 _MOST_POINTS = 240
 
 
@@ -74,12 +100,13 @@ def draw_lines(
         series: (step, value) pairs by label; values are finite, and positive if `log`.
         log: Whether the y axis is logarithmic.
     """
-    colours = _CURVES if len(series) > 1 else _CURVE
+    looks = _CURVES if len(series) > 1 else ((INK, "-"),)
     highest, lowest = 0.0, np.inf
-    for (label, pairs), colour in zip(series.items(), colours, strict=True):
+    for (label, pairs), (colour, dashes) in zip(series.items(), looks, strict=True):
         steps, values = _thin(np.asarray(pairs, np.float64)).T
         name = re.sub(r"\W+", "-", f"curve {title} {label}")
-        axes.plot(steps, values, color=colour, label=f"{label} {_short(values[-1])}", gid=name)
+        shown = f"{label} {_short(values[-1])}"
+        axes.plot(steps, values, label=shown, color=colour, linestyle=dashes, gid=name)
         highest, lowest = max(highest, values.max()), min(lowest, values.min())
     axes.set_title(title, loc="left")
     axes.set_xlim(left=0)
@@ -155,7 +182,7 @@ def densities(by_block: Mapping[str, float]) -> Figure:
             )
             axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
             for (y, x), value in np.ndenumerate(values):
-                ink = "white" if value > 0.6 else "black"
+                ink = "#fefefe" if value > 0.6 else "#010101"  # the same in dark mode
                 axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=8.5)
             axes.set_yticks(range(len(matrices)), list(matrices), fontsize=8.5)
             axes.set_xticks(

@@ -12,11 +12,13 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import shown
 from mmunlearner_jax.evaluation.kinds import FORGET
 from mmunlearner_jax.metrics import read_metrics
-from mmunlearner_jax.reporting import audit_figure, figures
+from mmunlearner_jax.reporting import audit_figure, browser, figures
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_results import (
     METRICS,
     RUNS,
+    TASK_OF,
+    ScoreChange,
     choice_score,
     control_runs,
     mask_verdict,
@@ -24,6 +26,8 @@ from mmunlearner_jax.reporting.run_results import (
     run_kinds,
 )
 from mmunlearner_jax.reporting.templates import environment
+from mmunlearner_jax.reporting.terms import TERMS
+from mmunlearner_jax.reporting.verdicts import AIMS, MARKS, UNKNOWN, judgement
 
 SHOWN = "relearn_same"  # the attack whose trials are drawn as curves
 
@@ -39,42 +43,73 @@ def render(
         results: Content of `results.json`.
         predictions: Predictions before and after unlearning.
     """
-    changes, kinds = rows(results), run_kinds(results)
-    audit = read_audit(workdir / FILE)
-    attacks = audit.get("attacks", {})
-    shares = {name: it for name, it in attacks.items() if "recovered" in it}
-    curve = audit_figure.relearning(shares[SHOWN]) if SHOWN in shares else None
+    bars, kinds = config.report, run_kinds(results)
+    changes, chances = rows(results, bars), results.get("chance", {})
+    answers, script = browser.answer_rows(predictions), browser.script()
     blocks = results.get("mask", {}).get("by_block", {})
     template = environment().get_template("reporting/run.html.j2")
     return template.render(
         run=shown(workdir.name),
         results=results,
+        policy=browser.content_policy(script),
+        script=script,
+        marks=MARKS,
+        explained=TERMS,
+        bars=bars,
+        aims=[(AIMS[falls], judgement(changes, falls=falls)) for falls in AIMS],
+        nothing_known=next((r for r in changes if is_unknown_face(r)), None),
+        answers=answers,
+        fallback=browser.some_of_each(answers, browser.WITHOUT_SCRIPTS),
+        data=browser.packed(answers),
+        asked=browser.ASKED,
+        tasks=browser.TASKS,
+        task_of=TASK_OF,
         config=json.dumps(config.to_dict(), indent=2),
         orl=_has_orl_faces(config),
         forgotten=predictions.people("forget"),
         taught=predictions.taught,
         chance=predictions.chance,
-        prior=results.get("chance", {}).get("/".join(FORGET), {}).get("prior"),
+        prior=chances.get("/".join(FORGET), {}).get("prior"),
         tables={m: [r for r in changes if r.metric == m] for m in METRICS},
         metrics=METRICS,
         kinds=kinds,
         highlights=[r for r in changes if r.headline],
         examples=predictions.examples(),
-        people=predictions.by_person(),
+        people=predictions.by_person(bars, chances),
         unseen=predictions.unseen,
         runs=RUNS,
         controls=control_runs(results),
         choice_score=choice_score,
         verdict=mask_verdict(results["after"], results.get("controls", {}), kinds),
-        heat=figures.data_uri(figures.densities(blocks)) if any(blocks.values()) else "",
+        heat=figures.inline(
+            figures.densities(blocks) if any(blocks.values()) else None, "densities"
+        ),
         charts=charts(workdir),
-        audit=audit,
-        attacks=attacks,
-        attack_records=ATTACKS,
-        attack_figure=figures.data_uri(audit_figure.recovered(shares)) if shares else "",
-        relearning=figures.data_uri(curve) if curve else "",
-        gold_audited=any(it.get("gold") for it in shares.values()),
+        **_audited(workdir),
     )
+
+
+def _audited(workdir: Path) -> dict[str, Any]:
+    """Returns what the page shows of an audit, by name in the template."""
+    audit = read_audit(workdir / FILE)
+    attacks = audit.get("attacks", {})
+    shares = {name: it for name, it in attacks.items() if "recovered" in it}
+    curve = audit_figure.relearning(shares[SHOWN]) if SHOWN in shares else None
+    returned = audit_figure.recovered(shares) if shares else None
+    return {
+        "audit": audit,
+        "attacks": attacks,
+        "attack_records": ATTACKS,
+        "attack_figure": figures.inline(returned, "recovered"),
+        "relearning": figures.inline(curve, "relearning"),
+        "gold_audited": any(it.get("gold") for it in shares.values()),
+    }
+
+
+def is_unknown_face(row: ScoreChange) -> bool:
+    """Whether a row shows that the faces to forget were not known before unlearning."""
+    kind = row.split, row.modality
+    return kind == FORGET and row.metric == "classification" and row.verdict == UNKNOWN
 
 
 def _has_orl_faces(config: Config) -> bool:
@@ -84,7 +119,7 @@ def _has_orl_faces(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of the page: `image` is a data URI, `alt` describes it in words."""
+    """A figure of the page: `image` is an SVG element, `alt` describes it in words."""
 
     image: str
     alt: str
@@ -109,6 +144,7 @@ def charts(workdir: Path) -> list[Chart]:
         series = {label: pairs for name, label in names.items() if (pairs := curve(stage, name))}
         if series:
             ends = ", ".join(f"{label} ends at {s[-1][1]:.3g}" for label, s in series.items())
-            image = figures.data_uri(figures.line_chart(title, series, log=log))
+            chart = figures.line_chart(title, series, log=log)
+            image = figures.inline(chart, f"chart{len(drawn)}")
             drawn.append(Chart(image, f"{title}: {ends}"))
     return drawn

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmunlearner_jax.data.benchmarks.base import Kind
+from mmunlearner_jax.config.report import ReportConfig
+from mmunlearner_jax.data.benchmarks.base import Kind, ScoredKind
 from mmunlearner_jax.evaluation.kinds import Kinds, kinds_of, read_kinds, with_unknown
 from mmunlearner_jax.evaluation.scores import Score
+from mmunlearner_jax.reporting.verdicts import Verdict, floor_of, judge
 from mmunlearner_jax.unlearn.controls import CONTROLS
 
 Scores = Mapping[str, Any]  # {split: {modality: {metric: Score}}}
@@ -27,6 +29,13 @@ METRICS = {
     "rougeL": "Free answers, ROUGE-L",
     "probability": "Probability of the true answer, per token",
     "naming_probability": "Probability of the name beside wrong ones",
+}
+TASK_OF = {  # the task of the answers that a metric scores
+    **dict.fromkeys(("classification", "classification_letter"), "classification"),
+    "cloze": "cloze",
+    **dict.fromkeys(("naming", "naming_probability"), "naming"),
+    **dict.fromkeys(("short", "vqa_score"), "short"),
+    **dict.fromkeys(("right", "keywords", "rougeL", "probability"), "generation"),
 }
 RUNS = {
     "before": "Before",
@@ -48,6 +57,8 @@ class ScoreChange:
         label: Label of the kind of question.
         falls: Whether the score is meant to fall.
         headline: Whether the score stands at the top of the page.
+        verdict: What the change says, against the bars.
+        floor: Score of a model that knows nothing, 0 to 1; None where it is not known.
     """
 
     split: str
@@ -58,6 +69,8 @@ class ScoreChange:
     label: str
     falls: bool
     headline: bool
+    verdict: Verdict
+    floor: float | None
 
 
 def run_kinds(results: Mapping[str, Any]) -> Kinds:
@@ -65,24 +78,39 @@ def run_kinds(results: Mapping[str, Any]) -> Kinds:
     return with_unknown(read_kinds(results), kinds_of(results["before"]))
 
 
-def rows(results: Mapping[str, Any]) -> list[ScoreChange]:
-    """Returns the rows of the results table, metric by metric."""
-    before, after = results["before"], results["after"]
+def rows(results: Mapping[str, Any], bars: ReportConfig) -> list[ScoreChange]:
+    """Returns the rows of the results table, metric by metric, with their verdicts.
+
+    Args:
+        results: Content of `results.json`.
+        bars: Bars of the verdicts.
+    """
     return [
-        ScoreChange(
-            split,
-            modality,
-            metric,
-            score,
-            after[split][modality][metric],
-            kind.label,
-            kind.falls,
-            kind.headline and metric == "classification",
-        )
+        _row(results, bars, kind, about, metric)
         for metric in METRICS
-        for (split, modality), kind in run_kinds(results).items()
-        if (score := before.get(split, {}).get(modality, {}).get(metric))
+        for kind, about in run_kinds(results).items()
+        if metric in results["before"].get(kind[0], {}).get(kind[1], {})
     ]
+
+
+def _row(
+    results: Mapping[str, Any], bars: ReportConfig, kind: Kind, about: ScoredKind, metric: str
+) -> ScoreChange:
+    split, modality = kind
+    before, after = (results[when][split][modality][metric] for when in ("before", "after"))
+    floor = floor_of(metric, kind, falls=about.falls, chances=results.get("chance", {}))
+    return ScoreChange(
+        split,
+        modality,
+        metric,
+        before,
+        after,
+        about.label,
+        about.falls,
+        about.headline and metric == "classification",
+        judge(before, after, bars, falls=about.falls, floor=floor),
+        floor,
+    )
 
 
 def control_runs(results: Mapping[str, Any]) -> dict[str, Scores]:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.errors import shown
 from mmunlearner_jax.reporting.run_results import (
     choice_score,
@@ -15,20 +16,35 @@ from mmunlearner_jax.reporting.run_results import (
     run_kinds,
 )
 from mmunlearner_jax.reporting.templates import interval, percent, points
+from mmunlearner_jax.reporting.verdicts import AIMS, MARKS, judgement
 
 
-def print_results(console: Console, results: Mapping[str, Any]) -> None:
-    """Prints a row for each split, modality and metric, then the controls and their verdict."""
-    table = Table(title=f"Before and after unlearning, seed {shown(results['seed'], 20)}")
-    for name in ("split", "", "metric"):
-        table.add_column(name, overflow="fold")
+def print_results(console: Console, results: Mapping[str, Any], bars: ReportConfig) -> None:
+    """Prints a row for each split, modality and metric, the verdicts, then the controls.
+
+    Args:
+        console: Where to print.
+        results: Content of `results.json`.
+        bars: Bars of the verdicts.
+    """
+    title = f"Before and after unlearning, seed {shown(results['seed'], 20)}"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))  # fits into 80 columns
+    for name, least in (("split", 11), ("", 3), ("metric", 14)):
+        table.add_column(name, overflow="fold", min_width=least)
     for name in ("before → after", "n", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows(results):
+    table.add_column("verdict", min_width=11)
+    judged = rows(results, bars)
+    for row in judged:
         change = f"{percent(row.before['value'])} → {percent(row.after['value'])}"
         cells = (row.split, row.modality.upper(), row.metric, change)
-        table.add_row(*cells, str(row.after["n"]), interval(row.after))
+        verdict = f"{MARKS[row.verdict.grade]} {row.verdict.words}"
+        table.add_row(*cells, str(row.after["n"]), interval(row.after), verdict)
     console.print(table)
+    for falls, aim in AIMS.items():
+        it = judgement(judged, falls=falls)
+        count = f" ({it.met} of {len(it.rows)} bars met)" if it.rows else ""
+        console.print(f"{aim}: {MARKS[it.grade]} {it.words}{count}")
     if "model_utility" in results:
         before, after = (results["model_utility"][when] for when in ("before", "after"))
         change = f"{percent(before['value'])} → {percent(after['value'])} ({interval(after)})"

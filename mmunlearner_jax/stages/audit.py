@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from mmunlearner_jax.evaluation.gold import refuse_if_known
 from mmunlearner_jax.evaluation.tasks import fingerprint
 from mmunlearner_jax.files import write_json, write_whole
 from mmunlearner_jax.processes import is_first, wait
+from mmunlearner_jax.progress import say
 from mmunlearner_jax.reporting.audit_table import print_audit
 from mmunlearner_jax.session import Session
 
@@ -109,10 +109,8 @@ def _attacked(auditor: Auditor) -> tuple[dict[str, str], dict[str, dict[str, Tri
     for number, (model, name) in enumerate(todo, 1):
         if name in reasons:
             continue
-        if is_first():
-            label = auditor.label(model)
-            progress = f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {label}"
-            print(progress, file=sys.stderr, flush=True)
+        label = auditor.label(model)
+        say(f"attack {number} of {len(todo)}: {ATTACKS[name].label}, {label}")
         try:
             trials[name][model] = _trials(auditor, name, ATTACKS[name], model)
         except InputError as error:  # e.g. a prompt that is too long for the model

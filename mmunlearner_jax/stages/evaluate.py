@@ -31,6 +31,7 @@ from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.profiling import Trace
+from mmunlearner_jax.progress import say
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import load_unlearned
@@ -66,7 +67,9 @@ def evaluate(
         for split, of_split in questions.items():
             preemption.heed()
             path = folder / f"{label}-{split}.jsonl"
-            if not path.exists():
+            if path.exists():
+                say(f"{label}/{split}: answered before")
+            else:
                 answers = answerer.answer(
                     params, of_split, split=split, label=label, after_batch=trace.step
                 )
@@ -146,8 +149,8 @@ def run(session: Session) -> bool:
     if not todo:
         return False
     reference = find_reference(config)
-    answerer, questions = session.answerer(), session.questions()
-    asked = {**questions, **general_questions(config, session.bench.check)}
+    answerer = session.answerer()
+    asked = {**session.questions(), **general_questions(config, session.bench.check)}
     kinds = all_kinds(session.bench.record, config.evaluate.general)
     (workdir / "predictions").mkdir(exist_ok=True)
     if reference and is_first():
@@ -158,7 +161,7 @@ def run(session: Session) -> bool:
         scores = write_scores(config.evaluate.protocol, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
         update_results(workdir, "kinds", entry(kinds))
-        update_results(workdir, "chance", chances(questions, session.bench.names()))
+        update_results(workdir, "chance", chances(asked, session.bench.names()))
         if label == "before":
             warn_if_unknown(scores)
     return True

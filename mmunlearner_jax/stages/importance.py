@@ -1,14 +1,17 @@
 """Stage `importance`: mean squared gradients on the forget set and on every preserve set."""
 
 import contextlib
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmunlearner_jax.artefacts import is_done, writing
-from mmunlearner_jax.checkpoint import Checkpoints, begin_to_save, load_tree
+from mmunlearner_jax.checkpoint import Checkpoints, begin_to_save, load_tree, open_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
@@ -89,8 +92,9 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
             compile_program(add, FisherSums.abstract(moving), moving, example, frozen)
     with writing(folder / "importance") as partial, contextlib.ExitStack() as saving:
         for name, batches in data.items():  # a set is saved while the next one is measured
-            sums = _measured(session, folder, name, batches, add)
-            saving.callback(begin_to_save(partial / name, sums))
+            # No name holds the sums: at 7B, two sets' do not fit a GPU.
+            measured = functools.partial(_measured, session, folder, name, batches, add)
+            saving.callback(begin_to_save(partial / name, measured()))
 
 
 def _measured(
@@ -129,3 +133,34 @@ def load_sums(folder: Path, name: str, params: object) -> FisherSums:
         params: The moving parameters, real or abstract; the sums are sharded like them.
     """
     return load_tree(folder / "importance" / name, FisherSums.abstract(params))
+
+
+class StoredSums(NamedTuple):
+    """The sums that this stage wrote for one set, of which parts can be read.
+
+    Attributes:
+        count: Number of examples (or batches) in the sums.
+        load: Loads arrays by the numbers of their parameters.
+    """
+
+    count: float
+    load: Callable[[Collection[int]], list[jax.Array]]
+
+    def mean(self, numbers: Collection[int]) -> list[jax.Array]:
+        """Returns the importances of some parameters, see `FisherSums.mean`."""
+        return FisherSums(self.load(numbers), jnp.float32(self.count)).mean()
+
+
+@contextlib.contextmanager
+def open_sums(folder: Path, name: str, params: object) -> Iterator[StoredSums]:
+    """Opens what `load_sums` reads as a whole.
+
+    Args:
+        folder: Folder that holds `importance/`.
+        name: Name of the set.
+        params: The moving parameters, as for `load_sums`.
+    """
+    like = FisherSums.abstract(params)
+    with open_tree(folder / "importance" / name, like) as load:
+        (count,) = load([len(jax.tree.leaves(like)) - 1])
+        yield StoredSums(float(count), load)

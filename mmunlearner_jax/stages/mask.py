@@ -1,8 +1,11 @@
 """Stage `mask`: compares importances weight by weight."""
 
+import contextlib
+import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +19,13 @@ from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.stages.importance import load_sums
+from mmunlearner_jax.sharding import device_bytes
+from mmunlearner_jax.stages.importance import StoredSums, open_sums
 from mmunlearner_jax.unlearn import bits
 from mmunlearner_jax.unlearn.mask import (
     cover,
     density,
+    masses,
     preserve_importance,
     saliency_mask,
     unit_mass,
@@ -50,41 +55,90 @@ def run(session: Session) -> bool:
     return True
 
 
+# Bytes on a device of the importances of one set that are compared at a time.
+_AT_ONCE = 2 * 2**30
+
+
 def make_mask(session: Session, folder: Path | None = None) -> Any:
     """Makes the mask: a tree of bools like all parameters, False for frozen parameters.
+
+    Importances are read and compared a few parameters at a time: at 7B those of all sets together
+    do not fit a GPU.
 
     Args:
         session: Session of the run.
         folder: Folder that holds `importance/`; None: the workdir.
     """
     config, folder = session.config, folder or session.workdir
-    options, preserved = config.importance, config.importance.preserve.to_dict()
+    preserved = config.importance.preserve.to_dict()
     frozen, moving = session.split_frozen(session.abstract)
     names, groups = (session.split_frozen(labels)[1] for labels in leaf_labels(session.model))
     pattern = cover_pattern(session)
-    covered = jax.tree.map(lambda name: bool(re.search(pattern, name)), names)
-    needed = {name for sets in preserved.values() for name in sets}
-    sums = {name: load_sums(folder, name, moving) for name in ("forget", *sorted(needed))}
-    counts = {name: float(s.count) for name, s in sums.items()}
+    covered = [bool(re.search(pattern, name)) for name in jax.tree.leaves(names)]
+    needed = ("forget", *sorted({name for sets in preserved.values() for name in sets}))
+    leaves, pieces = [], _pieces(jax.tree.leaves(moving), jax.tree.leaves(groups), covered)
+    with contextlib.ExitStack() as stack:
+        sets = {name: stack.enter_context(open_sums(folder, name, moving)) for name in needed}
+        weights, mass = {name: each.count for name, each in sets.items()}, {}
+        if config.importance.normalise == "group":
+            weights = dict.fromkeys(needed, 1.0)
+            mass = {name: _mass(each, pieces) for name, each in sets.items()}
 
-    @jax.jit
-    def compare(means: dict[str, Any]) -> Any:
-        forget = means.pop("forget")
-        if options.normalise == "group":
-            forget = unit_mass(forget, groups, covered)
-        preserve = preserve_importance(
-            {name: (mean, counts[name]) for name, mean in means.items()},
-            preserved,
-            groups,
-            normalise=options.normalise,
-            covered=covered,
-        )
-        return saliency_mask(forget, preserve, threshold=config.mask.threshold, eps=config.mask.eps)
+        @functools.partial(jax.jit, static_argnums=2)
+        def compare(means: dict[str, Any], mass: dict[str, Any], groups: tuple[str, ...]) -> Any:
+            if mass:
+                means = {n: unit_mass(mean, [*groups], mass[n]) for n, mean in means.items()}
+            kept = {n: (mean, weights[n]) for n, mean in means.items() if n != "forget"}
+            preserve = preserve_importance(kept, preserved, [*groups])
+            threshold, eps = config.mask.threshold, config.mask.eps
+            return saliency_mask(means["forget"], preserve, threshold=threshold, eps=eps)
 
-    mask = compare({name: s.mean() for name, s in sums.items()})
+        for piece in pieces:
+            means = {name: each.mean(piece.numbers) for name, each in sets.items()}
+            leaves += compare(means, mass, piece.groups)
+    mask = jax.tree.unflatten(jax.tree.structure(moving), leaves)
     mask = cover(mask, names, pattern, uncovered=config.mask.uncovered)
     nowhere = jax.tree.map(lambda p: jnp.zeros(p.shape, bool, device=p.sharding), frozen)
     return nnx.merge_state(mask, nowhere)
+
+
+class _Piece(NamedTuple):
+    """Some of the parameters: their numbers, their module groups, and whether each has a mask."""
+
+    numbers: tuple[int, ...]
+    groups: tuple[str, ...]
+    covered: tuple[bool, ...]
+
+
+def _pieces(params: Sequence[Any], *labels: Sequence[Any]) -> list[_Piece]:
+    """Divides parameters so that the importances of a piece take at most `_AT_ONCE` bytes.
+
+    A parameter whose importances take more is a piece of its own.
+    """
+    pieces, room = [], 0
+    for n, param in enumerate(params):
+        size = device_bytes(param) * 4 // param.dtype.itemsize
+        if size > room:
+            pieces.append([])
+            room = _AT_ONCE
+        pieces[-1].append(n)
+        room -= size
+    return [
+        _Piece(tuple(piece), *(tuple(of[n] for n in piece) for of in labels)) for piece in pieces
+    ]
+
+
+def _mass(sums: StoredSums, pieces: Sequence[_Piece]) -> dict[str, jax.Array]:
+    """Returns the sum of a set's importances over each module group, see `unlearn.mask.masses`."""
+
+    @functools.partial(jax.jit, static_argnums=(1, 2))
+    def add(mean: list[jax.Array], groups: Any, covered: Any, before: Any) -> dict[str, jax.Array]:
+        return masses(mean, [*groups], [*covered], before)
+
+    mass: dict[str, jax.Array] = {}
+    for numbers, groups, covered in pieces:
+        mass = add(sums.mean(numbers), groups, covered, mass)
+    return mass
 
 
 def cover_pattern(session: Session) -> str:

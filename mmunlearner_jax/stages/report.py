@@ -28,7 +28,7 @@ def run(session: Session) -> bool:
         )
     console = Console(markup=False, emoji=False)  # brackets in a path are no markup
     with refusing(workdir / "results.json", MEND):
-        print_results(console, results)
+        print_results(console, results, config.report)
     bench = open_benchmark(benchmark_folder(config, workdir), config.data, config.seed)
     questions = scored_questions(config.evaluate, bench, *bench.split(config.data.forget_ratio))
     page = workdir / "report.html"

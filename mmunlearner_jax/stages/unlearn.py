@@ -48,7 +48,7 @@ def run(session: Session) -> bool:
         return False
     masked = session.config.unlearn.chosen.masked
     mask = load_mask(workdir, session.abstract) if masked else None
-    outcome = Unlearner(session).run(mask)
+    outcome = Unlearner(session, alone=True).run(mask)
     adapters = save_peft(session, outcome.parts)
     save_tree(workdir / "unlearned", outcome.params)
     update_results(workdir, "unlearn", summary(outcome) | adapters)
@@ -98,10 +98,12 @@ class Unlearner:
 
     Args:
         session: Session of the run, with the vanilla model's parameters.
+        alone: Whether nobody else needs these parameters, which are freed before the first step.
     """
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, *, alone: bool = False):
         self._session, self._options = session, session.config.unlearn
+        self._alone = alone
         self._method = self._options.chosen
         self._schedule = session.schedule()
         self._forget_set = session.pictures(session.forget)
@@ -128,7 +130,7 @@ class Unlearner:
         graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
-        state = TrainState.create(parts.moving, *state_optimizers(self._options, schedule))
+        state = self._initial(parts.moving)
         batches = self._compile(steps, state, parts.mask, beside, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
         remembered, over = None, False
@@ -170,6 +172,11 @@ class Unlearner:
         if not _finite(state.params):  # no loss shows the effect of the last step
             raise Diverged(f"{label}, step {done}: weights are not finite: {_MEND}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
+
+    def _initial(self, moving: Any) -> TrainState:
+        """Returns the train state before the first step."""
+        seed = self._session.config.seed
+        return TrainState.create(moving, *state_optimizers(self._options, self._schedule, seed))
 
     def _next(self, data: Mapping[str, Iterator[dict[str, np.ndarray]]], *, forget: bool) -> list:
         """Returns the next batches of a forget step, or of a retain step, pictures first."""
@@ -228,6 +235,8 @@ class Unlearner:
                 batches |= retained
                 both = [self._put(of_kind.example()) for of_kind in retained.values()]
                 compile_program(steps.retain, state, both, *beside)
+        if self._alone:  # the vanilla model has been asked; `beside` keeps what an anchor needs
+            self._session.forget_params()
         return batches
 
     def _metrics(
@@ -248,7 +257,7 @@ class Unlearner:
     def _merged(self, graphdef: nnx.GraphDef, moving: Any, frozen: Any) -> Any:
         """Returns all parameters, with adapters merged, sharded like the vanilla model's."""
         # On one device XLA writes shardings differently, and programs would be compiled again.
-        homes = jax.tree.map(lambda p: p.sharding, self._session.params)
+        homes = jax.tree.map(lambda p: p.sharding, self._session.abstract)
         return jax.device_put(lora.merged(graphdef, moving, frozen), homes)
 
     def _put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -15,7 +15,7 @@ from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.method import ANSWERS, Loss
 from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
-from mmunlearner_jax.unlearn.steps import anchored_step, forget_step, memory, retain_step
+from mmunlearner_jax.unlearn.steps import RETAIN_STEPS, anchored_step, forget_step, memory
 from mmunlearner_jax.unlearn.transforms import MaskOn
 
 _RATE = 1.0  # a placeholder: steps read the learning rate from the optimizer's state
@@ -69,6 +69,7 @@ def compiled_steps(
             options.chosen_anchor,
             options.anchor_weight,
             vanilla,
+            options.gradients,
         ),
         _memory(graphdef, options.stop_by),
     )
@@ -97,10 +98,11 @@ def _retain(
     anchor: Anchor | None,
     weight: float,
     vanilla: nnx.GraphDef,
+    gradients: str,
 ) -> Callable[..., Any]:
     descent, terms = optimizer.descent(_RATE), loss.configured(options)
     if anchor is None:
-        return retain_step(graphdef, descent, terms)
+        return RETAIN_STEPS[gradients](graphdef, descent, terms)
     return anchored_step(graphdef, descent, terms, anchor, weight, vanilla)
 
 

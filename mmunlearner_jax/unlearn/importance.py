@@ -111,7 +111,7 @@ def accumulator(graphdef: nnx.GraphDef, *, fisher: Fisher = "example") -> Callab
 
         def loss(sums: Params) -> tuple[jax.Array, jax.Array]:
             sums, nothing = keep(sums)
-            probed = probe(params, sums, whole=whole)
+            probed = probe(params, sums, kind="batch" if whole else "examples")
             nll, tokens = answer_nll(graphdef, nnx.merge_state(probed, frozen), batch)
             if whole:
                 return token_mean(nll, tokens) + nothing, jnp.any(tokens > 0)

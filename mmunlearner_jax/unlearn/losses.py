@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.unlearn.scoring import (
     EXAMPLE_NLL,
     LOG_PROBS,
@@ -26,6 +27,7 @@ from mmunlearner_jax.unlearn.scoring import (
     answer_scores,
     examples,
     negative_log_likelihood,
+    supervision,
 )
 
 
@@ -91,6 +93,21 @@ def score_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> TokenS
     (nll, *both), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
     kl, vanilla = both or (None, None)
     return TokenScores(nll, supervised, questions, kl, batch.get(EXAMPLE_NLL), vanilla)
+
+
+def unscored(batch: Batch) -> TokenScores:
+    """Returns the scores of a batch without a model, 0 where a model gives values.
+
+    The counts of a loss's terms depend on what is supervised alone, so these scores give them.
+
+    Args:
+        batch: As in `score_tokens`.
+    """
+    labels, questions = supervision(batch)
+    nothing = jnp.zeros(labels.shape)
+    beside = (nothing, nothing) if LOG_PROBS in batch else (None, None)
+    kl, vanilla = beside
+    return TokenScores(nothing, labels != IGNORE, questions, kl, batch.get(EXAMPLE_NLL), vanilla)
 
 
 def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:

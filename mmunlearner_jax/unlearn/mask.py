@@ -7,7 +7,7 @@ All trees have the structure of the parameters. `names` is a tree of Hugging Fac
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.processes import to_host
 
 Tree = Any
-Normalise = Literal["none", "group"]
 
 
 def saliency_mask(
@@ -65,24 +64,16 @@ def preserve_importance(
     sets: Mapping[str, tuple[Tree, float]],
     use: Mapping[str, Sequence[str]],
     groups: Tree,
-    *,
-    normalise: Normalise = "none",
-    covered: Tree | None = None,
 ) -> Tree:
     """Returns the importance for the preserve sets together; each module group chooses its sets.
 
-    `normalise="none"` pools the sets of a group: the result is the mean over the examples of all of
-    them, as if their loaders were concatenated. `normalise="group"` first scales the importance of
-    each set so that it sums to 1 within the module group, and then averages the sets. A set that
-    the model fits better then does not count for less (D-07: the published threshold compares
-    losses of different scale).
+    The sets of a group are pooled: with numbers of examples as weights, the result is the mean over
+    the examples of all of them, as if their loaders were concatenated.
 
     Args:
-        sets: Importance tree and number of examples, by the name of the preserve set.
+        sets: Importance tree and weight, by the name of the preserve set.
         use: Names of the preserve sets, by module group.
         groups: A tree of module group names, one per leaf.
-        normalise: `"none"` or `"group"`, see above.
-        covered: See `unit_mass`.
 
     Returns:
         A float32 tree of importances.
@@ -97,14 +88,8 @@ def preserve_importance(
                 f"config.importance.preserve[{group!r}] names {unknown or 'no set'}: choose from"
                 f" {sorted(sets)}"
             )
-    if normalise == "group":
-        trees = {k: unit_mass(tree, groups, covered) for k, (tree, _) in sets.items()}
-        weight = dict.fromkeys(sets, 1.0)
-    else:
-        trees = {k: tree for k, (tree, _) in sets.items()}
-        weight = {k: float(count) for k, (_, count) in sets.items()}
-
-    order = list(trees)
+    weight = {k: float(count) for k, (_, count) in sets.items()}
+    order = list(sets)
 
     def join(group: str, *leaves: jax.Array) -> jax.Array:
         total, mass = jnp.zeros(()), 0.0
@@ -113,27 +98,41 @@ def preserve_importance(
                 total, mass = total + weight[name] * leaf, mass + weight[name]
         return total / mass
 
-    return jax.tree.map(join, groups, *trees.values())
+    return jax.tree.map(join, groups, *(tree for tree, _ in sets.values()))
 
 
-def unit_mass(tree: Tree, groups: Tree, covered: Tree | None = None) -> Tree:
-    """Returns an importance scaled so that it sums to 1 over the covered part of a module group.
-
-    The scale decides where the ratio of two importances crosses the threshold. Parameters that the
-    mask does not cover would shift it, so they do not count. A module group whose importance is 0
-    everywhere is left as it is.
+def masses(
+    tree: Tree, groups: Tree, covered: Tree, before: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Returns the sum of an importance over the covered part of each module group.
 
     Args:
-        tree: Importance, a tree of float32 arrays.
+        tree: Importance, a tree of float32 arrays; it may be a part of the model.
         groups: A tree of module group names, one per leaf.
-        covered: A tree of bool, one per leaf: whether its parameter has a mask; None: all have.
+        covered: A tree of bool, one per leaf: whether its parameter has a mask.
+        before: The sums over other parts; {}: there are none.
     """
-    mass = dict.fromkeys(jax.tree.leaves(groups), jnp.zeros(()))
-    counts = [True] * len(jax.tree.leaves(groups)) if covered is None else jax.tree.leaves(covered)
-    leaves = zip(jax.tree.leaves(groups), jax.tree.leaves(tree), counts, strict=True)
-    for group, leaf, counted in leaves:
+    mass = dict.fromkeys(jax.tree.leaves(groups), jnp.zeros(())) | dict(before)
+    leaves = (jax.tree.leaves(t) for t in (groups, tree, covered))
+    for group, leaf, counted in zip(*leaves, strict=True):
         if counted:
             mass[group] = mass[group] + jnp.sum(leaf)
+    return mass
+
+
+def unit_mass(tree: Tree, groups: Tree, mass: Mapping[str, jax.Array]) -> Tree:
+    """Returns an importance scaled so that it sums to 1 over the covered part of a module group.
+
+    The scale decides where the ratio of two importances crosses the threshold, and with it a set
+    that the model fits better does not count for less (D-07: the published threshold compares
+    losses of different scale). Parameters that the mask does not cover would shift it, so they do
+    not count. A module group whose importance is 0 everywhere is left as it is.
+
+    Args:
+        tree: Importance, a tree of float32 arrays; it may be a part of the model.
+        groups: A tree of module group names, one per leaf.
+        mass: The sums of all parts, see `masses`.
+    """
     return jax.tree.map(lambda g, leaf: leaf / jnp.where(mass[g] > 0, mass[g], 1), groups, tree)
 
 

@@ -74,14 +74,27 @@ def answer_scores(
     """
     others = ("labels", "answer_places", EXAMPLE_NLL, LOG_PROBS)
     inputs = {k: v for k, v in batch.items() if k not in others}
+    labels, questions = supervision(batch)
+    places = batch.get("answer_places")
+    values = nnx.merge(graphdef, params).score(score, labels, places, beside=beside, **inputs)
+    return Scores(values, labels != IGNORE, questions)
+
+
+def supervision(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Returns what a batch supervises, without a model.
+
+    Args:
+        batch: As in `answer_scores`.
+
+    Returns:
+        The labels of the supervised tokens, int [B, S], -100 at unused places; and the number of
+        the example that each belongs to within its row, int [B, S].
+    """
     places, segments = batch.get("answer_places"), batch.get("segments")
     labels = targets(batch["labels"], places)
-    values = nnx.merge(graphdef, params).score(score, labels, places, beside=beside, **inputs)
     if segments is None:
-        questions = jnp.zeros_like(labels)
-    else:
-        questions = segments if places is None else jnp.take_along_axis(segments, places, axis=1)
-    return Scores(values, labels != IGNORE, questions)
+        return labels, jnp.zeros_like(labels)
+    return labels, segments if places is None else jnp.take_along_axis(segments, places, axis=1)
 
 
 def negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:

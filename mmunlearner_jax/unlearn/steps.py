@@ -10,12 +10,20 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
+from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
-from mmunlearner_jax.unlearn.losses import Terms, cross_entropy, mean, score_tokens
+from mmunlearner_jax.unlearn.losses import (
+    Terms,
+    cross_entropy,
+    mean,
+    score_tokens,
+    unscored,
+)
 from mmunlearner_jax.unlearn.scoring import (
     NOTHING,
     Batch,
@@ -66,11 +74,17 @@ def mean_loss(
     return mean(loss(score_tokens(graphdef, params, batch)) for batch in batches)
 
 
-def _update(value, optimizer, which, state, batches, frozen, **extra):
+def _gradient(value, params, batches, frozen):
+    """Returns the value and the gradient of a function of all parameters."""
+
     def of_moving(params):
         return value(nnx.merge_state(params, frozen), batches)
 
-    loss, grads = jax.value_and_grad(of_moving)(state.params)
+    return jax.value_and_grad(of_moving)(params)
+
+
+def _update(gradient, optimizer, which, state, batches, frozen, **extra):
+    loss, grads = gradient(state.params, batches, frozen)
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
@@ -94,7 +108,8 @@ def descent_step(
     def descend(
         state: TrainState, batches: Sequence[Batch], frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(value, optimizer, -1, state, batches, frozen)
+        gradient = functools.partial(_gradient, value)
+        return _update(gradient, optimizer, -1, state, batches, frozen)
 
     return descend
 
@@ -110,6 +125,50 @@ def retain_step(
         loss: The loss; by default the mean over supervised tokens in nats.
     """
     return descent_step(_value(graphdef, loss), optimizer)
+
+
+def in_place_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Returns a `retain_step` that holds one gradient, however many batches a step has.
+
+    The gradient of each batch is added in place, layer by layer (`models.squares`), where
+    `jax.grad` of all batches holds a gradient for each, and their sum. The forward pass of a layer
+    is computed again, as with remat `full`. The values are those of `retain_step`.
+
+    Args:
+        graphdef: Graph definition of the model; it has no adapters.
+        optimizer: Optimizer that lowers the loss.
+        loss: The loss; by default the mean over supervised tokens in nats.
+    """
+
+    def gradient(params: Params, batches: Sequence[Batch], frozen: Params):
+        counts = [
+            jnp.maximum(sum(jnp.sum(term.counts) for term in of_each), 1)
+            for of_each in zip(*(loss(unscored(batch)) for batch in batches), strict=True)
+        ]
+
+        def part(sums: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            sums, nothing = keep(sums)
+            probed = nnx.merge_state(probe(params, sums, kind="gradient"), frozen)
+            terms = loss(score_tokens(graphdef, probed, batch))
+            pairs = zip(terms, counts, strict=True)
+            value = functools.reduce(jnp.add, (jnp.sum(t.sums) / count for t, count in pairs))
+            return value + nothing, value
+
+        value, sums = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+        for batch in batches:
+            sums, more = jax.grad(part, has_aux=True)(sums, batch)
+            value += more
+        return value, sums
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def descend(
+        state: TrainState, batches: Sequence[Batch], frozen: Params = NOTHING
+    ) -> tuple[TrainState, jax.Array]:
+        return _update(gradient, optimizer, -1, state, batches, frozen)
+
+    return descend
 
 
 def anchored_step(
@@ -143,7 +202,8 @@ def anchored_step(
             away = anchor.distance((graphdef, params), (vanilla, reference), batches[0])
             return value(params, batches) + weight * away
 
-        return _update(anchored, optimizer, -1, state, batches, frozen)
+        gradient = functools.partial(_gradient, anchored)
+        return _update(gradient, optimizer, -1, state, batches, frozen)
 
     return descend
 
@@ -170,7 +230,8 @@ def forget_step(
     def ascend(
         state: TrainState, batches: Sequence[Batch], mask: Params, frozen: Params = NOTHING
     ) -> tuple[TrainState, jax.Array]:
-        return _update(value, optimizer, 0, state, batches, frozen, mask=mask)
+        gradient = functools.partial(_gradient, value)
+        return _update(gradient, optimizer, 0, state, batches, frozen, mask=mask)
 
     return ascend
 
@@ -181,6 +242,9 @@ def _value(graphdef: nnx.GraphDef, loss: Terms) -> Callable[..., jax.Array]:
 
     return value
 
+
+# By `config.unlearn.gradients`: the retain step without an anchor.
+RETAIN_STEPS = {"at_once": retain_step, "in_place": in_place_step}
 
 # What is remembered of a batch's answers, by `config.unlearn.stop_by`: a sum, and their number.
 MEMORIES = {"exact": exact_answers, "probability": answer_probabilities}

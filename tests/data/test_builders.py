@@ -160,7 +160,7 @@ def test_the_program_writes_every_config_of_mllmu_once(published, tmp_path):
     assert done.returncode == 0, done.stderr
     folders = [str(out / "mllmu_bench" / config / "1.0.0") for config in sorted(published.tables)]
     assert done.stdout.splitlines() == folders
-    assert "mllmu_bench/forget_25: 100%" in done.stderr
+    assert "\r" not in done.stderr  # without a terminal there is no bar
     rows = MllmuBench(config="forget_25", data_dir=out).as_data_source("train")
     assert list(rows) == released(root, "forget_25")
     again = program(f"--root={root}", f"--out={out}")

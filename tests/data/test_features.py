@@ -20,12 +20,12 @@ from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import mean_loss
 from mmunlearner_jax.weights.io import in_groups
-from tests.helpers.questions import PHOTOS, PICTURES, assert_close, llava, qwen2_vl
+from tests.helpers.questions import PHOTOS, PICTURES, assert_close, llava, qwen2_5_vl, qwen2_vl
 
 ONE = make_mesh((1, 1, 1), jax.devices()[:1])
 
 
-@pytest.fixture(params=[llava, qwen2_vl], ids=["llava", "qwen2_vl"])
+@pytest.fixture(params=[llava, qwen2_vl, qwen2_5_vl], ids=lambda make: make.__name__)
 def made(request):
     return request.param()
 

@@ -220,11 +220,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_ends_with_the_same_bit
     assert train(tmp_path, 3) == (6.0, 2)
 
 
-def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path, capsys):
+def test_a_checkpoint_that_was_being_written_is_removed(tmp_path, capsys):
     train(tmp_path, 3)
     (tmp_path / "3" / LIST).unlink()
     assert train(tmp_path, 4) == (10.0, 2)
-    assert f"{tmp_path / '3'}: is not complete and is ignored" in capsys.readouterr().err
+    assert f"{tmp_path / '3'}: is not complete and is removed" in capsys.readouterr().err
     assert train(tmp_path, 4) == (10.0, 4)
 
 

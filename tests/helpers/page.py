@@ -2,7 +2,7 @@
 
 import html.parser
 
-EMPTY = {"meta", "img", "br"}  # elements without contents
+EMPTY = {"meta", "img", "br", "input"}  # elements without contents
 
 
 class Page(html.parser.HTMLParser):
@@ -19,6 +19,9 @@ class Page(html.parser.HTMLParser):
         self.tags.append((tag, dict(attrs)))
         if tag not in EMPTY:
             self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         if tag not in EMPTY:

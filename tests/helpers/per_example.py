@@ -19,8 +19,8 @@ def losses(graphdef, params, batch):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def in_one_pass(graphdef, params, batch, whole=False):
+def in_one_pass(graphdef, params, batch, kind="examples"):
     def loss(slots):
-        return jnp.sum(losses(graphdef, squares.probe(params, slots, whole=whole), batch))
+        return jnp.sum(losses(graphdef, squares.probe(params, slots, kind=kind), batch))
 
     return jax.value_and_grad(loss)(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))

@@ -1,4 +1,4 @@
-"""Questions about a few photographs, and tiny models of both architectures that read them."""
+"""Questions about a few photographs, and tiny models of all architectures that read them."""
 
 import jax
 import numpy as np
@@ -10,8 +10,10 @@ from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5VLConfig
+from mmunlearner_jax.models.qwen2_5_vl.vision import WindowedConfig
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
 from tests.helpers.models import filled
@@ -40,11 +42,31 @@ def llava(**fields):
 
 
 def qwen2_vl(**fields):
+    vision = Qwen2VisionConfig(depth=1, embed_dim=16, hidden_size=16, num_heads=2, mlp_ratio=1)
+    return _chatml(Qwen2VLConfig, vision, **fields)
+
+
+def qwen2_5_vl(**fields):
+    """Windows of 2 x 2 tokens in the first layer, whole pictures in the second."""
+    vision = WindowedConfig(
+        depth=2,
+        hidden_size=16,
+        out_hidden_size=16,
+        intermediate_size=12,
+        num_heads=2,
+        window_size=56,
+        fullatt_block_indexes=(1,),
+    )
+    return _chatml(Qwen2_5VLConfig, vision, **fields)
+
+
+def _chatml(kind, vision, **fields):
     processor = build_chatml_processor(PICTURES, max_pixels=84 * 112)
     tokens = processor.tokenizer.get_vocab()
-    config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(1, 16, 16, num_heads=2, mlp_ratio=1),
-        text=Qwen2Config(len(tokens), 16, 12, 2, 2, 1, mrope_section=(2, 1, 1)),
+    text = kind.parts[1](len(tokens), 16, 12, 2, 2, 1, mrope_section=(2, 1, 1))
+    config = kind(
+        vision=vision,
+        text=text,
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],
         **fields,

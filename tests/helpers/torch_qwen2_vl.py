@@ -1,4 +1,4 @@
-"""Tiny random models of Qwen2-VL from transformers, and the same models in this package."""
+"""Tiny random Qwen2-VL and Qwen2.5-VL of transformers, and the same models in this package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+import transformers
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
+from transformers.vision_utils import get_vision_window_index
 
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VL
+from mmunlearner_jax.models.qwen2_vl.model import QwenVL
 from tests.helpers import compare
 
 PAD, IMAGE, VIDEO, START, END = 0, 50, 51, 52, 53
@@ -48,12 +50,43 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
         dict(hidden_size=56, embed_dim=16, patch_size=2),
     ),
 }
+WINDOWED_VISION: dict[str, Any] = dict(
+    depth=2, hidden_size=32, intermediate_size=24, out_hidden_size=32, num_heads=2, patch_size=4
+)
+# The same of Qwen2.5-VL. A token has 8 x 8 pixels, of patches of 2 x 2: 4 x 4.
+WINDOWED: dict[str, tuple[dict, dict, dict]] = {
+    "windows of four": ({}, {}, dict(window_size=16, fullatt_block_indexes=[1])),
+    "windows of nine, tied": (
+        dict(tie_word_embeddings=True),
+        dict(num_key_value_heads=2),
+        dict(window_size=24, fullatt_block_indexes=[0, 2], depth=3),
+    ),
+    "windows of one, seven heads share": (
+        {},
+        dict(hidden_size=56, num_attention_heads=7, num_key_value_heads=1),
+        dict(
+            hidden_size=16,
+            out_hidden_size=56,
+            patch_size=2,
+            window_size=4,
+            fullatt_block_indexes=[],
+        ),
+    ),
+    "whole pictures, two heads share": (
+        {},
+        dict(
+            num_key_value_heads=2,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        ),
+        dict(fullatt_block_indexes=[0, 1], num_heads=4, hidden_act="gelu"),
+    ),
+}
 
 
 @dataclass
 class Case(compare.Case):
-    theirs: Qwen2VLForConditionalGeneration
-    ours: Qwen2VL
+    theirs: Qwen2VLForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
+    ours: QwenVL
     path: Path
 
     def batch(self, padding: str) -> compare.Batch:
@@ -77,11 +110,12 @@ class Case(compare.Case):
         return {k: torch.from_numpy(v) for k, v in (batch | {"mm_token_type_ids": kinds}).items()}
 
 
-def make_torch_model(name: str) -> Qwen2VLForConditionalGeneration:
+def make_torch_model(name: str) -> Any:
     """Returns a random model in which every parameter changes the output."""
-    whole, text, vision = CASES[name]
-    config = Qwen2VLConfig(
-        vision_config=VISION | vision,
+    kind, vision = ("Qwen2_5_VL", WINDOWED_VISION) if name in WINDOWED else ("Qwen2VL", VISION)
+    whole, text, own = (CASES | WINDOWED)[name]
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config=vision | own,
         text_config=TEXT | text,
         image_token_id=IMAGE,
         video_token_id=VIDEO,
@@ -90,6 +124,17 @@ def make_torch_model(name: str) -> Qwen2VLForConditionalGeneration:
         **whole,
     )
     torch.manual_seed(0)
-    model = Qwen2VLForConditionalGeneration(config).eval()
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
     compare.make_noisy(model)
     return model
+
+
+def torch_windows(case: Case, grids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the window index of transformers, and the ends of the windows in patches."""
+    vision = case.theirs.config.vision_config
+    return get_vision_window_index(
+        torch.from_numpy(grids),
+        spatial_merge_size=vision.spatial_merge_size,
+        window_size=vision.window_size,
+        patch_size=vision.patch_size,
+    )

@@ -19,8 +19,9 @@ from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.model import LlavaConfig
+from mmunlearner_jax.models.qwen2_5_vl import QWEN2_5_VL
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
-from mmunlearner_jax.models.registry import ARCHITECTURES
+from mmunlearner_jax.models.registry import ARCHITECTURES, RECORDS
 from mmunlearner_jax.planning.programs import model_config
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, to_hf_names
 
@@ -39,6 +40,13 @@ SIZES = {
         vision=dict(depth=1, embed_dim=8, num_heads=2, patch_size=14),
         text=TEXT | dict(num_key_value_heads=1, mrope_section=(2, 1, 1)),
     ),
+    "qwen2_5_vl": dict(
+        vision=dict(
+            depth=2, hidden_size=8, intermediate_size=8, num_heads=2, patch_size=14,
+            window_size=56, fullatt_block_indexes=(1,),
+        ),
+        text=TEXT | dict(num_key_value_heads=1, mrope_section=(2, 1, 1)),
+    ),
 }  # fmt: skip
 
 
@@ -55,7 +63,7 @@ def imported(path):
 
 def made(record, tmp_path):
     """A tiny model, and the folder of its checkpoint."""
-    sizes = SIZES["qwen2_vl" if record.name == "qwen2_vl" else "llava"]
+    sizes = SIZES[record.folder.rpartition(".")[2]]
     config, processor = record.tiny.make(LESSONS, pixels=(56 * 56, 84 * 112), **sizes)
     model = as_own(record.config, config).make(rngs=nnx.Rngs(0))
     save_pretrained(model, tmp_path / "tiny", processor=processor)
@@ -68,12 +76,12 @@ def as_own(kind, config):
 
 
 @pytest.mark.parametrize("record", ARCHITECTURES.values(), ids=ARCHITECTURES)
-def test_only_the_registry_imports_a_folder(record):
-    folder = PACKAGE / "models" / record.folder.rpartition(".")[2]
+def test_only_the_registry_and_other_architectures_import_a_folder(record):
+    folders = [PACKAGE / "models" / each.folder.rpartition(".")[2] for each in RECORDS]
     users = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if folder not in path.parents
+        if not {*folders} & {*path.parents}
         and any(f"{name}.".startswith(f"{record.folder}.") for name in imported(path))
     }
     assert users == {"models/registry.py"}
@@ -108,13 +116,15 @@ def test_a_tiny_checkpoint_is_whole(record, tmp_path):
     assert not [name for name in covered if "norm" in name or "embed_tokens" in name]
 
 
-# Weights and biases of Qwen2-VL, and whether a mask may cover them.
+# Weights and biases of Qwen2-VL and Qwen2.5-VL, and whether a mask may cover them.
 COVERED = {
     "model.visual.patch_embed.proj.weight": True,
     "model.visual.blocks.3.attn.qkv.weight": True,
     "model.visual.blocks.3.attn.proj.weight": True,
     "model.visual.blocks.3.attn.proj.bias": False,
     "model.visual.blocks.3.mlp.fc1.weight": True,
+    "model.visual.blocks.3.mlp.gate_proj.weight": True,
+    "model.visual.blocks.3.mlp.down_proj.bias": False,
     "model.visual.blocks.3.norm1.weight": False,
     "model.visual.merger.mlp.0.weight": True,
     "model.visual.merger.mlp.2.weight": True,
@@ -128,8 +138,10 @@ COVERED = {
 
 
 def test_what_a_mask_may_cover():
-    covered = {name: bool(re.search(QWEN2_VL.maskable, name)) for name in COVERED}
-    assert covered == COVERED
+    for record in (QWEN2_VL, QWEN2_5_VL):
+        own = {name: held for name, held in COVERED.items() if "fc1" not in name}
+        own |= COVERED if record is QWEN2_VL else {}
+        assert {name: bool(re.search(record.maskable, name)) for name in own} == own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

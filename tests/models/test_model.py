@@ -134,7 +134,7 @@ def test_devices_exchange_parameters_and_not_activations(make_model, squared):
     ids = jax.device_put(np.ones((8, 37), int), batch_sharding(mesh))
 
     def loss(moved):
-        model = nnx.merge(graphdef, probe(params, moved, whole=True) if squared else moved)
+        model = nnx.merge(graphdef, probe(params, moved, kind="batch") if squared else moved)
         return jnp.sum(model(ids) ** 2)
 
     program = str(jax.jit(jax.grad(loss)).lower(params).compile().as_text())

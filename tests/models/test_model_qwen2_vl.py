@@ -1,4 +1,4 @@
-"""What Qwen2-VL does with pictures of any size; parity with transformers is in `tests/parity`."""
+"""What Qwen2-VL and Qwen2.5-VL do with pictures of any size; `tests/parity` has their parity."""
 
 import dataclasses
 import re
@@ -10,6 +10,9 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.models.qwen2_5_vl import QWEN2_5_VL
+from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5Config, Qwen2_5VLConfig
+from mmunlearner_jax.models.qwen2_5_vl.vision import WindowedConfig
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
@@ -33,6 +36,23 @@ CONFIG = Qwen2VLConfig(
         num_key_value_heads=2,
         mrope_section=(1, 1, 0),
     ),
+    image_token_id=IMAGE,
+    video_token_id=VIDEO,
+    vision_start_token_id=START,
+    vision_end_token_id=END,
+)
+WINDOWED = Qwen2_5VLConfig(
+    vision=WindowedConfig(
+        depth=3,
+        hidden_size=16,
+        out_hidden_size=16,
+        intermediate_size=12,
+        num_heads=2,
+        patch_size=2,
+        window_size=12,
+        fullatt_block_indexes=(1,),
+    ),
+    text=Qwen2_5Config(**dataclasses.asdict(CONFIG.text)),
     image_token_id=IMAGE,
     video_token_id=VIDEO,
     vision_start_token_id=START,
@@ -74,9 +94,14 @@ ROWS = [
 ]
 
 
+@pytest.fixture(params=[CONFIG, WINDOWED], ids=lambda config: config.model_type)
+def config(request):
+    return request.param
+
+
 @pytest.fixture
-def model():
-    return filled(CONFIG)
+def model(config):
+    return filled(config)
 
 
 def close(got, wanted):
@@ -157,8 +182,8 @@ def test_a_picture_that_is_shared(model):
     close(got[:, -1], model(**whole)[:, -1])
 
 
-def test_a_budget_is_compiled_once(compilations):
-    model = filled(dataclasses.replace(CONFIG, remat="full"))  # no other test uses it here
+def test_a_budget_is_compiled_once(config, compilations):
+    model = filled(dataclasses.replace(config, remat="full"))  # no other test uses it here
     graphdef, params = nnx.split(model)
     step = jax.jit(jax.grad(lambda params, batch: jnp.sum(nnx.merge(graphdef, params)(**batch))))
     sizes = [[(4, 6), (2, 2)], [(2, 2), (2, 2)], [(8, 4)], [(2, 16)], [(6, 4)]]
@@ -177,21 +202,21 @@ def test_a_budget_is_compiled_once(compilations):
     assert counts[1:] == [0] * 4
 
 
-def test_sharded_squares_are_those_of_one_device(model):
+def test_sharded_squares_are_those_of_one_device(config, model):
     batch = model.group_pictures(as_processed(ROWS))
     _, wanted = in_one_pass(*nnx.split(model), batch)
     mesh = make_mesh((2, 2, 2))
-    graphdef, params = nnx.split(filled(CONFIG, mesh))
+    graphdef, params = nnx.split(filled(config, mesh))
     params = jax.device_put(params, param_shardings(params, mesh))
     _, got = in_one_pass(graphdef, params, put_batch(batch, mesh))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def exchanged(sizes, what):
+def exchanged(config, sizes, what):
     """The shapes of what devices exchange for a gradient; a row has 37 tokens and 44 patches."""
     mesh = make_mesh(sizes, jax.devices()[: np.prod(sizes)])
-    model = filled(CONFIG, mesh)
+    model = filled(config, mesh)
     graphdef, params = nnx.split(model)
     params = jax.device_put(params, param_shardings(params, mesh))
     rows = as_processed([[(4, 6), 3]] * 8, length=37)
@@ -201,26 +226,30 @@ def exchanged(sizes, what):
     return re.findall(rf"= \(?\w+\[([\d,]*)\].* all-(?:{what})\(", program)
 
 
-def test_devices_exchange_parameters_and_not_activations():
-    shapes = exchanged((1, 8, 1), "gather|reduce")
+# Axes of tokens and patches, and of the chunks that windows are cut into: 2 x 36 patches.
+LENGTHS = {"37", "44", "11", "72", "36", "108"}
+
+
+def test_devices_exchange_parameters_and_not_activations(config):
+    shapes = exchanged(config, (1, 8, 1), "gather|reduce")
     assert {"16,3,2,8", "16,12"} <= set(shapes)  # of a vision and of a text layer
-    assert [shape for shape in shapes if {"37", "44", "11"} & set(shape.split(","))] == []
+    assert [shape for shape in shapes if LENGTHS & set(shape.split(","))] == []
 
 
-def test_heads_are_not_gathered():
-    shapes = exchanged((1, 2, 2), "gather")
-    assert [shape for shape in shapes if "44" in shape.split(",")] == []
+def test_heads_are_not_gathered(config):
+    shapes = exchanged(config, (1, 2, 2), "gather")
+    assert [shape for shape in shapes if {"44", "72", "108"} & set(shape.split(","))] == []
 
 
 @pytest.mark.parametrize("by", ["parameters", "computation"])
-def test_dtypes(model, by):
+def test_dtypes(config, model, by):
     batch = as_processed(ROWS)
     valid, wanted = batch["attention_mask"].astype(bool), model(**batch)
     if by == "parameters":
         graphdef, params = nnx.split(model)
         model = nnx.merge(graphdef, jax.tree.map(lambda p: p.astype(jnp.bfloat16), params))
     else:
-        model = filled(dataclasses.replace(CONFIG, dtype="bfloat16"))
+        model = filled(dataclasses.replace(config, dtype="bfloat16"))
     grouped = model.group_pictures(batch)
     features = model.image_features(grouped["pixel_values"], grouped["image_grid_thw"])
     assert features.dtype == model.init_cache(1, 1).keys.dtype == jnp.bfloat16
@@ -307,26 +336,35 @@ def test_under_jit_pictures_are_grouped(model):
         ("vision", {"hidden_act": "swish"}, "vision_config.hidden_act"),
         ("text", {"mrope_section": (1, 1, 1)}, "mrope_section=[1, 1, 1]"),
         ("text", {"num_key_value_heads": 3}, "num_key_value_heads=3"),
+        ("windowed", {"window_size": 6}, "window_size=6 must be a multiple of the 4 pixels"),
+        ("windowed", {"hidden_size": 12}, "vision_config.hidden_size=12 must be a multiple"),
     ],
 )
 def test_unsupported_configs(part, fields, message):
+    config = WINDOWED.vision if part == "windowed" else getattr(CONFIG, part)
     with pytest.raises(InputError, match=re.escape(message)):
-        dataclasses.replace(getattr(CONFIG, part), **fields)
+        dataclasses.replace(config, **fields)
+
+
+# What the published config.json files have in common.
+PUBLISHED = {
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "vision_token_id": 151654,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "hidden_act": "silu",
+}
 
 
 def test_config_of_the_published_checkpoint():
     """`Qwen/Qwen2-VL-2B-Instruct`, whose text part stands at the top."""
     hub = {
         "architectures": ["Qwen2VLForConditionalGeneration"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "vision_start_token_id": 151652,
-        "vision_end_token_id": 151653,
-        "vision_token_id": 151654,
-        "image_token_id": 151655,
-        "video_token_id": 151656,
-        "hidden_act": "silu",
+        **PUBLISHED,
         "hidden_size": 1536,
         "initializer_range": 0.02,
         "intermediate_size": 8960,
@@ -361,12 +399,55 @@ def test_config_of_the_published_checkpoint():
     assert QWEN2_VL.read_config(hub) == Qwen2VLConfig.qwen2_vl_2b()
 
 
+def test_config_of_the_published_successor():
+    """`Qwen/Qwen2.5-VL-7B-Instruct`, as transformers 4.49 wrote it."""
+    hub = {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        **PUBLISHED,
+        "hidden_size": 3584,
+        "initializer_range": 0.02,
+        "intermediate_size": 18944,
+        "max_position_embeddings": 128000,
+        "max_window_layers": 28,
+        "model_type": "qwen2_5_vl",
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vision_config": {
+            "depth": 32,
+            "hidden_act": "silu",
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "in_chans": 3,
+            "out_hidden_size": 3584,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+            "tokens_per_second": 2,
+            "temporal_patch_size": 2,
+        },
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "vocab_size": 152064,
+    }
+    assert QWEN2_5_VL.read_config(hub) == Qwen2_5VLConfig.qwen2_5_vl_7b()
+
+
 def test_published_numbers_of_parameters():
-    """As the hub says: 2.21, 8.29 and 73.4 billion."""
+    """As the hub says: 2.21, 8.29 and 73.4 billion; of Qwen2.5-VL 3.75 and 8.29."""
 
     def billions(config):
         params = nnx.split(nnx.eval_shape(lambda: config.make(rngs=nnx.Rngs(0))))[1]
         return round(sum(p.size for p in jax.tree.leaves(params)) / 1e9, 2)
 
-    sizes = Qwen2VLConfig.qwen2_vl_2b(), Qwen2VLConfig.qwen2_vl_7b(), Qwen2VLConfig.qwen2_vl_72b()
-    assert [billions(config) for config in sizes] == [2.21, 8.29, 73.41]
+    sizes = [make for record in (QWEN2_VL, QWEN2_5_VL) for make in record.sizes.values()]
+    assert [billions(make()) for make in sizes] == [2.21, 8.29, 73.41, 3.75, 8.29]

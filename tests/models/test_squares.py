@@ -61,7 +61,7 @@ def test_equal_to_the_gradient_of_the_batch(make_model, batch, tied, remat, dtyp
     graphdef, params = nnx.split(make_model(tied=tied, remat=remat))
     params = jax.tree.map(lambda p: p.astype(dtype), params)
     wanted_loss, wanted = all_together(graphdef, params, batch)
-    loss, got = in_one_pass(graphdef, params, batch, True)
+    loss, got = in_one_pass(graphdef, params, batch, "batch")
     np.testing.assert_allclose(loss, wanted_loss, rtol=1e-5)
     for (path, a), (_, b) in zip(nnx.to_flat_state(got), nnx.to_flat_state(wanted), strict=True):
         assert a.dtype == jnp.float32
@@ -82,27 +82,30 @@ def test_the_gradient_of_the_batch_never_exists_whole():
     assert step.memory_analysis().temp_size_in_bytes < size / 4
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("kind", ["examples", "batch", "gradient"])
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 1, 1)])
-def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes, whole):
-    _, wanted = in_one_pass(*nnx.split(make_model()), batch, whole)
+def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes, kind):
+    _, wanted = in_one_pass(*nnx.split(make_model()), batch, kind)
     mesh = make_mesh(sizes, jax.devices()[: np.prod(sizes)])
     graphdef, params = nnx.split(make_model(mesh=mesh))
     params = jax.device_put(params, param_shardings(params, mesh))
-    _, got = in_one_pass(graphdef, params, put_batch(batch, mesh), whole)
+    _, got = in_one_pass(graphdef, params, put_batch(batch, mesh), kind)
+    # Gradients that are only rounding (a key's bias) have no scale of their own, as squares have.
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted))
+    atol = 1e-6 * (largest if kind == "gradient" else 1)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
 
 
-@pytest.mark.parametrize(("whole", "wanted"), [(False, 3e-8), (True, 9e-8)])
-def test_tiny_gradients_do_not_underflow(whole, wanted):
+@pytest.mark.parametrize(("kind", "wanted"), [("examples", 3e-8), ("batch", 9e-8)])
+def test_tiny_gradients_do_not_underflow(kind, wanted):
     """D-05: float16 squares of gradients below 1e-4 vanish."""
     graphdef, params = nnx.split(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
     params = jax.tree.map(lambda p: p.astype(jnp.float16), params)
     slots = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
 
     def loss(slots):
-        unit = nnx.merge(graphdef, squares.probe(params, slots, whole=whole))
+        unit = nnx.merge(graphdef, squares.probe(params, slots, kind=kind))
         return jnp.sum(squares.run(unit, jnp.full((3, 2), 1e-4, jnp.float16)))
 
     np.testing.assert_allclose(jax.grad(loss)(slots)["kernel"][...], wanted, rtol=1e-2)
@@ -142,8 +145,8 @@ def test_pictures_in_batch_order_are_refused(make_model, batch):
         in_one_pass(graphdef, params, batch | {"pixel_values": pixels})
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_sums_go_on_from_batch_to_batch(make_model, batch, whole):
+@pytest.mark.parametrize("kind", ["examples", "batch", "gradient"])
+def test_sums_go_on_from_batch_to_batch(make_model, batch, kind):
     """Text alone does not reach the vision tower, whose sums stay."""
     graphdef, params = nnx.split(make_model())
     text = {k: v[2:] for k, v in batch.items() if k != "pixel_values"}
@@ -152,14 +155,14 @@ def test_sums_go_on_from_batch_to_batch(make_model, batch, whole):
     def add(graphdef, sums, batch):
         def loss(sums):
             sums, nothing = squares.keep(sums)
-            probed = squares.probe(params, sums, whole=whole)
+            probed = squares.probe(params, sums, kind=kind)
             return jnp.sum(losses(graphdef, probed, batch)) + nothing
 
         return jax.grad(loss)(sums)
 
     sums = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-    _, wanted = in_one_pass(graphdef, params, batch, whole)
-    _, more = in_one_pass(graphdef, params, text, whole)
+    _, wanted = in_one_pass(graphdef, params, batch, kind)
+    _, more = in_one_pass(graphdef, params, text, kind)
     for one in (batch, text, batch):
         sums = add(graphdef, sums, one)
     wanted = jax.tree.map(lambda a, b: 2 * a + b, wanted, more)

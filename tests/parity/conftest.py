@@ -21,7 +21,7 @@ def case(request, tmp_path_factory) -> torch_llava.Case:
     return torch_llava.Case(model, from_pretrained(path), path)
 
 
-@pytest.fixture(scope="session", params=qwen2_vl.CASES)
+@pytest.fixture(scope="session", params=[*qwen2_vl.CASES, *qwen2_vl.WINDOWED])
 def qwen(request, tmp_path_factory) -> qwen2_vl.Case:
     path = tmp_path_factory.mktemp(request.param)
     model = qwen2_vl.make_torch_model(request.param)

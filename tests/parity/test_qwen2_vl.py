@@ -1,4 +1,7 @@
-"""Ours against `transformers.Qwen2VLForConditionalGeneration`, from modules to greedy decoding."""
+"""Qwen2-VL and Qwen2.5-VL against transformers, from modules to greedy decoding.
+
+What only Qwen2.5-VL has is in `test_qwen2_5_vl.py`.
+"""
 
 import functools
 
@@ -10,15 +13,15 @@ import torch
 import transformers
 
 import mmunlearner_jax as mmu
+from mmunlearner_jax.models.qwen2_5_vl import QWEN2_5_VL
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL, grids
 from mmunlearner_jax.models.qwen2_vl.hf import TABLE
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
 from mmunlearner_jax.models.rope import rope
 from mmunlearner_jax.models.vision_language import abstract_model
 from tests.helpers import compare
 from tests.helpers.compare import close, close_by_name, layer_of, torch_gradients
-from tests.helpers.torch_qwen2_vl import END, GRIDS, IMAGE, START
+from tests.helpers.torch_qwen2_vl import CASES, END, GRIDS, IMAGE, START, torch_windows
 
 PATCHES = [24, 4, 12]  # of GRIDS
 
@@ -30,7 +33,7 @@ def packed(qwen) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(qwen, count: int) -> np.ndarray:
-    size = qwen.ours.config.vision.embed_dim
+    size = qwen.ours.config.vision.features
     return np.random.default_rng(1).normal(size=(count, size)).astype(np.float32)
 
 
@@ -44,6 +47,7 @@ def test_embeddings(qwen, packed):
     close(ours, qwen.theirs.model.visual.patch_embed(torch.from_numpy(qwen.patches(GRIDS))))
 
 
+@pytest.mark.parametrize("qwen", CASES, indirect=True)
 def test_vision_layer(qwen, packed):
     """Two dimensions turn, and no picture sees another nor the padding."""
     tower, head_size = qwen.theirs.model.visual, qwen.ours.config.vision.head_size
@@ -63,7 +67,11 @@ def test_vision_layer(qwen, packed):
 def test_vision_features(qwen, packed):
     patches, thw = torch.from_numpy(qwen.patches(GRIDS)), torch.from_numpy(GRIDS)
     theirs = qwen.theirs.model.visual(patches, grid_thw=thw)
-    close(qwen.ours.visual(*packed)[0, : sum(PATCHES)], theirs.last_hidden_state)
+    last = theirs.last_hidden_state
+    if hasattr(qwen.ours.config.vision, "window_size"):  # then in the order of windows
+        back = torch.argsort(torch_windows(qwen, GRIDS)[0])
+        last = last.reshape(len(back), -1)[back].reshape(last.shape)
+    close(qwen.ours.visual(*packed)[0, : sum(PATCHES)], last)
     ours = qwen.ours.image_features(*packed)[0, : sum(PATCHES) // 4]
     close(ours, theirs.pooler_output)
 
@@ -87,7 +95,7 @@ def test_decoder_layer(qwen):
     )
 
 
-@pytest.mark.parametrize("qwen", ["every head its own"], indirect=True)
+@pytest.mark.parametrize("qwen", ["every head its own", "windows of four"], indirect=True)
 def test_positions_are_those_of_get_rope_index(qwen):
     index = jax.jit(functools.partial(grids.rope_index, merge=2))
     rng = np.random.default_rng(0)
@@ -134,7 +142,9 @@ def test_greedy_tokens(qwen):
     compare.greedy_tokens_agree(qwen)
 
 
-@pytest.mark.parametrize("qwen", ["tied", "seven heads share"], indirect=True)
+@pytest.mark.parametrize(
+    "qwen", ["tied", "seven heads share", "windows of nine, tied"], indirect=True
+)
 def test_importance_per_example(qwen):
     batch = compare.with_answers(qwen.batch("right"))
     split = np.cumsum([24 + 4, 12])[:2]
@@ -151,14 +161,16 @@ def test_importance_per_example(qwen):
     close_by_name(mmu.to_hf_names(qwen.ours, got), expected)
 
 
-@pytest.mark.parametrize("size", ["2b", "7b", "72b"])
-def test_published_sizes(size):
+@pytest.mark.parametrize(
+    ("record", "size"),
+    [(record, size) for record in (QWEN2_VL, QWEN2_5_VL) for size in record.sizes],
+)
+def test_published_sizes(record, size):
     """Names and shapes of the whole model, without a weight on either side."""
-    config = getattr(Qwen2VLConfig, f"qwen2_vl_{size}")()
+    config = record.sizes[size]()
+    kind = getattr(transformers, config.architecture)
     with torch.device("meta"):
-        theirs = transformers.Qwen2VLForConditionalGeneration(
-            transformers.Qwen2VLConfig(**QWEN2_VL.to_hf(config))
-        )
+        theirs = kind(kind.config_class(**record.to_hf(config)))
     _, params = abstract_model(config, None)
     ours = {name: e.shape for e in TABLE.entries(params) for name in e.names}
     assert ours == {name: tuple(p.shape) for name, p in theirs.named_parameters()}

@@ -1,4 +1,4 @@
-"""Qwen2-VL: transformers -> ours -> transformers, bit by bit, in both spellings."""
+"""Qwen2-VL and Qwen2.5-VL: transformers -> ours -> transformers, bit by bit, in both spellings."""
 
 import json
 
@@ -26,7 +26,7 @@ def as_written(path, change):
 def test_every_case_returns(qwen, tmp_path):
     assert_same_model(qwen.ours, qwen.theirs)
     save_pretrained(qwen.ours, tmp_path / "saved")
-    again = reload(Qwen2VLForConditionalGeneration, tmp_path / "saved")
+    again = reload(type(qwen.theirs), tmp_path / "saved")
     assert_same_model(qwen.ours, again)
     theirs, saved = qwen.theirs.config.to_dict(), again.config.to_dict()
     kind = saved["text_config"]["rope_parameters"].pop("type")  # the hub's word, for transformers 4
@@ -39,14 +39,14 @@ def test_every_case_returns(qwen, tmp_path):
     assert from_pretrained(tmp_path / "saved").config == qwen.ours.config
 
 
-@pytest.mark.parametrize("qwen", ["tied"], indirect=True)
+@pytest.mark.parametrize("qwen", ["tied", "windows of nine, tied"], indirect=True)
 def test_auto_classes_load_what_was_saved(qwen, tmp_path):
     """A fresh model's config says all that transformers must know."""
     qwen.ours.source, source = None, qwen.ours.source
     save_pretrained(qwen.ours, tmp_path / "saved")
     qwen.ours.source = source
     again = reload(transformers.AutoModelForImageTextToText, tmp_path / "saved")
-    assert type(again) is Qwen2VLForConditionalGeneration
+    assert type(again) is type(qwen.theirs)
     assert_same_model(qwen.ours, again)
     assert again.lm_head.weight is again.model.language_model.embed_tokens.weight
 
@@ -61,7 +61,7 @@ def test_half_precision_is_kept(tmp_path):
     assert_same_model(ours, again)
 
 
-@pytest.mark.parametrize("qwen", ["every head its own"], indirect=True)
+@pytest.mark.parametrize("qwen", ["every head its own", "windows of four"], indirect=True)
 def test_names_in_memory_are_read(qwen, tmp_path):
     """Those since transformers 4.52, whose files have been seen with either spelling."""
     save_pretrained(qwen.ours, tmp_path / "saved")
@@ -118,7 +118,7 @@ def test_what_is_not_the_model_s_is_named(qwen, tmp_path):
         assert part in message
 
 
-@pytest.mark.parametrize("qwen", ["tied"], indirect=True)
+@pytest.mark.parametrize("qwen", ["tied", "windows of nine, tied"], indirect=True)
 def test_module_groups(qwen):
     names, groups = map(jax.tree.leaves, leaf_labels(qwen.ours))
     of = dict(zip(names, groups, strict=True))
@@ -132,8 +132,8 @@ def test_module_groups(qwen):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "qwen2_5_vl"}, ("'qwen2_5_vl'", "window attention", "lacks")),
-        ({"model_type": "qwen3_vl"}, ("'qwen3_vl'", "llava, qwen2_vl")),
+        ({"model_type": "qwen3_vl"}, ("'qwen3_vl'", "several layers", "llava, qwen2_vl")),
+        ({"model_type": "internvl"}, ("'internvl'", "InternViT", "qwen2_5_vl")),
         ({"use_sliding_window": True}, ("use_sliding_window",)),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_type='yarn'",)),
         ({"vision_config": {"model_type": "qwen2_5_vl"}}, ("vision_config.model_type",)),

@@ -65,7 +65,7 @@ def test_one_program_for_every_budget_of_patches(compiled):
     encoder = Encoder(processor, AnySize(processor.image_processor, (16, 24, 48)))
     tokens = processor.tokenizer.get_vocab()
     config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(1, 16, 16, num_heads=2, mlp_ratio=1),
+        vision=Qwen2VisionConfig(depth=1, embed_dim=16, hidden_size=16, num_heads=2, mlp_ratio=1),
         text=Qwen2Config(len(tokens), 16, 8, 1, 2, 1, mrope_section=(2, 1, 1)),
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],

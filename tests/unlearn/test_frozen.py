@@ -12,10 +12,10 @@ from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
 from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import in_groups, leaf_labels
-from tests.helpers.questions import PICTURES, assert_close, llava, qwen2_vl, whole
+from tests.helpers.questions import PICTURES, assert_close, llava, qwen2_5_vl, qwen2_vl, whole
 
 
-@pytest.fixture(params=[llava, qwen2_vl], ids=["llava", "qwen2_vl"])
+@pytest.fixture(params=[llava, qwen2_vl, qwen2_5_vl], ids=lambda make: make.__name__)
 def made(request):
     model, encoder = request.param()
     return model, whole(PICTURES, encoder, 1)

@@ -76,17 +76,24 @@ def test_preserve_sets_are_pooled_as_one_loader_would():
 
 
 def test_relative_importances_have_unit_mass_and_are_averaged():
-    got = masks.preserve_importance(SETS, USE, GROUPS, normalise="group")
+    everywhere = jax.tree.map(lambda _: True, GROUPS)
+    scaled = {
+        name: (masks.unit_mass(x, GROUPS, masks.masses(x, GROUPS, everywhere, {})), 1.0)
+        for name, (x, _) in SETS.items()
+    }
+    got = masks.preserve_importance(scaled, USE, GROUPS)
     np.testing.assert_allclose(got["v"], [[0.25, 0.75]])
     np.testing.assert_allclose(got["l"], (np.array([0.5, 0.5]) + np.array([0, 1])) / 2)
 
 
 def test_only_covered_parameters_count_in_the_unit_mass():
     importance, groups = {"a": jnp.array([1.0, 3.0]), "b": jnp.array([4.0])}, {"a": "v", "b": "v"}
-    scaled = masks.unit_mass(importance, groups, {"a": True, "b": False})
+    mass = masks.masses(importance, groups, {"a": True, "b": False}, {})
+    scaled = masks.unit_mass(importance, groups, mass)
     np.testing.assert_allclose(scaled["a"], [0.25, 0.75])
     np.testing.assert_allclose(scaled["b"], [1.0])
-    alone = masks.unit_mass(importance, groups, {"a": False, "b": False})
+    mass = masks.masses(importance, groups, {"a": False, "b": False}, {})
+    alone = masks.unit_mass(importance, groups, mass)
     np.testing.assert_allclose(alone["a"], importance["a"])
 
 

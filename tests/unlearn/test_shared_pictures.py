@@ -13,10 +13,18 @@ from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.scoring import exact_answers
 from mmunlearner_jax.unlearn.steps import mean_loss
 from tests.helpers.models import filled
-from tests.helpers.questions import PICTURES, TEXTS, assert_close, llava, qwen2_vl, whole
+from tests.helpers.questions import (
+    PICTURES,
+    TEXTS,
+    assert_close,
+    llava,
+    qwen2_5_vl,
+    qwen2_vl,
+    whole,
+)
 
 
-@pytest.fixture(params=[llava, qwen2_vl], ids=["llava", "qwen2_vl"])
+@pytest.fixture(params=[llava, qwen2_vl, qwen2_5_vl], ids=lambda make: make.__name__)
 def make(request):
     return request.param
 

@@ -17,7 +17,7 @@ from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, Problem, clean, 
 from mmunlearner_jax.data.picture_files import PictureFiles
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import InputError, listed, shown
-from mmunlearner_jax.files import parse_json, read_bytes, read_json, read_lines
+from mmunlearner_jax.files import read_bytes, read_json, read_json_value, read_lines
 
 FACES, SPLITS = "full.json", "split.json"
 MOST = 400  # records; the published code leaves out those behind them
@@ -166,14 +166,8 @@ class FIUBench:
 
 def _faces(file: Path) -> Iterator[ParquetRow]:
     """Yields the first records of `full.json`, which is one list or has a record in each line."""
-    content = read_bytes(file, mend=_MEND)
-    if content.lstrip()[:1] == b"[":
-        try:
-            records = parse_json(content)
-        except ValueError as error:
-            raise InputError(f"{file}: cannot be read as JSON ({error}); {_MEND}") from None
-    else:
-        records = read_lines(file, mend=_MEND)
+    is_list = read_bytes(file, mend=_MEND).lstrip().startswith(b"[")
+    records = read_json_value(file, mend=_MEND) if is_list else read_lines(file, mend=_MEND)
     seen: set[str] = set()
     for number, record in enumerate(records[:MOST]):
         place = f"{file}: row {number}"

@@ -27,7 +27,7 @@ from mmunlearner_jax.data.benchmarks.parquet import (
 )
 from mmunlearner_jax.data.samples import Question, Sample, Task, option_letters
 from mmunlearner_jax.errors import InputError, listed, shown
-from mmunlearner_jax.files import parse_json, read_bytes
+from mmunlearner_jax.files import read_json_value
 
 Request = Literal["complete", "selective", "persona"]
 
@@ -106,12 +106,7 @@ class PPUBench(ParquetBench):
                 ID, or forgets and keeps one fact; or nothing is to be forgotten, or kept.
         """
         file = self.root / f"split/{self.request}_split.json"
-        try:
-            whole = parse_json(read_bytes(file, mend=_MEND))
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file}: cannot be read as JSON ({error}); {_MEND}") from None
+        whole = read_json_value(file, mend=_MEND)
         rows = self._rows(self.taught, "sample_id", "subject_id")
         column = "subject_id" if self.request == "complete" else "sample_id"
         known = {clean(row[column]) for row in rows}

@@ -83,7 +83,9 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
         if first is None:
             raise InputError(f"{folder}: holds no row; give it at least one")
         count = sum(pq.read_metadata(file).num_rows for file in shards(folder))
-        tracked = tqdm(chain([first], rows), f"{self.name}/{config}", count, unit="row")
+        tracked = tqdm(
+            chain([first], rows), f"{self.name}/{config}", count, unit="row", disable=None
+        )
         cells = enumerate(map(_cells, tracked))
         # All shards share one iterator: each takes the rows after those of the shard before.
         shard_count = math.ceil(count / ROWS_PER_SHARD)

@@ -9,6 +9,7 @@ import contextlib
 import io
 import sys
 
+import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from mmunlearner_jax.command_line import parse_flags, refuse_arguments
@@ -22,6 +23,8 @@ def main(argv: list[str]) -> None:
     """Entry point of absl: prints the folder of each config; an input error is one line."""
     refuse_arguments(argv)
     logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that does not exist yet
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     out = flags.FLAGS.out
     try:
         for builder in builders(fetched(flags.FLAGS.root), out):

@@ -16,5 +16,11 @@ LLAVA = Architecture(
     },
     maskable=r"(proj|fc[12]|linear_[12])\.weight$",
     published_in_template=False,
-    lookalikes={"llava_llama": ORIGINAL},
+    lookalikes={
+        "llava_llama": ORIGINAL,
+        **dict.fromkeys(
+            ("internvl", "internvl_chat"),
+            "what lacks: the tower InternViT, and a projector that joins neighbouring patches",
+        ),
+    },
 )

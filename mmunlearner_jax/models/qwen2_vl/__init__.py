@@ -17,7 +17,4 @@ QWEN2_VL = Architecture(
     },
     maskable=r"(proj|qkv|fc[12]|mlp\.[02])\.weight$",
     published_in_template=True,
-    lookalikes={
-        "qwen2_5_vl": ("the vision tower lacks window attention, RMSNorm and a gated feed-forward")
-    },
 )

@@ -145,9 +145,9 @@ def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, 
         the patch, int [B, P, 2].
     """
     index = jnp.broadcast_to(jnp.arange(length), (len(grids), length))
-    picture, offset = _locate(index, jnp.prod(grids, axis=-1))
+    picture, offset = locate(index, jnp.prod(grids, axis=-1))
     block, inside = jnp.divmod(offset, merge**2)
-    places = _line_and_column(block, grids, picture, merge) * merge
+    places = line_and_column(block, grids, picture, merge) * merge
     return picture, places + jnp.stack(jnp.divmod(inside, merge), axis=-1)
 
 
@@ -175,11 +175,11 @@ def rope_index(
         return jnp.cumsum(x, axis=1) - x
 
     text = valid & ~image_tokens
-    picture, offset = _locate(before(image_tokens), jnp.prod(grids, axis=-1) // merge**2)
+    picture, offset = locate(before(image_tokens), jnp.prod(grids, axis=-1) // merge**2)
     extents = jnp.max(grids[..., 1:], axis=-1) // merge
     start = before(text) + _starts(extents, picture)
     spanned = jnp.pad(
-        _line_and_column(offset, grids, picture, merge), ((0, 0), (0, 0), (1, 0))
+        line_and_column(offset, grids, picture, merge), ((0, 0), (0, 0), (1, 0))
     )  # the 0 is the time axis
     positions = start[..., None] + spanned * image_tokens[..., None]
     following = jnp.sum(text, axis=1) + jnp.sum(extents, axis=1)
@@ -191,7 +191,7 @@ def _power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def _locate(index: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+def locate(index: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the picture that holds each index [B, N] (I: none), and the offset within it.
 
     Args:
@@ -209,9 +209,14 @@ def _starts(sizes: jax.Array, picture: jax.Array) -> jax.Array:
     return jnp.take_along_axis(sums, picture, axis=1)
 
 
-def _line_and_column(block: jax.Array, grids: jax.Array, picture: jax.Array, merge: int):
+def line_and_column(block: jax.Array, grids: jax.Array, picture: jax.Array, merge: int):
     """Returns line and column, int [B, N, 2], of each block [B, N] in its picture [B, N]."""
-    # Blocks of padding get a width of 1.
-    widths = jnp.pad(grids[..., 2] // merge, ((0, 0), (0, 1)), constant_values=1)
-    width = jnp.maximum(jnp.take_along_axis(widths, picture, axis=1), 1)
-    return jnp.stack(jnp.divmod(block, width), axis=-1)
+    return jnp.stack(jnp.divmod(block, sides(grids, picture, merge)[1]), axis=-1)
+
+
+def sides(grids: jax.Array, picture: jax.Array, merge: int) -> tuple[jax.Array, jax.Array]:
+    """Returns height and width in blocks, int [B, N] each, of the picture [B, N]; 1 at padding."""
+    blocks = jnp.pad(grids[..., 1:] // merge, ((0, 0), (0, 1), (0, 0)))
+    own = jnp.take_along_axis(blocks, picture[..., None], axis=1)
+    height, width = jnp.unstack(jnp.maximum(own, 1), axis=-1)
+    return height, width

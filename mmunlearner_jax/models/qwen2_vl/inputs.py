@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.models.qwen2_vl import grids
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
+from mmunlearner_jax.models.qwen2_vl.model import QwenVLConfig
 from mmunlearner_jax.processing.companions import (
     LARGEST_EDGE,
     MEND,
@@ -30,7 +30,7 @@ _MOST_OBLONG = 200  # as in `smart_resize` of transformers
 
 
 def load(
-    config: Qwen2VLConfig,
+    config: QwenVLConfig,
     files: Companions,
     min_pixels: int,
     max_pixels: int,

@@ -1,15 +1,18 @@
 """Qwen2-VL: a vision transformer, a merger and a Qwen2 decoder; pictures may have any size.
 
+`QwenVL` is what Qwen2.5-VL shares with it: all but the vision tower.
+
 Axes: B examples, T tokens, I pictures of an example, P patches of an example, K numbers of one
 patch, N patches and M pictures of a batch, F tokens of an example's pictures, D text features,
 V vocabulary. Video is not supported.
 Source: Wang et al. 2024; parity with `transformers.Qwen2VLForConditionalGeneration`.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +28,10 @@ from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.qwen2_vl import grids
 from mmunlearner_jax.models.qwen2_vl.vision import (
     Merger,
+    PatchesConfig,
     Qwen2Vision,
     Qwen2VisionConfig,
+    Tower,
 )
 from mmunlearner_jax.models.vision_language import (
     VisionLanguageConfig,
@@ -79,19 +84,22 @@ class Qwen2Config(LlamaConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qwen2VLConfig(VisionLanguageConfig):
-    """Sizes and options of the model and of its computation.
+class QwenVLConfig(VisionLanguageConfig):
+    """Sizes and options of a model and of its computation.
 
     Attributes:
+        architecture: Name of the model's class in transformers.
+        parts: The classes of `vision` and `text`.
         vision: Sizes of the vision tower.
         video_token_id: The token of a video; videos are refused.
         vision_start_token_id: The token before a picture's image tokens.
         vision_end_token_id: The token after a picture's image tokens.
     """
 
-    model_type: ClassVar[str] = "qwen2_vl"
+    architecture: ClassVar[str]
+    parts: ClassVar[tuple[type[PatchesConfig], type[Qwen2Config]]]
 
-    vision: Qwen2VisionConfig
+    vision: PatchesConfig
     text: Qwen2Config
     image_token_id: Token = 151655
     video_token_id: Token = 151656
@@ -100,10 +108,11 @@ class Qwen2VLConfig(VisionLanguageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.vision.hidden_size != self.text.hidden_size:
+        made, wanted = self.vision.out_features, self.text.hidden_size
+        if made != wanted:
             raise InputError(
-                f"vision_config.hidden_size={self.vision.hidden_size} must equal the text's"
-                f" hidden_size, {self.text.hidden_size}"
+                f"vision_config.{self.vision.names[1]}={made} must equal the text's hidden_size,"
+                f" {wanted}"
             )
 
     def picture_arrays(self, patches: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -122,6 +131,46 @@ class Qwen2VLConfig(VisionLanguageConfig):
         """Returns the number of image tokens of a picture with this number of patches."""
         return patches // self.vision.spatial_merge_size**2
 
+    @classmethod
+    def sized(
+        cls,
+        text: Qwen2Config,
+        heads: tuple[int, int],
+        hidden: int,
+        intermediate: int,
+        **vision: Any,
+    ) -> Self:
+        """Returns a published config.
+
+        Args:
+            text: The sizes of the decoder that are not given below.
+            heads: Number of query heads and of key/value heads.
+            hidden: Number of text features.
+            intermediate: Number of features between the decoder's feed-forward layers.
+            **vision: Sizes of the vision tower.
+        """
+        text = dataclasses.replace(
+            text,
+            num_attention_heads=heads[0],
+            num_key_value_heads=heads[1],
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            rms_norm_eps=1e-6,
+        )
+        kind = cls.parts[0]
+        return cls(vision=kind(**{kind.names[1]: hidden}, **vision), text=text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2VLConfig(QwenVLConfig):
+    """Sizes and options of Qwen2-VL."""
+
+    model_type: ClassVar[str] = "qwen2_vl"
+    architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
+    parts: ClassVar[tuple[type[PatchesConfig], type[Qwen2Config]]] = Qwen2VisionConfig, Qwen2Config
+
+    vision: Qwen2VisionConfig
+
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2VL":
         """Makes a model with random parameters (see `VisionLanguageConfig`)."""
         return Qwen2VL(self, mesh=mesh, rngs=rngs)
@@ -129,41 +178,30 @@ class Qwen2VLConfig(VisionLanguageConfig):
     @classmethod
     def qwen2_vl_2b(cls) -> "Qwen2VLConfig":
         """The config of `Qwen/Qwen2-VL-2B-Instruct`."""
-        return cls._sized(151936, 1536, 8960, 28, 12, 2, tied=True)
+        text = Qwen2Config(vocab_size=151936, num_hidden_layers=28, tie_word_embeddings=True)
+        return cls.sized(text, (12, 2), 1536, 8960)
 
     @classmethod
     def qwen2_vl_7b(cls) -> "Qwen2VLConfig":
         """The config of `Qwen/Qwen2-VL-7B-Instruct`."""
-        return cls._sized(152064, 3584, 18944, 28, 28, 4)
+        return cls.sized(Qwen2Config(num_hidden_layers=28), (28, 4), 3584, 18944)
 
     @classmethod
     def qwen2_vl_72b(cls) -> "Qwen2VLConfig":
         """The config of `Qwen/Qwen2-VL-72B-Instruct`."""
-        return cls._sized(152064, 8192, 29568, 80, 64, 8)
-
-    @classmethod
-    def _sized(cls, vocab, hidden, intermediate, depth, heads, kv_heads, *, tied=False):
-        text = Qwen2Config(
-            vocab_size=vocab,
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            num_hidden_layers=depth,
-            num_attention_heads=heads,
-            num_key_value_heads=kv_heads,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=tied,
-        )
-        return cls(vision=Qwen2VisionConfig(hidden_size=hidden), text=text)
+        return cls.sized(Qwen2Config(), (64, 8), 8192, 29568)
 
 
-class Qwen2VL(VisionLanguageModel):
-    """Qwen2-VL."""
+class QwenVL(VisionLanguageModel):
+    """A model with pictures of any size, whose subclass names the vision tower."""
 
-    def __init__(self, config: Qwen2VLConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
-        self.visual = Qwen2Vision(
+    tower: ClassVar[type[Tower]]
+
+    def __init__(self, config: QwenVLConfig, *, mesh: Mesh | None = None, rngs: nnx.Rngs):
+        self.visual = self.tower(
             config.vision, dtype=config.dtype, remat=config.remat, mesh=mesh, rngs=rngs
         )
-        self.merger = Merger(config.vision, config.dtype, rngs=rngs)
+        self.merger = Merger(config.vision, self.tower.norm, config.dtype, rngs)
         super().__init__(config, mesh=mesh, rngs=rngs)
 
     def __call__(
@@ -253,12 +291,12 @@ class Qwen2VL(VisionLanguageModel):
         if (
             image_grid_thw is None
             or (image_grid_thw.ndim, image_grid_thw.shape[-1]) != (3, 3)
-            or (vision_features.ndim, vision_features.shape[-1]) != (3, vision.embed_dim)
+            or (vision_features.ndim, vision_features.shape[-1]) != (3, vision.features)
         ):
             shape = None if image_grid_thw is None else image_grid_thw.shape
             raise InputError(
                 f"vision_features and image_grid_thw: shapes {vision_features.shape} and {shape}"
-                f" must be [examples, patches, {vision.embed_dim}] and [examples, pictures, 3]"
+                f" must be [examples, patches, {vision.features}] and [examples, pictures, 3]"
             )
         if not any(isinstance(x, Tracer) for x in (input_ids, image_grid_thw)):
             ids = np.asarray(input_ids) == self.config.image_token_id
@@ -294,3 +332,9 @@ class Qwen2VL(VisionLanguageModel):
                 " group_pictures(batch) returns them"
             )
         return {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
+
+
+class Qwen2VL(QwenVL):
+    """Qwen2-VL."""
+
+    tower = Qwen2Vision

@@ -1,15 +1,15 @@
 """The tiny Qwen2-VL of the examples: config, and processor with a newly trained tokenizer."""
 
+import functools
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import transformers
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import Qwen2VLProcessor
-from mmunlearner_jax.models.qwen2_vl.model import Qwen2Config, Qwen2VLConfig
-from mmunlearner_jax.models.qwen2_vl.vision import Qwen2VisionConfig
+from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig, QwenVLConfig
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.processing.lessons import Lesson, vocabulary
 
@@ -46,13 +46,15 @@ CHATML_TOKENS = (
 )
 
 
-def make(
+def made(
+    kind: type[QwenVLConfig],
     lessons: Iterable[Lesson],
     vision: Mapping[str, Any],
     text: Mapping[str, Any],
     pixels: tuple[int, int],
 ) -> tuple[VisionLanguageConfig, Any]:
-    """Makes the config and the processor; see `architecture.Tiny`."""
+    """Makes a config of a class, and the processor; see `architecture.Tiny`."""
+    vision_kind, text_kind = kind.parts
     processor = build_chatml_processor(
         lessons,
         patch_size=vision["patch_size"],
@@ -60,9 +62,9 @@ def make(
         max_pixels=pixels[1],
     )
     tokens = processor.tokenizer.get_vocab()
-    config = Qwen2VLConfig(
-        vision=Qwen2VisionConfig(**vision, hidden_size=text["hidden_size"]),
-        text=Qwen2Config(**text, **vocabulary(processor.tokenizer)),
+    config = kind(
+        vision=vision_kind(**vision, **{vision_kind.names[1]: text["hidden_size"]}),
+        text=text_kind(**text, **vocabulary(processor.tokenizer)),
         image_token_id=processor.image_token_id,
         video_token_id=tokens["<|video_pad|>"],
         vision_start_token_id=tokens["<|vision_start|>"],
@@ -71,14 +73,22 @@ def make(
     return config, processor
 
 
-def around(
-    tokenizer: Any, template: str, vision: Mapping[str, Any], text: Mapping[str, Any]
-) -> tuple[VisionLanguageConfig, Any]:
-    """Refuses the decoder (see `architecture.Tiny`): Qwen2-VL's has biases and M-RoPE."""
+def refuse(
+    kind: type[QwenVLConfig],
+    tokenizer: Any,
+    template: str,
+    vision: Mapping[str, Any],
+    text: Mapping[str, Any],
+) -> NoReturn:
+    """Refuses the decoder (see `architecture.Tiny.around`): Qwen's has biases and M-RoPE."""
     raise InputError(
-        "config.prepare.architecture is 'qwen2_vl', which takes no decoder of Llama's kind: give"
-        " 'llava', or leave config.prepare.language empty"
+        f"config.prepare.architecture is {kind.model_type!r}, which takes no decoder of Llama's"
+        " kind: give 'llava', or leave config.prepare.language empty"
     )
+
+
+make = functools.partial(made, Qwen2VLConfig)
+around = functools.partial(refuse, Qwen2VLConfig)
 
 
 def build_chatml_processor(
