@@ -56,6 +56,7 @@ FREE = (
     *("stages", "profile.", "controls", "audit.", "report."),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods", "audit")),
     "compare.learning_rates",  # more of them
+    "evaluate.general",  # more sets
     *(
         f"compare.{key}"
         for key in ("controls", "control_seeds", "never_taught", "primary", "secondary", "margin")
@@ -70,6 +71,7 @@ PLACES = (
     "compare.gold",
     "compare.never_taught",
     "evaluate.reference",
+    "evaluate.general_files",
 )
 
 
