@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 from mmunlearner_jax.data.ability import AbilitySet
 from mmunlearner_jax.data.benchmarks.base import Check
@@ -66,7 +67,7 @@ def read_set(
     return sift((_question(about, row, pictures) for row in rows), max_bad_fraction)
 
 
-def literal_texts(text: str) -> list[str] | None:
+def _texts(text: str) -> list[str] | None:
     """Returns a list of texts that is written as a Python literal; None if the text is none."""
     value = literal(text)
     right = isinstance(value, list) and value and all(isinstance(x, str) for x in value)
@@ -137,7 +138,7 @@ def _of_cells(rows: Iterable[ParquetRow], check: Check) -> See:
 
 def _decoded_cell(row: ParquetRow, check: Check) -> Pictures | Problem:
     cell = clean(row["image"])
-    texts = literal_texts(cell) if cell.startswith("[") else [cell] if cell else []
+    texts = _texts(cell) if cell.startswith("[") else [cell] if cell else []
     if texts is None:
         return row.problem(f"image is no list of base64 texts; {_MEND}")
     try:
@@ -169,7 +170,6 @@ def _question(about: AbilitySet, row: ParquetRow, pictures: See) -> Question | P
     answer = _answer(about, row)
     if isinstance(answer, Problem):
         return answer
-    rule, right, options, letter, accepted = answer
     cell = clean(row.cells.get(about.categories)) if about.categories else ""
     categories = tuple(name.strip() for name in cell.split(",") if name.strip())
     image = images[0] if images else None
@@ -179,19 +179,15 @@ def _question(about: AbilitySet, row: ParquetRow, pictures: See) -> Question | P
         "short",
         image,
         f"{hint}\n{text}" if hint else text,
-        right,
-        options,
-        letter,
-        accepted=accepted,
-        rule=rule,
+        **answer,
         categories=categories,
         group=clean(row["index"]) if about.rotated else "",
         further=images[1:],
     )
 
 
-def _answer(about: AbilitySet, row: ParquetRow) -> tuple | Problem:
-    """Returns the rule, the right answer, the options, the right letter and people's answers."""
+def _answer(about: AbilitySet, row: ParquetRow) -> dict[str, Any] | Problem:
+    """Returns the fields of a question that say what its right answer is, and how it is read."""
     cells = {x: clean(row.cells.get(x)) for x in ascii_uppercase}
     given = "".join(letter for letter, option in cells.items() if option)
     options, answer = tuple(cells[letter] for letter in given), clean(row["answer"])
@@ -201,7 +197,8 @@ def _answer(about: AbilitySet, row: ParquetRow) -> tuple | Problem:
         if answer not in [*given]:
             what = f"answer {shown(answer)} is none of the options {', '.join(given)}"
             return row.problem(f"{what}; {_MEND}")
-        return "letter", cells[answer], options, answer, ()
+        right = {"answer": cells[answer], "options": options, "letter": answer}
+        return right | {"rule": "letter"}
     if not about.open_rule:
         return row.problem(f"A is empty; the questions of {about.title} have options: {_MEND}")
     if not answer:
@@ -209,8 +206,9 @@ def _answer(about: AbilitySet, row: ParquetRow) -> tuple | Problem:
     if about.open_rule == "yes_no" and answer.lower() not in ("yes", "no"):
         return row.problem(f"answer {shown(answer)} is neither yes nor no; {_MEND}")
     if about.open_rule == "vqa" or (about.open_rule == "words" and re.match(r"\[\s*['\"]", answer)):
-        if (accepted := literal_texts(answer)) is None:
+        if (accepted := _texts(answer)) is None:
             form = "a list of texts, ['...', '...']"
             return row.problem(f"answer {shown(answer)} is not {form}; {_MEND}")
-        return about.open_rule, accepted[0], (), "", tuple(accepted)
-    return about.open_rule, answer, (), "", (answer,)
+    else:
+        accepted = [answer]
+    return {"answer": accepted[0], "accepted": tuple(accepted), "rule": about.open_rule}
