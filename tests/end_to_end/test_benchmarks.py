@@ -93,6 +93,12 @@ def test_general_ability_is_measured_before_and_after(clear):
     assert general["before"]["mmbench_circular"]["score"]["n"] == 2  # of eight rotations
     lines = (clear / "predictions/after-general_mmbench_circular.jsonl").read_text().splitlines()
     assert len(lines) == 8
+    chance = json.loads((clear / "results.json").read_text())["chance"]
+    floors = {name: chance[f"general_{name}/vqa"]["uniform"] for name in ABILITIES}
+    assert floors == {
+        **{"gqa": 0, "mmbench": 1 / 4, "mmbench_circular": 1 / 4**4, "mmmu": 1 / 8},
+        **{"mmstar": 1 / 4, "pope": 1 / 2, "scienceqa": 1 / 3, "vizwiz": 0},
+    }
     page = (clear / "report.html").read_text()
     assert "General ability, MMBench, CircularEval" in page and "adversarial" in page
     assert "how the score of each set changed" in page.lower()

@@ -58,6 +58,7 @@ def test_the_share_and_the_bar_are_of_what_was_known_beyond_guessing():
 
 def test_what_knows_nothing_scores_by_guessing():
     chances = {"forget/vqa": {"uniform": 0.25, "prior": 0.3}}
+    chances["general_pope/vqa"] = {"uniform": 0.5, "prior": 0.5}
     kind = ("forget", "vqa")
     assert floor_of("classification", kind, falls=True, chances=chances) == 0.3
     assert floor_of("classification", kind, falls=False, chances=chances) == 0.25
@@ -65,6 +66,8 @@ def test_what_knows_nothing_scores_by_guessing():
     assert floor_of("cloze", kind, falls=True, chances=chances) == 0
     assert floor_of("rougeL", kind, falls=True, chances=chances) is None
     assert floor_of("rougeL", kind, falls=False, chances=chances) == 0
+    assert floor_of("short", ("general_pope", "vqa"), falls=False, chances=chances) == 0.5
+    assert floor_of("vqa_score", ("general_x", "vqa"), falls=False, chances=chances) == 0
     assert judge({}, {}, BARS, falls=True, floor=None).words == "no bar"
 
 
