@@ -21,6 +21,7 @@ import mmunlearner_jax
 COMMANDS: Mapping[str, str] = {
     "run": "mmunlearner_jax.main",
     "compare": "mmunlearner_jax.compare",
+    "sequence": "mmunlearner_jax.sequence",
     "audit": "mmunlearner_jax.audit.__main__",
     "watch": "mmunlearner_jax.watch",
     "plan": "mmunlearner_jax.plan",

@@ -27,6 +27,12 @@ class DataConfig(Section):
         "What PPU-Bench forgets: a share of the people, sensitive facts of everybody, or some facts"
         " of some people.",
     )
+    requests: tuple[tuple[str, ...], ...] = option(
+        (),
+        "IDs of the people of each request, in place of the benchmark's split: the last request is"
+        " forgotten, those before it were forgotten earlier.",
+        special="(): the benchmark's split",
+    )
     text_source: Literal["ft_Data", "Full_Set"] = option(
         "Full_Set", "Config of MLLMU-Bench that the taught text questions are read from."
     )
@@ -42,6 +48,11 @@ class DataConfig(Section):
     max_bad_fraction: float = option(
         0.0, "Fraction of unusable records that is left out instead of refused.", least=0
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not all(self.requests):
+            self.refuse("requests", "at least one person in each request")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

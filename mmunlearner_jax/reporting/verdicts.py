@@ -42,6 +42,7 @@ class Verdict:
 
 
 UNKNOWN = Verdict("none", "not known before")
+RETURNED = Verdict("none", "came back")  # of an earlier request: not known before, but after
 WITHOUT_BAR = Verdict("none", "no bar")
 
 
@@ -61,7 +62,7 @@ def judge(
         return WITHOUT_BAR
     room = before["value"] - floor
     if room <= 0 or room < bars.known * (1 - floor):
-        return UNKNOWN
+        return RETURNED if falls and after["ci95"][0] > before["ci95"][1] else UNKNOWN
     share = max(0.0, (after["value"] - floor) / room)
     best, worst = (bars.forgotten, bars.remembered) if falls else (bars.kept, bars.damaged)
     grade: Grade

@@ -8,7 +8,7 @@ import pytest
 from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import accuracy
-from mmunlearner_jax.reporting.verdicts import floor_of, judge, judgement
+from mmunlearner_jax.reporting.verdicts import UNKNOWN, floor_of, judge, judgement
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
 from tests.helpers.page import Page
@@ -54,6 +54,12 @@ def test_the_share_and_the_bar_are_of_what_was_known_beyond_guessing():
     assert it.bar == pytest.approx(0.25 + 0.1 * 0.6)
     assert it.sure == (accuracy([True] * 40 + [False] * 60)["ci95"][0] > it.bar)
     assert not verdict(0.85, 0.40, falls=True, n=20).sure
+
+
+def test_what_was_forgotten_earlier_may_come_back():
+    assert verdict(0.2, 0.5, falls=True).words == "came back"
+    assert verdict(0.2, 0.3, falls=True, n=20) == verdict(0.2, 0.1, falls=True) == UNKNOWN
+    assert verdict(0.2, 0.5, falls=False) == UNKNOWN
 
 
 def test_what_knows_nothing_scores_by_guessing():

@@ -9,6 +9,7 @@ from mmunlearner_jax.data.benchmarks.fiubench import FIU
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
 from mmunlearner_jax.data.benchmarks.ppu import PPU
 from mmunlearner_jax.data.benchmarks.umu import UMU
+from mmunlearner_jax.data.requests import Requested
 from mmunlearner_jax.errors import InputError
 
 BENCHMARKS: dict[str, BenchmarkRecord] = {
@@ -25,13 +26,18 @@ def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
         seed: Seed of all random choices.
 
     Raises:
-        InputError: The folder holds none of the benchmarks, or several.
+        InputError: The folder holds none of the benchmarks, or several; or `data` has requests that
+            the benchmark cannot take.
     """
     owners = owning(root)
     if len(owners) != 1:
         holds = " and ".join(record.folder for record in owners) or f"none of {folders()}"
         raise InputError(f"{root}: holds {holds}; name the folder of one benchmark, {titles()}")
-    return owners[0].open(root, data, seed)
+    record, requests = owners[0], data.requests
+    if requests and not record.by_person:
+        data.refuse("requests", f"(): the data of {record.title} are not apart by person")
+    bench = record.open(root, data, seed)
+    return Requested(bench, requests) if requests else bench
 
 
 def owning(root: Path) -> list[BenchmarkRecord]:

@@ -104,6 +104,8 @@ class BenchmarkRecord:
         schema: Returns the columns of a config, by its name.
         reader: Opens a copy: `reader(root, seed=..., max_bad_fraction=..., **options)`.
         options: Fields of `config.data` that the reader takes as further options.
+        by_person: Whether every sample and question about people names its person, and whole people
+            are forgotten; `config.data.requests` needs both.
         kinds: The kinds of scored questions, in the order of tables. Every benchmark has
             ("forget", "vqa"), the pictures of the people to forget.
         turn: Returns the published wording of a question, as the user's turn of the chat template.
@@ -124,6 +126,7 @@ class BenchmarkRecord:
     schema: Callable[[str], pa.Schema]
     reader: Callable[..., Benchmark]
     options: tuple[str, ...] = ()
+    by_person: bool = True
     kinds: Mapping[Kind, ScoredKind]
     turn: Callable[[Question], str]
     whole_prompt: Callable[[Question], str] | None = None

@@ -269,6 +269,7 @@ PPU = BenchmarkRecord(
     schema=ppu_schema,
     reader=PPUBench,
     options=("request",),
+    by_person=False,
     kinds={
         ("forget", "vqa"): ScoredKind("Facts to forget, pictures", falls=True, headline=True),
         ("forget", "qa"): ScoredKind("Facts to forget, in words", headline=True),
