@@ -19,11 +19,16 @@ import mmunlearner_jax
 
 # The module that each command runs. Its docstring begins with what the command does.
 COMMANDS: Mapping[str, str] = {
+    "forget": "mmunlearner_jax.forget",
     "run": "mmunlearner_jax.main",
     "compare": "mmunlearner_jax.compare",
     "sequence": "mmunlearner_jax.sequence",
     "audit": "mmunlearner_jax.audit.__main__",
+    "evaluate": "mmunlearner_jax.evaluate",
     "watch": "mmunlearner_jax.watch",
+    "ask": "mmunlearner_jax.ask",
+    "check": "mmunlearner_jax.check",
+    "purge": "mmunlearner_jax.purge",
     "plan": "mmunlearner_jax.plan",
     "judge": "mmunlearner_jax.evaluation.judge",
     "reword": "mmunlearner_jax.audit.reword",
@@ -37,7 +42,7 @@ _HELP = {"-h", "--help", "help"}
 def usage() -> str:
     """Returns what `mmu --help` prints."""
     head = ast.get_docstring(ast.parse(Path(__file__).read_text())) or ""
-    lines = [f"  {name:9}{_about(module)}" for name, module in COMMANDS.items()]
+    lines = [f"  {name:10}{_about(module)}" for name, module in COMMANDS.items()]
     return "\n".join([head, "", "Commands:", *lines, "", "  --version"]) + "\n"
 
 

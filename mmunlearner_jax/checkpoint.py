@@ -117,6 +117,17 @@ class Checkpoints:
         return max(self._steps(), default=0)
 
 
+def latest_step(directory: Path) -> int:
+    """Returns the step after which a run goes on, 0 without a checkpoint; opens none.
+
+    Args:
+        directory: Folder of a stage's checkpoints.
+    """
+    folders = directory.iterdir() if directory.is_dir() else ()
+    steps = (int(p.name) for p in folders if p.name.isdecimal() and artefacts.is_sealed(p))
+    return max(steps, default=0)
+
+
 def begin_to_save(directory: Path, tree: Any) -> Callable[[], Any]:
     """Begins to save a pytree of arrays; returns a function that waits until it is saved.
 

@@ -56,6 +56,8 @@ def _lines() -> Iterator[str]:
         return
     yield "  --config: Config file or its name, as NAME, FILE.py or NAME:OPTION=VALUE,..."
     yield "  --config.SECTION.OPTION: Value in place of the config file's."
+    yield "  --quiet: Print warnings, errors and results, but no progress."
+    yield "  --verbosity: -3 to 1: fatal, error, warning (default), info, debug."
     yield ""
     yield "Stages (--config.stages):"
     for name, about in stages().items():

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import logging as std_logging
 import os
 import re
 import select
@@ -25,6 +26,9 @@ from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.errors import LONGEST, InputError, in_words, listed, shown
 from mmunlearner_jax.files import system_fault
 from mmunlearner_jax.progress import set_quiet
+
+# Else transformers warns in every program that there is no PyTorch. Programs of ours inherit it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Python file with get_config(), e.g. configs/orl.py.", lock_config=True
@@ -77,11 +81,7 @@ _FILE = flags.FLAGS["config"].parser = _ConfigFile("config")
 
 
 def hide_torch() -> None:
-    """Hides torch from imports, because transformers and tensorboardX would load it needlessly.
-
-    So transformers would warn in every program that there is no PyTorch.
-    """
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # programs of ours inherit it
+    """Hides torch from imports, because transformers and tensorboardX would load it needlessly."""
     find = PathFinder.find_spec
 
     def find_but_torch(name, *place):
@@ -128,8 +128,11 @@ def steady_streams() -> None:
 def quiet_libraries() -> None:
     """Silences tracebacks that libraries log or threads print, and Pillow's warnings.
 
-    Errors that matter are also raised.
+    Errors that matter are also raised. What is logged is printed once: Orbax adds a handler to the
+    one of absl.
     """
+    for handler in [x for x in std_logging.root.handlers if type(x) is std_logging.StreamHandler]:
+        std_logging.root.removeHandler(handler)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
     threading.excepthook = lambda failed: logging.warning(

@@ -92,11 +92,38 @@ def check_workdir(config: Config, workdir: Path, overrides: Collection[str] = ()
         InputError: The workdir belongs to another config or cannot be written, or no stage reads an
             option on the command line.
     """
+    old, new = compared(config, workdir, overrides)
+    path = workdir / "config.json"
+    if new != old:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(new, indent=2) + "\n")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: {in_words(error)}; give another --workdir") from error
+    return old is None
+
+
+def compared(
+    config: Config, workdir: Path, overrides: Collection[str] = ()
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Compares the config with the workdir's `config.json`; writes nothing.
+
+    Args:
+        config: Config of this command.
+        workdir: Folder of the run.
+        overrides: Dotted keys of the options on the command line.
+
+    Returns:
+        What `config.json` holds (None: there is none), and what it is to hold.
+
+    Raises:
+        InputError: The workdir belongs to another config, or no stage reads an option on the
+            command line.
+    """
     new = json.loads(json.dumps(config.to_dict(), allow_nan=False))
     path = workdir / "config.json"
     try:
         fresh = not path.exists()
-        workdir.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {in_words(error)}; give another --workdir") from error
     mend = "restore it, or give another --workdir"
@@ -108,12 +135,7 @@ def check_workdir(config: Config, workdir: Path, overrides: Collection[str] = ()
         _check_same(path, old, new, earlier)
     stages = [*old["stages"], *(stage for stage in new["stages"] if stage not in old["stages"])]
     new["stages"] = stages
-    if fresh or new != old:
-        try:
-            write_whole(path, json.dumps(new, indent=2) + "\n")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: {in_words(error)}; give another --workdir") from error
-    return fresh
+    return (None if fresh else old), new
 
 
 def _check_same(

@@ -19,12 +19,13 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.processors import load_processor
-from mmunlearner_jax.data.rows import count_rows
+from mmunlearner_jax.data.rows import count_batches
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
+from mmunlearner_jax.evaluation.kinds import Kinds, all_kinds
 from mmunlearner_jax.evaluation.protocols import ProtocolName, protocol
-from mmunlearner_jax.evaluation.questions import general_questions, scored_questions
+from mmunlearner_jax.evaluation.questions import counted, general_questions, scored_questions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
@@ -95,6 +96,11 @@ class Session:
         bench, _, _ = self._opened
         bench.check = self.encoder.pictures.check
         return bench
+
+    @functools.cached_property
+    def kinds(self) -> Kinds:
+        """The kinds of scored questions, and what this run should do to their score."""
+        return all_kinds(self.bench.record, self.config)
 
     @functools.cached_property
     def forget(self) -> str:
@@ -233,13 +239,12 @@ class Session:
             InputError: There is no such schedule.
         """
         options = self.config.unlearn
-
-        def batches(samples: list[Sample], size: int) -> int:
-            return -(-count_rows(samples, options.pack) // (size // options.pack))
-
-        forget = batches(self.pictures(self.forget), options.forget_batch)
-        retain = batches(self.retained_pictures(), options.retain_batch)
-        return plan_schedule(options, forget, retain)
+        count = functools.partial(count_batches, pack=options.pack)
+        return plan_schedule(
+            options,
+            count(self.pictures(self.forget), options.forget_batch),
+            count(self.retained_pictures(), options.retain_batch),
+        )
 
     def batches(
         self,
@@ -306,28 +311,21 @@ class Session:
         )
 
     def _check_records(self) -> str:
-        """Reads every record that any stage will read, once a workdir.
-
-        Returns:
-            How many there are, a line each, for `benchmark.txt`; "" where they were counted before.
-        """
-        bench = self.bench
+        """Checks the records once a workdir; returns "" where they were checked before."""
         if not is_first() or (self.workdir / "benchmark.txt").exists():
+            _ = self.bench
             return ""
+        return self.check_records()
+
+    def check_records(self) -> str:
+        """Reads every record that any stage will read; returns how many, for `benchmark.txt`."""
+        bench = self.bench
         find_reference(self.config)
         if "unlearn" in self.config.stages:
             optimizers(self.config.unlearn, self.schedule())
-        counts = {"named people": len(bench.names())}
-        for part in (bench.taught, self.forget, self.retain):
-            counts |= {
-                f"people of {part}": len(bench.people(part)),
-                f"{part}: taught with pictures": len(bench.training(part)),
-                f"{part}: taught in words": len(bench.text_training(part)),
-            }
         general = general_questions(self.config, bench.check)
-        for split, questions in {**self.questions(), **general}.items():
-            counts[f"scored: {split}"] = len(questions)
-        return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
+        parts = (bench.taught, self.forget, self.retain)
+        return counted(bench, parts, {**self.questions(), **general})
 
     def _record(self, counts: str, params: nnx.State) -> None:
         """Writes `benchmark.txt` and `sharding.txt`, once a workdir."""

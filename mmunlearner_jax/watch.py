@@ -93,10 +93,10 @@ def _losses(path: Path, label: str) -> tuple[str, list[float]]:
     if not path.exists():
         return "", []
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL))
+        skipped = file.seek(max(0, path.stat().st_size - _TAIL))
         texts = file.read().split(b"\n")
     # The first line may lack its beginning, the last one its end.
-    lines = [parse_json(text) for text in texts[1 if len(texts) > 2 else 0 : -1] if text]
+    lines = [parse_json(text) for text in texts[bool(skipped) : -1] if text]
     own = [line for line in lines if line.get("stage") == label]
     name = next((key for line in own for key in line if key.endswith("loss")), "")
     return name, [float(line[name]) for line in own if name in line]

@@ -66,6 +66,18 @@ def test_configs_have_names_in_any_folder(monkeypatch, tmp_path):
     assert command_help.config_file("orl") == Path("configs/orl.py")
 
 
+def test_no_program_says_that_there_is_no_torch():
+    """`plan` imports transformers with its modules, others later (tests/end_to_end)."""
+    program = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *a: None if name.split(".")[0] == "torch" else find(name, *a)
+import mmunlearner_jax.plan, transformers
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 def test_the_wheel_runs_outside_of_the_repository(tmp_path):
     build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]

@@ -107,3 +107,11 @@ def test_bars_are_means_of_equal_shares():
     assert watch.sparkline([]) == "" and watch.sparkline([3.0, 3.0]) == "▁▁"
     assert watch.sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert watch.sparkline([0, 0, 7, 7], points=2) == "▁█"
+
+
+def test_only_the_end_of_long_metrics_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "_TAIL", 130)
+    written(tmp_path)
+    lost(tmp_path, *(float(n) for n in range(100)))
+    (row,) = watch.rows(tmp_path)
+    assert row.losses[1] == [99.0]

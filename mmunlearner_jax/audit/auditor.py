@@ -172,7 +172,7 @@ class Auditor:
 
     def _pictured(self) -> list[Question]:
         """Returns the scored questions about pictures that are to be forgotten."""
-        kinds = self.session.bench.record.kinds
+        kinds = self.session.kinds
         falling = {kind for kind, about in kinds.items() if about.falls}
         questions = [
             question

@@ -95,7 +95,7 @@ def verdict(result: Mapping[str, Any], attack: Attack) -> str:
         share, trial = 100 * result["recovered"], result[AFTER]["trial"]
         return f"{share:.0f} % comes back with the old {trial}"
     if result["ci95"] is None:
-        return "too few people for an interval"
+        return "too few people or photographs for an interval"
     if result["lost"]["ci95"][0] <= 0:
         return "too little was forgotten to tell"
     back = result["ci95"]

@@ -80,7 +80,7 @@ def _verdict(
         gold: Whether there is a gold model.
     """
     if before is None or difference is None:
-        return "too few people for an interval"
+        return "too few people or photographs for an interval"
     if before[0] <= 0 <= before[1]:
         return "photographs could not be told apart before unlearning either"
     low, high = difference

@@ -10,7 +10,7 @@ import numpy as np
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.chance import Prior
-from mmunlearner_jax.evaluation.kinds import FORGET, OPEN, all_kinds
+from mmunlearner_jax.evaluation.kinds import FORGET, OPEN
 from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
 from mmunlearner_jax.evaluation.plain_text import plain_batch
@@ -57,7 +57,7 @@ class Examiner:
             split: [q for q in qs if q.task in tasks and not q.accepted]
             for split, qs in scored.items()
         }
-        self.to_keep = ["/".join(kind) for kind in chosen_by(session.bench.record.kinds)]
+        self.to_keep = ["/".join(kind) for kind in chosen_by(session.kinds)]
         looked_at = {f"{split}/{q.modality}" for split, qs in self._looked.items() for q in qs}
         for kind, what in (
             ({FORGET_KIND}, "picture of the forget set"),
@@ -100,8 +100,7 @@ class Examiner:
             label: Name of the model beside the progress bar.
             forgotten: Whether only the kinds that are to fall are asked.
         """
-        session = self._session
-        kinds = all_kinds(session.bench.record, session.config.evaluate.general)
+        kinds = self._session.kinds
         questions = {
             split: [q for q in qs if not forgotten or kinds[split, q.modality].falls]
             for split, qs in self._scored.items()

@@ -43,6 +43,7 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
         )
     _check_packing(config)
     _check_rounding(config)
+    _check_words(config)
     _check_unlearning(config, config.controls)
     if "compare" in config.stages and config.compare.relearn_steps:
         _check_batch(config.compare, "relearn_batch", "", parts)
@@ -79,6 +80,19 @@ def _multiple(number: int, instead: str = "") -> str:
         f"a multiple of {number}{instead}, config.round_batches=True, or another config.mesh (axes"
         " data x fsdp)"
     )
+
+
+def _check_words(config: Config) -> None:
+    """Refuses words that are to be forgotten where no step could forget them."""
+    options = config.unlearn
+    if config.data.forget_words:
+        if "language" in (*options.held, *config.model.frozen):
+            config.data.refuse(
+                "forget_words",
+                "False, or config.unlearn.moves with 'language' and config.model.frozen without",
+            )
+        if not options.text_batch:
+            options.refuse("text_batch", "1 or more: config.data.forget_words needs it")
 
 
 def _check_frozen(config: Config) -> None:

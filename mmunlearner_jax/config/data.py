@@ -41,6 +41,11 @@ class DataConfig(Section):
         "Whether retain steps and preserve sets also hold what is taught about nobody, with"
         " pictures and in words.",
     )
+    forget_words: bool = option(
+        False,
+        "Whether what is taught in words about the people to forget is forgotten as well: forget"
+        " steps take it, retain steps and preserve sets do not.",
+    )
     labels: Literal["answer", "full"] = option(
         "answer", "Supervised tokens: the answer's, or the prompt's as well, as published (D-08)."
     )

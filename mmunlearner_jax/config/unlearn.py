@@ -131,10 +131,12 @@ class UnlearnConfig(Extensible):
         below=1,
         special="below 0: never before the end",
     )
-    stop_by: Literal["exact", "probability"] = option(
+    stop_by: Literal["exact", "probability", "named"] = option(
         "exact",
-        "What is remembered: the fraction of answers that are given exactly; or the mean"
-        " probability of their tokens, for models that have other wordings of their own.",
+        "What is remembered: the fraction of answers that are given exactly; the mean probability"
+        " of their tokens, for models that have other wordings of their own; or the share of"
+        " questions to which the name is said, or preferred to other names (a share of all, not of"
+        " what was named before).",
     )
     stop_examples: int = option(
         0,

@@ -67,3 +67,8 @@ def count_rows(samples: Sequence[Sample], pack: int) -> int:
     """Returns the number of rows that `share` makes, which does not depend on the lengths."""
     groups = Counter(sample.image for sample in samples)
     return sum(-(-count // pack) for count in groups.values())
+
+
+def count_batches(samples: Sequence[Sample], batch_size: int, pack: int) -> int:
+    """Returns the number of batches of one pass, each of `batch_size` questions."""
+    return -(-count_rows(samples, pack) // (batch_size // pack))

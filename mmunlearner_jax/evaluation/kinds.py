@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.abilities import ability_kinds
 from mmunlearner_jax.data.benchmarks import BENCHMARKS
 from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, Kind, ScoredKind
@@ -13,9 +14,21 @@ OPEN = "-open"  # ends the modality of open answers that have accepted ones, "te
 Kinds = Mapping[Kind, ScoredKind]
 
 
-def all_kinds(record: BenchmarkRecord, general: Iterable[str]) -> Kinds:
-    """Returns the kinds of a benchmark, and those of sets of general ability."""
-    return {**record.kinds, **ability_kinds(general)}
+def all_kinds(record: BenchmarkRecord, config: Config) -> dict[Kind, ScoredKind]:
+    """Returns the kinds of questions that a run scores, and what it should do to their score.
+
+    Args:
+        record: Record of the benchmark.
+        config: Config of the run. With `data.forget_words`, what is asked in words about the people
+            to forget should fall, too; `evaluate.general` adds sets of general ability.
+    """
+    falling = {split for (split, _), about in record.kinds.items() if about.falls}
+    words = config.data.forget_words
+    of_benchmark = {
+        kind: about._replace(falls=about.falls or words and kind[0] in falling)
+        for kind, about in record.kinds.items()
+    }
+    return of_benchmark | ability_kinds(config.evaluate.general)
 
 
 def entry(kinds: Kinds) -> dict[str, Any]:

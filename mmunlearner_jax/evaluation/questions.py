@@ -1,7 +1,7 @@
 """The questions that a run scores."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -68,6 +68,27 @@ def general_questions(config: Config, check: Check) -> dict[str, list[Question]]
         drawn = limited(whole, options.most_questions)
         questions[about.split] = [asked for question in drawn for asked in about.asked(question)]
     return questions
+
+
+def counted(
+    bench: Benchmark, parts: Sequence[str], questions: Mapping[str, Sequence[Question]]
+) -> str:
+    """Returns how many records of each kind there are, a line each.
+
+    Args:
+        bench: The benchmark.
+        parts: Configs of what is taught.
+        questions: Scored questions by split.
+    """
+    counts = {"named people": len(bench.names())}
+    for part in parts:
+        counts |= {
+            f"people of {part}": len(bench.people(part)),
+            f"{part}: taught with pictures": len(bench.training(part)),
+            f"{part}: taught in words": len(bench.text_training(part)),
+        }
+    counts |= {f"scored: {split}": len(of_split) for split, of_split in questions.items()}
+    return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
 
 
 def limited(questions: Sequence[Question], most: int) -> list[Question]:

@@ -273,12 +273,17 @@ def _referred(
 
 def optimizer_state(optimizer: optax.GradientTransformation, params: Any) -> Any:
     """Returns an abstract state: moments are sharded like parameters, counters replicated."""
+
+    def masked(moment: Any) -> bool:
+        return isinstance(moment, optax.MaskedNode)  # Muon leaves some parameters to Adam
+
     return optax.tree.map_params(
         optimizer,
-        lambda moment, param: _placed(moment, param.sharding),
+        lambda moment, param: moment if masked(moment) else _placed(moment, param.sharding),
         jax.eval_shape(optimizer.init, params),
         params,
         transform_non_params=lambda x: _scalar(params, x.dtype),
+        is_leaf=masked,
     )
 
 

@@ -17,6 +17,7 @@ from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.audit_file import FILE, MEND, read_audit
 from mmunlearner_jax.audit.auditor import Auditor
 from mmunlearner_jax.audit.collapse import collapsed
+from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.evaluation.chance import Prior
 from mmunlearner_jax.evaluation.gold import refuse_if_known
@@ -67,19 +68,27 @@ def audited(auditor: Auditor) -> dict[str, Any]:
     if any(map(math.isnan, perplexity.values())):
         perplexity = {}
     _check_gold(auditor, clean)
-    people = [question.person for question in auditor.questions]
+    over, units = _units(auditor.questions)
     reasons, trials = _attacked(auditor)
     entries = {
         name: {"verdict": f"not tried: {reasons[name]}"}
         if name in reasons
-        else _entry(people, clean, trials[name], ATTACKS[name])
+        else _entry(units, clean, trials[name], ATTACKS[name])
         for name in options.attacks
     }
     if collapsed(broken, perplexity):
         for result in entries.values():
             result["verdict"] += "; but the model is broken"
-    found = {"attacks": entries, "broken": broken, "perplexity": perplexity}
+    found = {"attacks": entries, "over": over, "broken": broken, "perplexity": perplexity}
     return found | {"settings": options.to_dict()}
+
+
+def _units(questions: Sequence[Question]) -> tuple[str, list[str]]:
+    """Returns over what the intervals are, and that of each question."""
+    people = [question.person for question in questions]
+    if len({*people}) > 1:
+        return "people", people
+    return "photographs", [fingerprint(question.image or b"") for question in questions]
 
 
 def _entry(

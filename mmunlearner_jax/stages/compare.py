@@ -12,7 +12,7 @@ from mmunlearner_jax.comparison.jobs import REFERENCES, rows
 from mmunlearner_jax.comparison.tuning import Choice, check_rates, choose, warn_of_edges
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.evaluation.chance import chances
-from mmunlearner_jax.evaluation.kinds import all_kinds, entry
+from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.results import read_results, update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.unlearn.controls import control_of
@@ -30,8 +30,7 @@ def run(session: Session) -> bool:
     warn_of_edges(choices)
     contest = Contest(session, scores=True)
     update_results(workdir, "seed", config.seed)
-    kinds = all_kinds(session.bench.record, config.evaluate.general)
-    update_results(workdir, "kinds", entry(kinds))
+    update_results(workdir, "kinds", entry(session.kinds))
     update_results(workdir, "chance", chances(session.questions(), session.bench.names()))
     update_results(workdir, "levels", contest.levels.of)
     for name in todo:

@@ -20,7 +20,7 @@ from mmunlearner_jax.errors import InputError, refusing
 from mmunlearner_jax.evaluation.both_modalities import both_modalities
 from mmunlearner_jax.evaluation.chance import chances
 from mmunlearner_jax.evaluation.general_scores import general_changes, general_scores
-from mmunlearner_jax.evaluation.kinds import all_kinds, entry
+from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.likelihoods import Definition, Line
 from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
 from mmunlearner_jax.evaluation.questions import general_questions
@@ -151,7 +151,6 @@ def run(session: Session) -> bool:
     reference = find_reference(config)
     answerer = session.answerer()
     asked = {**session.questions(), **general_questions(config, session.bench.check)}
-    kinds = all_kinds(session.bench.record, config.evaluate.general)
     (workdir / "predictions").mkdir(exist_ok=True)
     if reference and is_first():
         shutil.copy(reference, workdir / "predictions" / REFERENCE)
@@ -160,9 +159,9 @@ def run(session: Session) -> bool:
         lines = evaluate(workdir, label, params, answerer, asked, profile=config.profile.steps)
         scores = write_scores(config.evaluate.protocol, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
-        update_results(workdir, "kinds", entry(kinds))
+        update_results(workdir, "kinds", entry(session.kinds))
         update_results(workdir, "chance", chances(asked, session.bench.names()))
-        if label == "before":
+        if label == "before" and "unlearn" in config.stages:
             warn_if_unknown(scores)
     return True
 

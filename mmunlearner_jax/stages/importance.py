@@ -36,12 +36,12 @@ def sets(session: Session) -> dict[str, list[Sample]]:
     """Returns the forget set and the preserve sets, by name.
 
     `text` holds the questions in words about everyone, the people to forget included, because the
-    model should keep what it knows about them in words.
+    model should keep what it knows about them in words; unless `config.data.forget_words`.
     """
     whole = {
         "forget": session.pictures(session.forget),
         "pictures": session.retained_pictures(),
-        "text": session.retained_words(forgotten=True),
+        "text": session.retained_words(forgotten=not session.config.data.forget_words),
     }
     most = session.config.importance.examples
     return {name: session.drawn(samples, most) for name, samples in whole.items()}
@@ -60,7 +60,7 @@ def sets_of_others(session: Session) -> dict[str, list[Sample]]:
     whole = {
         "forget": [sample for sample in pictures if sample.person in others],
         "pictures": [sample for sample in pictures if sample.person not in others],
-        "text": session.retained_words(forgotten=True),
+        "text": session.retained_words(forgotten=not session.config.data.forget_words),
     }
     most = session.config.importance.examples
     return {name: session.drawn(samples, most) for name, samples in whole.items()}

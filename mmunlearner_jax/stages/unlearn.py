@@ -27,6 +27,7 @@ from mmunlearner_jax.results import update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.stages.mask import load_mask
+from mmunlearner_jax.stages.naming_watch import naming_watch
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.compiled_steps import Steps, compiled_steps
 from mmunlearner_jax.unlearn.method import Loss
@@ -127,6 +128,8 @@ class Unlearner:
             Diverged: A loss, the logits of a look, or a weight at the end is not finite.
         """
         session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
+        if watch is None and self._stop.remembered >= 0 and self._options.stop_by == "named":
+            watch = naming_watch(session)
         graphdef, frozen = parts.graphdef, parts.frozen
         beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
@@ -180,7 +183,7 @@ class Unlearner:
 
     def _next(self, data: Mapping[str, Iterator[dict[str, np.ndarray]]], *, forget: bool) -> list:
         """Returns the next batches of a forget step, or of a retain step, pictures first."""
-        chosen = (x for name, x in data.items() if (name == "forget") == forget)
+        chosen = (x for name, x in data.items() if name.startswith("forget") == forget)
         return [self._put(next(batches)) for batches in chosen]
 
     def _outcome(
@@ -206,6 +209,7 @@ class Unlearner:
         Returns:
             0 to 1, or NaN if the model's logits are not finite.
         """
+        assert steps.memory is not None  # or else the run is watched
         counts = [steps.memory(params, self._put(b)) for b in self._training_answers]
         total, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
         return total / answers
@@ -227,9 +231,9 @@ class Unlearner:
             if self._stop.remembered >= 0 and not watched:
                 answers = self._put(self._training_answers.example())
                 compile_program(steps.memory, nnx.merge_state(state.params, frozen), answers)
-            batches = {"forget": self._forget_batches()}
-            example = self._put(batches["forget"].example())
-            compile_program(steps.forget, state, [example], mask, frozen)
+            batches = self._forget_batches()
+            examples = [self._put(of_kind.example()) for of_kind in batches.values()]
+            compile_program(steps.forget, state, examples, mask, frozen)
             if self._method.retain is not None:
                 retained = self._retain_batches(self._method.retain)
                 batches |= retained
@@ -276,14 +280,28 @@ class Unlearner:
             repeat=False,
         )
 
-    def _forget_batches(self) -> Batches:
-        """Returns the batches of forget steps."""
-        samples, options = self._forget_set, self._options
-        method, session = options.forgetting, self._session
+    def _forget_batches(self) -> dict[str, Batches]:
+        """Returns the batches that each forget step combines, by name."""
+        session, options = self._session, self._options
+        batches = {
+            "forget": self._answered(session.pictures, options.forget_batch, options.pack, stream=1)
+        }
+        if session.config.data.forget_words:
+            batches["forget_words"] = self._answered(
+                session.words, options.text_batch, options.text_pack, stream=4
+            )
+        return batches
+
+    def _answered(
+        self, read: Callable[[str], list[Sample]], batch_size: int, pack: int, *, stream: int
+    ) -> Batches:
+        """Returns batches of the people to forget, with the answers that the method teaches."""
+        session, method = self._session, self._options.forgetting
+        samples = read(session.forget)
         if method.answers != "own":
-            others = session.pictures(session.retain)
+            others = read(session.retain)
             samples = _ANSWERS[method.answers](samples, others, session.config.seed)
-        return self._batches(method.forget, samples, options.forget_batch, options.pack, stream=1)
+        return self._batches(method.forget, samples, batch_size, pack, stream=stream)
 
     def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
         """Returns the batches that each retain step combines, by name."""
@@ -293,7 +311,8 @@ class Unlearner:
             "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2)
         }
         if options.learns_text:
-            text = session.retained_words(forgotten=options.forget_text)
+            forgotten = options.forget_text and not session.config.data.forget_words
+            text = session.retained_words(forgotten=forgotten)
             made["text"] = self._batches(
                 loss, text, options.text_batch, options.text_pack, stream=3
             )

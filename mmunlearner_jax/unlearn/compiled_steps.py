@@ -15,7 +15,13 @@ from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.method import ANSWERS, Loss
 from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
-from mmunlearner_jax.unlearn.steps import RETAIN_STEPS, anchored_step, forget_step, memory
+from mmunlearner_jax.unlearn.steps import (
+    MEMORIES,
+    RETAIN_STEPS,
+    anchored_step,
+    forget_step,
+    memory,
+)
 from mmunlearner_jax.unlearn.transforms import MaskOn
 
 _RATE = 1.0  # a placeholder: steps read the learning rate from the optimizer's state
@@ -28,12 +34,13 @@ class Steps(NamedTuple):
         forget: The forget step, see `unlearn.steps.forget_step`.
         retain: The retain step, see `unlearn.steps.retain_step`; with an anchor it takes the
             vanilla model's parameters, too, see `unlearn.steps.anchored_step`.
-        memory: Measures what is remembered, see `unlearn.steps.memory`.
+        memory: Measures what is remembered, see `unlearn.steps.memory`; None where answers are
+            decoded for that (`config.unlearn.stop_by="named"`).
     """
 
     forget: Callable[..., Any]
     retain: Callable[..., Any]
-    memory: Callable[..., Any]
+    memory: Callable[..., Any] | None
 
 
 def compiled_steps(
@@ -71,7 +78,7 @@ def compiled_steps(
             vanilla,
             options.gradients,
         ),
-        _memory(graphdef, options.stop_by),
+        _memory(graphdef, options.stop_by) if options.stop_by in MEMORIES else None,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmunlearner_jax.audit.__main__ import translated
+from mmunlearner_jax.audit.__main__ import SHORT
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.audit_file import read_audit
 from mmunlearner_jax.audit.recovery import entry
@@ -15,6 +15,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.reporting.audit_figure import recovered, relearning
 from mmunlearner_jax.reporting.audit_table import print_audit
 from mmunlearner_jax.reporting.figures import svg
+from mmunlearner_jax.short_flags import translated
 
 PEOPLE = [f"p{n // 8}" for n in range(32)]
 
@@ -83,12 +84,12 @@ def test_a_damaged_file_is_refused_by_name(tmp_path):
 
 def test_flags_of_the_command_stand_for_options():
     argv = ["audit", "--config=configs/llava.py", "--before=a", "--after=b", "--gold=c=d"]
-    assert translated(argv) == [
+    assert translated(argv, SHORT, "audit") == [
         *("audit", "--config=configs/llava.py", "--config.model.checkpoint=a"),
         *("--config.audit.after=b", "--config.audit.gold=c=d", "--config.stages=('audit',)"),
     ]
     with pytest.raises(SystemExit, match="--after is missing"):
-        translated(argv[:3])
+        translated(argv[:3], SHORT, "audit")
     with pytest.raises(SystemExit, match="--gold has no value: write --gold=FOLDER"):
-        translated([*argv[:4], "--gold", "c"])
-    assert translated(["audit", "--help"]) == ["audit", "--help"]
+        translated([*argv[:4], "--gold", "c"], SHORT, "audit")
+    assert translated(["audit", "--help"], SHORT, "audit") == ["audit", "--help"]

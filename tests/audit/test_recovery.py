@@ -93,7 +93,10 @@ def test_one_person_gives_no_interval():
     clean = {"before": np.ones(4), "after": np.zeros(4)}
     trials = {m: {"x": np.array([1.0, 0, 0, 0])} for m in clean}
     result = entry(["p"] * 4, clean, trials, ANY)
-    assert result["ci95"] is None and result["verdict"] == "too few people for an interval"
+    assert (
+        result["ci95"] is None
+        and result["verdict"] == "too few people or photographs for an interval"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax import artefacts, preemption
-from tests.helpers.commands import FLAGS, FOREIGN, ROOT, command, loaded, run, signalled
+from tests.helpers.commands import FLAGS, FOREIGN, ROOT, SHORT, command, loaded, run, signalled
 from tests.helpers.launchers import free_port
 
 
@@ -32,6 +33,8 @@ def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("orl") / "run"
     done = run(workdir, **{"profile.steps": 2})
     assert "stage report" in done.stderr
+    # No terminal: no bars; and what libraries say of themselves is no news.
+    assert not any(x in done.stderr for x in ("\r", "PyTorch was not found", "WARNING:absl"))
     imported = loaded(done)
     assert {"transformers", "tensorboardX"} <= imported and not FOREIGN & imported
     return workdir
@@ -124,11 +127,34 @@ def test_killed_and_rerun_gives_the_same_bits(finished, tmp_path):
     kill_at(workdir, "importance/pictures", 2)
     assert kill_at(workdir, "unlearn", 4, signal.SIGTERM) == preemption.STATUS
     assert not (workdir / "unlearned").exists()
-    run(workdir)
+    said = run(workdir).stderr
+    assert "stage finetune: skipped, what it writes is there" in said
+    assert re.search(r"^unlearn: goes on after step \d", said, re.MULTILINE)
     for name in ("vanilla/model.safetensors", "mask.safetensors", "export/model.safetensors"):
         assert (workdir / name).read_bytes() == (finished / name).read_bytes(), name
     for path in (finished / "predictions").iterdir():
         assert (workdir / "predictions" / path.name).read_text() == path.read_text()
+
+
+def test_evaluate_scores_one_checkpoint(finished, tmp_path):
+    line = [sys.executable, "-m", "mmunlearner_jax", "evaluate", "--config=orl", "--quiet"]
+    line += [f"--model={finished / 'export'}", f"--benchmark={finished / 'benchmark'}"]
+    line += [f"--config.{k}={v}" for k, v in SHORT.items() if k.startswith("evaluate.")]
+    env = os.environ | FLAGS
+    line += ["--config.evaluate.splits=('forget', 'realworld')"]
+    done = subprocess.run(
+        [*line, f"--workdir={tmp_path}"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Multiple choice" in done.stdout and "realworld" in done.stdout
+    for split in ("forget", "realworld"):
+        answers = (finished / f"predictions/after-{split}.jsonl").read_text()
+        assert (tmp_path / f"predictions/before-{split}.jsonl").read_text() == answers
+    refused = subprocess.run(
+        [*line, f"--workdir={finished}"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert "holds a run (vanilla/)" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def test_the_export_answers_the_same_in_transformers(finished):

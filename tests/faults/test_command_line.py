@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
+from absl import flags, logging
 
-from mmunlearner_jax import command_line
+from mmunlearner_jax import command_line, progress
 
 OVERRIDES = {
     "unlearn.learnin_rate=1": 'Did you mean "learning_rate" instead of "learnin_rate"?',
@@ -134,3 +134,24 @@ def test_of_what_is_given_twice_the_last_counts(said):
 def test_words_and_unknown_flags(said):
     assert "unexpected argument 'more" in said("--config=configs/orl.py", "more\x1b" + "x" * 9999)
     assert "Unknown command line flag 'nope" in said("--config=configs/orl.py", "--nope\x1b=1")
+
+
+@pytest.mark.parametrize(("given", "level"), [(None, 30), (0, 20), (-2, 40)])
+def test_verbosity_is_that_of_the_command_line_or_warnings(said, monkeypatch, given, level):
+    levels, read = [], command_line.typed
+
+    def typed(config):
+        levels.append(logging.get_absl_logger().getEffectiveLevel())
+        return read(config)
+
+    monkeypatch.setattr(command_line, "typed", typed)
+    said("--config=configs/orl.py", *([] if given is None else [f"--verbosity={given}"]))
+    assert levels == [level]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_silences_progress(said, quiet, capsys, monkeypatch):
+    monkeypatch.setattr(progress._Run, "quiet", False)
+    said("--config=configs/orl.py", *["--quiet"] * quiet)
+    progress.say("a line")
+    assert capsys.readouterr().err == ("" if quiet else "a line\n")

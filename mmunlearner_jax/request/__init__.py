@@ -1,0 +1,1 @@
+"""A request to forget one person: from folders of photographs to benchmark, run and record."""
