@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "forget": "mmunlearner_jax.forget",
     "run": "mmunlearner_jax.main",
     "compare": "mmunlearner_jax.compare",
+    "sequence": "mmunlearner_jax.sequence",
     "audit": "mmunlearner_jax.audit.__main__",
     "evaluate": "mmunlearner_jax.evaluate",
     "watch": "mmunlearner_jax.watch",

@@ -74,6 +74,23 @@ def _inside(value: Any) -> Iterable[Any]:
     return [member for member in members if isinstance(member, dict | list)]
 
 
+def read_json_value(path: Path, *, mend: str = "restore it") -> Any:
+    """Reads a file that holds one JSON value of any kind.
+
+    Args:
+        path: The file.
+        mend: Remedy for a file that cannot be read, for the error.
+
+    Raises:
+        InputError: As for `read_bytes`, or the file holds no JSON.
+    """
+    content = read_bytes(path, mend=mend)
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as JSON ({in_words(error)}); {mend}") from None
+
+
 def read_json(path: Path, *, mend: str = "restore it") -> dict[str, Any]:
     """Reads a file that holds one JSON object.
 
@@ -82,13 +99,9 @@ def read_json(path: Path, *, mend: str = "restore it") -> dict[str, Any]:
         mend: Remedy for a file that cannot be read, for the error.
 
     Raises:
-        InputError: As for `read_bytes`, or the file holds no JSON object.
+        InputError: As for `read_json_value`, or the value is no object.
     """
-    content = read_bytes(path, mend=mend)
-    try:
-        value = parse_json(content)
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read as JSON ({in_words(error)}); {mend}") from None
+    value = read_json_value(path, mend=mend)
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds {type(value).__name__}, not a JSON object; {mend}")
     return value

@@ -1,4 +1,4 @@
-"""Lists configs, stages, methods, controls, anchors, attacks and benchmarks.
+"""Lists configs, stages, methods, controls, anchors, attacks, benchmarks and general ability.
 
     mmu list            all of them
     mmu list methods    one kind
@@ -46,6 +46,12 @@ def _benchmarks() -> dict[str, str]:
     return {name: record.title for name, record in BENCHMARKS.items()}
 
 
+def _general() -> dict[str, str]:
+    from mmunlearner_jax.data.abilities import ABILITIES
+
+    return {name: about.title for name, about in ABILITIES.items()}
+
+
 KINDS: Mapping[str, Callable[[], dict[str, str]]] = {
     "configs": _configs,
     "stages": stages,
@@ -54,6 +60,7 @@ KINDS: Mapping[str, Callable[[], dict[str, str]]] = {
     "anchors": _anchors,
     "attacks": _attacks,
     "benchmarks": _benchmarks,
+    "general": _general,
 }
 
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ FREE = (
     *("stages", "profile.", "controls", "audit.", "report."),
     *(f"compare.{key}" for key in ("seeds", "development_seeds", "ratios", "methods", "audit")),
     "compare.learning_rates",  # more of them
+    "evaluate.general",  # more sets
     *(
         f"compare.{key}"
         for key in ("controls", "control_seeds", "never_taught", "primary", "secondary", "margin")
@@ -70,6 +71,7 @@ PLACES = (
     "compare.gold",
     "compare.never_taught",
     "evaluate.reference",
+    "evaluate.general_files",
 )
 
 
@@ -265,7 +267,19 @@ def tell_time(workdir: Path, stage: str, seconds: float, compiled: Mapping[str, 
 
 
 def main(argv: list[str]) -> None:
-    """Runs the command; absl calls it. An error that the user can mend gives one line, status 1."""
+    """Runs the command; absl calls it."""
+    program(argv, run)
+
+
+def program(argv: list[str], work: Callable[[Config, Path, Collection[str]], None]) -> None:
+    """Runs a command on a config and a workdir, as all processes of it or alone.
+
+    An error that the user can mend gives one line, status 1.
+
+    Args:
+        argv: The command line, without its flags.
+        work: What the command does; takes what `run` takes.
+    """
     config = read_config(argv)
     quiet_libraries()
     if not _WORKDIR.value:
@@ -275,7 +289,7 @@ def main(argv: list[str]) -> None:
             processes.start(_DISTRIBUTED.value)
             preemption.watch()
             overrides = config_flags.get_override_values(flags.FLAGS["config"])
-            run(config, expanded(_WORKDIR.value), overrides)
+            work(config, expanded(_WORKDIR.value), overrides)
         finally:
             preemption.over()
     except InputError as error:

@@ -13,7 +13,7 @@ from flax import nnx
 from mmunlearner_jax import artefacts
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmarks import folders, open_benchmark, sources
-from mmunlearner_jax.data.benchmarks.base import Benchmark, Kind, ScoredKind, about_nobody
+from mmunlearner_jax.data.benchmarks.base import Benchmark, about_nobody
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
 from mmunlearner_jax.data.pipeline import Batches, Jitter
@@ -22,8 +22,9 @@ from mmunlearner_jax.data.rows import count_batches
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
+from mmunlearner_jax.evaluation.kinds import Kinds, all_kinds
 from mmunlearner_jax.evaluation.protocols import ProtocolName, protocol
-from mmunlearner_jax.evaluation.questions import scored_questions
+from mmunlearner_jax.evaluation.questions import counted, general_questions, scored_questions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
@@ -92,9 +93,9 @@ class Session:
         return bench
 
     @functools.cached_property
-    def kinds(self) -> Mapping[Kind, ScoredKind]:
+    def kinds(self) -> Kinds:
         """The kinds of scored questions, and what this run should do to their score."""
-        return self.bench.record.kinds_to_judge(words=self.config.data.forget_words)
+        return all_kinds(self.bench.record, self.config)
 
     @functools.cached_property
     def forget(self) -> str:
@@ -315,16 +316,9 @@ class Session:
         find_reference(self.config)
         if "unlearn" in self.config.stages:
             optimizers(self.config.unlearn, self.schedule())
-        counts = {"named people": len(bench.names())}
-        for part in (bench.taught, self.forget, self.retain):
-            counts |= {
-                f"people of {part}": len(bench.people(part)),
-                f"{part}: taught with pictures": len(bench.training(part)),
-                f"{part}: taught in words": len(bench.text_training(part)),
-            }
-        for split, questions in self.questions().items():
-            counts[f"scored: {split}"] = len(questions)
-        return "".join(f"{count:>8,} {what}\n" for what, count in counts.items())
+        general = general_questions(self.config, bench.check)
+        parts = (bench.taught, self.forget, self.retain)
+        return counted(bench, parts, {**self.questions(), **general})
 
     def _record(self, counts: str, params: nnx.State) -> None:
         """Writes `benchmark.txt` and `sharding.txt`, once a workdir."""

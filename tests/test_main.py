@@ -423,3 +423,10 @@ def test_a_mesh_that_the_devices_do_not_fill(config, tmp_path):
     config.mesh = (3, 1, 1)
     assert mistake(config, tmp_path / "run").startswith("config.mesh (3, 1, 1): the sizes")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_general_ability_may_be_asked_of_a_run(config, tmp_path):
+    config.stages = ("evaluate",)
+    main.check_workdir(typed(config), tmp_path)
+    config.evaluate.general, config.evaluate.general_files = ("pope",), "somewhere"
+    assert not main.check_workdir(typed(config), tmp_path)

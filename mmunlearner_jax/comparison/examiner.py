@@ -14,7 +14,9 @@ from mmunlearner_jax.evaluation.kinds import FORGET, OPEN
 from mmunlearner_jax.evaluation.likelihoods import Line
 from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
 from mmunlearner_jax.evaluation.plain_text import plain_batch
+from mmunlearner_jax.evaluation.questions import general_questions
 from mmunlearner_jax.evaluation.selection import chosen_by, set_apart
+from mmunlearner_jax.evaluation.short_answers import collapsed, credit
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.session import Session
@@ -49,6 +51,8 @@ class Examiner:
             split: [q for q in qs if q.task == "classification" or (q.accepted and q.task in tasks)]
             for split, qs in scored.items()
         }
+        # General ability chooses no settings.
+        self._scored |= general_questions(session.config, session.bench.check)
         self._unjudged = {
             split: [q for q in qs if q.task in tasks and not q.accepted]
             for split, qs in scored.items()
@@ -148,13 +152,16 @@ def accuracies(lines: Iterable[Mapping[str, Any]]) -> Accuracies:
     """Returns the accuracy by kind and person, of multiple choice and of open answers apart.
 
     Args:
-        lines: Scored predictions; open answers without accepted ones do not count.
+        lines: Scored predictions; open answers without accepted ones do not count. Of a short
+            answer, which may be right in part, the credit counts.
     """
-    right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for line in lines:
+    right: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in collapsed(lines):
         kind = f"{line['split']}/{line['modality']}"
         if line["task"] == "classification":
             right[kind][line["person"]].append(line["correct"])
+        elif line["task"] == "short":
+            right[kind][line["person"]].append(credit(line))
         elif "right" in line:
             right[kind + OPEN][line["person"]].append(line["right"])
     return {

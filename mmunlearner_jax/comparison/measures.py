@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ import numpy as np
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.data.benchmarks.base import Kind
 from mmunlearner_jax.data.refusals import REFUSALS
+from mmunlearner_jax.evaluation.short_answers import collapsed
 from mmunlearner_jax.evaluation.texts import words
 
 # By task: metric -> the field of a line that it is the mean of.
 METRICS = {
     "cloze": {"cloze": "correct"},
     "naming": {"naming": "correct"},
+    "short": {"short": "correct", "vqa_score": "credit"},
     "generation": {"rouge1": "rouge1", "rougeL": "rougeL", "right": "right"},
 }
 
@@ -58,8 +60,8 @@ def measure(cell: Cell, variant: str) -> Measured:
     """Reads the predictions of a variant once, and keeps what they come to."""
     measured = Measured({}, {})
     for split in cell.splits(variant):
-        kinds: dict[Kind, list[dict[str, Any]]] = defaultdict(list)
-        for line in cell.lines(variant, split):
+        kinds: dict[Kind, list[Mapping[str, Any]]] = defaultdict(list)
+        for line in collapsed(cell.lines(variant, split)):
             kinds[split, line["modality"]].append(line)
         open_lines = [x for lines in kinds.values() for x in lines if x["task"] == "generation"]
         known = {word for line in open_lines for word in words(line["answer"])}

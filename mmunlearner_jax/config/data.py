@@ -22,6 +22,17 @@ class DataConfig(Section):
     forget_ratio: int = option(
         5, "Share of the people to forget; the benchmark has a split for it.", unit="%", least=1
     )
+    request: Literal["complete", "selective", "persona"] = option(
+        "complete",
+        "What PPU-Bench forgets: a share of the people, sensitive facts of everybody, or some facts"
+        " of some people.",
+    )
+    requests: tuple[tuple[str, ...], ...] = option(
+        (),
+        "IDs of the people of each request, in place of the benchmark's split: the last request is"
+        " forgotten, those before it were forgotten earlier.",
+        special="(): the benchmark's split",
+    )
     text_source: Literal["ft_Data", "Full_Set"] = option(
         "Full_Set", "Config of MLLMU-Bench that the taught text questions are read from."
     )
@@ -43,6 +54,11 @@ class DataConfig(Section):
         0.0, "Fraction of unusable records that is left out instead of refused.", least=0
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not all(self.requests):
+            self.refuse("requests", "at least one person in each request")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareConfig(Section):
@@ -52,8 +68,9 @@ class PrepareConfig(Section):
 
     benchmark: str = option(
         "mllmu",
-        "Benchmark: the ORL faces in MLLMU-Bench's or CLEAR's schema, or flags of countries.",
-        choices=("mllmu", "clear", "flags"),
+        "Benchmark: the ORL faces in the schema of MLLMU-Bench, CLEAR, FIUBench, UMU-Bench or"
+        " PPU-Bench, or flags of countries.",
+        choices=("mllmu", "clear", "fiubench", "umu", "ppu", "flags"),
     )
     people: int = option(40, "Number of people of the ORL faces.", least=12)
     flags_folder: str = option(

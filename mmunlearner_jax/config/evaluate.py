@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
+from mmunlearner_jax.data.abilities import ABILITIES
 from mmunlearner_jax.options import Section, option
 
 
@@ -42,6 +43,12 @@ class EvaluateConfig(Section):
         least=0,
         special="0: all",
     )
+    general: tuple[str, ...] = option(
+        (), "Sets of questions about general ability that are asked, too.", choices=tuple(ABILITIES)
+    )
+    general_files: str = option(
+        "", "Folder of the files of these sets, or hf://datasets/OWNER/NAME@REVISION."
+    )
     reference: str = option(
         "",
         "Workdir of an evaluated run with `finetune.retain_only`, for forget quality.",
@@ -53,3 +60,7 @@ class EvaluateConfig(Section):
         super().__post_init__()
         if self.shots and self.protocol == "plain":
             self.refuse("shots", "0, or the protocol 'strict' or 'released'")
+        if len({*self.general}) < len(self.general):
+            self.refuse("general", "each set once")
+        if self.general and not self.general_files:
+            self.refuse("general_files", "the folder of the sets in config.evaluate.general")

@@ -6,7 +6,9 @@ from string import ascii_uppercase
 from typing import Literal
 
 Modality = Literal["vqa", "qa"]
-Task = Literal["classification", "cloze", "generation", "naming"]
+Task = Literal["classification", "cloze", "generation", "naming", "short"]
+# How the answer to a question of the task "short" is read: `evaluation.short_answers` has them.
+ShortRule = Literal["", "letter", "yes_no", "exact", "words", "vqa"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Question:
         person: ID of the person in every config of the benchmark.
         modality: "vqa" with a picture, "qa" without.
         task: "classification" (multiple choice), "cloze" (a blank, written "__"), "generation" (a
-            sentence) or "naming" (a name or a few words).
+            sentence), "naming" (a name or a few words) or "short" (general ability).
         image: Encoded picture; None if and only if the modality is "qa".
         question: The wording, without options and instruction.
         answer: Text of the right option, words of the blank, or reference sentence.
@@ -43,8 +45,14 @@ class Question:
         paraphrase: The answer in other words; "" where the benchmark has none.
         perturbed: Wrong answers of the same form, for truth ratios.
         accepted: Words of which an open answer must have some to be right ("Bern", "Berne"); empty
-            where the benchmark names none.
+            where the benchmark names none. Of the task "short": all people's answers.
         shots: Solved questions of the same kind that the prompt shows first (few-shot).
+        keywords: Words of the answer whose share in an open answer is scored.
+        rule: How the answer is read, of the task "short".
+        categories: Categories that are scored apart, too.
+        group: Name that all rotations of a question, or its forms in both modalities, share; ""
+            where it is asked in one way.
+        further: Encoded pictures after the first.
     """
 
     person: str
@@ -59,6 +67,16 @@ class Question:
     perturbed: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     shots: tuple["Question", ...] = ()
+    keywords: tuple[str, ...] = ()
+    rule: ShortRule = ""
+    categories: tuple[str, ...] = ()
+    group: str = ""
+    further: tuple[bytes, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        """All its encoded pictures."""
+        return () if self.image is None else (self.image, *self.further)
 
 
 def option_letters(options: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Sources of a benchmark's parquet files: a folder, or the Hugging Face hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import parse_hf_uri, snapshot_download
@@ -15,15 +16,16 @@ from mmunlearner_jax.data.benchmarks import BENCHMARKS
 from mmunlearner_jax.data.benchmarks.parquet import configs
 from mmunlearner_jax.errors import InputError
 
-_FILES = "*.parquet"
+_PARQUET = ("*.parquet",)
 
 
-def fetched(name: str) -> Path:
+def fetched(name: str, files: Sequence[str] = ()) -> Path:
     """Returns the folder of a benchmark; fetches it first if the name is an address on the hub.
 
     Args:
         name: A folder, which need not exist, or `hf://datasets/OWNER/NAME@REVISION`. Without
             `@REVISION`, the pinned revision of the benchmark is fetched.
+        files: Patterns of the files that are fetched; (): those of the benchmark.
 
     Raises:
         InputError: The address is malformed, it has no revision and none is pinned, or the hub
@@ -32,20 +34,25 @@ def fetched(name: str) -> Path:
     if not name.startswith("hf:"):
         return Path(name).expanduser()
     repository, revision = _parsed(name)
+    of_benchmark = {record.repository: record.files for record in BENCHMARKS.values()}
+    files = files or of_benchmark.get(repository, _PARQUET)
     wanted = f"hf://datasets/{repository}@{revision}"
+    include = " ".join(f"--include '{pattern}'" for pattern in files)
     try:
         # Returns at once if all files are in the hub's cache.
         folder = snapshot_download(
-            repository, repo_type="dataset", revision=revision, allow_patterns=_FILES
+            repository, repo_type="dataset", revision=revision, allow_patterns=[*files]
         )
     except Exception as error:  # the hub's client raises many types
         raise InputError(
             f"{wanted}: {_reason(error)}; or run `hf download {repository} --repo-type dataset"
-            f" --revision {revision} --include '{_FILES}' --local-dir FOLDER` on a machine that can"
+            f" --revision {revision} {include} --local-dir FOLDER` on a machine that can"
             " download it, and give that FOLDER"
         ) from error
-    if not configs(Path(folder)):
-        raise InputError(f"{wanted}: holds no CONFIG/{_FILES}; name another repository or revision")
+    if files == _PARQUET and not configs(Path(folder)):
+        raise InputError(
+            f"{wanted}: holds no CONFIG/*.parquet; name another repository or revision"
+        )
     return Path(folder)
 
 

@@ -1,4 +1,4 @@
-"""What guessing gives in multiple choice: by the number of options, and by what a model knows.
+"""What guessing gives: by the number of options, and by what a model knows of other people.
 
 A model that never saw a face can still know what is usual. If it answers with the fact of a person
 whom it does know, its accuracy depends on how common each option is among these people, and is
@@ -69,14 +69,34 @@ def chances(
 ) -> dict[str, dict[str, Any]]:
     """Returns `{"forget/vqa": {"uniform": x, "prior": x}}`, for each kind with multiple choice.
 
+    Also for short answers (general ability), where both are the mean of `short_chance`.
+
     Args:
         questions: Scored questions by split. Those of the split `retain` are the prior.
         names: Name of each person, by ID.
     """
     prior = Prior(questions.get("retain", ()), names)
     kinds: dict[str, list[Question]] = defaultdict(list)
+    short: dict[str, dict[str, float]] = defaultdict(dict)
     for split, of_split in questions.items():
-        for question in of_split:
-            if question.options:
-                kinds[f"{split}/{question.modality}"].append(question)
-    return {kind: prior.chance(of_kind)._asdict() for kind, of_kind in kinds.items()}
+        for number, question in enumerate(of_split):
+            kind = f"{split}/{question.modality}"
+            if question.task == "short":  # rotations of a question count once
+                short[kind][question.group or str(number)] = short_chance(question)
+            elif question.options:
+                kinds[kind].append(question)
+    of_choices = {kind: prior.chance(of_kind)._asdict() for kind, of_kind in kinds.items()}
+    means = {kind: float(np.mean([*of_kind.values()])) for kind, of_kind in short.items()}
+    return of_choices | {kind: Chance(mean, mean)._asdict() for kind, mean in means.items()}
+
+
+def short_chance(question: Question) -> float:
+    """Returns how probable it is that a guesser gives the right short answer, 0 to 1.
+
+    It takes any option, or says yes or no; of rotated options all guesses must be right. Where
+    nothing is offered, it knows nothing.
+    """
+    if question.rule == "yes_no":
+        return 1 / 2
+    count = len(question.options)
+    return (1 / count) ** (count if question.group else 1) if count else 0.0

@@ -3,13 +3,32 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmunlearner_jax.config import Config
+from mmunlearner_jax.data.abilities import ability_kinds
 from mmunlearner_jax.data.benchmarks import BENCHMARKS
-from mmunlearner_jax.data.benchmarks.base import Kind, ScoredKind
+from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, Kind, ScoredKind
 
 FORGET: Kind = ("forget", "vqa")  # the kind that every method should forget
 OPEN = "-open"  # ends the modality of open answers that have accepted ones, "test/qa-open"
 
 Kinds = Mapping[Kind, ScoredKind]
+
+
+def all_kinds(record: BenchmarkRecord, config: Config) -> dict[Kind, ScoredKind]:
+    """Returns the kinds of questions that a run scores, and what it should do to their score.
+
+    Args:
+        record: Record of the benchmark.
+        config: Config of the run. With `data.forget_words`, what is asked in words about the people
+            to forget should fall, too; `evaluate.general` adds sets of general ability.
+    """
+    falling = {split for (split, _), about in record.kinds.items() if about.falls}
+    words = config.data.forget_words
+    of_benchmark = {
+        kind: about._replace(falls=about.falls or words and kind[0] in falling)
+        for kind, about in record.kinds.items()
+    }
+    return of_benchmark | ability_kinds(config.evaluate.general)
 
 
 def entry(kinds: Kinds) -> dict[str, Any]:
@@ -29,7 +48,11 @@ def read_kinds(results: Mapping[str, Any]) -> dict[Kind, ScoredKind]:
     """
     written = results.get("kinds")
     if written is None:
-        return {k: v for record in BENCHMARKS.values() for k, v in record.kinds.items()}
+        # Of a kind that several benchmarks have, the first one's.
+        records = [*BENCHMARKS.values()]
+        order = [kind for record in records for kind in record.kinds]
+        of_all = {k: v for record in reversed(records) for k, v in record.kinds.items()}
+        return {kind: of_all[kind] for kind in order}
     return {_kind(name): ScoredKind(**fields) for name, fields in written.items()}
 
 

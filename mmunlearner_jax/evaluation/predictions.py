@@ -11,8 +11,15 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("split", "modality", "task", "person"), str),
     **dict.fromkeys(("question", "answer", "response"), str),
     **{"options": list, "accepted": list, "scores": list, "correct": bool, "likelihoods": dict},
+    **{"rule": str, "letters": str, "group": str, "categories": list, "keywords": list},
 }
-_MEMBERS = {"options": str, "accepted": str, "scores": int | float}
+_MEMBERS = {
+    "options": str,
+    "accepted": str,
+    "categories": str,
+    "keywords": str,
+    "scores": int | float,
+}
 
 
 def prediction(text: str) -> dict[str, Any]:

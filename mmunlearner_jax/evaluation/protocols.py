@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from mmunlearner_jax.data import ability
 from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.samples import Question
@@ -50,14 +51,19 @@ def protocol(
     """
 
     def plain(question: Question) -> str:
-        return encoder.prompt(question.question, question.image is not None)
+        return encoder.prompt(question.question, len(question.pictures))
 
     def turn(question: Question) -> str:
-        images = sum(x.image is not None for x in (*question.shots, question))
+        images = sum(len(x.pictures) for x in (*question.shots, question))
         return encoder.prompt(record.turn(question), images)
 
-    if name == "plain":
-        return Protocol(plain, letters=False, likelihood=True)
     in_template = ARCHITECTURES[model_type].published_in_template
-    prompt = turn if in_template else record.whole_prompt or turn
-    return Protocol(prompt, letters=True, likelihood=name == "strict")
+    published = turn if in_template else record.whole_prompt or turn
+    of_benchmark = plain if name == "plain" else published
+
+    def prompt(question: Question) -> str:
+        if question.task == "short":  # general ability is asked in one way by all protocols
+            return encoder.prompt(ability.turn(question), len(question.pictures))
+        return of_benchmark(question)
+
+    return Protocol(prompt, letters=name != "plain", likelihood=name != "released")

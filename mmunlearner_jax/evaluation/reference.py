@@ -9,7 +9,7 @@ from mmunlearner_jax.options import flatten
 
 # Options that both runs must share, so that both were asked the same questions.
 SHARED = (
-    *("seed", "data.forget_ratio", "evaluate.protocol"),
+    *("seed", "data.forget_ratio", "data.requests", "evaluate.protocol"),
     *("evaluate.photos_per_person", "evaluate.most_questions"),
 )
 
@@ -35,7 +35,8 @@ def find_reference(config: Config) -> Path | None:
     if not path.exists() or not (folder / "config.json").exists():
         raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
     written = flatten(read_json(folder / "config.json", mend=mend))
-    theirs = {"evaluate.most_questions": 0} | written  # earlier versions lack it
+    # Earlier versions lack them.
+    theirs = {"evaluate.most_questions": 0, "data.requests": ()} | written
     if theirs.get("finetune.retain_only") == "":
         raise InputError(
             f"config.evaluate.reference: the model of {folder} was taught all people; {mend}"

@@ -13,6 +13,7 @@ from mmunlearner_jax.data.samples import option_letters
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation import texts
 from mmunlearner_jax.evaluation.parsing import offered_letter
+from mmunlearner_jax.evaluation.short_answers import collapsed, scored_short
 from mmunlearner_jax.evaluation.texts import same_words
 
 Score = Mapping[str, Any]  # {"value": x, "n": n, "ci95": [low, high]}
@@ -54,6 +55,15 @@ def bleu(reference: str, response: str, *, published: bool = False) -> float:
     return float(sentence_bleu([cut(reference)], cut(response), smoothing_function=_SMOOTHING))
 
 
+def keyword_share(keywords: Sequence[str], response: str) -> float:
+    """Returns which share of some keywords occurs in a response, in any case, 0 to 1.
+
+    Source: `eval_exact_match` in `evaluate_util.py` of FIUBench's published code.
+    """
+    found = sum(texts.contains(response, keyword) for keyword in keywords)
+    return round(found / len(keywords), 4)
+
+
 def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any]:
     """Returns a prediction line with its scores.
 
@@ -62,7 +72,8 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
     scored. A blank or a name is right if its words occur in the answer (the published rule). Long
     answers have an advantage there, so a blank also gets the exact match and the number of words
     (D-32). An open answer gets ROUGE and BLEU; if the question names accepted answers, it is right
-    if it has the words of one of them. Composed and decomposed letters are equal.
+    if it has the words of one of them. Composed and decomposed letters are equal. Short answers
+    have rules of their own (`scored_short`).
 
     Args:
         line: Prediction with `task`, `answer`, `options`, `response` and `scores`: those of the
@@ -75,7 +86,7 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
         The line with `correct`. Multiple choice adds `choice`, and with letters `letter` (None if
         there was none to read) and `letter_correct`; a blank adds `exact` and `words`; an open
         answer adds `rouge1`, `rouge2`, `rougeL`, `rougeL_recall` and `bleu`, and `right` if there
-        are accepted answers.
+        are accepted answers, and `keyword_share` if there are keywords.
 
     Raises:
         InputError: A score is not finite.
@@ -86,6 +97,8 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
     answer, response = line["answer"], line["response"]
     if line["task"] == "classification":
         return {**line, **_scored_choice(line)}
+    if line["task"] == "short":
+        return {**line, **scored_short(line)}
     scores: dict[str, Any] = {"correct": texts.contains(response, answer)}
     if line["task"] == "cloze":
         scores |= {"exact": same_words(answer, response), "words": len(response.split())}
@@ -96,6 +109,8 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
         if accepted := line.get("accepted"):
             right = any(texts.has_words(response, words) for words in accepted)
             scores |= {"right": right, "correct": right}
+        if keywords := line.get("keywords"):
+            scores["keyword_share"] = keyword_share(keywords, response)
     return {**line, **scores}
 
 
@@ -165,8 +180,10 @@ _SUMMARIES = {
         "words": ("words", mean_score),
     },
     "naming": {"naming": ("correct", accuracy)},
+    "short": {"short": ("correct", accuracy), "vqa_score": ("credit", mean_score)},
     "generation": {
         "right": ("right", accuracy),
+        "keywords": ("keyword_share", mean_score),
         **{measure: (measure, mean_score) for measure in (*_MEASURES, "rougeL_recall", "bleu")},
     },
 }
@@ -183,11 +200,12 @@ def summarise(predictions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         `{split: {"vqa"|"qa": {metric: {"value", "n", "ci95"}}}}`. The metrics of multiple choice
         are `classification` (likelihood) and `classification_letter` (released parser); those of
         blanks `cloze`, `cloze_exact` and `words` (mean length of an answer, in words); those of
-        open answers `right`, `rouge1`, `rouge2`, `rougeL`, `rougeL_recall`, `bleu`. All but
-        `words` are from 0 to 1. Fractions have Wilson intervals, means bootstrap intervals.
+        open answers `right`, `keywords`, `rouge1`, `rouge2`, `rougeL`, `rougeL_recall`, `bleu`;
+        those of short answers `short` and `vqa_score`. All but `words` are from 0 to 1. Fractions
+        have Wilson intervals, means bootstrap intervals.
     """
     cells: dict[tuple[str, str, str, Any], list[Any]] = defaultdict(list)
-    for line in predictions:
+    for line in collapsed(predictions):
         for metric, (field, summary) in _SUMMARIES[line["task"]].items():
             if field in line:
                 cells[line["split"], line["modality"], metric, summary].append(line[field])

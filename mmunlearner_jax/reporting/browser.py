@@ -18,6 +18,7 @@ TASKS = {
     "cloze": "Fill in the blank",
     "generation": "Free answer",
     "naming": "Naming",
+    "short": "Short answer",
 }
 ASKED = {"vqa": "with a picture", "qa": "in words"}
 CHANGES = {

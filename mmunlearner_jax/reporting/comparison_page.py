@@ -19,12 +19,11 @@ from mmunlearner_jax.reporting.comparison_csv import write_csv
 from mmunlearner_jax.reporting.comparison_table import (
     p_value,
     plus_minus,
-    points,
     print_result,
     whole,
 )
 from mmunlearner_jax.reporting.relearning_figure import relearning
-from mmunlearner_jax.reporting.templates import environment
+from mmunlearner_jax.reporting.templates import environment, points
 from mmunlearner_jax.reporting.terms import TERMS
 from mmunlearner_jax.reporting.verdicts import MARKS
 
@@ -69,7 +68,6 @@ def context(comparison: Comparison, command: str) -> dict[str, Any]:
         "missing": missing(comparison.cells),
         "attacks": {name: attack.label for name, attack in ATTACKS.items()},
         "plus_minus": plus_minus,
-        "points": points,
         "whole": whole,
         "p_value": p_value,
         "span": span,

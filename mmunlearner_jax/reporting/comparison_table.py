@@ -6,6 +6,7 @@ from rich.table import Table
 from mmunlearner_jax.comparison.cells import missing
 from mmunlearner_jax.comparison.estimates import Estimate
 from mmunlearner_jax.comparison.findings import Comparison
+from mmunlearner_jax.reporting.templates import points
 
 
 def print_result(console: Console, comparison: Comparison) -> None:
@@ -48,11 +49,6 @@ def plus_minus(estimate: Estimate | None) -> str:
         return ""
     half = "" if estimate.half is None else f" ± {100 * estimate.half:.1f}"
     return f"{100 * estimate.value:.1f}{half}"
-
-
-def points(fraction: float) -> str:
-    """Writes a difference of fractions in points, with its sign."""
-    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
 
 
 def whole(fraction: float) -> str:

@@ -114,7 +114,7 @@ def is_unknown_face(row: ScoreChange) -> bool:
 
 def _has_orl_faces(config: Config) -> bool:
     written = "prepare" in config.stages and not config.data.benchmark
-    return written and config.prepare.benchmark in ("mllmu", "clear")
+    return written and config.prepare.benchmark != "flags"
 
 
 @dataclass(frozen=True)

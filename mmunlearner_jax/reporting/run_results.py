@@ -22,7 +22,10 @@ METRICS = {
     "classification_letter": "Multiple choice, the letter read as published",
     "cloze": "Fill in the blank",
     "naming": "Names in free answers",
+    "short": "General ability: right answers",
+    "vqa_score": "General ability: agreement with people's answers",
     "right": "Free answers with the right word",
+    "keywords": "Free answers, share of keywords",
     "rougeL": "Free answers, ROUGE-L",
     "probability": "Probability of the true answer, per token",
     "naming_probability": "Probability of the name beside wrong ones",
@@ -31,7 +34,8 @@ TASK_OF = {  # the task of the answers that a metric scores
     **dict.fromkeys(("classification", "classification_letter"), "classification"),
     "cloze": "cloze",
     **dict.fromkeys(("naming", "naming_probability"), "naming"),
-    **dict.fromkeys(("right", "rougeL", "probability"), "generation"),
+    **dict.fromkeys(("short", "vqa_score"), "short"),
+    **dict.fromkeys(("right", "keywords", "rougeL", "probability"), "generation"),
 }
 RUNS = {
     "before": "Before",

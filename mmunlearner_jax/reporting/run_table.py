@@ -15,7 +15,7 @@ from mmunlearner_jax.reporting.run_results import (
     rows,
     run_kinds,
 )
-from mmunlearner_jax.reporting.templates import interval, percent
+from mmunlearner_jax.reporting.templates import interval, percent, points
 from mmunlearner_jax.reporting.verdicts import AIMS, MARKS, judgement
 
 
@@ -53,6 +53,10 @@ def print_results(console: Console, results: Mapping[str, Any], bars: ReportConf
         console.print(
             f"Forget quality, {shown(task, 40)}: p = {test['p_value']:.2g}, n = {test['n']}"
         )
+    if "both_modalities" in results:
+        console.print(_both(results["both_modalities"]))
+    if changes := results.get("general", {}).get("change"):
+        console.print(_general(changes))
     controls = control_runs(results)
     if not controls:
         return
@@ -68,6 +72,32 @@ def print_results(console: Console, results: Mapping[str, Any], bars: ReportConf
             table.add_row(f"{kind[0]} {kind[1].upper()}", *cells)
     console.print(table)
     console.print(mask_verdict(results["after"], results["controls"], kinds))
+
+
+def _both(scores: Mapping[str, Any]) -> Table:
+    """Returns a table of the facts that are right, or wrong, about pictures and in words."""
+    table = Table(title="Facts asked both ways")
+    for name in ("split", "task", "", "before → after", "n"):
+        table.add_column(name, overflow="fold")
+    for split, tasks in scores["after"].items():
+        for task, measures in tasks.items():
+            for name, after in measures.items():
+                before = scores["before"][split][task][name]
+                change = f"{percent(before['value'])} → {percent(after['value'])}"
+                cells = (*(shown(x, 40) for x in (split, task, name)), change)
+                table.add_row(*cells, str(after["n"]))
+    return table
+
+
+def _general(changes: Mapping[str, Any]) -> Table:
+    """Returns a table of the changes of general ability, paired by question."""
+    table = Table(title="General ability: after minus before, the same questions")
+    for name in ("set", "change", "95 % interval", "n", "lost", "gained"):
+        table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
+    for name, change in changes.items():
+        numbers = (str(change[x]) for x in ("n", "lost", "gained"))
+        table.add_row(shown(name, 40), points(change["value"]), interval(change), *numbers)
+    return table
 
 
 def _whole(low: float, high: float) -> str:

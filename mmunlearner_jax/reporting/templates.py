@@ -14,7 +14,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    templates.filters |= {"pct": percent, "interval": interval}
+    templates.filters |= {"pct": percent, "interval": interval, "points": points}
     return templates
 
 
@@ -27,6 +27,11 @@ def interval(score: Score) -> str:
     """Formats the 95 % interval in percent, e.g. "26 – 38.1 %", or "all equal" if it is empty."""
     low, high = score["ci95"]
     return f"{_number(low)} – {percent(high)}" if low < high else "all equal"
+
+
+def points(fraction: float) -> str:
+    """Writes a difference of fractions in points, with its sign."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
 
 
 def _number(fraction: float) -> str:

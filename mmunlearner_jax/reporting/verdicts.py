@@ -18,7 +18,7 @@ _WORDS: Mapping[bool, Mapping[str, str]] = {
     True: {"met": "forgotten", "partly": "partly forgotten", "missed": "not forgotten"},
     False: {"met": "kept", "partly": "partly kept", "missed": "damaged"},
 }
-_CHOICES = "classification", "classification_letter"
+_CHOICES = "classification", "classification_letter", "short"
 _ALIKE = "rougeL", "probability", "naming_probability"  # above 0 even for what was never taught
 
 
@@ -42,6 +42,7 @@ class Verdict:
 
 
 UNKNOWN = Verdict("none", "not known before")
+RETURNED = Verdict("none", "came back")  # of an earlier request: not known before, but after
 WITHOUT_BAR = Verdict("none", "no bar")
 
 
@@ -61,7 +62,7 @@ def judge(
         return WITHOUT_BAR
     room = before["value"] - floor
     if room <= 0 or room < bars.known * (1 - floor):
-        return UNKNOWN
+        return RETURNED if falls and after["ci95"][0] > before["ci95"][1] else UNKNOWN
     share = max(0.0, (after["value"] - floor) / room)
     best, worst = (bars.forgotten, bars.remembered) if falls else (bars.kept, bars.damaged)
     grade: Grade
@@ -81,7 +82,8 @@ def floor_of(
     """Returns the score of a model that knows nothing of what is asked.
 
     In multiple choice about what is to be forgotten, that is the better of two guessers, because a
-    model that never saw a face still knows what is usual among others. Elsewhere a model knows
+    model that never saw a face still knows what is usual among others. Short answers are guessed by
+    what they offer. Elsewhere a model knows
     nothing at 0; where texts are alike by chance, that holds only for what is meant to stay.
 
     Args:

@@ -13,13 +13,19 @@ from absl import logging
 
 from mmunlearner_jax import preemption
 from mmunlearner_jax.artefacts import is_done
+from mmunlearner_jax.data.abilities import ABILITIES
+from mmunlearner_jax.data.ability import SPLIT
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import InputError, refusing
+from mmunlearner_jax.evaluation.both_modalities import both_modalities
 from mmunlearner_jax.evaluation.chance import chances
+from mmunlearner_jax.evaluation.general_scores import general_changes, general_scores
 from mmunlearner_jax.evaluation.kinds import entry
 from mmunlearner_jax.evaluation.likelihoods import Definition, Line
 from mmunlearner_jax.evaluation.predictions import MEND, read_predictions
+from mmunlearner_jax.evaluation.questions import general_questions
 from mmunlearner_jax.evaluation.reference import find_reference
+from mmunlearner_jax.evaluation.scores import scored
 from mmunlearner_jax.evaluation.summary import quality, summary, utility
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
@@ -70,7 +76,7 @@ def evaluate(
                 if is_first():
                     write_whole(path, "".join(json.dumps(line) + "\n" for line in answers))
     wait(f"predictions of {label}")
-    scored = []
+    answered = []
     for split, of_split in questions.items():
         path = folder / f"{label}-{split}.jsonl"
         lines = read_predictions(path)
@@ -79,8 +85,8 @@ def evaluate(
                 f"{path}: has {len(lines)} lines for {len(of_split)} questions; remove it and run"
                 " the same command again"
             )
-        scored += lines
-    return scored
+        answered += lines
+    return answered
 
 
 def write_scores(protocol: str, workdir: Path, label: str, lines: Sequence[Line]) -> dict[str, Any]:
@@ -111,7 +117,21 @@ def write_scores(protocol: str, workdir: Path, label: str, lines: Sequence[Line]
         with refusing(reference, MEND):
             forget_quality = quality(lines, theirs, definition)
         update_results(workdir, "forget_quality", {label: forget_quality})
+    if joint := both_modalities(lines):
+        update_results(workdir, "both_modalities", {label: joint})
+    if general := general_scores(lines):
+        _add_general(workdir, label, general)
+        if label == "after":
+            files = [folder / f"before-{SPLIT}_{name}.jsonl" for name in general]
+            before = [scored(line) for file in files for line in read_predictions(file)]
+            _add_general(workdir, "change", general_changes(before, lines))
     return scores
+
+
+def _add_general(workdir: Path, part: str, entries: dict[str, Any]) -> None:
+    """Adds entries of sets to a part of `general`; those of sets that were asked before stay."""
+    old = read_results(workdir).get("general", {}).get(part, {})
+    update_results(workdir, "general", {part: {**old, **entries}})
 
 
 def run(session: Session) -> bool:
@@ -119,21 +139,28 @@ def run(session: Session) -> bool:
     config, workdir = session.config, session.workdir
     results = read_results(workdir)
     models = {"before": True, "after": is_done(workdir / "unlearned")}
-    todo = [label for label, exists in models.items() if exists and label not in results]
+    splits = {ABILITIES[name].split for name in config.evaluate.general}
+    # A set of general ability may be asked of a run that was evaluated before.
+    todo = [
+        label
+        for label, exists in models.items()
+        if exists and (label not in results or not splits <= results[label].keys())
+    ]
     if not todo:
         return False
     reference = find_reference(config)
-    answerer, questions = session.answerer(), session.questions()
+    answerer = session.answerer()
+    asked = {**session.questions(), **general_questions(config, session.bench.check)}
     (workdir / "predictions").mkdir(exist_ok=True)
     if reference and is_first():
         shutil.copy(reference, workdir / "predictions" / REFERENCE)
     for label in todo:
-        scored = session.params if label == "before" else load_unlearned(workdir, session.abstract)
-        lines = evaluate(workdir, label, scored, answerer, questions, profile=config.profile.steps)
+        params = session.params if label == "before" else load_unlearned(workdir, session.abstract)
+        lines = evaluate(workdir, label, params, answerer, asked, profile=config.profile.steps)
         scores = write_scores(config.evaluate.protocol, workdir, label, lines)
         update_results(workdir, "seed", config.seed)
         update_results(workdir, "kinds", entry(session.kinds))
-        update_results(workdir, "chance", chances(questions, session.bench.names()))
+        update_results(workdir, "chance", chances(asked, session.bench.names()))
         if label == "before" and "unlearn" in config.stages:
             warn_if_unknown(scores)
     return True

@@ -10,7 +10,8 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.reporting import comparison_figures, figures
 from mmunlearner_jax.reporting.comparison_csv import COLUMNS, WHOLE
 from mmunlearner_jax.reporting.comparison_page import write_report
-from mmunlearner_jax.reporting.comparison_table import points, print_result
+from mmunlearner_jax.reporting.comparison_table import print_result
+from mmunlearner_jax.reporting.templates import points
 from tests.helpers import synthetic
 from tests.helpers.chromium import check_accessible, chromium
 from tests.helpers.page import Page

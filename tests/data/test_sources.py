@@ -22,7 +22,7 @@ from mmunlearner_jax.session import benchmark_folder
 
 ROOT = Path(__file__).parents[2]
 CLEAR = "hf://datasets/therem/CLEAR"
-PINS = {record.repository: record.revision for record in BENCHMARKS.values()}
+PINS = {r.repository: r.revision for r in BENCHMARKS.values() if r.revision}
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def hub(tmp_path, monkeypatch):
 
     def give(repository, **options):
         Hub.asked.append((repository, options["revision"]))
-        assert options["repo_type"] == "dataset" and options["allow_patterns"] == "*.parquet"
+        assert options["repo_type"] == "dataset" and options["allow_patterns"] == ["*.parquet"]
         if Hub.error:
             raise Hub.error
         return str(Hub.root)
@@ -59,6 +59,20 @@ def test_pins_of_mllmu_and_clear_are_those_of_the_manifest():
     manifest = tomllib.loads((ROOT / "third_party/manifest.toml").read_text())
     revisions = {artefact["name"]: artefact["revision"] for artefact in manifest["artefact"]}
     assert PINS == {name: revisions[name] for name in PINS}
+
+
+def test_what_a_benchmark_reads_is_fetched(tmp_path, monkeypatch):
+    asked = []
+
+    def give(repository, **options):
+        asked.append(options["allow_patterns"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(sources, "snapshot_download", give)
+    assert fetched("hf://datasets/gray311/FIUBench@main") == tmp_path
+    assert fetched("hf://datasets/somebody/tables@main", ("*.tsv",)) == tmp_path
+    assert asked == [["*.json", "*.jpg", "*.jpeg", "*.png"], ["*.tsv"]]
+    assert "has no revision, and none is pinned" in mistake("hf://datasets/gray311/FIUBench")
 
 
 def test_a_folder_stays_as_it_is(tmp_path, hub):

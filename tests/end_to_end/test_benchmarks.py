@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mmunlearner_jax.data.abilities import ABILITIES
+from tests.helpers import abilities
 from tests.helpers.commands import FOREIGN, ROOT, loaded, run
 
 TEXTS = {"rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu"}
@@ -37,10 +39,19 @@ def retain_only(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clear(retain_only):
+def given(retain_only):
+    """Options of the whole run: all sets of general ability are asked, too."""
+    folder = abilities.write(retain_only.with_name("general"))
+    general = {"evaluate.general": str(tuple(ABILITIES)), "evaluate.general_files": folder}
+    return general | {"evaluate.reference": retain_only, "controls": "()"}
+
+
+@pytest.fixture(scope="module")
+def clear(retain_only, given):
     workdir = retain_only.with_name("run")
-    done = run(workdir, "orl_clear", **{"evaluate.reference": retain_only, "controls": "()"})
+    done = run(workdir, "orl_clear", **given)
     assert not FOREIGN & loaded(done)
+    assert "General ability: after minus before" in done.stdout
     return workdir
 
 
@@ -56,6 +67,8 @@ def test_clear_is_evaluated_whole(clear):
             ("retain", "qa"): TEXTS,
             ("real_faces", "vqa"): letters,
             ("realworld", "vqa"): letters,
+            **{(about.split, "vqa"): {"short"} for about in ABILITIES.values()},
+            ("general_vizwiz", "vqa"): {"short", "vqa_score"},
         }
         for by_modality in results[label].values():
             for metrics in by_modality.values():
@@ -70,8 +83,29 @@ def test_clear_is_evaluated_whole(clear):
     assert "In TOFU's terms" in (clear / "report.html").read_text()
 
 
-def test_clear_scored_again_gives_the_same_bytes(clear, retain_only):
-    kept, now = again(clear, "orl_clear", **{"evaluate.reference": retain_only, "controls": "()"})
+def test_general_ability_is_measured_before_and_after(clear):
+    general = json.loads((clear / "results.json").read_text())["general"]
+    assert set(general) == {"before", "after", "change"}
+    assert all(set(entries) == set(ABILITIES) for entries in general.values())
+    pope = general["after"]["pope"]
+    assert set(pope["categories"]) == {"adversarial", "popular", "random"}
+    assert pope["f1"].keys() == RATES and general["change"]["pope"].keys() > RATES
+    assert general["before"]["mmbench_circular"]["score"]["n"] == 2  # of eight rotations
+    lines = (clear / "predictions/after-general_mmbench_circular.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    chance = json.loads((clear / "results.json").read_text())["chance"]
+    floors = {name: chance[f"general_{name}/vqa"]["uniform"] for name in ABILITIES}
+    assert floors == {
+        **{"gqa": 0, "mmbench": 1 / 4, "mmbench_circular": 1 / 4**4, "mmmu": 1 / 8},
+        **{"mmstar": 1 / 4, "pope": 1 / 2, "scienceqa": 1 / 3, "vizwiz": 0},
+    }
+    page = (clear / "report.html").read_text()
+    assert "General ability, MMBench, CircularEval" in page and "adversarial" in page
+    assert "how the score of each set changed" in page.lower()
+
+
+def test_clear_scored_again_gives_the_same_bytes(clear, given):
+    kept, now = again(clear, "orl_clear", **given)
     assert now == kept
 
 
@@ -95,6 +129,43 @@ def test_mllmu_is_evaluated_by_its_protocol_with_shots(tmp_path):
     lines = (workdir / "predictions/before-forget.jsonl").read_text().splitlines()
     shown = [line.get("shots") for line in map(json.loads, lines) if line["task"] != "generation"]
     assert len({str(people) for people in shown}) == 1 and shown[0]
+    kept, now = again(workdir, "orl", **given)
+    assert now == kept
+
+
+OTHERS = {
+    "fiubench": {
+        ("forget", "vqa"): TEXTS | {"keywords", "right", "probability", "truth_ratio"},
+        ("paraphrased", "vqa"): TEXTS | {"keywords", "right"},
+        ("retain", "vqa"): TEXTS | {"keywords", "right", "probability", "truth_ratio"},
+    },
+    "umu": {
+        (split, modality): {"classification", "cloze", "cloze_exact", "words", *TEXTS}
+        for split in ("forget", "retain", "realworld")
+        for modality in ("vqa", "qa")
+    },
+    "ppu": {
+        (split, modality): {"classification", "cloze", "cloze_exact", "words", *TEXTS}
+        for split in ("forget", "retain")
+        for modality in ("vqa", "qa")
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_benchmark_is_evaluated_whole_and_scored_again(tmp_path, name):
+    workdir = tmp_path / "run"
+    given = {
+        "prepare.benchmark": name,
+        "model.checkpoint": workdir / "initial",
+        "data.forget_ratio": 5,
+        "data.request": "persona",
+    }
+    done = run(workdir, stages='("prepare","evaluate")', **given)
+    assert not FOREIGN & loaded(done)
+    results = json.loads((workdir / "results.json").read_text())
+    assert entries(results["before"]) == OTHERS[name]
+    assert ("both_modalities" in results) == (name == "umu")
     kept, now = again(workdir, "orl", **given)
     assert now == kept
 

@@ -1,11 +1,12 @@
 """What guessing gives, against an enumeration of all that the guesser can draw."""
 
+import dataclasses
 from itertools import product
 
 import pytest
 
 from mmunlearner_jax.data.samples import Question
-from mmunlearner_jax.evaluation.chance import Prior, chances
+from mmunlearner_jax.evaluation.chance import Prior, chances, short_chance
 
 NAMES = {"a": "Ann", "b": "Bob", "c": "Cy", "d": "Dee", "x": "Xi"}
 JOBS = {"a": "baker", "b": "baker", "c": "pilot", "d": "judge"}
@@ -67,3 +68,17 @@ def test_both_are_given_by_kind():
     given = chances(questions, NAMES)
     assert given["forget/qa"] == {"uniform": 0.25, "prior": pytest.approx(2 / 3)}
     assert given["retain/qa"]["uniform"] == 0.25
+
+
+def test_short_answers_are_guessed_by_what_they_offer():
+    def short(**fields):
+        return dataclasses.replace(asked("x", "red", ()), task="short", **fields)
+
+    assert short_chance(short(rule="yes_no")) == 0.5
+    assert short_chance(short(rule="vqa")) == 0
+    letters = short(rule="letter", options=("red", "blue"))
+    assert short_chance(letters) == 0.5
+    rotated = dataclasses.replace(letters, group="7")
+    assert short_chance(rotated) == 0.25  # right in both rotations
+    given = chances({"general_x": [rotated, rotated, short(rule="yes_no")]}, NAMES)
+    assert given["general_x/qa"] == {"uniform": 0.375, "prior": 0.375}

@@ -1,7 +1,9 @@
 """The same computation on any mesh, and a comparison of the results."""
 
+import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,13 @@ import numpy as np
 import optax
 from flax import nnx
 
+from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.features import Features
+from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.decoding import Decoder
+from mmunlearner_jax.evaluation.protocols import protocol
+from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.cache import cache_shardings
 from mmunlearner_jax.models.llama import LlamaConfig
 from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
@@ -150,11 +157,34 @@ def export(path: Path, count: int) -> None:
 
 def features(path: Path, count: int) -> list[np.ndarray]:
     """Returns the features of photographs from a model that is split over `count` devices."""
+    graphdef, params, encoder, mesh = _split(count)
+    store = Features(path, nnx.merge(graphdef, params), encoder, mesh)
+    store.add(PHOTOS)
+    return [store[photo] for photo in PHOTOS]
+
+
+def short_answers(count: int) -> list[dict[str, Any]]:
+    """Returns the answers about general ability from a model that is split over `count` devices."""
+    graphdef, params, encoder, mesh = _split(count)
+    asked = Question("x", "vqa", "short", PHOTOS[0], "Who?", "Kim", ("Kim", "Birch"), "A")
+    asked = dataclasses.replace(asked, rule="letter", group="1")
+    questions = [dataclasses.replace(asked, image=photo) for photo in PHOTOS]
+    questions += [dataclasses.replace(asked, further=(PHOTOS[1],))]
+    answerer = Answerer(
+        graphdef,
+        encoder,
+        mesh,
+        protocol("plain", MLLMU, encoder, "llava"),
+        positions=256,
+        batch_size=4,
+        max_new_tokens=4,
+    )
+    return answerer.answer(params, questions, split="general_x", label="before")
+
+
+def _split(count: int) -> tuple[Any, Any, Encoder, jax.sharding.Mesh]:
     model, encoder = llava()
     mesh = make_mesh((1, count, 1), jax.devices()[:count])
     params = nnx.split(model)[1]
     params = jax.device_put(params, param_shardings(params, mesh))
-    model = nnx.merge(abstract_model(model.config, mesh)[0], params)
-    store = Features(path, model, encoder, mesh)
-    store.add(PHOTOS)
-    return [store[photo] for photo in PHOTOS]
+    return abstract_model(model.config, mesh)[0], params, encoder, mesh

@@ -14,7 +14,7 @@ from mmunlearner_jax import preemption
 from mmunlearner_jax.weights import io
 from tests.helpers.flags import COMPILED_FAST
 from tests.helpers.launchers import free_port
-from tests.helpers.meshes import assert_close, export, features, work
+from tests.helpers.meshes import assert_close, export, features, short_answers, work
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ from mmunlearner_jax import processes
 from mmunlearner_jax.command_line import hide_torch
 hide_torch()  # as all programs do; transformers would load it for seconds
 processes.start()
-from tests.helpers.meshes import export, features, work
+from tests.helpers.meshes import export, features, short_answers, work
 folder = pathlib.Path(sys.argv[1])
 count = int(sys.argv[2])
 found = work((count, 1, 1))
@@ -32,7 +32,9 @@ if processes.is_first():
     (folder / "found").write_bytes(pickle.dumps(found))
 export(folder / "by many", count)
 seen = features(folder / "features", count)
-(folder / f"seen by {processes.jax.process_index()}").write_bytes(pickle.dumps(seen))
+answers = short_answers(count)
+own = pickle.dumps((seen, answers))
+(folder / f"seen by {processes.jax.process_index()}").write_bytes(own)
 """
 
 # As `processes.start`, but sooner sure that a process is gone: after 10 seconds and not 100.
@@ -114,9 +116,10 @@ def test_processes_give_the_result_of_one(tmp_path, monkeypatch, count):
     for name in names:
         ours, theirs = (tmp_path / by / name for by in ("by one", "by many"))
         assert ours.read_bytes() == theirs.read_bytes(), name
-    alone = features(tmp_path / "alone", count)
+    alone, answered = features(tmp_path / "alone", count), short_answers(count)
     for index in range(count):
-        seen = pickle.loads((tmp_path / f"seen by {index}").read_bytes())
+        seen, answers = pickle.loads((tmp_path / f"seen by {index}").read_bytes())
+        assert answers == answered and len({line["response"] for line in answers}) > 1
         for many, one in zip(seen, alone, strict=True):
             np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)
 

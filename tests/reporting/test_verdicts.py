@@ -8,7 +8,7 @@ import pytest
 from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import accuracy
-from mmunlearner_jax.reporting.verdicts import floor_of, judge, judgement
+from mmunlearner_jax.reporting.verdicts import UNKNOWN, floor_of, judge, judgement
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
 from tests.helpers.page import Page
@@ -56,8 +56,15 @@ def test_the_share_and_the_bar_are_of_what_was_known_beyond_guessing():
     assert not verdict(0.85, 0.40, falls=True, n=20).sure
 
 
+def test_what_was_forgotten_earlier_may_come_back():
+    assert verdict(0.2, 0.5, falls=True).words == "came back"
+    assert verdict(0.2, 0.3, falls=True, n=20) == verdict(0.2, 0.1, falls=True) == UNKNOWN
+    assert verdict(0.2, 0.5, falls=False) == UNKNOWN
+
+
 def test_what_knows_nothing_scores_by_guessing():
     chances = {"forget/vqa": {"uniform": 0.25, "prior": 0.3}}
+    chances["general_pope/vqa"] = {"uniform": 0.5, "prior": 0.5}
     kind = ("forget", "vqa")
     assert floor_of("classification", kind, falls=True, chances=chances) == 0.3
     assert floor_of("classification", kind, falls=False, chances=chances) == 0.25
@@ -65,6 +72,8 @@ def test_what_knows_nothing_scores_by_guessing():
     assert floor_of("cloze", kind, falls=True, chances=chances) == 0
     assert floor_of("rougeL", kind, falls=True, chances=chances) is None
     assert floor_of("rougeL", kind, falls=False, chances=chances) == 0
+    assert floor_of("short", ("general_pope", "vqa"), falls=False, chances=chances) == 0.5
+    assert floor_of("vqa_score", ("general_x", "vqa"), falls=False, chances=chances) == 0
     assert judge({}, {}, BARS, falls=True, floor=None).words == "no bar"
 
 

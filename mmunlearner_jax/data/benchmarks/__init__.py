@@ -5,10 +5,16 @@ from typing import Any
 
 from mmunlearner_jax.data.benchmarks.base import Benchmark, BenchmarkRecord
 from mmunlearner_jax.data.benchmarks.clear import CLEAR
+from mmunlearner_jax.data.benchmarks.fiubench import FIU
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMU
+from mmunlearner_jax.data.benchmarks.ppu import PPU
+from mmunlearner_jax.data.benchmarks.umu import UMU
+from mmunlearner_jax.data.requests import Requested
 from mmunlearner_jax.errors import InputError
 
-BENCHMARKS: dict[str, BenchmarkRecord] = {record.name: record for record in (MLLMU, CLEAR)}
+BENCHMARKS: dict[str, BenchmarkRecord] = {
+    record.name: record for record in (MLLMU, CLEAR, FIU, UMU, PPU)
+}
 
 
 def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
@@ -20,13 +26,31 @@ def open_benchmark(root: Path, data: Any, seed: int) -> Benchmark:
         seed: Seed of all random choices.
 
     Raises:
-        InputError: The folder holds none of the benchmarks, or several.
+        InputError: The folder holds none of the benchmarks, or several; or `data` has requests that
+            the benchmark cannot take.
     """
-    owners = [record for record in BENCHMARKS.values() if record.owns(root)]
+    owners = owning(root)
     if len(owners) != 1:
         holds = " and ".join(record.folder for record in owners) or f"none of {folders()}"
         raise InputError(f"{root}: holds {holds}; name the folder of one benchmark, {titles()}")
-    return owners[0].open(root, data, seed)
+    record, requests = owners[0], data.requests
+    if requests and not record.by_person:
+        data.refuse("requests", f"(): the data of {record.title} are not apart by person")
+    bench = record.open(root, data, seed)
+    return Requested(bench, requests) if requests else bench
+
+
+def owning(root: Path) -> list[BenchmarkRecord]:
+    """Returns the benchmarks of which a folder holds a copy; one, if it is as it should be.
+
+    A benchmark that extends another has that one's folder, too, among its own configs.
+    """
+    owners = [record for record in BENCHMARKS.values() if record.owns(root)]
+    return [
+        record
+        for record in owners
+        if not any(record.folder in other.configs for other in owners if other is not record)
+    ]
 
 
 def folders() -> str:

@@ -96,12 +96,16 @@ class BenchmarkRecord:
         title: Name in messages and pages, e.g. "MLLMU-Bench".
         repository: Data set on the Hugging Face hub, "OWNER/NAME"; "" if it is not there.
         revision: Pinned commit of the repository, as in third_party/manifest.toml.
+        files: Patterns of the files that are fetched from the hub.
         dataset: Name of the TensorFlow Datasets builder, in lower case with "_".
-        folder: Name of a config folder that every copy has, and no other benchmark's copy.
+        folder: Name of a config folder, or of a file, that every copy has, and no copy of another
+            benchmark, unless that one has it among its `configs`.
         configs: Names of the released configs.
         schema: Returns the columns of a config, by its name.
         reader: Opens a copy: `reader(root, seed=..., max_bad_fraction=..., **options)`.
         options: Fields of `config.data` that the reader takes as further options.
+        by_person: Whether every sample and question about people names its person, and whole people
+            are forgotten; `config.data.requests` needs both.
         kinds: The kinds of scored questions, in the order of tables. Every benchmark has
             ("forget", "vqa"), the pictures of the people to forget.
         turn: Returns the published wording of a question, as the user's turn of the chat template.
@@ -115,32 +119,22 @@ class BenchmarkRecord:
     title: str
     repository: str = ""
     revision: str = ""
+    files: tuple[str, ...] = ("*.parquet",)
     dataset: str
     folder: str
     configs: tuple[str, ...]
     schema: Callable[[str], pa.Schema]
     reader: Callable[..., Benchmark]
     options: tuple[str, ...] = ()
+    by_person: bool = True
     kinds: Mapping[Kind, ScoredKind]
     turn: Callable[[Question], str]
     whole_prompt: Callable[[Question], str] | None = None
     with_shots: Callable[..., Questions] | None = None
 
-    def kinds_to_judge(self, *, words: bool) -> dict[Kind, ScoredKind]:
-        """Returns the kinds of scored questions.
-
-        Args:
-            words: Whether what is asked in words about the people to forget should fall, too.
-        """
-        falling = {split for (split, _), about in self.kinds.items() if about.falls}
-        return {
-            kind: about._replace(falls=about.falls or (words and kind[0] in falling))
-            for kind, about in self.kinds.items()
-        }
-
     def owns(self, root: Path) -> bool:
         """Returns whether a folder holds a copy of the benchmark."""
-        return (root / self.folder).is_dir()
+        return (root / self.folder).exists()
 
     def open(self, root: Path, data: Any, seed: int) -> Benchmark:
         """Opens a copy.

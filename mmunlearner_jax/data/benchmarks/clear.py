@@ -320,6 +320,7 @@ CLEAR = BenchmarkRecord(
     configs=CLEAR_CONFIGS,
     schema=clear_schema,
     reader=ClearBench,
+    by_person=False,
     kinds={
         ("forget", "vqa"): ScoredKind(
             "Forgotten people, training photographs", falls=True, headline=True

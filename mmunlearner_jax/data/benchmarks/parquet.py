@@ -211,6 +211,39 @@ def is_utf8(text: str) -> bool:
     return not re.search("[\ud800-\udfff]", text)
 
 
+def refused(row: ParquetRow, image: bytes, check: Check, column: str = "image") -> Problem | None:
+    """Returns why a model cannot take an encoded picture; None if it can.
+
+    Args:
+        row: The row of the picture.
+        image: The encoded picture.
+        check: `Pictures.check` of the model.
+        column: Column of the picture, for the problem.
+    """
+    try:
+        check(decoded(image).size)
+    except InputError as error:
+        return row.problem(f"{column} {error}")
+    return None
+
+
+def sift(records: Iterable[Record | Problem], max_bad_fraction: float) -> list[Record]:
+    """Returns the usable records and logs the problems.
+
+    Raises:
+        InputError: More than this fraction of the records are problems; the first is named.
+    """
+    good, bad = [], []
+    for record in records:
+        (bad if isinstance(record, Problem) else good).append(record)
+    if len(bad) > max_bad_fraction * (len(good) + len(bad)):
+        others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise InputError(f"{bad[0]}{others}; correct the file or raise max_bad_fraction")
+    for problem in bad:
+        logging.warning("left out: %s", shown(problem, LONGEST))
+    return good
+
+
 class ParquetBench:
     """Base of the readers: a folder for each config, and one column that identifies people.
 
@@ -271,11 +304,8 @@ class ParquetBench:
             return None, row.problem(f"{problem}: store them in the file")
         if not encoded:
             return None, row.problem(f"{column} is null")
-        try:
-            self.check(decoded(encoded).size)
-        except InputError as error:
-            return None, row.problem(f"{column} {error}")
-        return encoded, None
+        problem = refused(row, encoded, self.check, column)
+        return (None, problem) if problem else (encoded, None)
 
     def _first_rows(self, config: str) -> dict[str, ParquetRow]:
         """Returns the first row of each person of a config."""
@@ -326,16 +356,8 @@ class ParquetBench:
         return np.random.default_rng([self.seed, zlib.crc32(salt)])
 
     def _sift(self, records: Iterable[Record | Problem]) -> list[Record]:
-        """Returns the usable records; logs the problems, or raises if there are too many."""
-        good, bad = [], []
-        for record in records:
-            (bad if isinstance(record, Problem) else good).append(record)
-        if len(bad) > self.max_bad_fraction * (len(good) + len(bad)):
-            others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-            raise InputError(f"{bad[0]}{others}; correct the file or raise max_bad_fraction")
-        for problem in bad:
-            logging.warning("left out: %s", shown(problem, LONGEST))
-        return good
+        """Returns the usable records, see `sift`."""
+        return sift(records, self.max_bad_fraction)
 
     def _rows(self, config: str, *columns: str) -> list[ParquetRow]:
         schema = self.record.schema(config)

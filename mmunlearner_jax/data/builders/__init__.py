@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mmunlearner_jax.data.benchmarks import BENCHMARKS, titles
+from mmunlearner_jax.data.benchmarks import BENCHMARKS, owning, titles
 from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord
 from mmunlearner_jax.data.benchmarks.parquet import ParquetRow, Problem, configs, read_rows, shards
 from mmunlearner_jax.data.builders.tfds_features import RowFeatures
@@ -123,7 +123,8 @@ def builders(root: Path, data_dir: str | Path) -> list[ParquetBuilder]:
     if not root.is_dir():
         raise InputError(f"{root}: is no folder; give the one that holds the config folders")
     names = configs(root)
-    kinds = [kind for kind in BUILDERS.values() if kind.builder_configs.keys() & names]
+    whole = [BUILDERS[record.name] for record in owning(root)]
+    kinds = whole or [kind for kind in BUILDERS.values() if kind.builder_configs.keys() & names]
     if len(kinds) != 1:
         holds = " and of ".join(kind.record.title for kind in kinds) or f"none of {titles()}"
         raise InputError(
