@@ -212,10 +212,10 @@ class LlavaNext(LlavaFamily):
 
     def _embed(self, input_ids, pixel_values=None, image_sizes=None, vision_features=None):
         x, matrix = self.language_model.embed(input_ids)
-        if image_sizes is None:
-            return x, matrix
-        if vision_features is None:
+        if pixel_values is not None and image_sizes is not None:
             vision_features = self.vision_features(pixel_values, image_sizes)
+        if vision_features is None or image_sizes is None:
+            return x, matrix
         features = self.image_features(vision_features, image_sizes)
         return merge(x, features, input_ids == self.config.image_token_id), matrix
 
@@ -237,15 +237,16 @@ class LlavaNext(LlavaFamily):
             return {}
         vision = self.config.vision
         tile = (vision.num_channels, vision.image_size, vision.image_size)
-        pictures = {"pixel_values": pixel_values, "image_sizes": image_sizes}
+        pictures: dict[str, Any] = {"pixel_values": pixel_values, "image_sizes": image_sizes}
         if grouped:
             _check_shapes(pictures, (6, (self.config.slots, *tile)), (3, (4,)))
         else:
             _check_shapes(pictures, (5, tile), (2, (2,)))
-        if pixel_values.shape[:-4] != image_sizes.shape[:-1]:
+        pixels, sizes = (array.shape for array in pictures.values())
+        if pixels[:-4] != sizes[:-1]:
             raise InputError(
-                f"pixel_values: shape {pixel_values.shape} and that of image_sizes,"
-                f" {image_sizes.shape}, are not of the same pictures"
+                f"pixel_values: shape {pixels} and that of image_sizes, {sizes}, are not of the"
+                " same pictures"
             )
         return pictures
 
