@@ -1,5 +1,6 @@
 """The run of a retain-only model that forget quality compares with."""
 
+import json
 from pathlib import Path
 
 from mmunlearner_jax.config import Config
@@ -36,12 +37,12 @@ def find_reference(config: Config) -> Path | None:
         raise InputError(f"config.evaluate.reference: {path} or config.json is missing; {mend}")
     written = flatten(read_json(folder / "config.json", mend=mend))
     # Earlier versions lack them.
-    theirs = {"evaluate.most_questions": 0, "data.requests": ()} | written
+    theirs = {"evaluate.most_questions": 0, "data.requests": []} | written
     if theirs.get("finetune.retain_only") == "":
         raise InputError(
             f"config.evaluate.reference: the model of {folder} was taught all people; {mend}"
         )
-    ours = flatten(config.to_dict())
+    ours = flatten(json.loads(json.dumps(config.to_dict())))  # lists for tuples, as written
     for key in SHARED:
         if theirs.get(key) != ours[key]:
             raise InputError(
