@@ -32,6 +32,9 @@ _STYLE = """
 .bar div { border: 1px solid currentColor; height: 1em } .bar i { display: block; height: 100%;
 background: currentColor } .tokens { border-collapse: collapse; width: 100% }
 .tokens td, .tokens th { padding: .15em .5em; text-align: left } .said { font-size: 1.2em }
+/* Gradio's own colours have too little contrast. */
+button.primary { background: #1f2937 !important; color: #fff !important }
+.wrap .or { color: inherit !important }
 """
 
 

@@ -1,6 +1,5 @@
 """The page of `mmu ask` in a browser, which sends no request to another host."""
 
-import shutil
 import socket
 from urllib.parse import urlsplit
 
@@ -11,12 +10,11 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="a browser's driver
 
 from mmunlearner_jax.app.page import Page, bars, serve, token_table  # noqa: E402
 from mmunlearner_jax.app.pair import Answer, Token  # noqa: E402
+from tests.helpers.chromium import check_accessible, chromium  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HERE = ("127.0.0.1", "localhost", "::1")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_it_answers_with_both_models_and_asks_no_other_host(pair, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     called, connect = [], socket.socket.connect
@@ -30,8 +28,7 @@ def test_it_answers_with_both_models_and_asks_no_other_host(pair, tmp_path, monk
     blocks = made.build()
     address = serve(blocks, port=None, wait=False)
     requests: list[str] = []
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
@@ -61,7 +58,7 @@ def test_it_answers_with_both_models_and_asks_no_other_host(pair, tmp_path, monk
         page.get_by_role("button", name="Ask both models").click()
         own = pair.ask(0, "Who is this person?", made_here, flip.options).text or "(nothing)"
         sync_api.expect(page.locator(".answer .said").first).to_have_text(own, timeout=60_000)
-        browser.close()
+        check_accessible(browser, address, ready="text=Ask both models")
     blocks.close(verbose=False)
     hosts = {urlsplit(url).hostname for url in requests if url.startswith(("http", "ws"))}
     assert hosts == {"127.0.0.1"}
