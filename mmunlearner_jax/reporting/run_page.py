@@ -67,6 +67,7 @@ def render(
         config=json.dumps(config.to_dict(), indent=2),
         orl=_has_orl_faces(config),
         forgotten=predictions.people("forget"),
+        words_fall=config.data.forget_words,
         taught=predictions.taught,
         chance=predictions.chance,
         prior=chances.get("/".join(FORGET), {}).get("prior"),

@@ -11,6 +11,7 @@ from mmunlearner_jax.stages.naming_watch import naming_watch
 from mmunlearner_jax.stages.unlearn import Unlearner
 from tests.helpers.small_run import prepared_run, small_config
 
+WORDS_TOO = {"data.forget_words": True, "unlearn.stop_examples": 8}
 WORDS = {"data.forget_words": True, "unlearn.stop_remembered": -1.0, "unlearn.iterations": 1}
 
 
@@ -74,24 +75,23 @@ def test_a_name_that_is_preferred_to_others_is_not_forgotten(workdir, monkeypatc
         def answer(self, says, questions, **options):
             asked[:] = questions
             return [
-                {
-                    "response": f"It is {names[q.person]}." if says["named"] else "Nobody.",
-                    "options": q.options,
-                    "correct": says["chosen"],
-                }
+                {"options": q.options, "correct": says["chosen" if q.options else q.modality]}
                 for q in questions
             ]
 
     monkeypatch.setattr(Session, "answerer", lambda self: Answers())
     watch = naming_watch(made)
-    assert watch({"named": True, "chosen": False}, 1, 1) == (1.0, False)
-    assert watch({"named": False, "chosen": True}, 1, 1) == (1.0, False)
-    left, over = watch({"named": False, "chosen": False}, 1, 1)
-    assert left == 0 and over
+    assert watch({"vqa": True, "chosen": False}, 1, 1) == (1.0, False)
+    assert watch({"vqa": False, "chosen": True}, 1, 1) == (1.0, False)
+    assert watch({"vqa": False, "chosen": False}, 1, 1) == (0.0, True)
+    assert {q.accepted for q in asked[:8]} <= {(name,) for name in names.values()}
     assert len(asked) == 16 and sum(bool(q.options) for q in asked) == 8
     for question in asked[8:]:
         assert question.options["ABCD".index(question.letter)] == names[question.person]
         assert len({*question.options}) == 4
+    words = naming_watch(session(workdir, unlearn__stop_remembered=0.1, **WORDS_TOO))
+    assert words({"vqa": False, "qa": True, "chosen": False}, 1, 1) == (1.0, False)
+    assert words({"vqa": False, "qa": False, "chosen": False}, 1, 1) == (0.0, True)
 
 
 def test_answers_without_the_name_cannot_stop_a_run(workdir):
