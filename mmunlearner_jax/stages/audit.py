@@ -76,6 +76,9 @@ def audited(auditor: Auditor) -> dict[str, Any]:
         else _entry(units, clean, trials[name], ATTACKS[name])
         for name in options.attacks
     }
+    for result in entries.values() if over == "photographs" else ():
+        if "people" in result:
+            result |= {"photographs": result["people"], "people": 1}
     if collapsed(broken, perplexity):
         for result in entries.values():
             result["verdict"] += "; but the model is broken"

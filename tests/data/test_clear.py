@@ -81,11 +81,13 @@ def test_clear_draws_by_seed_and_by_picture(clear):
 
 
 def test_either_benchmark_is_opened_by_its_folders_mllmu_or_clear(clear, published):
-    data = SimpleNamespace(text_source="ft_Data", max_bad_fraction=0.25)
+    data = SimpleNamespace(text_source="ft_Data", max_bad_fraction=0.25, requests=())
     opened = open_benchmark(clear.write(), data, 3)
     assert isinstance(opened, ClearBench) and (opened.seed, opened.max_bad_fraction) == (3, 0.25)
     assert isinstance(open_benchmark(published.write(), data, 0), MLLMUBench)
-    with pytest.raises(InputError, match="none of Full_Set .MLLMU-Bench., full.tofu .CLEAR.; name"):
+    with pytest.raises(
+        InputError, match="none of Full_Set .MLLMU-Bench., full.tofu .CLEAR., .*; name"
+    ):
         open_benchmark(clear.root / "full", data, 0)
     shutil.copytree(published.root / "Full_Set", clear.root / "Full_Set")
     with pytest.raises(InputError, match="holds Full_Set and full.tofu; name the folder"):

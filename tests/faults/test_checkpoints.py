@@ -276,7 +276,7 @@ def configured(**fields):
         (renamed(quantized), ("qweight", "not quantized")),
         (configured(model_type="llava_llama"), ("'llava_llama'", "original layout")),
         (configured(mm_vision_tower="openai/clip"), ("'llava'", "original layout")),
-        (configured(model_type="\x1b[2J" * 9), ("config.json", "llava, qwen2_vl")),
+        (configured(model_type="\x1b[2J" * 9), ("config.json", "llava, llava_next, qwen2_vl")),
         (configured(model_type=["llava"]), ("model_type=['llava']",)),
         (configured(model_type={}), ("model_type={}",)),
         (configured(), ("config.json", "image_token_id=32000")),

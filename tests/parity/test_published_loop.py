@@ -81,7 +81,7 @@ def test_released_semantics_are_the_published_loop(tmp_path, method, clip):
     retained = unlearner._retain_batches(unlearner._method.retain)
     published_loop(
         theirs,
-        {k: iter(b) for k, b in {"forget": unlearner._forget_batches(), **retained}.items()},
+        {k: iter(b) for k, b in (unlearner._forget_batches() | retained).items()},
         masks,
         clip,
     )

@@ -156,7 +156,7 @@ def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, label
         sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
         for batches in (
             unlearner._training_answers,
-            [unlearner._forget_batches().example()] * 2,
+            [unlearner._forget_batches()["forget"].example()] * 2,
         )
     )
     answers = [at.answers.labelled(sample).labels for sample in tiny.FORGET]
@@ -165,7 +165,7 @@ def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, label
 
 
 def test_refusals_take_the_answers_place(at):
-    batches = Unlearner(tiny.varied(at, method="idk_nll"))._forget_batches()
+    batches = Unlearner(tiny.varied(at, method="idk_nll"))._forget_batches()["forget"]
     assert {sample.answer for sample in batches.samples} <= set(REFUSALS)
     assert [s.question for s in batches.samples] == [s.question for s in tiny.FORGET]
 
@@ -215,7 +215,7 @@ def test_batches_hold_what_the_vanilla_model_said(at, method):
     unlearner = Unlearner(tiny.varied(at, method=method))
     name, array = HELD[method]
     plan = METHODS[method]
-    given = {"forget": unlearner._forget_batches()}
+    given = unlearner._forget_batches()
     if plan.retain is not None:
         given |= unlearner._retain_batches(plan.retain)
     for key, batches in given.items():
@@ -234,7 +234,7 @@ def test_what_a_stage_counts_is_what_batches_have(at):
     session = tiny.varied(at, method="ga_diff", epochs=1, pack=2, forget_batch=2, retain_batch=2)
     unlearner = Unlearner(session)
     pictures = unlearner._retain_batches(METHODS["ga_diff"].retain)["pictures"]
-    steps = len(pictures), len(pictures) // len(unlearner._forget_batches())
+    steps = len(pictures), len(pictures) // len(unlearner._forget_batches()["forget"])
     assert (unlearner._schedule.iterations, unlearner._schedule.forget_every) == steps
 
 
