@@ -49,6 +49,7 @@ apidoc_modules = [
         "automodule_options": {"members", "show-inheritance"},
     }
 ]
+autodoc_mock_imports = ["gradio", "starlette"]  # of the extra `app`, which the site does not need
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False

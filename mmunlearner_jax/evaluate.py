@@ -1,8 +1,7 @@
 """Scores any checkpoint on the questions of a config, without unlearning.
 
     mmu evaluate --config=llava_mllmu --model=CHECKPOINT --workdir=runs/scores
-    mmu evaluate --config=orl --model=runs/orl/export --benchmark=runs/orl/benchmark
-        --workdir=runs/scores
+    mmu evaluate --config=orl --model=runs/orl/export --benchmark=runs/orl/benchmark --workdir=W
 
 It prints a table and writes `predictions/` and `results.json` in the workdir, where the model is
 called `before`. To resume, run the same command again.
