@@ -60,7 +60,9 @@ def over(seeds: Sequence[Sequence[Course]], label: str, request: int, time: int)
 
 
 def since(seeds: Sequence[Sequence[Course]], label: str, request: int) -> str:
-    """Returns how much later requests changed a score, in points."""
+    """Returns how much later requests changed a score, in points; "" where there is none."""
+    if request == len(PEOPLE):
+        return ""
     found = {
         seed: 100 * course.since
         for seed, of_seed in enumerate(seeds)
