@@ -104,7 +104,7 @@ def _session(config: Config, workdir: Path) -> Iterator[tuple[Any, str]]:
 
     Its checkpoint is the latest model that is there before unlearning.
     """
-    from mmunlearner_jax.loading import abstract_model
+    from mmunlearner_jax.loading import load_abstract
     from mmunlearner_jax.session import Session, vanilla_checkpoint
     from mmunlearner_jax.stages import prepare
 
@@ -120,7 +120,7 @@ def _session(config: Config, workdir: Path) -> Iterator[tuple[Any, str]]:
             checkpoint = config.model.checkpoint or str(home / "initial")
         session = Session(config, home, checkpoint)
         counts = session.check_records()
-        made = abstract_model(config, checkpoint, session.mesh)
+        made = load_abstract(config, checkpoint, session.mesh)
         session.model = made  # so that nothing is written in the workdir
         yield session, counts
 

@@ -25,6 +25,6 @@ def load_model(config: Config, checkpoint: str, mesh: jax.sharding.Mesh) -> Visi
     return from_pretrained(checkpoint, mesh=mesh, **computation(config.model))
 
 
-def abstract_model(config: Config, checkpoint: str, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
+def load_abstract(config: Config, checkpoint: str, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
     """Reads all of a checkpoint except its weights: shapes, dtypes and shardings stand for them."""
     return abstract_from_pretrained(checkpoint, mesh=mesh, **computation(config.model))

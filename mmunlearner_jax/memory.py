@@ -192,26 +192,30 @@ def _smaller(config: Config, stage: str, model: VisionLanguageModel, limit: int)
     return f"{-(-fewest // limit)} devices or more, with config.mesh=(1, -1, 1)"
 
 
-def fitting(config: Config, model: VisionLanguageModel) -> Config:
+def fitting(config: Config, model: VisionLanguageModel) -> tuple[Config, VisionLanguageModel]:
     """Returns a config with the first options with which all its stages fit the devices.
 
     Args:
-        config: Config of the run, which is returned where devices do not tell their memory, or
-            nothing fits.
+        config: Config of the run.
         model: As in `least`.
+
+    Returns:
+        The config, and the model as it says, without arrays. Where devices do not tell their
+        memory, or nothing fits, both are as given.
     """
     limit, stages = device_limit(), [stage for stage in config.stages if stage in STAGES]
     if limit is None:
-        return config
+        return config, model
     for changes in ({}, *_SMALLER):
         try:
             other = config.with_values(changes)
-            sizes = [least(other, stage, _varied(model, other)) for stage in stages]
+            varied = _varied(model, other)
+            sizes = [least(other, stage, varied) for stage in stages]
         except InputError:  # the model has no such layers, or the method no such option
             continue
         if all(sum(size.values()) <= limit for size in sizes):
-            return other
-    return config
+            return other, varied
+    return config, model
 
 
 def _varied(model: VisionLanguageModel, config: Config) -> VisionLanguageModel:

@@ -20,13 +20,15 @@ from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.files import read_json, write_json
 from mmunlearner_jax.lock import is_locked
 from mmunlearner_jax.provenance import now
+from mmunlearner_jax.request import NOTE, RECORD, WORK
 
-RECORD, WORK = "record.json", "work"
 # What stages write that holds faces or names.
 HOLDS: Mapping[str, str] = {
     "benchmark": "photographs, names, questions",
     "features": "features of photographs",
+    "references": "what the model knew, as log-probabilities",
     "predictions": "names, answers",
+    "judge": "answers, and their grades",
     "report.html": "photographs, names, answers",
     "vanilla": "weights that know the faces",
     "checkpoints": "weights that know the faces",
@@ -45,7 +47,7 @@ def holding(folder: Path) -> dict[Path, str]:
         InputError: It is neither, or a run is going on in it.
     """
     work = folder / WORK
-    of_request = (folder / RECORD).exists() or work.exists()
+    of_request = (folder / RECORD).exists() or (work / NOTE).exists()
     run = work if of_request else folder
     if not of_request and not (folder / "config.json").exists():
         raise InputError(

@@ -28,7 +28,7 @@ from mmunlearner_jax.evaluation.questions import counted, general_questions, sco
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
-from mmunlearner_jax.loading import abstract_model, load_model
+from mmunlearner_jax.loading import load_abstract, load_model
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.progress import say
@@ -136,7 +136,7 @@ class Session:
     def model(self) -> VisionLanguageModel:
         """The model without its weights: shapes, dtypes and shardings in their place."""
         counts = self._check_records()
-        model = abstract_model(self.config, self.checkpoint, self.mesh)
+        model = load_abstract(self.config, self.checkpoint, self.mesh)
         self._record(counts, nnx.split(model)[1])
         return model
 

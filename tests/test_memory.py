@@ -106,6 +106,27 @@ def test_a_misfit_is_one_line_with_the_nearest_options_that_fit(model, size):
         assert said.endswith("; give 164 devices or more, with config.mesh=(1, -1, 1)")
 
 
+@pytest.mark.parametrize(
+    ("each", "changes"),
+    [
+        (None, {}),
+        (18, {}),
+        (12, {"model.param_dtype": "bfloat16", "unlearn.rounding": "stochastic"}),
+        (8, {"unlearn.lora.rank": 16}),
+        (0.1, {}),  # nothing fits: the run itself is refused
+    ],
+)
+def test_the_first_options_that_fit_are_chosen(model, size, monkeypatch, each, changes):
+    monkeypatch.setattr(memory, "make_mesh", lambda _: make_mesh((1, 1, 1), jax.devices()[:1]))
+    monkeypatch.setattr(memory, "device_limit", lambda: each and int(each * size))
+    given = config_of(stages=("unlearn",))
+    config, varied = memory.fitting(given, model)
+    assert config == given.with_values(changes)
+    assert {str(x.dtype) for x in jax.tree.leaves(nnx.split(varied)[1])} == {
+        config.model.param_dtype
+    }
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs stages on devices with so many bytes; returns the line that they end with."""

@@ -19,7 +19,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.perplexity import kept_text, perplexity
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import read_json
-from mmunlearner_jax.loading import abstract_model, load_model
+from mmunlearner_jax.loading import load_abstract, load_model
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages.unlearn import load_unlearned
 from mmunlearner_jax.weights.io import read_config
@@ -205,7 +205,7 @@ class Auditor:
                     " config.audit.after to a checkpoint"
                 )
             return
-        other = abstract_model(session.config, checkpoint, session.mesh)
+        other = load_abstract(session.config, checkpoint, session.mesh)
         ours, theirs = (
             {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
             for tree in (session.abstract, nnx.split(other)[1])

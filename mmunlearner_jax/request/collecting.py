@@ -42,6 +42,8 @@ def collect(
     subject = _subject(PERSON, name, person, rng, pictured, in_words)
     others = _others(groups, rng)
     things = [kept.numerals(rng)]
+    if keep and not others:
+        raise InputError(f"--keep={shown(keep, 200)}: holds one picture; give two or more")
     if others:
         things.append(kept.scenes(rng))
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from mmunlearner_jax.data.benchmarks import open_benchmark
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.questions import scored_questions
 from mmunlearner_jax.files import read_json, write_json, write_whole
-from mmunlearner_jax.loading import abstract_model
+from mmunlearner_jax.loading import load_abstract
 from mmunlearner_jax.main import PLACES, run
 from mmunlearner_jax.memory import fitting
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_page import render
-from mmunlearner_jax.request import sets
+from mmunlearner_jax.request import NOTE, RECORD, WORK, sets
 from mmunlearner_jax.request.interview import ask, refuse_unknown
 from mmunlearner_jax.request.needs import check_disk, needs
 from mmunlearner_jax.request.record import MISSED, missed, record
@@ -26,8 +27,8 @@ from mmunlearner_jax.request.redaction import Redaction
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.session import Session
 
-WORK, MODEL, RECORD, REPORT = "work", "model", "record.json", "report.html"
-_NOTE, _BENCHMARK = "request.json", "benchmark"  # in `work/`
+MODEL, REPORT = "model", "report.html"
+_BENCHMARK = "benchmark"  # in `work/`
 
 
 def prepare(config: Config, request: sets.Request, out: Path, *, check_only: bool) -> Config:
@@ -48,19 +49,17 @@ def prepare(config: Config, request: sets.Request, out: Path, *, check_only: boo
         InputError: `out` holds something else, the model does not know the face, or the devices or
             the disk are too small.
     """
-    note, told = out / WORK / _NOTE, _identity(config, request)
+    note, told = out / WORK / NOTE, _identity(config, request)
     if not check_only and _is_begun(out, told):
         return Config.of(read_json(note)["config"])
     session = Session(config, out / WORK, config.model.checkpoint)
-    model = abstract_model(config, config.model.checkpoint, session.mesh)
-    config = fitting(config, model)
+    config, model = fitting(config, load_abstract(config, config.model.checkpoint, session.mesh))
     pairs = sets.pairs(request)
     said = ask(config, pairs)
-    person = request.person
     named = sets.named(request, said.answers)
-    refuse_unknown(named, len(person.pictures), person.name)
-    say(f"the model names the person on {named} of {len(person.pictures)} photographs")
     found = sets.known(request, said.answers)
+    refuse_unknown(found.person, named)
+    say(f"the model names the person on {named} of {len(request.person.pictures)} photographs")
     about = _about(config, found, named)
     say(
         f"it knows {about['facts_pictured']} of the given facts beside a photograph,"
@@ -82,7 +81,7 @@ def _is_begun(out: Path, identity: str) -> bool:
     """Returns whether an earlier command has prepared the same request in a folder."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    note = out / WORK / _NOTE
+    note = out / WORK / NOTE
     if not note.is_file() and (out / RECORD).is_file():
         raise InputError(
             f"--out={shown(out, 200)}: holds a finished request whose {WORK}/ was removed; name a"
@@ -161,7 +160,7 @@ def carry_out(
 def _write(config: Config, out: Path, redaction: Redaction) -> None:
     """Writes what is passed on; the record last, so that it stands for all."""
     work, results = out / WORK, read_results(out / WORK)
-    about = read_json(work / _NOTE)["about"]
+    about = read_json(work / NOTE)["about"]
     bench = open_benchmark(work / _BENCHMARK, config.data, config.seed)
     split = bench.split(config.data.forget_ratio)
     questions = scored_questions(config.evaluate, bench, *split)
@@ -170,6 +169,7 @@ def _write(config: Config, out: Path, redaction: Redaction) -> None:
     predictions = redaction.predictions(Predictions(work, bench, questions))
     write_whole(out / REPORT, render(hidden, work, shown_results, predictions))
     if (work / "export").exists():
+        shutil.rmtree(out / MODEL, ignore_errors=True)  # of a command that was killed here
         (work / "export").rename(out / MODEL)
     write_json(out / RECORD, redaction.all_texts(record(config, work, results, about)))
 

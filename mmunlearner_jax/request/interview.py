@@ -14,7 +14,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.protocols import protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.loading import load_model
-from mmunlearner_jax.request.sets import Answers, Pair
+from mmunlearner_jax.request.sets import Answers, Pair, Subject
 from mmunlearner_jax.session import Session
 
 
@@ -66,19 +66,24 @@ def ask(config: Config, pairs: Sequence[Pair]) -> Asked:
     return Asked(dict(zip(pairs, said, strict=True)), seconds)
 
 
-def refuse_unknown(named: int, photographs: int, name: str) -> None:
+def refuse_unknown(person: Subject, named: int) -> None:
     """Refuses to forget a face that the model does not know.
 
     Args:
+        person: The person, with what the model knows (`sets.known`).
         named: Photographs on which it names the person.
-        photographs: All photographs of the person.
-        name: The person's name.
 
     Raises:
-        InputError: It names the person on none.
+        InputError: It names the person on no photograph that steps learn from.
     """
     if not named:
         raise InputError(
-            f"--name={name!r}: the model names the person on none of {photographs} photographs, so"
-            " there is nothing to forget; give the name as the model writes it, or its checkpoint"
+            f"--name={person.name!r}: the model names the person on none of"
+            f" {len(person.pictures)} photographs, so there is nothing to forget; give the name as"
+            " the model writes it, or its checkpoint"
+        )
+    if not person.is_named:
+        raise InputError(
+            f"--name={person.name!r}: the model names the person only on photographs that are set"
+            " apart; give more photographs, or another --config.seed"
         )

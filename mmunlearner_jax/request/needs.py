@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from flax import nnx
 
 from mmunlearner_jax.config import Config
@@ -49,8 +50,9 @@ def needs(config: Config, model: VisionLanguageModel, seconds: float, questions:
         questions: Number of questions that were asked.
     """
     sizes = {stage: least(config, stage, model) for stage in config.stages if stage in STAGES}
-    weights = sum(x.size * x.dtype.itemsize for x in nnx.to_flat_state(nnx.split(model)[1]).leaves)
-    whole = weights / max(1, device_bytes(nnx.split(model)[1]))
+    params = nnx.split(model)[1]
+    weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+    whole = weights / device_bytes(params)  # all devices' share of what is split like parameters
     state = sum(sizes["unlearn"].get(kind, 0) for kind in ("gradients", "moments")) * whole
     options = config.unlearn
     batch = options.forget_batch + options.retain_batch + options.text_batch

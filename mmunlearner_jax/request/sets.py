@@ -4,9 +4,10 @@ The vanilla model is asked every question first. What it answers is what steps l
 or a fact that it does not know is neither forgotten nor kept, and its wordings are its own.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Request:
     others: Sequence[Subject]
     things: Sequence[Subject]
     seed: int = 0
-    world: Sequence[Topic] = field(default=WORLD)
+    world: Sequence[Topic] = WORLD
 
     @property
     def subjects(self) -> list[Subject]:
@@ -124,24 +125,16 @@ def known(request: Request, answers: Answers) -> Request:
 
     def of(subject: Subject) -> Subject:
         pictured = [t for t in subject.pictured if is_known(t, subject.learned, answers)]
-        right = [t for t in pictured if t.accepted]
         words = [t for t in subject.words if is_known(t, [None], answers)]
-        right_words = [t for t in words if t.accepted]
-        return Subject(
-            subject.key,
-            subject.name,
-            subject.learned,
-            subject.unseen,
-            right or pictured,
-            right_words or words,
-        )
+        return dataclasses.replace(subject, pictured=_judged(pictured), words=_judged(words))
 
-    return Request(
-        of(request.person),
-        [of(subject) for subject in request.others],
-        request.things,
-        request.seed,
-    )
+    others = [of(subject) for subject in request.others]
+    return dataclasses.replace(request, person=of(request.person), others=others)
+
+
+def _judged(topics: Sequence[Topic]) -> Sequence[Topic]:
+    """Returns the topics that have right answers, or all of them if none has."""
+    return [topic for topic in topics if topic.accepted] or topics
 
 
 def write(out: Path, request: Request, answers: Answers) -> None:

@@ -1,6 +1,6 @@
 """The end of an unlearning run by `config.unlearn.stop_by="named"`: the name is hardly said."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def naming_watch(session: Session) -> Callable[[Any, int, int], tuple[float, boo
         groups.append([_free(sample, sample.answer) for sample in words])
     if len({*names.values()}) >= _OPTIONS:
         rng = np.random.default_rng(session.config.seed)
-        groups.append([_choice(s, names[s.person], [*{*names.values()}], rng) for s in chosen])
+        groups.append([_choice(s, names[s.person], names.values(), rng) for s in chosen])
     answerer, questions = session.answerer(), [question for group in groups for question in group]
 
     def watch(params: Any, iterations: int, forget_steps: int) -> tuple[float, bool]:
@@ -84,7 +84,7 @@ def _free(sample: Sample, words: str) -> Question:
     )
 
 
-def _choice(sample: Sample, name: str, names: Sequence[str], rng: np.random.Generator) -> Question:
+def _choice(sample: Sample, name: str, names: Iterable[str], rng: np.random.Generator) -> Question:
     others = sorted({*names} - {name})
     drawn = rng.permutation([name, *rng.choice(others, _OPTIONS - 1, replace=False)]).tolist()
     letter = option_letters(drawn)[drawn.index(name)]

@@ -78,6 +78,7 @@ def test_purge_of_a_run_leaves_the_exported_model(tmp_path):
 
 def test_purge_refuses_other_folders(tmp_path):
     (tmp_path / "vanilla").mkdir()
+    (tmp_path / "work").mkdir()  # somebody's own
     with pytest.raises(InputError, match="no folder of a request or of a run"):
         purge.holding(tmp_path)
 

@@ -6,7 +6,9 @@ import pytest
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
-from mmunlearner_jax.request import sets, topics
+from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.request import forgetting, sets, topics
+from mmunlearner_jax.request.interview import refuse_unknown
 from mmunlearner_jax.request.sets import Request, Subject
 from tests.helpers.photograph_folders import grey as picture
 
@@ -69,6 +71,18 @@ def test_what_it_does_not_know_is_left_out(request_, answers):
     assert found.others[1].pictured == [topics.THING]  # kept by what it says of them
 
 
+def test_a_face_that_is_known_only_where_nothing_is_learned_is_refused(request_, answers):
+    found = sets.known(request_, answers)
+    refuse_unknown(found.person, 3)
+    learned = {picture for picture in request_.person.learned}
+    unknowing = {k: "Somebody." if k[0] in learned else said for k, said in answers.items()}
+    assert sets.named(request_, unknowing) == 1
+    with pytest.raises(InputError, match="only on photographs that are set apart; give more"):
+        refuse_unknown(sets.known(request_, unknowing).person, 1)
+    with pytest.raises(InputError, match="none of 3 photographs, so there is nothing to forget"):
+        refuse_unknown(request_.person, 0)
+
+
 def test_without_a_known_fact_its_own_words_about_the_person_are_kept(request_, answers):
     unknowing = {key: said.replace("baker", "smith") for key, said in answers.items()}
     found = sets.known(request_, unknowing)
@@ -116,9 +130,6 @@ def test_no_wording_is_both_taught_and_scored(request_):
 
 
 def test_another_request_is_told_from_the_same(request_, tmp_path):
-    from mmunlearner_jax.errors import InputError
-    from mmunlearner_jax.request import forgetting
-
     identity = forgetting._identity(Config(), request_)
     assert not forgetting._is_begun(tmp_path, identity)
     (tmp_path / "work").mkdir()

@@ -96,6 +96,13 @@ def test_without_others_what_scikit_learn_ships_is_kept_and_said_so(folder, caps
     assert collect(folder, "Eva Falk", None, None, seed=0) == request
 
 
+def test_one_picture_to_keep_is_too_few(folder, tmp_path):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/tree.png").write_bytes(picture(70))
+    with pytest.raises(InputError, match="--keep=.*holds one picture; give two or more"):
+        collect(folder, "Eva Falk", tmp_path / "others", None, seed=0)
+
+
 @pytest.mark.parametrize("name", ["photos/eva", r"photos\eva", "", "...", "\n"])
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(InputError, match="--name=.*(is a path|has no letter)") as error:
