@@ -63,6 +63,8 @@ def run(
     # Both sides may share a GPU; by default JAX would reserve three quarters of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
+    # Huge pages of memory on a CPU, where glibc gives them: fewer page faults on both sides.
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     with tempfile.TemporaryDirectory() as folder:
         ours = Remote(Ours, preset, seed, Path(folder) if preset.both else None)
         sides = {"ours": ours.facts()}

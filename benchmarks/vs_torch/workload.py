@@ -63,7 +63,7 @@ def _with_special(config: LlavaConfig) -> LlavaConfig:
 
 def _scaled(vision: ClipConfig, text: LlamaConfig) -> LlavaConfig:
     text = dataclasses.replace(text, max_position_embeddings=4096, rms_norm_eps=1e-5)
-    return _with_special(LlavaConfig(vision=vision, text=text))
+    return _with_special(LlavaConfig(vision=vision, text=text, attention="blocks"))
 
 
 PRESETS = {

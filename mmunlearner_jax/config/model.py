@@ -34,8 +34,8 @@ class ModelConfig(Section):
     frozen: tuple[str, ...] = option((), "Module groups that no step moves.", choices=GROUPS)
     attention: str = option(
         "xla",
-        "Kernel of the decoder's attention over whole sequences: `splash` needs a TPU, `cudnn` a"
-        " GPU.",
+        "Kernel of the decoder's attention over whole sequences: `blocks` leaves out products with"
+        " later tokens, `splash` needs a TPU, `cudnn` a GPU.",
         choices=tuple(KERNELS),
     )
     min_pixels: int = option(

@@ -5,6 +5,7 @@ stores (each serves B / P consecutive examples), Q queries of one store and one 
 """
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from mmunlearner_jax.sharding import RULES, batch_sharding, fitting
 
 _TILE = 128  # `splash` pads sequences to a multiple of this
 _LARGEST_TILE = 512
+_BLOCK = 128  # queries that `blocks` takes together
 
 
 def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -45,26 +47,26 @@ def _attend(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | 
     Keys, values and mask are those of a `Store`; the mask may be None. All products here and in the
     gradient contract the last axis of one array with the last but one of the other. On a CPU, XLA
     copies the arrays before any other product, which costs more than the product itself. The
-    gradient computes the attention weights again instead of keeping them.
+    gradient computes the attention weights again instead of keeping them (as Dao 2023,
+    FlashAttention-2, does).
     """
-    return jnp.matmul(
-        jax.nn.softmax(_scores(q, keys, mask)).astype(values.dtype),
-        values,
-        preferred_element_type=jnp.float32,
-    )
+    return _attend_forward(q, keys, values, mask)[0]
 
 
 def _attend_forward(q, keys, values, mask):
-    return _attend(q, keys, values, mask), (q, keys, values, mask)
+    value, total, peak = _sums(q, keys, values, mask)
+    out = value / total
+    return out, (q, keys, values, mask, out, peak + jnp.log(total))
 
 
 def _attend_backward(residuals, gradient):
-    q, keys, values, mask = residuals
-    weights = jax.nn.softmax(_scores(q, keys, mask))
+    q, keys, values, mask, out, normaliser = residuals
+    weights = jnp.exp(_scores(q, keys, mask) - normaliser)
     multiply = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+    # The mean of the weights' gradient, without a pass over the weights.
+    mean = jnp.sum(gradient * out, axis=-1, keepdims=True)
     gradient = gradient.astype(values.dtype)
-    of_weights = multiply(gradient, values.mT)
-    of_scores = weights * (of_weights - jnp.sum(of_weights * weights, axis=-1, keepdims=True))
+    of_scores = weights * (multiply(gradient, values.mT) - mean)
     of_scores = (of_scores * q.shape[-1] ** -0.5).astype(q.dtype)
     return (
         multiply(of_scores, keys.mT).astype(q.dtype),
@@ -141,13 +143,25 @@ def stored(q: jax.Array, *stores: Store) -> jax.Array:
 
 def _unnormalised(q: jax.Array, store: Store) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns weighted values [B, T, N, H], and [B, T, N, 1] sum of weights and largest score."""
-    keys, values, mask = store
-    scores = _scores(_by_head(q, *keys.shape[:2]), keys, mask)
+    parts = _sums(_by_head(q, *store.keys.shape[:2]), *store)
+    value, total, peak = (_from_heads(part, q) for part in parts)
+    return value, total, peak
+
+
+def _sums(
+    q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the parts of a softmax over the keys, for queries [P, K, Q, H], in float32.
+
+    Returns:
+        The sum of the values by their weights [P, K, Q, H]; the sum of the weights and the largest
+        score [P, K, Q, 1]. A weight is the exponential of a score less the largest one.
+    """
+    scores = _scores(q, keys, mask)
     peak = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - peak)
     value = jnp.matmul(weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    return _from_heads(value, q), _from_heads(total, q), _from_heads(peak, q)
+    return value, jnp.sum(weights, axis=-1, keepdims=True), peak
 
 
 def causal(
@@ -208,6 +222,15 @@ def after(
 
 def _xla(q, k, v, valid, segments, mesh):
     return masked(q, k, v, visible(valid, segments))
+
+
+def _blocks(q, k, v, valid, segments, mesh):
+    length, seen = valid.shape[1], visible(valid, segments)
+    ends = itertools.pairwise([*range(0, length, _BLOCK), length])
+    # No query of a block may attend to a key behind the block, so the products end there.
+    return jnp.concatenate(
+        [masked(q[:, a:b], k[:, :b], v[:, :b], seen[:, a:b, :b]) for a, b in ends], axis=1
+    )
 
 
 def _cudnn(q, k, v, valid, segments, mesh):
@@ -289,7 +312,7 @@ def _splash_local(q, k, v, valid, segments):
     return jnp.moveaxis(out[:, :, :length], 1, 2).reshape(batch, length, heads * size)
 
 
-KERNELS: dict[str, Any] = {"xla": _xla, "splash": _splash, "cudnn": _cudnn}
+KERNELS: dict[str, Any] = {"xla": _xla, "blocks": _blocks, "splash": _splash, "cudnn": _cudnn}
 
 # Platforms of the kernels. On a CPU `splash` is interpreted, which takes minutes: for tests only.
 _PLATFORMS = {"splash": ("tpu", "cpu"), "cudnn": ("gpu", "cuda")}

@@ -160,7 +160,8 @@ def scan(
         layers: Layers that `stack` returned; each is called as `layer(x, *rest, *own) -> x`.
         x: Input of the first layer [B, ...].
         *rest: Further arrays [B, ...] that every layer takes.
-        remat: What the backward pass recomputes, a key of `REMAT`; squares recompute all.
+        remat: What the backward pass recomputes, a key of `REMAT`. Squares of examples recompute
+            all, and so does the gradient of several examples in place unless this is "none".
         mesh: Devices that the examples are split over; None: one device.
         length: Number of layers to run, from the first; None: all.
         each: Arrays [L, ...], whose part of a layer is its `own`.
@@ -168,7 +169,8 @@ def scan(
     graphdef, params = nnx.split(layers)
     params = jax.tree.map(lambda p: p[:length], params)
     if squares.any_probed(params):
-        return squares.scan(graphdef, params, by_example(x, mesh), *rest, mesh=mesh, each=each)
+        x, keep_all = by_example(x, mesh), remat == "none"
+        return squares.scan(graphdef, params, x, *rest, mesh=mesh, each=each, keep_all=keep_all)
 
     def body(x, layer):
         params, own = layer

@@ -99,7 +99,7 @@ class LlamaConfig:
 Score = Callable[..., Any]
 
 # The most logits of one row that `Llama.score` computes at once.
-_LOGITS = 2**22
+_LOGITS = 2**23
 
 
 def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm:
@@ -386,6 +386,7 @@ class Llama(nnx.Module):
             beside,
             call=lambda head, x, beside: _in_chunks(head, x, beside, score, length),
             alone=True,
+            keep_all=self.remat == "none",
         )
 
     def _rope(self, positions: jax.Array) -> Rope:

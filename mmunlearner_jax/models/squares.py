@@ -120,6 +120,7 @@ def run(
     *activations: Any,
     call: Callable[..., Any] = lambda module, *activations: module(*activations),
     alone: bool = False,
+    keep_all: bool = False,
 ) -> Any:
     """Calls `module(*activations)` as a unit; sums squares where its parameters are `Probed`.
 
@@ -129,6 +130,7 @@ def run(
         *activations: Pytrees of arrays [B, ...].
         call: Function `(module, *activations)` that replaces `module(*activations)`.
         alone: Whether the activations of examples differ that ask about one picture.
+        keep_all: As in `scan`.
 
     Returns:
         The result of the call, arrays [B, ...].
@@ -138,6 +140,7 @@ def run(
         return call(module, *activations)
     values, sums, kind, shared = apart(params)
     count = 1 if alone else shared.examples
+    keep_all = keep_all and kind != "examples"
 
     def merged(values, activations):
         return call(nnx.merge(graphdef, values), *activations)
@@ -148,11 +151,19 @@ def run(
 
     def forward(values, sums, activations):
         activations = firsts(activations, count)
-        return repeated(merged(values, activations), count), (values, sums, activations)
+        if keep_all:
+            out, kept = _vjp(merged, values, activations)
+        else:
+            out, kept = merged(values, activations), (values, activations)
+        return repeated(out, count), (sums, kept)
 
     def backward(residuals, cotangents):
-        values, sums, activations = residuals
-        squares, smooth = _pull_back(merged, values, activations, cotangents, kind, count)
+        sums, kept = residuals
+        if keep_all:
+            gradients, smooth = kept(cotangents)
+            squares = jax.tree.map(_OF_BATCH[kind], gradients)
+        else:
+            squares, smooth = _pull_back(merged, *kept, cotangents, kind, count)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
@@ -166,10 +177,12 @@ def scan(
     *rest: Any,
     mesh: Mesh | None,
     each: tuple[np.ndarray, ...] = (),
+    keep_all: bool = False,
 ) -> jax.Array:
     """Calls stacked units one after the other: `x = unit(x, *rest, *own)`; all are `Probed`.
 
-    Only the inputs of the units are kept for the backward pass, which runs each unit once more.
+    Only the inputs of the units are kept for the backward pass, which runs each unit once more. For
+    the gradient of all examples together, all of its residuals may be kept instead.
 
     Args:
         graphdef: Graph definition of one unit.
@@ -179,9 +192,11 @@ def scan(
         mesh: Devices that the examples are split over, also within a unit (a kernel under
             `jax.shard_map`).
         each: Arrays with a leading axis of units, whose part of a unit is its `own`.
+        keep_all: Whether the backward pass runs no unit once more. Squares of examples always do.
     """
     values, sums, kind, shared = apart(params)
     pull = functools.partial(_pull_back, kind=kind, count=shared.examples, mesh=mesh)
+    keep_all = keep_all and kind != "examples"
 
     def call(own, values, activations):
         x, *rest = activations
@@ -194,26 +209,32 @@ def scan(
     def forward(values, sums, x, rest):
         def body(x, unit):
             own, values = unit
+            if keep_all:
+                return _vjp(functools.partial(call, own), values, (x, *rest))
             return call(own, values, (x, *rest)), x
 
         x, rest = firsts((x, rest), shared.examples)
-        out, inputs = jax.lax.scan(body, x, (each, values))
-        return repeated(out, shared.examples), (values, sums, inputs, rest)
+        out, kept = jax.lax.scan(body, x, (each, values))
+        return repeated(out, shared.examples), (values, sums, kept, rest)
 
     def backward(residuals, cotangent):
-        values, sums, inputs, rest = residuals
+        values, sums, kept, rest = residuals
 
         # The sums are in the carry and not in the scanned inputs: so XLA adds to them in place.
         def body(carry, unit):
-            (cotangent, sums, others), (index, own, values, x) = carry, unit
-            inputs, one = (x, *rest), functools.partial(call, own)
-            squares, (cotangent, *more) = pull(one, values, inputs, cotangent)
+            (cotangent, sums, others), (index, own, values, kept) = carry, unit
+            if keep_all:
+                gradients, (cotangent, *more) = kept(cotangent)
+                squares = jax.tree.map(_OF_BATCH[kind], gradients)
+            else:
+                one = functools.partial(call, own)
+                squares, (cotangent, *more) = pull(one, values, (kept, *rest), cotangent)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
         others = jax.tree.map(jnp.zeros_like, repeated(_smooth(rest), shared.examples))
         carry = cotangent, sums, others
-        steps = jnp.arange(len(inputs)), each, values, inputs
+        steps = jnp.arange(len(jax.tree.leaves(values)[0])), each, values, kept
         (cotangent, sums, others), _ = jax.lax.scan(body, carry, steps, reverse=True)
         return None, sums, cotangent, others
 
@@ -286,11 +307,11 @@ def _pull_back(
     squares of examples are added.
     """
     if kind != "examples":
-        gradients, smooth = _linearised(call, values, activations)(cotangents)
+        gradients, smooth = _vjp(call, values, activations)[1](cotangents)
         return jax.tree.map(_OF_BATCH[kind], gradients), smooth
 
     def example(activations, cotangents):
-        pull = _linearised(call, values, jax.tree.map(lambda a: a[None], activations))
+        pull = _vjp(call, values, jax.tree.map(lambda a: a[None], activations))[1]
 
         def one(cotangents):
             gradients, smooth = pull(jax.tree.map(lambda a: a[None], cotangents))
@@ -315,25 +336,19 @@ def over_examples(function: Callable, mesh: Mesh | None) -> Callable:
     return jax.vmap(function, spmd_axis_name=split)
 
 
-def _linearised(call: Callable, values: Any, activations: Any) -> Callable[[Any], tuple[Any, Any]]:
-    """Returns the function from cotangents to gradients.
+def _vjp(call: Callable, values: Any, activations: Any) -> tuple[Any, Callable[..., Any]]:
+    """Returns `call(values, activations)`, and the function from cotangents to gradients.
 
     The gradients are those of the values and of the activations (None for whole numbers).
     """
-    arrays, structure = jax.tree.flatten(activations)
 
     def smoothly(values, smooth):
-        mixed = [a if s is None else s for a, s in zip(arrays, smooth, strict=True)]
-        return call(values, structure.unflatten(mixed))
+        mixed = jax.tree.map(
+            lambda s, a: a if s is None else s, smooth, activations, is_leaf=lambda x: x is None
+        )
+        return call(values, mixed)
 
-    smooth = _smooth(arrays)
-    pull = jax.vjp(smoothly, values, smooth)[1]
-
-    def gradients(cotangents):
-        of_values, of_smooth = pull(cotangents)
-        return of_values, structure.unflatten(of_smooth)
-
-    return gradients
+    return jax.vjp(smoothly, values, _smooth(activations))
 
 
 def spread(probed: Probed, batch: int) -> jax.Array:

@@ -58,6 +58,12 @@ def test_causal_attention_is_the_masked_one(arrays, segments):
     )
 
 
+def test_blocks(arrays, segments):
+    """150 tokens are more than a block."""
+    wanted = attended("xla", None, *arrays, segments)
+    assert_close(attended("blocks", None, *arrays, segments), wanted)
+
+
 @pytest.mark.parametrize("sizes", [None, (2, 1, 2), (1, 2, 1)])
 def test_splash(arrays, sizes, segments):
     mesh = sizes and make_mesh(sizes, jax.devices()[: np.prod(sizes)])

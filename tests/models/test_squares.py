@@ -73,6 +73,7 @@ def test_the_gradient_of_the_batch_never_exists_whole():
         vision=ClipConfig(8, 8, 1, 2, image_size=4, patch_size=2),
         text=LlamaConfig(16, 64, 128, 16, 4),
         image_token_id=15,
+        remat="full",
     )
     graphdef, params = nnx.split(nnx.eval_shape(lambda: config.make(rngs=nnx.Rngs(0))))
     batch = {name: np.ones((1, 8), np.int32) for name in ("input_ids", "attention_mask", "labels")}
