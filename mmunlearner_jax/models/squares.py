@@ -163,7 +163,8 @@ def run(
             gradients, smooth = kept(cotangents)
             squares = jax.tree.map(_OF_BATCH[kind], gradients)
         else:
-            squares, smooth = _pull_back(merged, *kept, cotangents, kind, count)
+            values, activations = kept
+            squares, smooth = _pull_back(merged, values, activations, cotangents, kind, count)
         return None, jax.tree.map(jnp.add, sums, squares), smooth
 
     unit.defvjp(forward, backward)
