@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmunlearner_jax.data.benchmarks.columns import CLIP
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
+from mmunlearner_jax.data.builders import builders
 from mmunlearner_jax.data.clips import StoredClip, examine, is_clip, joined, read_clip, still
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches, Jitter
@@ -116,6 +117,19 @@ def test_clips_and_pictures_share_batches_and_rows(processor):
         shapes.add(tuple((name, array.shape) for name, array in sorted(batch.items())))
         seen += 1
     assert seen == 3 and len(shapes) == 1
+
+
+def test_features_are_packed_as_the_patches_that_they_are_of(processor):
+    made, images = encoder(processor, 96), (LONG, FRAMES[0])
+    whole, outlines = ([[get(x)[0]] for x in images] for get in (made.image, made.outline))
+    packed = made.pictures.pack(whole, 24)
+    patches = packed.pop("pixel_values")
+    seen = made.pictures.unpack_features(patches, [picture for (picture,) in outlines])
+    assert [x.shape[:3] for x in seen] == [(8, 3, 4), (4, 3, 4)]
+    again = made.pictures.pack_features([[x] for x in seen], outlines, 24)
+    np.testing.assert_array_equal(again.pop("vision_features"), patches)
+    assert again.keys() == packed.keys()
+    assert all(np.array_equal(again[name], array) for name, array in packed.items())
 
 
 def test_above_the_budget(processor):
@@ -244,6 +258,14 @@ def test_rows_that_are_refused(published, changes, said):
     with pytest.raises(InputError, match=rf"parquet: row 0: image .*{said}") as error:
         bench.training("forget_25")
     assert "\n" not in str(error.value)
+
+
+def test_builders_take_no_clips(published, tmp_path):
+    with_cell(published, cell())
+    made = {x.builder_config.name: x for x in builders(published.root, tmp_path / "tfds")}
+    for name, column in (("ft_Data", "image"), ("Test_Set", "images")):
+        with pytest.raises(InputError, match=f"row 0: {column} is a clip; builders take pictures"):
+            made[name].download_and_prepare()
 
 
 def test_a_damaged_clip():
