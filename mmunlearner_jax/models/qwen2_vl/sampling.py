@@ -10,7 +10,7 @@ import numpy as np
 
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.files import read_json
-from mmunlearner_jax.processing.companions import MEND, Companions
+from mmunlearner_jax.processing.companions import LARGEST_EDGE, MEND, Companions
 from mmunlearner_jax.processing.pictures import Sizes
 
 FILE = "video_preprocessor_config.json"
@@ -117,9 +117,9 @@ def sampler(files: Companions, sizes: Sizes, together: int, size: Mapping[str, i
                 f"{files.folder / FILE}, or config.model.clip_fps, clip_frames: {name}="
                 f"{shown(value)} is no number from {least}; give another"
             )
-    if limits["shortest_edge"] > limits["longest_edge"]:
+    if (least := limits["shortest_edge"]) > (most := min(limits["longest_edge"], LARGEST_EDGE**2)):
         raise InputError(
-            f"{files.folder / FILE}: frames of at least {limits['shortest_edge']} pixels (from the"
-            f" config or the file) are above max_pixels, {limits['longest_edge']}; give less"
+            f"{files.folder / FILE}: frames of at least {least} pixels (from the config or the"
+            f" file) are above {most}, the most that they may have; give less"
         )
     return Sampler(**values, together=together, size=limits)
