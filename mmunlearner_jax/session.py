@@ -118,6 +118,8 @@ class Session:
             min_pixels=model.min_pixels,
             max_pixels=model.max_pixels,
             patch_budgets=model.patch_budgets,
+            clip_fps=model.clip_fps,
+            clip_frames=model.clip_frames,
         )
         return Encoder(processor, pictures, labels=data.labels, supervise_end=data.supervise_end)
 

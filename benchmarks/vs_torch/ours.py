@@ -205,7 +205,7 @@ class Ours(Bench):
             for question, image in zip(questions, images, strict=True)
         ]
         image_token = work.encoder.processor.image_token_id
-        prompts = [cut(*pair, image_token) for pair in zip(ids, images, strict=True)]
+        prompts = [cut(*pair, {image_token}) for pair in zip(ids, images, strict=True)]
         (batch,) = batches(prompts, len(prompts), 1, work.longest_answer)
         pad = work.encoder.tokenizer.pad_token_id
         rest, beginnings = (

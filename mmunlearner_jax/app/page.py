@@ -16,7 +16,7 @@ from starlette.middleware.base import (  # pyright: ignore[reportMissingImports]
 )
 
 from mmunlearner_jax.app.pair import Answer, Flip, Pair, Token
-from mmunlearner_jax.data.decode import decoded
+from mmunlearner_jax.data.clips import still
 from mmunlearner_jax.data.samples import Question, option_letters
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.tasks import fingerprint
@@ -220,8 +220,8 @@ def _row(flip: Flip) -> list[str]:
 
 
 def _shown(image: bytes | None) -> Any:
-    """Returns a picture as the browser shows it."""
-    return None if image is None else decoded(image)
+    """Returns a picture as the browser shows it; of a clip, some frames side by side."""
+    return None if image is None else still(image)
 
 
 class _OnlyFromHere(BaseHTTPMiddleware):

@@ -68,9 +68,9 @@ class PrepareConfig(Section):
 
     benchmark: str = option(
         "mllmu",
-        "Benchmark: the ORL faces in the schema of MLLMU-Bench, CLEAR, FIUBench, UMU-Bench or"
-        " PPU-Bench, or flags of countries.",
-        choices=("mllmu", "clear", "fiubench", "umu", "ppu", "flags"),
+        "Benchmark: the ORL faces in the schema of MLLMU-Bench (in photographs or in clips), CLEAR,"
+        " FIUBench, UMU-Bench or PPU-Bench, or flags of countries.",
+        choices=("mllmu", "mllmu_clips", "clear", "fiubench", "umu", "ppu", "flags"),
     )
     people: int = option(40, "Number of people of the ORL faces.", least=12)
     flags_folder: str = option(

@@ -40,14 +40,14 @@ class ModelConfig(Section):
     )
     min_pixels: int = option(
         0,
-        "Smallest size of a picture, where the model takes any size.",
+        "Smallest size of a picture or of a clip's frame, where the model takes any size.",
         unit="pixels",
         least=0,
         special="0: the checkpoint's",
     )
     max_pixels: int = option(
         0,
-        "Largest size of a picture, where the model takes any size.",
+        "Largest size of a picture or of a clip's frame, where the model takes any size.",
         unit="pixels",
         least=0,
         special="0: the checkpoint's",
@@ -59,6 +59,20 @@ class ModelConfig(Section):
         unit="patches",
         least=1,
         special="(): any power of two of tokens",
+    )
+    clip_fps: float = option(
+        0.0,
+        "Frames that are sampled of a second of a clip, where the model takes clips.",
+        unit="frames per second",
+        least=0,
+        special="0: the checkpoint's, or 2",
+    )
+    clip_frames: int = option(
+        0,
+        "Most frames that are sampled of a clip, where the model takes clips.",
+        unit="frames",
+        least=0,
+        special="0: the checkpoint's, or 768",
     )
 
     def __post_init__(self):

@@ -50,12 +50,21 @@ def decoded(encoded: bytes) -> Image.Image:
     picture = opened(encoded)
     with refusing("cannot be decoded", _MEND):
         ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode[0] in "IF":
-            return _grey(picture).convert("RGB")
-        if not picture.has_transparency_data:
-            return picture.convert("RGB")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+        return seen(picture)
+
+
+def seen(picture: Image.Image) -> Image.Image:
+    """Returns the RGB image that a viewer shows of an opened picture, but not rotated.
+
+    Raises:
+        InputError: As `decoded`.
+    """
+    if picture.mode[0] in "IF":
+        return _grey(picture).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def opened(encoded: bytes) -> Image.Image:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from mmunlearner_jax.data.clips import StoredClip, is_clip
 from mmunlearner_jax.data.decode import decoded
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError, refusing, shown
@@ -26,6 +27,9 @@ class Tokens(NamedTuple):
 class Encoder:
     """Turns samples into model inputs with a transformers processor.
 
+    A clip takes the place of a picture everywhere. Templates write both in the same way, but for
+    the token; so a clip is written as a picture, and its token is put in at the end.
+
     Labels follow the transformers convention: the label of position t is the token of position t,
     or -100 where it is not supervised. The prompt, up to the point where the assistant answers, is
     a prefix of the whole conversation; the tokens after it are the answer. (The published code
@@ -39,6 +43,9 @@ class Encoder:
         supervise_end: Whether the end of the turn is supervised, too. The published code never
             supervises it, so its models do not learn to stop.
         cached_images: Number of processed pictures in the cache.
+
+    Attributes:
+        picture_ids: The tokens that stand for pictures and clips.
 
     Raises:
         InputError: `labels` is neither "answer" nor "full".
@@ -61,7 +68,10 @@ class Encoder:
         self.labels = labels
         self.supervise_end = supervise_end
         self.image = functools.lru_cache(cached_images)(self._image)
-        self._count = functools.lru_cache(None)(lambda encoded: self.image(encoded)[1])
+        self.outline = functools.lru_cache(None)(self._outline)
+        # Where the tokenizer has no token for clips, they are refused when they are read.
+        clip = self.tokenizer.get_vocab().get(self.pictures.clip_token)
+        self.picture_ids = frozenset({processor.image_token_id, clip} - {None})
         self.tokens = functools.lru_cache(None)(self._tokens)
         self._render = functools.lru_cache(4096)(self._rendered)
         self._ids = functools.lru_cache(4096)(self._tokenised)
@@ -79,11 +89,11 @@ class Encoder:
         """Returns the model inputs of a sample.
 
         Args:
-            sample: A sample with or without a picture.
+            sample: A sample with or without a picture or clip.
 
         Returns:
             `input_ids` and `labels`, int32 [T], and for a sample with a picture `picture`, as
-            `Pictures.read` returns it.
+            `Pictures.read` or `read_clip` returns it.
 
         Raises:
             InputError: The chat template or the tokenizer fails, or joins prompt and answer so that
@@ -95,7 +105,8 @@ class Encoder:
     def labelled(self, sample: Sample) -> Tokens:
         """Returns the tokens and labels of a sample; raises the errors of `encode`."""
         try:
-            return self.tokens(sample.question, sample.answer, self.image_tokens(sample.image))
+            images = () if sample.image is None else (sample.image,)
+            return self.tokens(sample.question, sample.answer, *map(self._span, images))
         except InputError as error:
             raise InputError(f"sample of {sample.person!r}: {error}") from None
 
@@ -110,7 +121,7 @@ class Encoder:
             InputError: The numbers of image tokens and of pictures differ, the pictures exceed the
                 model's patch budget, or the tokenizer fails.
         """
-        return self._ids(prompt, tuple(map(self.image_tokens, images)))
+        return self._ids(prompt, tuple(map(self._span, images)))
 
     def pixels(self, images: Sequence[bytes]) -> list[Picture]:
         """Returns each encoded picture as `Pictures.read` does."""
@@ -122,17 +133,30 @@ class Encoder:
 
     def image_tokens(self, image: bytes | None) -> int:
         """Returns the number of image tokens that a picture takes; 0 for None."""
-        return 0 if image is None else self._count(image)
+        return 0 if image is None else self.outline(image)[1]
 
     def _image(self, encoded: bytes) -> tuple[Picture, int]:
-        """Returns a picture, which is read-only, and its number of image tokens."""
-        picture, tokens = self.pictures.read(decoded(encoded))
+        """Returns a picture or clip, which is read-only, and its number of image tokens."""
+        if is_clip(encoded):
+            picture, tokens = self.pictures.read_clip(StoredClip(encoded))
+        else:
+            picture, tokens = self.pictures.read(decoded(encoded))
         for pixels in jax.tree.leaves(picture):
             pixels.flags.writeable = False
         return picture, tokens
 
-    def _tokens(self, question: str, answer: str, image_tokens: int) -> Tokens:
-        images = int(image_tokens > 0)
+    def _outline(self, encoded: bytes) -> tuple[Picture, int]:
+        """Returns what `image` does, with shapes in place of the arrays; it is never forgotten."""
+        picture, tokens = self.image(encoded)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), picture), tokens
+
+    def _span(self, image: bytes) -> tuple[str, int]:
+        """Returns the token that stands for a picture or clip, and how often."""
+        token = self.pictures.clip_token if is_clip(image) else self.processor.image_token
+        return token, self.image_tokens(image)
+
+    def _tokens(self, question: str, answer: str, *spans: tuple[str, int]) -> Tokens:
+        images = len(spans)
         prompt = self.prompt(question, images)
         rendered = self._render(question, images, answer)
         text = answer if rendered.find(answer, len(prompt)) >= 0 else answer.strip()
@@ -146,9 +170,8 @@ class Encoder:
             if self.tokenizer.eos_token is None:
                 raise InputError("tokenizer: has no eos_token, which ends an answer; set it")
             whole += self.tokenizer.eos_token
-        counts = (image_tokens,) * images
         prompt_ids, turn_ids, ids = (
-            self._ids(text, counts) for text in (prompt, whole[:end], whole)
+            self._ids(text, spans) for text in (prompt, whole[:end], whole)
         )
         if ids[: len(prompt_ids)] != prompt_ids or ids[: len(turn_ids)] != turn_ids:
             raise InputError(
@@ -159,7 +182,7 @@ class Encoder:
         labels = input_ids.copy()
         if self.labels == "answer":
             labels[: len(prompt_ids)] = IGNORE
-        labels[input_ids == self.processor.image_token_id] = IGNORE
+        labels[np.isin(input_ids, [*self.picture_ids])] = IGNORE
         if not self.supervise_end:
             labels[len(turn_ids) :] = IGNORE
         input_ids.flags.writeable = labels.flags.writeable = False
@@ -177,29 +200,28 @@ class Encoder:
             add_generation_prompt=answer is None,
         )
 
-    def _tokenised(self, text: str, image_tokens: tuple[int, ...]) -> list[int]:
-        token = self.processor.image_token
+    def _tokenised(self, text: str, spans: tuple[tuple[str, int], ...]) -> list[int]:
+        token, count = self.processor.image_token, sum(n for _, n in spans)
         first, *rest = text.split(token)
-        if len(rest) != len(image_tokens):
+        if len(rest) != len(spans):
             raise InputError(
-                f"prompt {text!r}: has {len(rest)} {token} for {len(image_tokens)} pictures;"
+                f"prompt {text!r}: has {len(rest)} {token} for {len(spans)} pictures;"
                 " write one for each picture"
             )
-        if sum(image_tokens) > self.pictures.most_tokens:
+        if count > self.pictures.most_tokens:
             raise InputError(
-                f"the pictures of a prompt have {sum(image_tokens)} tokens, above the"
+                f"the pictures of a prompt have {count} tokens, above the"
                 f" {self.pictures.most_tokens} of config.model.patch_budgets; raise the budget or"
                 " lower config.model.max_pixels"
             )
-        places = (token * n + part for n, part in zip(image_tokens, rest, strict=True))
+        places = (own * n + part for (own, n), part in zip(spans, rest, strict=True))
         with refusing(f"tokenizer: prompt {shown(repr(text))}", "reword it"):
             whole = "".join([first, *places])
             whole.encode()  # fails on half of a surrogate pair
             ids = self.tokenizer(whole).input_ids
-        if ids.count(self.processor.image_token_id) != sum(image_tokens):
+        if (found := sum(map(ids.count, self.picture_ids))) != count:
             raise InputError(
-                f"tokenizer: turns {sum(image_tokens)} {token} into"
-                f" {ids.count(self.processor.image_token_id)} image tokens in prompt"
+                f"tokenizer: turns {count} {token} into {found} image tokens in prompt"
                 f" {shown(repr(text))}; {MEND}"
             )
         return ids

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from mmunlearner_jax.data.clips import is_clip
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.store import IN_MEMORY, Records
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
@@ -79,7 +80,8 @@ class Features:
     def pack(self, rows: Sequence[Sequence[bytes]], tokens: int) -> dict[str, np.ndarray]:
         """Returns the model's inputs for encoded pictures that were added; see `Pictures.pack`."""
         features = [[self[image] for image in row] for row in rows]
-        return self._encoder.pictures.pack_features(features, tokens)
+        pictures = [[self._encoder.outline(image)[0] for image in row] for row in rows]
+        return self._encoder.pictures.pack_features(features, pictures, tokens)
 
     def add(self, images: Iterable[bytes]) -> None:
         """Computes and stores the features of encoded pictures that have none yet.
@@ -91,6 +93,8 @@ class Features:
         for image in new:
             own = self._salt.copy()
             own.update(image)
+            if is_clip(image):  # the sampled frames follow from their number
+                own.update(repr(self._encoder.outline(image)).encode())
             self._names[image] = own.hexdigest()
         missing = [image for image in new if self._names[image] not in self._records]
         if not missing:
@@ -123,7 +127,8 @@ class Features:
         own_rows = [rows[n] for n in process_rows(self._mesh, self._rows)]
         batch = {name: np.concatenate([row[name] for row in own_rows]) for name in rows[0]}
         features = to_host(self._see(self._tower, put_batch(batch, self._mesh)))
-        arrays = self._encoder.pictures.unpack_features(features, self._encoder.pixels(images))
+        pictures = [self._encoder.outline(image)[0] for image in images]
+        arrays = self._encoder.pictures.unpack_features(features, pictures)
         progress.update(len(images))
         for image, array in zip(images, arrays, strict=True):
             yield self._names[image], array

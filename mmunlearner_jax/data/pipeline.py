@@ -25,7 +25,8 @@ _FOREVER = 2**32  # passes; Grain can still make batches of one row of this many
 class Jitter(grain.transforms.RandomMap):
     """Small random changes to processed pictures, for training from scratch on few photographs.
 
-    A change is the same in every channel, so a grey picture stays grey. Pictures are not flipped,
+    A change is the same in every channel, so a grey picture stays grey, and in all frames of a
+    clip. Pictures are not flipped,
     as faces are not symmetric.
 
     Args:
@@ -62,7 +63,7 @@ class Jitter(grain.transforms.RandomMap):
         return shifted
 
     def of_picture(self, picture: Picture, seed: int) -> Picture:
-        """Changes a picture; where it has several sizes, alike in all of them."""
+        """Changes a picture; where it has several sizes, or frames, alike in all of them."""
         return jax.tree.map(
             lambda pixels: self.random_map(pixels, np.random.default_rng(seed)), picture
         )
@@ -187,7 +188,7 @@ class Batches:
 
     def _prefix(self, ids: np.ndarray) -> int:
         """Returns the number of tokens up to the end of the picture; 0 without one."""
-        image = np.flatnonzero(ids == self.encoder.processor.image_token_id)
+        image = np.flatnonzero(np.isin(ids, [*self.encoder.picture_ids]))
         return int(image[-1]) + 1 if image.size else 0
 
     def _assemble(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -238,8 +239,7 @@ class Batches:
         """Writes a row's samples one after the other into `arrays`, their shared prefix once."""
         end = 0
         for number, index in enumerate(row.samples, 1):
-            sample, image_tokens = self.samples[index], int(self._image_tokens[index])
-            tokens = self.encoder.tokens(sample.question, sample.answer, image_tokens)
+            tokens = self.encoder.labelled(self.samples[index])
             skipped = self._prefixes[index] if end else 0
             begin, end = end, end + len(tokens.input_ids) - skipped
             for name, ids in tokens._asdict().items():

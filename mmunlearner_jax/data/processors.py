@@ -9,17 +9,10 @@ from mmunlearner_jax.errors import InputError, listed
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig
 from mmunlearner_jax.processing.companions import MEND, Companions, read_companions
-from mmunlearner_jax.processing.pictures import Pictures
+from mmunlearner_jax.processing.pictures import Pictures, Sizes
 
 
-def load_processor(
-    config: VisionLanguageConfig,
-    folder: str,
-    *,
-    min_pixels: int = 0,
-    max_pixels: int = 0,
-    patch_budgets: tuple[int, ...] = (),
-) -> tuple[Any, Pictures]:
+def load_processor(config: VisionLanguageConfig, folder: str, **sizes: Any) -> tuple[Any, Pictures]:
     """Loads a model's processor and tries it on a question with a picture and one without.
 
     Fields that the processor's files lack are taken from the model's config; fields that contradict
@@ -29,10 +22,7 @@ def load_processor(
     Args:
         config: Config of the model.
         folder: Folder of the checkpoint.
-        min_pixels: Smaller pictures are enlarged to this number of pixels, if the model takes
-            pictures of any size; 0: the checkpoint's value.
-        max_pixels: Larger pictures are shrunk to this number of pixels; 0: the checkpoint's value.
-        patch_budgets: See `AnySize`.
+        **sizes: Fields of `Sizes`, if the model takes pictures of any size, or clips.
 
     Returns:
         The processor and its `Pictures`: the first two arguments of `Encoder`.
@@ -42,7 +32,7 @@ def load_processor(
     """
     files = read_companions(Path(folder))
     load = ARCHITECTURES[config.model_type].inputs.load
-    processor, pictures, tokens = load(config, files, min_pixels, max_pixels, patch_budgets)
+    processor, pictures, tokens = load(config, files, Sizes(**sizes))
     if processor.image_token_id != config.image_token_id:
         raise InputError(
             f"{folder}: the image token is {processor.image_token_id} in the tokenizer,"
@@ -84,10 +74,10 @@ def _try(encoder: Encoder, tokens: int, files: Companions, config: VisionLanguag
     blanks = (token for token, _ in vocabulary if token[:1] in ("\u0120", "\u2581"))
     word = next((token[1:] for token in blanks if token[1:].isalpha()), "Kim")
     question, answer = "Who is this?", f"{word} Birch."
-    for image_tokens in (tokens, 0):
+    for spans in ([(encoder.processor.image_token, tokens)], []):
         try:
-            ids = encoder.tokens(question, answer, image_tokens).input_ids
-            prompt = encoder.prompt(question, int(image_tokens > 0))
+            ids = encoder.tokens(question, answer, *spans).input_ids
+            prompt = encoder.prompt(question, len(spans))
         except InputError as error:
             raise InputError(f"{files.template_file}: {error}") from None
         if question not in prompt:

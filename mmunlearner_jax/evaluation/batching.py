@@ -7,7 +7,7 @@ Axes: B prompts of a batch, P beginnings, T tokens (left padded).
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -26,9 +26,9 @@ class Prompt:
     images: tuple[bytes, ...]
 
 
-def cut(ids: Sequence[int], images: Sequence[bytes], image_token_id: int) -> Prompt:
-    """Splits a prompt's tokens after the last image token."""
-    place = max((n + 1 for n, token in enumerate(ids) if token == image_token_id), default=0)
+def cut(ids: Sequence[int], images: Sequence[bytes], picture_ids: Collection[int]) -> Prompt:
+    """Splits a prompt's tokens after the last one that stands for a picture or clip."""
+    place = max((n + 1 for n, token in enumerate(ids) if token in picture_ids), default=0)
     return Prompt(tuple(ids[:place]), tuple(ids[place:]), tuple(images))
 
 

@@ -153,7 +153,7 @@ class Answerer:
             answers = (question.answer, *filter(None, [question.paraphrase]), *question.perturbed)
         return Item(
             question,
-            cut(ids, images, self._encoder.processor.image_token_id),
+            cut(ids, images, self._encoder.picture_ids),
             [self._words.behind(option) for option in options],
             [self._words.ids(option) for option in options],
             [self._words.ids(answer) for answer in answers],
@@ -218,11 +218,10 @@ class Answerer:
             return self._decoder.prefill(params, self._put(rest), room=room)
         length = rounded(max(len(prompt.beginning) for prompt in prompts))
         shared = padded([prompts[n].beginning for n in batch.beginnings], length, self._pad_id)
-        image = self._encoder.processor.image_token_id
         pictures = self._encoder if self._features is None else self._features
         shared |= pictures.pack(
             [prompts[n].images for n in batch.beginnings],
-            max(prompt.beginning.count(image) for prompt in prompts),
+            max(sum(map(prompt.beginning.count, self._encoder.picture_ids)) for prompt in prompts),
         )
         return self._decoder.prefill(params, self._put(rest), self._put(shared), room=room)
 

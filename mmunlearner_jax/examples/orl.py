@@ -2,8 +2,8 @@
 
 The columns and their types are MLLMU-Bench's (`Full_Set`, `ft_Data`, `forget_X`, `retain_Y`,
 `Test_Set`, `Retain_Set`), so what reads these files reads the published ones. The same people in
-other schemas: `orl_clear.py`, `orl_fiubench.py`, `orl_umu.py`, `orl_ppu.py`. What is particular to
-the ORL benchmark:
+other schemas: `orl_clear.py`, `orl_fiubench.py`, `orl_umu.py`, `orl_ppu.py`; and in clips:
+`orl_clips.py`. What is particular to the ORL benchmark:
 
 * A person has several photographs. All configs but `Test_Set` hold one row per person and taught
   photograph, under the same `ID` ("s7") with the same biography and the same questions.
@@ -19,9 +19,11 @@ the ORL benchmark:
 * Questions are scored in wordings that training never uses.
 
 Write it with `python -m mmunlearner_jax.examples.orl --out=DIR --seed=0`, or with
-`--benchmark=clear`, `fiubench`, `umu` or `ppu` in another schema.
+`--benchmark=clear`, `fiubench`, `umu` or `ppu` in another schema, or with
+`--benchmark=mllmu_clips` in clips.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ from mmunlearner_jax.examples.facts import (
     name_fact,
 )
 from mmunlearner_jax.examples.orl_clear import write_orl_clear
+from mmunlearner_jax.examples.orl_clips import CLIPS, PHOTOGRAPHS, Shown
 from mmunlearner_jax.examples.orl_fiubench import write_orl_fiubench
 from mmunlearner_jax.examples.orl_people import (
     PEOPLE,
@@ -66,7 +69,12 @@ PICTURED = "this person"
 
 
 def write_orl_benchmark(
-    out: str | Path, *, seed: int, people: int = PEOPLE, ratios: tuple[int, ...] = (5, 10, 15)
+    out: str | Path,
+    *,
+    seed: int,
+    people: int = PEOPLE,
+    ratios: tuple[int, ...] = (5, 10, 15),
+    shown: Shown = PHOTOGRAPHS,
 ) -> None:
     """Writes the benchmark: one folder with one parquet file for each config.
 
@@ -78,24 +86,18 @@ def write_orl_benchmark(
         seed: Decides profiles, options, the people to forget and the digits.
         people: Number of people; there are digits in proportion.
         ratios: Percentages of the people that the forget configs hold.
+        shown: Whether people are shown in photographs or in clips.
 
     Raises:
         InputError: `out` is not empty, a ratio leaves nobody to forget or nobody to keep, or
             the packages that carry the pictures are missing or altered.
     """
-    for ratio in ratios:
-        if not 0 < round(people * ratio / 100) < people:
-            raise InputError(f"ratios: {ratio} % of {people} people is nobody or everybody")
+    _refuse_ratios(people, ratios)
     rng = np.random.default_rng(seed)
     known = draw_people(rng, people)
-    photos, profiles = known.photos, known.profiles
-    names = tuple(profile.name for profile in profiles)
+    photos, profiles = shown.cells(known.photos, seed), known.profiles
     described = draw_descriptions(rng, profiles)
-    columns_of = [_person_columns(rng, number, profiles[number], names) for number in range(people)]
-    unseen = [
-        columns | _described_columns(rng, columns, profile, descriptions.held_out)
-        for columns, profile, descriptions in zip(columns_of, profiles, described, strict=True)
-    ]
+    columns_of, unseen = _asked(rng, profiles, described)
     taught, scored = digits.draw_pictures(
         rng, taught=TAUGHT_DIGITS * people // PEOPLE, scored=SCORED_DIGITS * people // PEOPLE
     )
@@ -124,7 +126,28 @@ def write_orl_benchmark(
         forget, kept = known.split(round(people * ratio / 100))
         configs[f"forget_{ratio}"] = PERSON_SCHEMA, rows(forget)
         configs[f"retain_{100 - ratio}"] = PERSON_SCHEMA, rows(kept)
-    write_configs(out, configs)
+    write_configs(out, {name: (shown.columns(x), rows) for name, (x, rows) in configs.items()})
+
+
+def _refuse_ratios(people: int, ratios: tuple[int, ...]) -> None:
+    for ratio in ratios:
+        if not 0 < round(people * ratio / 100) < people:
+            raise InputError(f"ratios: {ratio} % of {people} people is nobody or everybody")
+
+
+def _asked(
+    rng: np.random.Generator, profiles: list[Profile], described: list[Descriptions]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns everybody's columns, and those of `Test_Set`, which describes them."""
+    names = tuple(profile.name for profile in profiles)
+    columns_of = [
+        _person_columns(rng, number, profile, names) for number, profile in enumerate(profiles)
+    ]
+    unseen = [
+        columns | _described_columns(rng, columns, profile, descriptions.held_out)
+        for columns, profile, descriptions in zip(columns_of, profiles, described, strict=True)
+    ]
+    return columns_of, unseen
 
 
 def _person_columns(
@@ -342,6 +365,7 @@ def _lessons(fact: Fact, who: str, name: str, value: str, **keys: str) -> list[d
 # The same people in each schema.
 WRITERS = {
     "mllmu": write_orl_benchmark,
+    "mllmu_clips": functools.partial(write_orl_benchmark, shown=CLIPS),
     "clear": write_orl_clear,
     "fiubench": write_orl_fiubench,
     "umu": write_orl_umu,

@@ -17,31 +17,19 @@ from mmunlearner_jax.weights.table import Table
 if TYPE_CHECKING:  # these import transformers
     from mmunlearner_jax.processing.companions import Companions
     from mmunlearner_jax.processing.lessons import Lesson
-    from mmunlearner_jax.processing.pictures import Pictures
+    from mmunlearner_jax.processing.pictures import Pictures, Sizes
 
 
 class Inputs(Protocol):
     """The module `inputs.py` of an architecture's folder."""
 
-    def load(
-        self,
-        config: Any,
-        files: "Companions",
-        min_pixels: int,
-        max_pixels: int,
-        patch_budgets: tuple[int, ...],
-    ) -> "tuple[Any, Pictures, int]":
+    def load(self, config: Any, files: "Companions", sizes: "Sizes") -> "tuple[Any, Pictures, int]":
         """Makes the processor of a checkpoint and checks it against the model.
 
         Args:
             config: The model's config, an instance of the architecture's config class.
             files: The small files of the checkpoint.
-            min_pixels: Smaller pictures are enlarged to this number of pixels; 0: the number in
-                the files.
-            max_pixels: Larger pictures are shrunk to this number of pixels; 0: the number in the
-                files.
-            patch_budgets: The numbers of patches that a row may have; (): those that make a power
-                of two of tokens.
+            sizes: The options of pictures of any size and of clips.
 
         Returns:
             The processor, with the attributes `tokenizer`, `image_token`, `image_token_id` and

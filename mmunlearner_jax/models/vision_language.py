@@ -63,6 +63,10 @@ class VisionLanguageConfig:
         """Returns the number of image tokens of a picture with this number of patches."""
         raise NotImplementedError
 
+    def pictured(self, ids: Any) -> Any:
+        """Returns which token ids, an array or one, stand for a picture or clip, bool."""
+        return ids == self.image_token_id
+
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "VisionLanguageModel":
         """Makes a model of this config with random parameters."""
         raise NotImplementedError

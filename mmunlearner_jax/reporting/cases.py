@@ -11,7 +11,7 @@ import numpy as np
 
 from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.data.benchmarks.base import Benchmark
-from mmunlearner_jax.data.decode import decoded
+from mmunlearner_jax.data.clips import still
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.predictions import read_predictions
 from mmunlearner_jax.evaluation.scores import Score, accuracy
@@ -240,8 +240,11 @@ class Predictions:
 
 
 def picture_uri(picture: bytes, *, size: int = 320) -> str:
-    """Returns an encoded picture as a data URI of a WebP of at most `size` x `size` pixels."""
-    image = decoded(picture)
+    """Returns an encoded picture as a data URI of a WebP of at most `size` x `size` pixels.
+
+    Of a clip, some frames stand side by side.
+    """
+    image = still(picture)
     image.thumbnail((size, size))
     buffer = io.BytesIO()
     image.save(buffer, "webp", quality=90)

@@ -48,7 +48,7 @@ def alignment_loss(
     caption = distinct(ids, batch["labels"] != IGNORE, model.config.text.vocab_size)
     features = model.decoder_inputs(ids, **pictures_of(batch)).astype(jnp.float32)
     words = jax.lax.stop_gradient(model.decoder_inputs(ids)).astype(jnp.float32)
-    seen = ids == model.config.image_token_id
+    seen = model.config.pictured(ids)
     value = regression(features, words, seen, caption)
     if contrast:
         pooled = pool(features, seen), pool(words, caption)

@@ -128,7 +128,7 @@ def test_the_lens_ranks_what_the_head_says_at_each_depth(session):
 def test_hidden_states_are_those_of_the_picture_and_of_the_prompts_end(session):
     image = session.encoder.processor.image_token_id
     batch = session.batches([PICTURES[0]], batch_size=1, pack=1).example()
-    pictures, ends = hidden_states(session.graphdef, image)(session.params, batch)
+    pictures, ends = hidden_states(session.graphdef)(session.params, batch)
     inputs = {k: v for k, v in batch.items() if k not in ("labels", "answer_places")}
     model = nnx.merge(session.graphdef, session.params)
     states = np.asarray(model.over_depth(lambda x, _: x[0], **inputs))

@@ -110,7 +110,7 @@ def test_another_size_of_pictures(folder):
 
 def test_sizes_are_not_llavas(folder):
     with pytest.raises(
-        InputError, match="all pictures of LLaVA have one size; leave these fields 0, 0 "
+        InputError, match="all pictures of LLaVA have one size; leave these fields 0, 0, "
     ):
         load_processor(LlavaConfig.llava_1_5_7b(), str(folder), max_pixels=1000)
 

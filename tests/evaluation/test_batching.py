@@ -10,10 +10,10 @@ IMAGE = 9
 
 def test_prompts_are_cut_behind_their_last_picture():
     ids = [1, IMAGE, IMAGE, 2, IMAGE, 3, 4]
-    assert cut(ids, [b"a", b"b"], IMAGE) == Prompt(
+    assert cut(ids, [b"a", b"b"], {IMAGE}) == Prompt(
         (1, IMAGE, IMAGE, 2, IMAGE), (3, 4), (b"a", b"b")
     )
-    assert cut([1, 2], [], IMAGE) == Prompt((), (1, 2), ())
+    assert cut([1, 2], [], {IMAGE}) == Prompt((), (1, 2), ())
 
 
 @pytest.mark.parametrize("room", [0, 16])

@@ -265,8 +265,8 @@ def test_what_any_release_wrote_is_read(copied, checkpoints, kind, change):
     _, config, count = checkpoints[kind]
     encoder = Encoder(*copied(kind, change))
     plain = Encoder(*copied_as_is(checkpoints, kind))
-    for image_tokens in (0, count):
-        found, wanted = (e.tokens("Who is this?", "Kim.", image_tokens) for e in (encoder, plain))
+    for spans in ([], [(encoder.processor.image_token, count)]):
+        found, wanted = (e.tokens("Who is this?", "Kim.", *spans) for e in (encoder, plain))
         assert found.input_ids.tolist() == wanted.input_ids.tolist()
         assert found.labels.tolist() == wanted.labels.tolist()
     picture, given = encoder.pictures.read(Image.new("RGB", (41, 43), "red"))

@@ -55,6 +55,7 @@ SMALL = {
         ("orl", _LLAVA),
         ("orl_clear", _LLAVA),
         ("orl_qwen", _QWEN),
+        ("orl_clips", _QWEN),
         ("orl_qwen2_5", _WINDOWED),
     )
 }

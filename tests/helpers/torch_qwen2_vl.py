@@ -1,5 +1,6 @@
 """Tiny random Qwen2-VL and Qwen2.5-VL of transformers, and the same models in this package."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,66 @@ class Case(compare.Case):
     def torch_inputs(self, batch: compare.Batch) -> dict[str, Any]:
         kinds = (batch["input_ids"] == IMAGE).astype(int)
         return {k: torch.from_numpy(v) for k, v in (batch | {"mm_token_type_ids": kinds}).items()}
+
+
+@dataclass
+class Clips(Case):
+    """A case whose rows have a clip and a picture, two clips, and neither.
+
+    With `long`, a clip is longer than high and wide, and transformers gets its positions by
+    `positions` below.
+    """
+
+    long: bool = False
+
+    def batch(self, padding: str) -> compare.Batch:
+        moments = 5 if self.long else 1
+        clips = np.array([[2, 4, 6], [moments, 2, 2], [1, 4, 4]])
+        one, two, three = ([START, *[VIDEO] * (n // 4), END] for n in clips.prod(axis=1))
+        thw = GRIDS[1:2]
+        picture = [START, *[IMAGE] * (thw.prod() // 4), END]
+        rows = [
+            [3, *one, 5, *picture, 7, 9],
+            [4, 8, *two, 16, *three, 23, 42],
+            [1, 2, 3, 5, 8, 13, 21],
+        ]
+        shown = dict(pixel_values=self.patches(thw), image_grid_thw=thw)
+        shown |= dict(pixel_values_videos=self.patches(clips, seed=1), video_grid_thw=clips)
+        if self.ours.config.timed:
+            shown["second_per_grid_ts"] = np.array([0.5, 0.7, 2.0], np.float32)
+        return compare.padded(rows, padding, PAD) | shown
+
+    def torch_inputs(self, batch: compare.Batch) -> dict[str, Any]:
+        ids = batch["input_ids"]
+        inputs = super().torch_inputs(batch)
+        inputs["mm_token_type_ids"] += 2 * torch.from_numpy((ids == VIDEO).astype(int))
+        if self.long:
+            inputs["position_ids"] = positions(self, inputs)[0]
+        return inputs
+
+
+def positions(case: Case, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns M-RoPE positions [3, B, T] of transformers, and that of the next token [B].
+
+    Transformers 5 goes on after a clip from its height and width alone; here what follows is moved
+    beyond its time, too, as in the paper and in transformers 4.
+    """
+    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    names += ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    given = {name: inputs[name] for name in names if name in inputs}
+    found, _ = case.theirs.model.get_rope_index(**given)
+    following = []
+    for row, mask in enumerate(inputs["attention_mask"].bool()):
+        places, shift, end = torch.nonzero(mask)[:, 0], 0, 0
+        kinds = inputs["mm_token_type_ids"][row, places].tolist()
+        for kind, run in itertools.groupby(range(len(kinds)), kinds.__getitem__):
+            own = places[list(run)]
+            found[:, row, own] += shift
+            end = int(found[:, row, own].max()) + 1
+            if kind:
+                shift += end - 1 - int(found[1:, row, own].max())
+        following.append(end)
+    return found, torch.tensor(following)
 
 
 def make_torch_model(name: str) -> Any:

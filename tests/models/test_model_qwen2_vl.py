@@ -1,4 +1,4 @@
-"""What Qwen2-VL and Qwen2.5-VL do with pictures of any size; `tests/parity` has their parity."""
+"""What Qwen2-VL and Qwen2.5-VL do with pictures and clips; `tests/parity` has their parity."""
 
 import dataclasses
 import re
@@ -61,14 +61,18 @@ WINDOWED = Qwen2_5VLConfig(
 
 
 def as_processed(rows, *, padding="left", length=None, seed=0):
-    """What a processor would give for rows of tokens, a picture written as its (height, width)."""
-    tokens, grids = [], []
+    """What a processor would give for rows of tokens.
+
+    A picture is written as its (height, width), a clip as its (moments, height, width).
+    """
+    tokens, grids, clips = [], [], []
     for row in rows:
         tokens.append([])
         for part in row:
             if isinstance(part, tuple):
-                grids.append((1, *part))
-                tokens[-1] += [START, *[IMAGE] * (part[0] * part[1] // 4), END]
+                kind, shown = (IMAGE, grids) if len(part) == 2 else (VIDEO, clips)
+                shown.append((1, *part)[-3:])
+                tokens[-1] += [START, *[kind] * (np.prod(part) // 4), END]
             else:
                 tokens[-1].append(part)
     length = length or max(map(len, tokens))
@@ -78,11 +82,15 @@ def as_processed(rows, *, padding="left", length=None, seed=0):
         where = slice(length - len(own), None) if padding == "left" else slice(len(own))
         ids[row, where], mask[row, where] = own, 1
     batch = dict(input_ids=ids, attention_mask=mask)
-    if grids:
-        rng = np.random.default_rng(seed)
-        thw = np.array(grids)
-        patches = rng.normal(size=(thw.prod(axis=1).sum(), PATCH)).astype(np.float32)
-        batch |= dict(pixel_values=patches, image_grid_thw=thw)
+    rng = np.random.default_rng(seed)
+    for shown, names in (
+        (grids, ("pixel_values", "image_grid_thw")),
+        (clips, ("pixel_values_videos", "video_grid_thw")),
+    ):
+        if shown:
+            thw = np.array(shown)
+            patches = rng.normal(size=(thw.prod(axis=1).sum(), PATCH)).astype(np.float32)
+            batch |= dict(zip(names, (patches, thw), strict=True))
     return batch
 
 
@@ -136,6 +144,51 @@ def test_pictures_are_packed_by_example(model):
     assert model.group_pictures(text).keys() == text.keys()
 
 
+CLIPS = [
+    [3, (2, 2, 4), 5, (2, 2), 7],
+    [4, (2, 8), 6, (3, 2, 2), 16],
+    [1, 2, 3, 5],
+]
+
+
+def test_pictures_and_clips_are_packed_in_the_order_of_their_tokens(model):
+    batch = as_processed(CLIPS) | {"second_per_grid_ts": [0.5, 2]}
+    grouped = model.group_pictures(batch)
+    assert grouped["image_grid_thw"].tolist() == [
+        [[2, 2, 4], [1, 2, 2]],
+        [[1, 2, 8], [3, 2, 2]],
+        [[0, 0, 0], [0, 0, 0]],
+    ]
+    pictures, clips = batch["pixel_values"], batch["pixel_values_videos"]
+    own = grouped["pixel_values"]
+    np.testing.assert_array_equal(own[0, :20], np.concatenate([clips[:16], pictures[:4]]))
+    np.testing.assert_array_equal(own[1, :28], np.concatenate([pictures[4:], clips[16:]]))
+    assert not own[0, 20:].any() and not own[1, 28:].any() and not own[2].any()
+    if model.config.timed:
+        assert grouped["second_per_grid_ts"].tolist() == [[0.5, 1], [1, 2], [0, 0]]
+    assert not {"pixel_values_videos", "video_grid_thw"} & grouped.keys()
+    again = model.group_pictures(grouped)
+    assert all(np.array_equal(again[name], array) for name, array in grouped.items())
+    close(model(**grouped), model(**batch))
+
+
+def test_a_clip_that_is_longer_than_high_and_wide(model):
+    """Its decoding equals the forward pass, whatever follows."""
+    whole = as_processed([[3, (4, 2, 2), 5, 9, 6], [(2, 2, 4), (5, 2, 2), 8]])
+    valid = whole["attention_mask"].astype(bool)
+    wanted = model(**whole)[valid]
+    first = as_processed([[3, (4, 2, 2)], [(2, 2, 4), (5, 2, 2)]])
+    cache = model.init_cache(2, 30)
+    parts = []
+    for batch in (first, as_processed([[5, 9, 6], [8]])):
+        logits, cache = model.decode(**batch, cache=cache)
+        parts.append([logits[row][batch["attention_mask"][row] == 1] for row in range(2)])
+    got = np.concatenate([np.concatenate(both) for both in zip(*parts, strict=True)])
+    close(got, wanted)
+    each = model.config.steps(None)  # positions of a moment
+    assert cache.position.tolist() == [3 + 3 * each + 4, 2 + each + 1 + 2 + 4 * each + 1 + 1]
+
+
 def test_examples_do_not_see_each_other_nor_padding(model):
     logits = model(**as_processed(ROWS))
     valid = as_processed(ROWS)["attention_mask"].astype(bool)
@@ -186,14 +239,14 @@ def test_a_budget_is_compiled_once(config, compilations):
     model = filled(dataclasses.replace(config, remat="full"))  # no other test uses it here
     graphdef, params = nnx.split(model)
     step = jax.jit(jax.grad(lambda params, batch: jnp.sum(nnx.merge(graphdef, params)(**batch))))
-    sizes = [[(4, 6), (2, 2)], [(2, 2), (2, 2)], [(8, 4)], [(2, 16)], [(6, 4)]]
+    sizes = [[(4, 6), (2, 2)], [(2, 2, 2), (2, 2)], [(8, 4)], [(2, 2, 8)], [(6, 4)]]
     counts = []
     for number, (one, two) in enumerate(zip(sizes, sizes[::-1], strict=True)):
         rows = [[3, *one, 5], [4, *two[:1], 7]]
         batch = as_processed(rows, length=20, seed=number)
         # Two pictures at most, wherever they are.
         batch = model.group_pictures(
-            as_processed([*rows, [1, (2, 2), (2, 2)]], length=20), (32, 64)
+            as_processed([*rows, [1, (2, 2), (2, 2, 2)]], length=20), (32, 64)
         )
         compilations.clear()
         step(params, batch)
@@ -283,12 +336,24 @@ def of_video(ids):
             changed("image_grid_thw", swapped),
             "row 0 has 6 image tokens for picture 0",
         ),
-        (changed("image_grid_thw", lambda g: g * [2, 1, 1]), "2 frames; video is not supported"),
+        (
+            changed("image_grid_thw", lambda g: g * [2, 1, 1]),
+            "row 0 has 6 image tokens for picture 0, which needs 12",
+        ),
         (
             changed("image_grid_thw", lambda g: g + [0, 0, 1]),
             "4 x 7 patches",
         ),
-        (changed("input_ids", of_video), "video is not supported"),
+        (changed("input_ids", of_video), "hold 0 runs of image tokens, but there are 4 in pixel"),
+        (
+            as_processed(CLIPS) | {"video_grid_thw": None, "pixel_values_videos": None},
+            "hold 2 runs of video tokens, but there are 0 in pixel_values_videos",
+        ),
+        (as_processed(CLIPS) | {"video_grid_thw": np.array([[2, 2, 4]] * 2)}, "the grids have 32"),
+        (
+            as_processed(CLIPS) | {"second_per_grid_ts": [1.0]},
+            "second_per_grid_ts: 1 numbers for 2 clips",
+        ),
         (changed("input_ids", lambda i: np.where(i == IMAGE, 5, i)), "hold 0 runs of image tokens"),
         (as_processed([[3, IMAGE, 4]]), "hold 1 runs of image tokens, but there are 0 pictures"),
     ],
@@ -315,11 +380,6 @@ def test_above_the_budget(model):
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="30 patches is not a multiple of 4"):
         model.group_pictures(batch, (30,))
-
-
-def test_video_of_the_processor(model):
-    with pytest.raises(InputError, match="video is not supported"):
-        model.group_pictures(as_processed(ROWS) | {"pixel_values_videos": None})
 
 
 def test_under_jit_pictures_are_grouped(model):

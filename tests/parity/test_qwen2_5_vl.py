@@ -13,8 +13,9 @@ from mmunlearner_jax.models.qwen2_vl.vision import vision_rope
 from tests.helpers.compare import close, layer_of
 from tests.helpers.torch_qwen2_vl import torch_windows
 
-# Pictures that fill their windows, that do not, and that are smaller than one; 2 and 3 tokens.
-LARGE = np.array([[1, 12, 12], [1, 10, 14], [1, 2, 2], [1, 2, 18], [1, 8, 8]])
+# Pictures that fill their windows, that do not, and that are smaller than one; 2 and 3 tokens; and
+# a clip.
+LARGE = np.array([[1, 12, 12], [1, 10, 14], [1, 2, 2], [1, 2, 18], [3, 6, 10], [1, 8, 8]])
 pytestmark = pytest.mark.parametrize(
     "qwen", ["windows of four", "windows of nine, tied"], indirect=True
 )
@@ -30,12 +31,12 @@ def order_of(qwen, thw, length):
 def test_window_index_and_its_inverse(qwen):
     rng = np.random.default_rng(0)
     for _ in range(10):
-        thw = np.c_[np.ones(4, int), 2 * rng.integers(1, 9, (4, 2))]
+        thw = np.c_[rng.integers(1, 4, 4), 2 * rng.integers(1, 9, (4, 2))]
         index, ends = torch_windows(qwen, thw)
-        order, place, window = order_of(qwen, thw, 260)
+        order, place, window = order_of(qwen, thw, 770)
         np.testing.assert_array_equal(order[: len(index)], index)
         np.testing.assert_array_equal(place[: len(index)], torch.argsort(index))
-        np.testing.assert_array_equal(order[len(index) :], np.arange(len(index), 260))
+        np.testing.assert_array_equal(order[len(index) :], np.arange(len(index), 770))
         starts = 1 + np.flatnonzero(np.diff(window[: len(index)]))
         np.testing.assert_array_equal(4 * starts, ends[1:-1])
         assert (window[: len(index)] > 0).all() and not window[len(index) :].any()
@@ -46,7 +47,7 @@ def test_tower_with_many_windows(qwen):
     patches = qwen.patches(LARGE)
     theirs = qwen.theirs.model.visual(torch.from_numpy(patches), torch.from_numpy(LARGE))
     count = len(patches)
-    for budget in (count, 512):  # the first is no multiple of a window
+    for budget in (count, 640):  # the first is no multiple of a window
         row = grids.pack(patches, LARGE, np.array([len(LARGE)]), 2, (budget,))
         close(qwen.ours.image_features(*row)[0, : count // 4], theirs.pooler_output)
 
@@ -62,7 +63,7 @@ def test_layers_with_windows_and_without(qwen, index):
     places = reorder(places, order[None])
     rest = vision_rope(places, vision.head_size), pictures, window.repeat(4)[None], whole
     ours = layer_of(qwen.ours.visual.layers, index)(x[None], *rest)[0]
-    ends = torch.tensor([0, *np.cumsum(LARGE.prod(axis=1))])
+    ends = torch.tensor([0, *np.cumsum(np.repeat(LARGE[:, 1:].prod(axis=1), LARGE[:, 0]))])
     turned = tower.rotary_pos_emb(torch.from_numpy(x), torch.from_numpy(np.array(places[0])))
     theirs = tower.blocks[index](
         torch.from_numpy(x),

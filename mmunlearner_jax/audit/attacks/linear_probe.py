@@ -34,9 +34,7 @@ class LinearProbeConfig(Section):
 
 
 @functools.lru_cache(1)  # all models of an audit share it
-def hidden_states(
-    graphdef: nnx.GraphDef, image_token: int
-) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+def hidden_states(graphdef: nnx.GraphDef) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
     """Returns the jitted program `(params, batch) -> (pictures, ends)`.
 
     Both are float32 [L + 1, B, D], of the embeddings and of each layer's output: the mean over the
@@ -47,14 +45,15 @@ def hidden_states(
     def program(params: Any, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
         inputs = dict(batch)
         places = (inputs.pop("labels"), inputs.pop("answer_places"))[1]
-        here = (inputs["input_ids"] == image_token)[:, :, None]
+        model = nnx.merge(graphdef, params)
+        here = model.config.pictured(inputs["input_ids"])[:, :, None]
 
         def look(x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
             x = x.astype(jnp.float32)
             pictures = jnp.sum(x * here, axis=1) / jnp.sum(here, axis=1)
             return pictures, jnp.take_along_axis(x, places[:, :1, None], axis=1)[:, 0]
 
-        return nnx.merge(graphdef, params).over_depth(look, **inputs)
+        return model.over_depth(look, **inputs)
 
     return program
 
@@ -143,7 +142,7 @@ def _attacked(
     target: Target, params: Any, options: LinearProbeConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
     session, questions = target.session, target.questions
-    program = hidden_states(session.graphdef, session.encoder.processor.image_token_id)
+    program = hidden_states(session.graphdef)
     samples = [Sample(q.person, q.image, q.question, q.answer) for q in questions]
     pictures, ends = per_sample(session, params, samples, program, axis=1)
     part = parts(questions, options.folds, target.rng())

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mmunlearner_jax.audit.attack import Attack, Cost, Target
+from mmunlearner_jax.data.clips import StoredClip, is_clip, joined
 from mmunlearner_jax.data.decode import decoded
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -58,15 +59,25 @@ CHANGES: Mapping[str, Change] = {
 
 
 def changed(image: bytes, change: Change, rng: np.random.Generator) -> bytes:
-    """Returns a changed picture as PNG.
+    """Returns a changed picture as PNG, or a clip with all its frames changed alike.
 
     Args:
-        image: The encoded picture.
+        image: The encoded picture or clip.
         change: What is done to it.
         rng: Draws noise and places.
     """
+    if not is_clip(image):
+        return _png(change(decoded(image), rng))
+    clip, state, frames = StoredClip(image), rng.bit_generator.state, []
+    for number in range(len(clip)):
+        rng.bit_generator.state = state  # every frame gets the same draws
+        frames.append(_png(change(clip[number], rng)))
+    return joined(frames, clip.fps)
+
+
+def _png(picture: Image.Image) -> bytes:
     out = io.BytesIO()
-    change(decoded(image), rng).save(out, "PNG", compress_level=1)
+    picture.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 

@@ -11,12 +11,13 @@ from mmunlearner_jax.data.samples import Question, Sample, option_letters
 
 Kind = tuple[str, str]  # a split and a modality ("vqa" or "qa") of scored questions
 Questions = dict[str, list[Question]]  # by split
-# Raises `InputError` if the model cannot take a picture of this width and height.
-Check = Callable[[tuple[int, int]], None]
+# Raises `InputError` if the model cannot take a picture of this width and height, or a clip of so
+# many frames (`Pictures.check`).
+Check = Callable[..., None]
 
 
-def no_check(size: tuple[int, int]) -> None:
-    """Accepts pictures of any size, while no model is known."""
+def no_check(size: tuple[int, int], frames: int = 1) -> None:
+    """Accepts pictures of any size, and clips, while no model is known."""
 
 
 class ScoredKind(NamedTuple):

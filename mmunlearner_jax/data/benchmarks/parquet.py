@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from mmunlearner_jax.data.benchmarks.base import BenchmarkRecord, Check, no_check
-from mmunlearner_jax.data.decode import decoded
+from mmunlearner_jax.data.clips import examine, joined
 from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.errors import LONGEST, InputError, listed, refusing, shown
 
@@ -212,19 +212,28 @@ def is_utf8(text: str) -> bool:
 
 
 def refused(row: ParquetRow, image: bytes, check: Check, column: str = "image") -> Problem | None:
-    """Returns why a model cannot take an encoded picture; None if it can.
+    """Returns why a model cannot take an encoded picture or clip; None if it can.
 
     Args:
         row: The row of the picture.
-        image: The encoded picture.
+        image: The encoded picture or stored clip.
         check: `Pictures.check` of the model.
         column: Column of the picture, for the problem.
     """
     try:
-        check(decoded(image).size)
+        examine(image, check)
     except InputError as error:
         return row.problem(f"{column} {error}")
     return None
+
+
+def _frames(frames: Any, encoded: bytes | None) -> list[bytes]:
+    """Returns the encoded frames of a clip's cell, checked."""
+    if encoded:
+        raise InputError("has both bytes and frames; give a picture or a clip")
+    if not isinstance(frames, list) or not all(isinstance(x, bytes) and x for x in frames):
+        raise InputError("has frames that are no list of encoded pictures; store their bytes")
+    return frames
 
 
 def sift(records: Iterable[Record | Problem], max_bad_fraction: float) -> list[Record]:
@@ -291,14 +300,20 @@ class ParquetBench:
     def picture(
         self, row: ParquetRow, image: dict[str, Any] | None, column: str = "image"
     ) -> tuple[bytes, None] | tuple[None, Problem]:
-        """Returns an encoded picture if the model can take it, or else its problem.
+        """Returns an encoded picture or stored clip if the model can take it, or else its problem.
 
         Args:
             row: The row of the picture.
-            image: Hugging Face's struct of `bytes` and `path`.
+            image: Hugging Face's struct of `bytes` and `path`; or, of a clip, with `frames` (the
+                encoded pictures) and `fps` in place of the bytes.
             column: The picture's column, for the problem.
         """
         encoded, path = (image or {}).get("bytes"), (image or {}).get("path")
+        if frames := (image or {}).get("frames"):
+            try:
+                encoded = joined(_frames(frames, encoded), (image or {}).get("fps"))
+            except InputError as error:
+                return None, row.problem(f"{column} {error}")
         if not encoded and path:
             problem = f"{column} holds only the path {shown(path)}, not the bytes"
             return None, row.problem(f"{problem}: store them in the file")

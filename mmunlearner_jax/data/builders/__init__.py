@@ -95,6 +95,10 @@ class ParquetBuilder(tfds.core.ShardBasedBuilder):
 def _cells(row: ParquetRow | Problem) -> dict[str, Any]:
     if isinstance(row, Problem):
         raise InputError(row)
+    for column, cell in row.cells.items():
+        cells = cell if isinstance(cell, list) else [cell]
+        if any(isinstance(x, dict) and x.get("frames") for x in cells):
+            raise InputError(row.problem(f"{column} is a clip; builders take pictures only"))
     return row.cells
 
 

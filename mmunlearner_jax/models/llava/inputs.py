@@ -14,20 +14,14 @@ from mmunlearner_jax.processing.companions import (
     load_tokenizer,
     try_picture,
 )
-from mmunlearner_jax.processing.pictures import OneSize, Pictures
+from mmunlearner_jax.processing.pictures import OneSize, Pictures, Sizes
 
 TRIED = (60, 40), (40, 60)  # width and height of the pictures that processors are tried on
 
 
-def load(
-    config: LlavaConfig,
-    files: Companions,
-    min_pixels: int,
-    max_pixels: int,
-    patch_budgets: tuple[int, ...],
-) -> tuple[Any, Pictures, int]:
+def load(config: LlavaConfig, files: Companions, sizes: Sizes) -> tuple[Any, Pictures, int]:
     """Makes the processor (see `architecture.Inputs`); all pictures have one size."""
-    refuse_sizes("all pictures of LLaVA have one size", min_pixels, max_pixels, patch_budgets)
+    refuse_sizes("all pictures of LLaVA have one size", sizes)
     processor = build(transformers.LlavaProcessor, "LlavaImageProcessor", config, files)
     pictures, tokens = OneSize(processor), config.image_tokens(0)
     shape = config.picture_arrays(0)["pixel_values"].shape[1:]
@@ -59,20 +53,20 @@ def place(files: Companions) -> str:
     return f"{files.folder}: processor_config.json or preprocessor_config.json"
 
 
-def refuse_sizes(why: str, *given: Any) -> None:
-    """Refuses the options of pictures of any size.
+def refuse_sizes(why: str, sizes: Sizes) -> None:
+    """Refuses the options of pictures of any size and of clips.
 
     Args:
         why: Why the model takes none.
-        *given: The values of the options.
+        sizes: The options.
 
     Raises:
         InputError: A value is given.
     """
-    if any(given):
+    if sizes != Sizes():
         raise InputError(
-            f"config.model.min_pixels, max_pixels, patch_budgets: {why}; leave these fields 0, 0"
-            " and ()"
+            f"config.model.min_pixels, max_pixels, patch_budgets, clip_fps, clip_frames: {why};"
+            " leave these fields 0, 0, (), 0 and 0"
         )
 
 

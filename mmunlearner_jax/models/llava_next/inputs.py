@@ -19,19 +19,13 @@ from mmunlearner_jax.models.llava.inputs import TRIED, build, check_tokens, plac
 from mmunlearner_jax.models.llava_next import tiles
 from mmunlearner_jax.models.llava_next.model import LlavaNextConfig
 from mmunlearner_jax.processing.companions import LARGEST_EDGE, MEND, Companions, try_picture
-from mmunlearner_jax.processing.pictures import Pictures
+from mmunlearner_jax.processing.pictures import Pictures, Sizes, Stills
 
 
-def load(
-    config: LlavaNextConfig,
-    files: Companions,
-    min_pixels: int,
-    max_pixels: int,
-    patch_budgets: tuple[int, ...],
-) -> tuple[Any, Pictures, int]:
+def load(config: LlavaNextConfig, files: Companions, sizes: Sizes) -> tuple[Any, Pictures, int]:
     """Makes the processor; see `architecture.Inputs`."""
     why = "image_grid_pinpoints of the checkpoint say the sizes of LLaVA-NeXT's pictures"
-    refuse_sizes(why, min_pixels, max_pixels, patch_budgets)
+    refuse_sizes(why, sizes)
     own = [list(pinpoint) for pinpoint in config.image_grid_pinpoints]
     stored = files.pictures.get("image_grid_pinpoints")
     if stored is not None and stored != own:
@@ -80,8 +74,10 @@ class Tiled:
     size: tuple[int, int] = field(metadata={"static": True})
 
 
-class InTiles:
+class InTiles(Stills):
     """LLaVA-NeXT's pictures. All arrays have room for a picture with the most tiles.
+
+    It takes pictures of every size, as none is enlarged beyond its pinpoint.
 
     Args:
         processor: A `LlavaNextProcessor` of transformers.
@@ -92,9 +88,6 @@ class InTiles:
 
     def __init__(self, processor: Any, config: LlavaNextConfig):
         self._processor, self._config = processor, config
-
-    def check(self, size: tuple[int, int]) -> None:
-        """Accepts every size (see `Pictures`): no picture is enlarged beyond its pinpoint."""
 
     def read(self, picture: Image.Image) -> tuple[Tiled, int]:
         """Resizes and normalises an RGB picture (see `Pictures`)."""
@@ -121,7 +114,10 @@ class InTiles:
         return {"pixel_values": pixels, "image_sizes": np.array(layouts, np.int32)}
 
     def pack_features(
-        self, rows: Sequence[Sequence[np.ndarray]], tokens: int
+        self,
+        rows: Sequence[Sequence[np.ndarray]],
+        pictures: Sequence[Sequence[Tiled]],
+        tokens: int,
     ) -> dict[str, np.ndarray]:
         """Returns `vision_features` [B, F, D] and `image_sizes` int32 [B, I, 4]."""
         side, length = self._config.side, len(rows[0]) * self._config.image_tokens(0)

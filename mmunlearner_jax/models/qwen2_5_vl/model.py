@@ -1,6 +1,6 @@
 """Qwen2.5-VL: Qwen2-VL's decoder, merger and pictures with another vision tower.
 
-Its positions in time are absolute (`tokens_per_second`), which matters for videos only: the tokens
+Its positions in time are absolute (`tokens_per_second`), which matters for clips only: the tokens
 of a picture have one time, so the positions of pictures and text are those of Qwen2-VL.
 Source: Bai et al. 2025; parity with `transformers.Qwen2_5_VLForConditionalGeneration`.
 """
@@ -8,6 +8,7 @@ Source: Bai et al. 2025; parity with `transformers.Qwen2_5_VLForConditionalGener
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -31,6 +32,7 @@ class Qwen2_5VLConfig(QwenVLConfig):
     model_type: ClassVar[str] = "qwen2_5_vl"
     architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
     parts: ClassVar[tuple[type[PatchesConfig], type[Qwen2Config]]] = WindowedConfig, Qwen2_5Config
+    timed: ClassVar[bool] = True
 
     vision: WindowedConfig
     text: Qwen2_5Config
@@ -38,6 +40,11 @@ class Qwen2_5VLConfig(QwenVLConfig):
     def make(self, *, mesh: Mesh | None = None, rngs: nnx.Rngs) -> "Qwen2_5VL":
         """Makes a model with random parameters (see `VisionLanguageConfig`)."""
         return Qwen2_5VL(self, mesh=mesh, rngs=rngs)
+
+    def steps(self, seconds: jax.Array | None) -> jax.Array | int:
+        """Returns the positions from a moment to the next; a moment of unknown time is a second."""
+        each = self.vision.tokens_per_second
+        return each if seconds is None else each * seconds
 
     @classmethod
     def qwen2_5_vl_3b(cls) -> "Qwen2_5VLConfig":

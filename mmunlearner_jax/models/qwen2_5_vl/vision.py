@@ -37,7 +37,7 @@ class WindowedConfig(PatchesConfig):
     Attributes:
         window_size: Height and width of a window, in pixels.
         fullatt_block_indexes: The layers, from 0, whose patches attend to their whole picture.
-        tokens_per_second: Positions of a second of a video; a picture has one time.
+        tokens_per_second: Positions of a second of a clip; a picture has one time.
     """
 
     names: ClassVar[tuple[str, str]] = ("hidden_size", "out_hidden_size")
@@ -122,7 +122,7 @@ class WindowedVision(Tower):
         config, length = self.config, pixel_values.shape[1]
         merge, unit = config.spatial_merge_size, config.spatial_merge_size**2
         order, back, windows = window_order(grids, length // unit, merge, config.window_side)
-        # The patches of a picture stay together, so its number needs no other order.
+        # The patches of a moment stay together, so its number needs no other order.
         pictures, places = patch_places(grids, length, merge)
         x = reorder(squares.run(self.patch_embedding, pixel_values), order)
         angles = vision_rope(reorder(places, order), config.head_size)

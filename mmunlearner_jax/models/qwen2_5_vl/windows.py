@@ -1,10 +1,11 @@
 """Windows of patches, in the order in which the patches of a window follow each other.
 
-A picture is cut into squares of tokens from its upper left corner. The last squares of a line and
-of a column may be smaller. A window never has more than `side` x `side` tokens, but pictures of
-any size make any number of them. So no array has an axis of windows: patches are put in the order
-of windows, and cut into chunks as long as the largest window. A window then lies in at most two
-neighbouring chunks, and each chunk attends to itself and to its two neighbours.
+A picture, and every moment of a clip, is cut into squares of tokens from its upper left corner. The
+last squares of a line and of a column may be smaller. A window never has more than `side` x `side`
+tokens, but pictures of any size make any number of them. So no array has an axis of windows:
+patches are put in the order of windows, and cut into chunks as long as the largest window. A window
+then lies in at most two neighbouring chunks, and each chunk attends to itself and to its two
+neighbours.
 
 Axes: B examples, I pictures of an example (zeros where unused), P patches of an example, F tokens
 of an example's pictures, C chunks, S patches of a chunk, N heads, H head size.
@@ -14,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from mmunlearner_jax.models import attention
-from mmunlearner_jax.models.packing import locate
 from mmunlearner_jax.models.qwen2_vl import grids
 
 
@@ -35,14 +35,13 @@ def window_order(
         The order is that of `get_vision_window_index` of transformers.
     """
     index = jnp.broadcast_to(jnp.arange(length), (len(thw), length))
-    picture, offset = locate(index, jnp.prod(thw, axis=-1) // merge**2)
-    line, column = jnp.unstack(grids.line_and_column(offset, thw, picture, merge), axis=-1)
-    height, width = grids.sides(thw, picture, merge)
-    top, left = line - line % side, column - column % side
+    found = grids.find(index, thw, merge)
+    top, left = (x - x % side for x in (found.line, found.column))
     # The window begins after all lines above it, and after the windows to its left.
-    start = index - offset + top * width + jnp.minimum(side, height - top) * left
-    inside = (line - top) * jnp.minimum(side, width - left) + column - left
-    padding = picture == thw.shape[1]
+    before = top * found.width + jnp.minimum(side, found.height - top) * left
+    start = found.start + before
+    inside = (found.line - top) * jnp.minimum(side, found.width - left) + found.column - left
+    padding = found.picture == thw.shape[1]
     place = jnp.where(padding, index, start + inside)
     order = jnp.argsort(place, axis=1)
     window = jnp.take_along_axis(jnp.where(padding, 0, start + 1), order, axis=1)

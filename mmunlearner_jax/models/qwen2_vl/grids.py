@@ -2,14 +2,18 @@
 
 All pictures of an example follow each other in its row of patches. The order of the patches is that
 of Qwen2-VL's processor: block by block, where a block of merge x merge patches becomes one token.
-The grids hold the height and width of every picture. All positions are computed from them in
-integers. So a step takes only two arrays, patches and grids, both with the example axis first.
+A clip is a picture with several moments, one after the other; a moment is what one patch spans in
+time, and has a height and a width as a picture has. The grids hold the number of moments, the
+height and the width of every picture. All places are computed from them in integers. So a step
+takes only patches and grids, both with the example axis first, and where time is absolute the
+seconds of a moment.
 
 Axes: B examples, I pictures of an example (zeros where unused), P patches of an example, T tokens,
 N patches and M pictures of a whole batch, K numbers of one patch.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,51 +21,6 @@ import numpy as np
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import locate, starts
-
-
-def check(image_tokens: np.ndarray, grids: np.ndarray, merge: int) -> np.ndarray:
-    """Refuses pictures that do not match the image tokens.
-
-    Args:
-        image_tokens: Whether a token is an image token, bool [B, T]; every contiguous run of them
-            stands for one picture.
-        grids: Grids (1, patches in height, patches in width) of the pictures, int [M, 3] or
-            [B, I, 3].
-        merge: Number of patches, in height and in width, that become one token.
-
-    Returns:
-        Number of pictures of every row, int [B].
-
-    Raises:
-        InputError: A picture and its image tokens do not match; the message names the first.
-    """
-    used = grids[np.any(grids > 0, axis=-1)]
-    for picture, (time, height, width) in enumerate(used.tolist()):
-        if time != 1:
-            raise InputError(
-                f"image_grid_thw: picture {picture} has {time} frames; video is not supported"
-            )
-        if not height or height % merge or not width or width % merge:
-            raise InputError(
-                f"image_grid_thw: picture {picture} has {height} x {width} patches, but both must"
-                f" be multiples of {merge}; use the checkpoint's own processor"
-            )
-    edges = np.diff(np.pad(image_tokens.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    lengths = np.nonzero(edges == -1)[1] - starts
-    if len(lengths) != len(used):
-        raise InputError(
-            f"input_ids hold {len(lengths)} runs of image tokens, but there are {len(used)}"
-            " pictures; give every picture one run, with another token between two runs"
-        )
-    own = rows if grids.ndim == 2 else np.nonzero(np.any(grids > 0, axis=-1))[0]
-    for picture, need in enumerate(np.prod(used, axis=1) // merge**2):
-        if lengths[picture] != need or own[picture] != rows[picture]:
-            raise InputError(
-                f"input_ids: row {rows[picture]} has {lengths[picture]} image tokens for picture"
-                f" {picture}, which needs {need} in row {own[picture]}"
-            )
-    return np.bincount(rows, minlength=len(image_tokens))
 
 
 def pack(
@@ -88,20 +47,29 @@ def pack(
         InputError: Patches and grids do not match, or an example has more patches than the largest
             budget.
     """
+    match("pixel_values", patches, grids)
     sizes = np.prod(grids, axis=1)
-    if sizes.sum() != len(patches):
-        raise InputError(
-            f"pixel_values: there are {len(patches)} patches, but the grids have {sizes.sum()};"
-            " give both as the processor made them"
-        )
     row_of = np.repeat(np.arange(len(counts)), counts)
-    needed = np.bincount(row_of, sizes, minlength=len(counts)).astype(int)
+    needed = np.bincount(row_of, sizes, minlength=len(counts)).astype(jnp.int32)
     length = room(needed, merge, budgets)
     packed = np.zeros((len(counts), length, *patches.shape[1:]), patches.dtype)
     packed[np.arange(length) < needed[:, None]] = patches
-    places = np.zeros((len(counts), _power_of_two(int(counts.max())), 3), np.int32)
-    places[np.arange(places.shape[1]) < counts[:, None]] = grids
-    return packed, places
+    return packed, by_example(grids.astype(np.int32), counts)
+
+
+def by_example(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Gives what each picture of a batch has, x [M, ...], to its example, with zeros at the end.
+
+    Args:
+        x: What the pictures have.
+        counts: Number of pictures of every example, int [B].
+
+    Returns:
+        An array [B, I, ...]. I is a power of two.
+    """
+    own = np.zeros((len(counts), _power_of_two(int(counts.max())), *x.shape[1:]), x.dtype)
+    own[np.arange(own.shape[1]) < counts[:, None]] = x
+    return own
 
 
 def room(needed: Sequence[int] | np.ndarray, merge: int, budgets: Sequence[int] = ()) -> int:
@@ -122,7 +90,7 @@ def room(needed: Sequence[int] | np.ndarray, merge: int, budgets: Sequence[int] 
         raise InputError(
             f"pixel_values: the pictures of row {np.argmax(needed)} have {longest} patches, above"
             f" the budget of {max(budgets)}; give a larger budget, or set a smaller max_pixels of"
-            " the processor"
+            " the processor, or of clips fewer frames"
         )
     fitting = [budget for budget in budgets if budget >= longest]
     length = min(fitting) if fitting else unit * _power_of_two(-(-longest // unit))
@@ -133,8 +101,48 @@ def room(needed: Sequence[int] | np.ndarray, merge: int, budgets: Sequence[int] 
     return length
 
 
+class Places(NamedTuple):
+    """Where tokens stand in their pictures, int [B, N] each.
+
+    Attributes:
+        picture: Number of the picture within its example; I: none.
+        moment: Number of the moment within its clip; 0 in a picture.
+        line: Line within the moment, in tokens.
+        column: Column within the moment, in tokens.
+        height: Height of the picture, in tokens; 1: none.
+        width: Width of the picture, in tokens; 1: none.
+        start: First token of the moment; the token itself where there is no picture.
+    """
+
+    picture: jax.Array
+    moment: jax.Array
+    line: jax.Array
+    column: jax.Array
+    height: jax.Array
+    width: jax.Array
+    start: jax.Array
+
+
+def find(index: jax.Array, grids: jax.Array, merge: int) -> Places:
+    """Finds tokens in their pictures.
+
+    Args:
+        index: Numbers of tokens among the image tokens of the row, int [B, N].
+        grids: Grids of the pictures, int [B, I, 3].
+        merge: Number of patches, in height and in width, that become one token.
+    """
+    tokens = grids // jnp.array([1, merge, merge])
+    picture, offset = locate(index, jnp.prod(tokens, axis=-1))
+    sides = jnp.pad(tokens[..., 1:], ((0, 0), (0, 1), (0, 0)))
+    own = jnp.take_along_axis(sides, picture[..., None], axis=1)
+    height, width = jnp.unstack(jnp.maximum(own, 1), axis=-1)
+    moment, inside = jnp.divmod(offset, height * width)
+    line, column = jnp.divmod(inside, width)
+    return Places(picture, moment, line, column, height, width, index - inside)
+
+
 def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the picture of every patch, and the patch's place in the picture.
+    """Returns which patches see each other, and where each stands in its picture.
 
     Args:
         grids: Grids of the pictures, int [B, I, 3].
@@ -142,30 +150,37 @@ def patch_places(grids: jax.Array, length: int, merge: int) -> tuple[jax.Array, 
         merge: Number of patches, in height and in width, that become one token.
 
     Returns:
-        Number of the picture within its example, int [B, P], I at padding; and line and column of
-        the patch, int [B, P, 2].
+        Number that the patches of a moment, and of a picture, have in common, int [B, P]; and line
+        and column of the patch, int [B, P, 2].
     """
-    index = jnp.broadcast_to(jnp.arange(length), (len(grids), length))
-    picture, offset = locate(index, jnp.prod(grids, axis=-1))
-    block, inside = jnp.divmod(offset, merge**2)
-    places = line_and_column(block, grids, picture, merge) * merge
-    return picture, places + jnp.stack(jnp.divmod(inside, merge), axis=-1)
+    token, inside = jnp.divmod(jnp.arange(length), merge**2)
+    found = find(jnp.broadcast_to(token, (len(grids), length)), grids, merge)
+    corner = jnp.stack([found.line, found.column], axis=-1) * merge
+    return found.start, corner + jnp.stack(jnp.divmod(inside, merge), axis=-1)
 
 
 def rope_index(
-    image_tokens: jax.Array, valid: jax.Array, grids: jax.Array, merge: int
+    image_tokens: jax.Array,
+    valid: jax.Array,
+    grids: jax.Array,
+    merge: int,
+    steps: jax.Array | int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the positions of M-RoPE.
 
     The position of a text token increases by one along all three axes. The tokens of a picture span
-    a rectangle. The token after a picture continues from the picture's longer side. Source: Wang et
-    al. 2024, section 2.1; equal to `get_rope_index` of transformers.
+    a rectangle, those of a clip a box. The token after it continues from its largest position along
+    any axis. Source: Wang et al. 2024, section 2.1. It equals `get_rope_index` of transformers 4;
+    that of transformers 5 leaves the time out of "any", so text overlaps a clip that is longer than
+    high and wide, and `generate` goes on from other positions than it trains.
 
     Args:
-        image_tokens: Whether a token is an image token, bool [B, T].
+        image_tokens: Whether a token stands for a picture or clip, bool [B, T].
         valid: Whether a token is no padding, bool [B, T]; the positions of padding are 0.
         grids: Grids of the pictures, in the order of their image tokens, int [B, I, 3].
         merge: Number of patches, in height and in width, that become one token.
+        steps: Positions from a moment to the next, int or float32, [B, I] or one for all. The
+            positions of moments are rounded down.
 
     Returns:
         Positions in time, height and width, int [B, T, 3]; and the position of the next token, int
@@ -175,31 +190,30 @@ def rope_index(
     def before(x):
         return jnp.cumsum(x, axis=1) - x
 
+    steps = jnp.broadcast_to(steps, grids.shape[:2])
     text = valid & ~image_tokens
-    picture, offset = locate(before(image_tokens), jnp.prod(grids, axis=-1) // merge**2)
-    extents = jnp.max(grids[..., 1:], axis=-1) // merge
-    start = before(text) + starts(extents, picture)
-    spanned = jnp.pad(
-        line_and_column(offset, grids, picture, merge), ((0, 0), (0, 0), (1, 0))
-    )  # the 0 is the time axis
+    found = find(before(image_tokens), grids, merge)
+    moments, *sides = jnp.unstack(grids, axis=-1)
+    last = (jnp.maximum(moments - 1, 0) * steps).astype(jnp.int32)
+    extents = jnp.maximum(jnp.minimum(moments, 1) + last, jnp.maximum(*sides) // merge)
+    start = before(text) + starts(extents, found.picture)
+    own = jnp.take_along_axis(jnp.pad(steps, ((0, 0), (0, 1))), found.picture, axis=1)
+    time = (found.moment * own).astype(jnp.int32)
+    spanned = jnp.stack([time, found.line, found.column], axis=-1)
     positions = start[..., None] + spanned * image_tokens[..., None]
     following = jnp.sum(text, axis=1) + jnp.sum(extents, axis=1)
     return positions * valid[..., None], following
 
 
+def match(name: str, patches: np.ndarray, grids: np.ndarray) -> None:
+    """Refuses patches [N, K] that are more or fewer than those of the grids [M, 3]."""
+    if (size := np.prod(grids, axis=1).sum()) != len(patches):
+        raise InputError(
+            f"{name}: there are {len(patches)} patches, but the grids have {size};"
+            " give both as the processor made them"
+        )
+
+
 def _power_of_two(number: int) -> int:
     """Returns the smallest power of two that is at least `number`."""
     return 1 << max(number - 1, 0).bit_length()
-
-
-def line_and_column(block: jax.Array, grids: jax.Array, picture: jax.Array, merge: int):
-    """Returns line and column, int [B, N, 2], of each block [B, N] in its picture [B, N]."""
-    return jnp.stack(jnp.divmod(block, sides(grids, picture, merge)[1]), axis=-1)
-
-
-def sides(grids: jax.Array, picture: jax.Array, merge: int) -> tuple[jax.Array, jax.Array]:
-    """Returns height and width in blocks, int [B, N] each, of the picture [B, N]; 1 at padding."""
-    blocks = jnp.pad(grids[..., 1:] // merge, ((0, 0), (0, 1), (0, 0)))
-    own = jnp.take_along_axis(blocks, picture[..., None], axis=1)
-    height, width = jnp.unstack(jnp.maximum(own, 1), axis=-1)
-    return height, width

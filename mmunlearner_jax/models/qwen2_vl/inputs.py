@@ -1,20 +1,23 @@
-"""Qwen2-VL's processor without torchvision, and its pictures of any size.
+"""Qwen2-VL's processor without torchvision, and its pictures of any size and clips.
 
 Axes: B rows, I pictures of a row, C channels, H height and W width of a picture, P patches of a
 row, K numbers of one patch, D vision features.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import transformers
 from PIL import Image
 
 from mmunlearner_jax.errors import InputError, refusing, shown
-from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl import grids, sampling
 from mmunlearner_jax.models.qwen2_vl.model import QwenVLConfig
 from mmunlearner_jax.processing.companions import (
     LARGEST_EDGE,
@@ -24,20 +27,14 @@ from mmunlearner_jax.processing.companions import (
     load_tokenizer,
     try_picture,
 )
-from mmunlearner_jax.processing.pictures import Pictures
+from mmunlearner_jax.processing.pictures import Clip, Picture, Pictures, Sizes
 
 _MOST_OBLONG = 200  # as in `smart_resize` of transformers
 
 
-def load(
-    config: QwenVLConfig,
-    files: Companions,
-    min_pixels: int,
-    max_pixels: int,
-    patch_budgets: tuple[int, ...],
-) -> tuple[Any, Pictures, int]:
+def load(config: QwenVLConfig, files: Companions, sizes: Sizes) -> tuple[Any, Pictures, int]:
     """Makes the processor; see `architecture.Inputs`."""
-    least, most = _pixels(files, min_pixels, max_pixels)
+    least, most = _pixels(files, sizes.min_pixels, sizes.max_pixels)
     vision = config.vision
     expected = {
         "patch_size": vision.patch_size,
@@ -63,8 +60,11 @@ def load(
     made = transformers.Qwen2Tokenizer if own_kind else transformers.PreTrainedTokenizerFast
     tokenizer = load_tokenizer(files, made)
     tokenizer.chat_template = files.template
-    processor = Qwen2VLProcessor(image_processor, tokenizer)
-    pictures = AnySize(image_processor, patch_budgets)
+    processor = Qwen2VLProcessor(image_processor, tokenizer, sampling.stored(files))
+    sampler = None
+    if tokenizer.get_vocab().get(AnySize.clip_token) == config.video_token_id:
+        sampler = sampling.sampler(files, sizes, vision.temporal_patch_size, size)
+    pictures = AnySize(image_processor, sizes.patch_budgets, sampler, timed=config.timed)
     side = vision.patch_size * vision.spatial_merge_size
     pixels, tokens = try_picture(pictures, (side + 5, side + 9), files.pictures_file)
     if len(pixels) != vision.in_channels:
@@ -76,13 +76,14 @@ def load(
 
 
 class Qwen2VLProcessor:
-    """`Qwen2VLProcessor` of transformers without videos, which need torchvision.
+    """`Qwen2VLProcessor` of transformers, whose video processor needs torchvision.
 
     The class of transformers loads the files that this one saves.
 
     Args:
         image_processor: A `Qwen2VLImageProcessorPil` of transformers.
         tokenizer: A tokenizer of transformers with a chat template.
+        clips: Options of the video processor; none: the checkpoint has none of its own.
 
     Raises:
         InputError: The tokenizer has no chat template, or no image token.
@@ -90,7 +91,9 @@ class Qwen2VLProcessor:
 
     image_token = "<|image_pad|>"
 
-    def __init__(self, image_processor: Any, tokenizer: Any):
+    def __init__(
+        self, image_processor: Any, tokenizer: Any, clips: Mapping[str, Any] | None = None
+    ):
         if not tokenizer.chat_template:
             raise InputError(
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; add the"
@@ -103,28 +106,57 @@ class Qwen2VLProcessor:
                 " tokenizer of a Qwen2-VL checkpoint"
             )
         self.image_processor, self.tokenizer = image_processor, tokenizer
+        self._clips = dict(clips or {})
         self.chat_template = tokenizer.chat_template
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the files of tokenizer, chat template and image processor."""
+        """Writes the files of tokenizer, chat template, image and video processor."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
+        if self._clips:
+            Path(folder, sampling.FILE).write_text(json.dumps(self._clips, indent=2) + "\n")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Frames:
+    """The sampled frames of a clip.
+
+    Attributes:
+        pixels: The frames, float32 [C, H, W] each; a multiple of those that a patch spans.
+        seconds: Seconds that a patch spans.
+    """
+
+    pixels: tuple[np.ndarray, ...]
+    seconds: float = field(metadata={"static": True})
 
 
 class AnySize:
-    """Qwen2-VL's pictures, which keep their aspect ratio and are cut into patches.
+    """Qwen2-VL's pictures, which keep their aspect ratio and are cut into patches; and clips.
 
     Args:
         processor: A `Qwen2VLImageProcessorPil` of transformers.
         budgets: Numbers of patches P that a row may have; steps are compiled once for each. (): the
             patches of a power of two of tokens.
+        sampler: Says which frames of a clip are taken; None: the checkpoint takes no clips.
+        timed: Whether the model takes the seconds of a moment.
 
     Raises:
         InputError: A budget is not a whole number of tokens.
     """
 
-    def __init__(self, processor: Any, budgets: Sequence[int] = ()):
+    clip_token = "<|video_pad|>"
+
+    def __init__(
+        self,
+        processor: Any,
+        budgets: Sequence[int] = (),
+        sampler: sampling.Sampler | None = None,
+        *,
+        timed: bool = False,
+    ):
         self._processor, self._budgets = processor, tuple(budgets)
+        self._sampler, self._timed = sampler, timed
         self._merge = processor.merge_size
         self._unit = self._merge**2  # patches of one token
         if wrong := [budget for budget in budgets if budget < 1 or budget % self._unit]:
@@ -134,69 +166,132 @@ class AnySize:
             )
         self.most_tokens = max(budgets) // self._unit if budgets else math.inf
 
-    def check(self, size: tuple[int, int]) -> None:
+    def check(self, size: tuple[int, int], frames: int = 1) -> None:
         """Refuses pictures that are too oblong (see `Pictures`); small ones are enlarged."""
         if max(size) > _MOST_OBLONG * min(size):
             raise InputError(
                 f"is a strip of {size[0]} x {size[1]} pixels, one side more than {_MOST_OBLONG}"
                 " times the other; cut it"
             )
+        if frames > 1 and self._sampler is None:
+            raise InputError(
+                f"is a clip of {frames} frames, but the checkpoint's tokenizer has no"
+                f" {self.clip_token} that is the video_token_id of config.json, so no frame can be"
+                " sampled; use the files of one checkpoint"
+            )
 
     def read(self, picture: Image.Image) -> tuple[np.ndarray, int]:
-        """Resizes a picture (see `Pictures`); the processor's patches are joined again."""
+        """Resizes a picture (see `Pictures`)."""
         self.check(picture.size)
+        pixels = self._resized(picture)
+        return pixels, math.prod(self._grid(pixels)) // self._unit
+
+    def read_clip(self, clip: Clip) -> tuple[Frames, int]:
+        """Samples and resizes the frames of a clip (see `Pictures`)."""
+        self.check(clip[0].size, len(clip))
+        assert self._sampler is not None
+        places = self._sampler.places(len(clip), clip.fps)
+        pixels = [self._resized(clip[place], size=dict(self._sampler.size)) for place in places]
+        if len({frame.shape for frame in pixels}) > 1:
+            raise InputError("is a clip with frames of several sizes; give all one size")
+        frames = Frames(tuple(pixels), self._sampler.seconds(len(clip), clip.fps))
+        patches = math.prod(self._grid(frames))
+        if patches > self.most_tokens * self._unit:
+            _, height, width = pixels[0].shape
+            raise InputError(
+                f"is a clip: {len(pixels)} frames of {width} x {height} pixels are sampled, and"
+                f" have {patches} patches, above the {max(self._budgets)} of"
+                " config.model.patch_budgets; raise the budget, or lower config.model.clip_fps,"
+                " clip_frames or max_pixels"
+            )
+        return frames, patches // self._unit
+
+    def pack(self, rows: Sequence[Sequence[Picture]], tokens: int) -> dict[str, np.ndarray]:
+        """Returns `pixel_values` float32 [B, P, K] and `image_grid_thw` int32 [B, I, 3].
+
+        For a model that takes them, there are `second_per_grid_ts`, float32 [B, I], too; 0 of a
+        picture.
+        """
+        cut = [self._cut(picture) for row in rows for picture in row]
+        return self._packed("pixel_values", cut, rows, tokens)
+
+    def pack_features(
+        self,
+        rows: Sequence[Sequence[np.ndarray]],
+        pictures: Sequence[Sequence[Picture]],
+        tokens: int,
+    ) -> dict[str, np.ndarray]:
+        """Returns `vision_features` [B, P, D] and the other arrays of `pack`."""
+        cut = [seen.reshape(-1, seen.shape[-1]) for row in rows for seen in row]
+        return self._packed("vision_features", cut, pictures, tokens)
+
+    def unpack_features(
+        self, features: np.ndarray, pictures: Sequence[Picture]
+    ) -> list[np.ndarray]:
+        """Returns arrays [height in tokens, width in tokens, patches of a token, D].
+
+        The height of a clip is that of all its moments together.
+        """
+        unpacked = []
+        for row, picture in zip(features, pictures, strict=False):
+            moments, high, wide = self._grid(picture)
+            lines = moments * high // self._merge
+            seen = row[: moments * high * wide]
+            unpacked.append(seen.reshape(lines, wide // self._merge, self._unit, -1))
+        return unpacked
+
+    def _resized(self, picture: Image.Image, **options: Any) -> np.ndarray:
+        """Resizes and normalises a picture; the processor's patches are joined again."""
         p = self._processor
-        inputs = p(images=[picture], return_tensors="np")
+        inputs = p(images=[picture], return_tensors="np", **options)
         ((_, high, wide),) = inputs["image_grid_thw"].tolist()
         blocks = np.asarray(inputs["pixel_values"], np.float32).reshape(
             *(high // self._merge, wide // self._merge, self._merge, self._merge, -1),
             *(p.temporal_patch_size, p.patch_size, p.patch_size),
         )
         pixels = blocks[:, :, :, :, :, 0].transpose(4, 0, 2, 5, 1, 3, 6)
-        pixels = pixels.reshape(len(pixels), high * p.patch_size, wide * p.patch_size)
-        return pixels, high * wide // self._unit
+        return pixels.reshape(len(pixels), high * p.patch_size, wide * p.patch_size)
 
-    def pack(self, rows: Sequence[Sequence[np.ndarray]], tokens: int) -> dict[str, np.ndarray]:
-        """Returns `pixel_values` float32 [B, P, K] and `image_grid_thw` int32 [B, I, 3]."""
+    def _grid(self, picture: Picture) -> tuple[int, int, int]:
+        """Returns the number of moments, and the height and width in patches."""
         p = self._processor
-        cut = [
-            p.patchify(pixels, p.patch_size, self._merge, p.temporal_patch_size)
-            for row in rows
-            for pixels in row
-        ]
-        patches, places = self._packed(cut, rows, tokens)
-        return {"pixel_values": patches, "image_grid_thw": places}
+        frames = picture.pixels if isinstance(picture, Frames) else (picture,)
+        _, height, width = frames[0].shape
+        moments = -(-len(frames) // p.temporal_patch_size)
+        return moments, height // p.patch_size, width // p.patch_size
 
-    def pack_features(
-        self, rows: Sequence[Sequence[np.ndarray]], tokens: int
+    def _cut(self, picture: Picture) -> np.ndarray:
+        """Cuts a picture or clip into patches [N, K]; a picture is the same at all times."""
+        p, merge = self._processor, self._merge
+        together, side = p.temporal_patch_size, p.patch_size
+        if isinstance(picture, Frames):
+            frames = np.stack(picture.pixels)
+        else:
+            frames = np.broadcast_to(picture, (together, *picture.shape))
+        moments, high, wide = self._grid(picture)
+        blocks = frames.reshape(
+            *(moments, together, frames.shape[1]),
+            *(high // merge, merge, side, wide // merge, merge, side),
+        )
+        return blocks.transpose(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(moments * high * wide, -1)
+
+    def _packed(
+        self,
+        name: str,
+        cut: list[np.ndarray],
+        rows: Sequence[Sequence[Picture]],
+        tokens: int,
     ) -> dict[str, np.ndarray]:
-        """Returns `vision_features` [B, P, D] and `image_grid_thw` int32 [B, I, 3]."""
-        cut = [
-            (seen.reshape(-1, seen.shape[-1]), *(side * self._merge for side in seen.shape[:2]))
-            for row in rows
-            for seen in row
-        ]
-        patches, places = self._packed(cut, rows, tokens)
-        return {"vision_features": patches, "image_grid_thw": places}
-
-    def unpack_features(
-        self, features: np.ndarray, pictures: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Returns arrays [height in tokens, width in tokens, patches of a token, D]."""
-        side = self._processor.patch_size * self._merge
-        unpacked = []
-        for row, pixels in zip(features, pictures, strict=False):
-            high, wide = (size // side for size in pixels.shape[1:])
-            unpacked.append(row[: high * wide * self._unit].reshape(high, wide, self._unit, -1))
-        return unpacked
-
-    def _packed(self, cut, rows, tokens):
-        """Packs (patches, height, width) of every picture: patches [B, P, ...], grids [B, I, 3]."""
-        places = np.array([(1, high, wide) for _, high, wide in cut])
+        """Packs the patches, or their features, of the pictures of some rows."""
+        pictures, counts = [x for row in rows for x in row], np.array([len(row) for row in rows])
+        places = np.array([self._grid(picture) for picture in pictures])
         room = grids.room([tokens * self._unit], self._merge, self._budgets)
-        counts = np.array([len(row) for row in rows])
-        patches = np.concatenate([patches for patches, _, _ in cut])
-        return grids.pack(patches, places, counts, self._merge, (room,))
+        patches, thw = grids.pack(np.concatenate(cut), places, counts, self._merge, (room,))
+        arrays = {name: patches, "image_grid_thw": thw}
+        if self._timed:
+            own = [picture.seconds if isinstance(picture, Frames) else 0 for picture in pictures]
+            arrays["second_per_grid_ts"] = grids.by_example(np.array(own, np.float32), counts)
+        return arrays
 
 
 def _pixels(files: Companions, least: int, most: int) -> tuple[int, int]:

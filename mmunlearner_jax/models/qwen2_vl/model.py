@@ -1,10 +1,11 @@
 """Qwen2-VL: a vision transformer, a merger and a Qwen2 decoder; pictures may have any size.
 
-`QwenVL` is what Qwen2.5-VL shares with it: all but the vision tower.
+A clip (video) is a picture with several moments (`grids`). `QwenVL` is what Qwen2.5-VL shares: all
+but the vision tower and how far moments are apart.
 
 Axes: B examples, T tokens, I pictures of an example, P patches of an example, K numbers of one
 patch, N patches and M pictures of a batch, F tokens of an example's pictures, D text features,
-V vocabulary. Video is not supported.
+V vocabulary.
 Source: Wang et al. 2024; parity with `transformers.Qwen2VLForConditionalGeneration`.
 """
 
@@ -16,7 +17,6 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.core import Tracer
 from jax.sharding import Mesh
@@ -25,7 +25,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import squares
 from mmunlearner_jax.models.fields import Count, Length, Token, Width
 from mmunlearner_jax.models.llama import LlamaConfig
-from mmunlearner_jax.models.qwen2_vl import grids
+from mmunlearner_jax.models.qwen2_vl import grids, matching
 from mmunlearner_jax.models.qwen2_vl.vision import (
     Merger,
     PatchesConfig,
@@ -91,13 +91,15 @@ class QwenVLConfig(VisionLanguageConfig):
         architecture: Name of the model's class in transformers.
         parts: The classes of `vision` and `text`.
         vision: Sizes of the vision tower.
-        video_token_id: The token of a video; videos are refused.
+        timed: Whether the time of a moment is absolute, so that the model takes seconds.
+        video_token_id: The token of a clip.
         vision_start_token_id: The token before a picture's image tokens.
         vision_end_token_id: The token after a picture's image tokens.
     """
 
     architecture: ClassVar[str]
     parts: ClassVar[tuple[type[PatchesConfig], type[Qwen2Config]]]
+    timed: ClassVar[bool] = False
 
     vision: PatchesConfig
     text: Qwen2Config
@@ -122,14 +124,29 @@ class QwenVLConfig(VisionLanguageConfig):
                 "config.model.patch_budgets is empty: set it to the numbers of patches of a row"
             )
         shape = (patches, math.prod(self.vision.patch_shape))
-        return {
+        arrays = {
             "pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32),
             "image_grid_thw": jax.ShapeDtypeStruct((1, 3), jnp.int32),
         }
+        if self.timed:
+            arrays["second_per_grid_ts"] = jax.ShapeDtypeStruct((1,), jnp.float32)
+        return arrays
 
     def image_tokens(self, patches: int) -> int:
         """Returns the number of image tokens of a picture with this number of patches."""
         return patches // self.vision.spatial_merge_size**2
+
+    def pictured(self, ids: Any) -> Any:
+        """Returns which tokens stand for a picture or clip (see `VisionLanguageConfig`)."""
+        return (ids == self.image_token_id) | (ids == self.video_token_id)
+
+    def steps(self, seconds: jax.Array | None) -> jax.Array | int:
+        """Returns the positions from a moment to the next.
+
+        Args:
+            seconds: Seconds of a moment, float32 [B, I]; None: unknown.
+        """
+        return 1
 
     @classmethod
     def sized(
@@ -210,6 +227,7 @@ class QwenVL(VisionLanguageModel):
         attention_mask: jax.Array | None = None,
         pixel_values: jax.Array | None = None,
         image_grid_thw: jax.Array | None = None,
+        **clips: jax.Array | None,
     ) -> jax.Array:
         """Returns the next-token logits.
 
@@ -218,20 +236,31 @@ class QwenVL(VisionLanguageModel):
             attention_mask: Attention mask, int or bool [B, T], 0 at padding (left or right); None:
                 no padding.
             pixel_values: Patches of all pictures in the order of their image tokens, float [N, K],
-                as the processor returns them; or [B, P, K], as `group_pictures` returns them.
+                as the processor returns them; or those of pictures and clips, [B, P, K], as
+                `group_pictures` returns them.
             image_grid_thw: Grids of the pictures, int [M, 3], or [B, I, 3] from `group_pictures`.
+            **clips: `pixel_values_videos` [N, K], `video_grid_thw` [M, 3] and `second_per_grid_ts`
+                [M], as the processor returns them; or the last alone, [B, I], from
+                `group_pictures`.
 
         Returns:
             Logits, float32 [B, T, V].
 
         Raises:
-            InputError: Image tokens and pictures do not match. Under `jit` only shapes are checked,
-                and the pictures must come from `group_pictures`.
+            InputError: Image tokens and pictures, or video tokens and clips, do not match. Under
+                `jit` only shapes are checked, and the pictures must come from `group_pictures`.
         """
-        pictures = self._checked(input_ids, pixel_values, image_grid_thw)
+        pictures = self._checked(
+            input_ids, pixel_values=pixel_values, image_grid_thw=image_grid_thw, **clips
+        )
         return self._forward(input_ids, attention_mask, pictures)
 
-    def vision_features(self, pixel_values: jax.Array, image_grid_thw: jax.Array) -> jax.Array:
+    def vision_features(
+        self,
+        pixel_values: jax.Array,
+        image_grid_thw: jax.Array,
+        second_per_grid_ts: jax.Array | None = None,
+    ) -> jax.Array:
         """Maps patches [B, P, K] with grids int [B, I, 3] to [B, P, vision features]."""
         return self.visual(pixel_values, image_grid_thw)
 
@@ -242,7 +271,7 @@ class QwenVL(VisionLanguageModel):
     def group_pictures(
         self, batch: Mapping[str, Any], budgets: Sequence[int] = ()
     ) -> dict[str, Any]:
-        """Packs every example's pictures into its own row of patches, see `grids.pack`.
+        """Packs every example's pictures and clips into its own row of patches, see `grids.pack`.
 
         Args:
             batch: Host arrays, as the processor or this method returns them.
@@ -250,19 +279,19 @@ class QwenVL(VisionLanguageModel):
 
         Returns:
             The batch with `pixel_values` [B, P, K] and `image_grid_thw` [B, I, 3], if there are
-            pictures, and without `mm_token_type_ids`, which follow from the token ids.
+            pictures or clips, and `second_per_grid_ts` [B, I], if there are clips and time is
+            absolute. It is without `mm_token_type_ids`, which follow from the token ids.
 
         Raises:
             InputError: Image tokens and pictures do not match, or an example has more patches than
                 the largest budget.
         """
-        if "pixel_values_videos" in batch:
-            raise InputError("pixel_values_videos: video is not supported; give pictures")
-        batch = {k: v for k, v in batch.items() if k != "mm_token_type_ids"}
-        pictures = batch.get("pixel_values"), batch.get("image_grid_thw")
-        return batch | self._grouped(batch["input_ids"], *pictures, budgets)
+        given = {name: array for name, array in batch.items() if name in matching.NAMES}
+        others = batch.keys() - given.keys() - {"mm_token_type_ids"}
+        grouped = matching.group(self.config, batch["input_ids"], budgets, **given)
+        return {name: batch[name] for name in batch if name in others} | grouped
 
-    def _embed(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None):
+    def _embed(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None, **_):
         x, matrix = self.language_model.embed(input_ids)
         if vision_features is not None:
             features = squares.run(self.merger, vision_features)
@@ -270,68 +299,25 @@ class QwenVL(VisionLanguageModel):
             features = self.image_features(pixel_values, image_grid_thw)
         else:
             return x, matrix
-        return merge(x, features, input_ids == self.config.image_token_id), matrix
+        return merge(x, features, self.config.pictured(input_ids)), matrix
 
-    def _positions(self, input_ids, valid, image_grid_thw=None, **features):
+    def _positions(
+        self, input_ids, valid, image_grid_thw=None, second_per_grid_ts=None, **features
+    ):
         if image_grid_thw is None:
             return super()._positions(input_ids, valid)
-        here = input_ids == self.config.image_token_id
-        return grids.rope_index(here, valid, image_grid_thw, self.config.vision.spatial_merge_size)
+        here, steps = self.config.pictured(input_ids), self.config.steps(second_per_grid_ts)
+        side = self.config.vision.spatial_merge_size
+        return grids.rope_index(here, valid, image_grid_thw, side, steps)
 
-    def _checked(self, input_ids, pixel_values=None, image_grid_thw=None, vision_features=None):
+    def _checked(self, input_ids, vision_features=None, **given):
+        traced = any(isinstance(x, Tracer) for x in (input_ids, *given.values()))
         if vision_features is not None:
-            return self._seen(input_ids, image_grid_thw, vision_features)
-        if not any(isinstance(x, Tracer) for x in (input_ids, pixel_values, image_grid_thw)):
-            return self._grouped(input_ids, pixel_values, image_grid_thw, ())
-        return self._shaped(pixel_values, image_grid_thw, 3)
-
-    def _seen(self, input_ids, image_grid_thw, vision_features):
-        """Returns the features of the vision tower and their grids, checked, by name."""
-        vision = self.config.vision
-        if (
-            image_grid_thw is None
-            or (image_grid_thw.ndim, image_grid_thw.shape[-1]) != (3, 3)
-            or (vision_features.ndim, vision_features.shape[-1]) != (3, vision.features)
-        ):
-            shape = None if image_grid_thw is None else image_grid_thw.shape
-            raise InputError(
-                f"vision_features and image_grid_thw: shapes {vision_features.shape} and {shape}"
-                f" must be [examples, patches, {vision.features}] and [examples, pictures, 3]"
-            )
-        if not any(isinstance(x, Tracer) for x in (input_ids, image_grid_thw)):
-            ids = np.asarray(input_ids) == self.config.image_token_id
-            grids.check(ids, np.asarray(image_grid_thw), vision.spatial_merge_size)
-        return {"image_grid_thw": image_grid_thw, "vision_features": vision_features}
-
-    def _grouped(self, input_ids, pixel_values, image_grid_thw, budgets):
-        """Returns the pictures grouped by example, checked, by name; {} if there are none."""
-        ids, size = np.asarray(input_ids), self.config.vision.spatial_merge_size
-        if np.any(ids == self.config.video_token_id):
-            raise InputError("input_ids hold video tokens: video is not supported; give pictures")
-        ndim = 2 if pixel_values is None else pixel_values.ndim
-        pictures = self._shaped(pixel_values, image_grid_thw, ndim)
-        thw = np.asarray(image_grid_thw) if pictures else np.zeros((0, 3), int)
-        counts = grids.check(ids == self.config.image_token_id, thw, size)
-        if not pictures or ndim == 3:
-            return pictures
-        packed = grids.pack(np.asarray(pixel_values), thw, counts, size, budgets)
-        return dict(zip(pictures, packed, strict=True))
-
-    def _shaped(self, pixel_values, image_grid_thw, ndim):
-        """Returns the pictures by name, after a check of their shapes; {} if there are none."""
-        if pixel_values is None and image_grid_thw is None:
-            return {}
-        patch = int(np.prod(self.config.vision.patch_shape))
-        shapes = [None if x is None else x.shape for x in (pixel_values, image_grid_thw)]
-        ends = [shape and (len(shape), shape[-1]) for shape in shapes]
-        if ends != [(ndim, patch), (ndim, 3)] or ndim not in (2, 3):
-            raise InputError(
-                f"pixel_values and image_grid_thw: shapes {shapes[0]} and {shapes[1]} must be"
-                f" [patches, {patch}] and [pictures, 3], as the processor returns them, or (under"
-                f" jit always) [examples, patches, {patch}] and [examples, pictures, 3], as"
-                " group_pictures(batch) returns them"
-            )
-        return {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
+            ids = None if traced else input_ids
+            return matching.seen(self.config, ids, vision_features, **given)
+        if traced:
+            return matching.shaped(self.config, 3, **given)
+        return matching.group(self.config, input_ids, (), **given)
 
 
 class Qwen2VL(QwenVL):

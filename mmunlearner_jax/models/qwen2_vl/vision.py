@@ -184,7 +184,7 @@ class Attending(nnx.Module):
 
 
 class Layer(Attending):
-    """A transformer layer. The patches of one picture attend to each other."""
+    """A transformer layer. The patches of a picture, or of a moment, attend to each other."""
 
     def __init__(self, config: Qwen2VisionConfig, dtype: str | None, *, rngs: nnx.Rngs):
         super().__init__(config, layers.layer_norm, dtype, rngs)

@@ -28,7 +28,7 @@ def feature_distance(
     """
     ours = _image_tokens(model, batch)
     theirs = jax.lax.stop_gradient(_image_tokens(vanilla, batch))
-    seen = (batch["input_ids"] == nnx.merge(*model).config.image_token_id)[..., None]
+    seen = nnx.merge(*model).config.pictured(batch["input_ids"])[..., None]
     mean = jnp.sum(theirs, axis=(0, 1), where=seen) / jnp.maximum(jnp.sum(seen), 1)
     spread = jnp.sum((theirs - mean) ** 2, where=seen)
     return jnp.sum((ours - theirs) ** 2, where=seen) / spread
