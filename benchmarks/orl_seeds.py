@@ -1,7 +1,7 @@
 """Runs the example with several seeds, and writes one table with its bars.
 
     python benchmarks/orl_seeds.py --seeds=0,1,2 --runs=runs/seeds --out=docs/orl.md
-    python benchmarks/orl_seeds.py --example=orl_qwen --seeds=0,1,2
+    python benchmarks/orl_seeds.py --example=orl_qwen2_5 --seeds=0,1,2
 
 Runs `configs/EXAMPLE.py` once per seed (a finished run is only read) and writes the multiple-choice
 accuracies of all of them. Methods and controls: `python -m mmunlearner_jax.compare`. A seed changes
@@ -21,7 +21,9 @@ from mmunlearner_jax.machine import machine
 from mmunlearner_jax.results import read_results
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to run.")
-_EXAMPLE = flags.DEFINE_enum("example", "orl", ["orl", "orl_qwen"], "Name of the config.")
+_EXAMPLE = flags.DEFINE_enum(
+    "example", "orl", ["orl", "orl_qwen", "orl_qwen2_5"], "Name of the config."
+)
 _RUNS = flags.DEFINE_string("runs", "runs/seeds", "Folder of the workdirs, one per seed.")
 _OUT = flags.DEFINE_string("out", "", "Markdown file to write; by default docs/EXAMPLE.md.")
 

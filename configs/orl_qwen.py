@@ -15,13 +15,18 @@ from mmunlearner_jax.semantics import with_semantics
 
 def get_config(semantics: str = "paper") -> ConfigDict:
     """Returns the default example; `:released` as in configs/orl.py."""
-    config = orl.get_config()
+    config = adapted(orl.get_config())
+    # The text is longer than it was when a step had 16 questions.
+    config.update_from_flattened_dict(orl.TOGETHER | {"finetune.text_batch": 40})
+    return with_semantics(config, semantics)
+
+
+def adapted(config: ConfigDict) -> ConfigDict:
+    """Changes the config of the example into one of Qwen2-VL, and returns it."""
     vision = dict(depth=4, embed_dim=96, num_heads=4, mlp_ratio=4, patch_size=14)
     text = orl.TEXT | dict(num_key_value_heads=2, rms_norm_eps=1e-6, mrope_section=(4, 6, 6))
     config.prepare.architecture = "qwen2_vl"
     config.prepare.vision, config.prepare.text = ConfigDict(vision), ConfigDict(text)
     config.prepare.update(dict(min_pixels=56 * 56, max_pixels=84 * 112))
     config.model.patch_budgets = (48,)
-    # The text is longer than it was when a step had 16 questions.
-    config.update_from_flattened_dict(orl.TOGETHER | {"finetune.text_batch": 40})
-    return with_semantics(config, semantics)
+    return config

@@ -2,6 +2,7 @@
 
     mmu forget --model=CHECKPOINT --person=photos/PERSON --name="NAME" --out=runs/request
     mmu forget ... --keep=photos/others --facts=facts.csv --also-words --check
+    mmu forget --model=runs/request/model ... --earlier=photos/forgotten    # the next request
 
 The model is asked first what it knows. Where it does not name the person, nothing is written. What
 is written about the person is kept, unless --also-words is given.
@@ -13,6 +14,8 @@ bar (config.report) is missed. --config=FILE replaces `configs/request.py`, and
 """
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -32,6 +35,7 @@ from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.files import expanded
 from mmunlearner_jax.progress import say
+from mmunlearner_jax.request import PERSON
 
 _MODEL = flags.DEFINE_string(
     "model", "", "Checkpoint that knows the person: a folder or a Hugging Face name."
@@ -50,6 +54,12 @@ _KEEP = flags.DEFINE_string(
 _FACTS = flags.DEFINE_string(
     "facts", "", "CSV file with the columns fact and value: what the model knows about the person."
 )
+_EARLIER = flags.DEFINE_string(
+    "earlier",
+    "",
+    "Folder of people whom the model forgot earlier: subfolders of their photographs, named after"
+    " them. They are asked about again.",
+)
 _ALSO_WORDS = flags.DEFINE_bool(
     "also-words", False, "Forget what is written about the person as well."
 )
@@ -60,20 +70,25 @@ _NEEDED = (_MODEL, _PERSON, _NAME, _OUT)
 _STAGES = ("evaluate", "importance", "mask", "unlearn", "evaluate", "audit", "export", "report")
 
 
-def settings(config: Config, model: str, *, also_words: bool) -> Config:
+def settings(
+    config: Config, model: str, *, also_words: bool, earlier: Sequence[str] = ()
+) -> Config:
     """Returns the config of the run.
 
     Args:
         config: Config that the command line gives.
         model: Checkpoint.
         also_words: Whether what is written about the person is forgotten as well.
+        earlier: IDs of the people who were forgotten earlier.
 
     Raises:
         InputError: Options do not go together, or not with the devices.
     """
     masked = config.unlearn.chosen.masked
     stages = tuple(x for x in _STAGES if masked or x not in ("importance", "mask"))
-    changes = {"model.checkpoint": model, "stages": stages}
+    changes: dict[str, Any] = {"model.checkpoint": model, "stages": stages}
+    if earlier:  # they are in no step, and are asked about again
+        changes["data.requests"] = (*((key,) for key in earlier), (PERSON,))
     if also_words:
         moves = ("vision", "projector", "language")
         changes |= {"data.forget_words": True, "unlearn.moves": moves}
@@ -98,14 +113,16 @@ def main(argv: list[str]) -> None:
 
         kept = "forgotten, too" if _ALSO_WORDS.value else "kept (--also-words forgets it, too)"
         say(f"what is written about the person is {kept}")
-        keep, facts = (expanded(f.value) if f.value else None for f in (_KEEP, _FACTS))
+        folders = (expanded(f.value) if f.value else None for f in (_KEEP, _FACTS, _EARLIER))
         person = expanded(_PERSON.value)
-        request = collect(person, _NAME.value, keep, facts, seed=config.seed)
-        config = settings(config, _MODEL.value, also_words=_ALSO_WORDS.value)
+        request = collect(person, _NAME.value, *folders, seed=config.seed)
+        earlier = [subject.key for subject in request.earlier]
+        config = settings(config, _MODEL.value, also_words=_ALSO_WORDS.value, earlier=earlier)
         config = prepare(config, request, out, check_only=_CHECK.value)
         if _CHECK.value:
             return
-        names = [subject.name for subject in (request.person, *request.others)]
+        people = request.person, *request.others, *request.earlier
+        names = [subject.name for subject in people]
         told = [x for topic in request.person.pictured[1:] for x in topic.accepted]
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         try:

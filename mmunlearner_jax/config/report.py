@@ -27,6 +27,13 @@ class ReportConfig(Section):
         "Share that is left from which on it is not forgotten; below it, it is partly.",
         above=0,
     )
+    returned: float = option(
+        0.1,
+        "Largest rise of what an earlier request made fall, as a share of the way from guessing to"
+        " all right; from `remembered` on it came back.",
+        least=0,
+        below=1,
+    )
     kept: float = option(0.95, "Least share that must be left of what is kept.", above=0)
     damaged: float = option(
         0.8,
@@ -38,5 +45,7 @@ class ReportConfig(Section):
         super().__post_init__()
         if self.remembered <= self.forgotten:
             self.refuse("remembered", f"more than config.report.forgotten, {self.forgotten:g}")
+        if self.remembered <= self.returned:
+            self.refuse("remembered", f"more than config.report.returned, {self.returned:g}")
         if self.damaged > self.kept:
             self.refuse("damaged", f"config.report.kept, {self.kept:g}, or less")

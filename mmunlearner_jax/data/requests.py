@@ -44,7 +44,7 @@ class Requested:
             for (split, modality), kind in bench.record.kinds.items():
                 if split in forgotten:
                     label = f"Request {number}: {kind.label[:1].lower()}{kind.label[1:]}"
-                    earlier = ScoredKind(label, falls=kind.falls)
+                    earlier = ScoredKind(label, falls=kind.falls, earlier=True)
                     kinds[request_split(number, split), modality] = earlier
         self.record = dataclasses.replace(bench.record, kinds=kinds, with_shots=None)
         self._people: dict[str, list[str]] = {}  # of the splits that requests make

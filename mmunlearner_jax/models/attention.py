@@ -173,6 +173,7 @@ def causal(
     *,
     kernel: str,
     mesh: Mesh | None,
+    window: int | None = None,
 ) -> jax.Array:
     """Computes causal attention; every token attends to those that `packing.visible` allows.
 
@@ -186,11 +187,12 @@ def causal(
         kernel: A key of `KERNELS`.
         mesh: Devices that `splash` is split over, because XLA cannot split a kernel itself; None:
             one device.
+        window: How many tokens a token attends to, itself included; None: all before it.
 
     Returns:
         The attended values [B, T, N * H], in the dtype of q.
     """
-    return KERNELS[kernel](q, k, v, valid, segments, mesh)
+    return KERNELS[kernel](q, k, v, valid, segments, window, mesh)
 
 
 def after(
@@ -199,6 +201,7 @@ def after(
     v: jax.Array,
     valid: jax.Array,
     before: tuple[jax.Array, jax.Array, jax.Array],
+    window: int | None = None,
 ) -> jax.Array:
     """Computes the causal attention of tokens that follow a prefix.
 
@@ -209,23 +212,23 @@ def after(
         valid: Whether a token is no padding, bool [B, T].
         before: Keys and values [B, P, K, H] of the prefix's tokens, and whether each is no padding,
             bool [B, P].
+        window: As in `causal`.
 
     Returns:
         The attended values [B, T, N * H], in the dtype of q.
     """
     keys, values, seen = before
-    seen = jnp.broadcast_to(seen[:, None], (*valid.shape, seen.shape[1]))
-    mask = jnp.concatenate([seen, visible(valid, None)], axis=2)
+    mask = visible(jnp.concatenate([seen, valid], axis=1), None, window)[:, seen.shape[1] :]
     k, v = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1)
     return masked(q, k, v, mask)
 
 
-def _xla(q, k, v, valid, segments, mesh):
-    return masked(q, k, v, visible(valid, segments))
+def _xla(q, k, v, valid, segments, window, mesh):
+    return masked(q, k, v, visible(valid, segments, window))
 
 
-def _blocks(q, k, v, valid, segments, mesh):
-    length, seen = valid.shape[1], visible(valid, segments)
+def _blocks(q, k, v, valid, segments, window, mesh):
+    length, seen = valid.shape[1], visible(valid, segments, window)
     ends = itertools.pairwise([*range(0, length, _BLOCK), length])
     # No query of a block may attend to a key behind the block, so the products end there.
     return jnp.concatenate(
@@ -233,25 +236,27 @@ def _blocks(q, k, v, valid, segments, mesh):
     )
 
 
-def _cudnn(q, k, v, valid, segments, mesh):
+def _cudnn(q, k, v, valid, segments, window, mesh):
     batch, length = valid.shape
     # cuDNN's own padding masks allow padding on the right only. Under vmap, cuDNN takes no mask
     # that all heads share.
-    seen = valid[:, None, :] if segments is None else visible(valid, segments)
+    plain = segments is None and window is None
+    seen = valid[:, None, :] if plain else visible(valid, segments, window)
     mask = jnp.broadcast_to(seen[:, None], (batch, q.shape[2], length, length))
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
     return out.reshape(batch, length, -1)
 
 
-def _splash(q, k, v, valid, segments, mesh):
+def _splash(q, k, v, valid, segments, window, mesh):
+    run = functools.partial(_splash_local, window=window)
     if mesh is None:
-        return _splash_local(q, k, v, valid, segments)
+        return run(q, k, v, valid, segments)
     # `fitting` drops axes that do not divide: under `squares`, there is one example here.
     target = PartitionSpec(*batch_sharding(mesh).spec, None, RULES["kv_heads"])
     rows, _, tensor, _ = heads = fitting(NamedSharding(mesh, target), k.shape).spec
     tokens = PartitionSpec(rows, None)
     return jax.shard_map(
-        _splash_local,
+        run,
         mesh=mesh,
         in_specs=(heads, heads, heads, tokens, tokens),
         out_specs=PartitionSpec(rows, None, tensor),
@@ -259,7 +264,7 @@ def _splash(q, k, v, valid, segments, mesh):
     )(q, k, v, valid, segments)
 
 
-def _splash_local(q, k, v, valid, segments):
+def _splash_local(q, k, v, valid, segments, *, window):
     batch, length, heads, size = q.shape
     padded = -(-length // _TILE) * _TILE
     tile = max(t for t in range(_TILE, _LARGEST_TILE + 1, _TILE) if padded % t == 0)
@@ -290,10 +295,11 @@ def _splash_local(q, k, v, valid, segments):
         # Padding attends to padding only, so that no row of scores is empty.
         ids = splash_attention.SegmentIds(valid, valid)
         if segments is None:
-            mask = splash_attention.MultiHeadMask(
-                [splash_attention.CausalMask((padded, padded))] * heads
-            )
-            kernel: Any = make(mask, interpret=interpret)
+            shape = padded, padded
+            mask = splash_attention.CausalMask(shape)
+            if window is not None:
+                mask = splash_attention.LocalMask(shape, (window - 1, 0), 0)
+            kernel: Any = make(splash_attention.MultiHeadMask([mask] * heads), interpret=interpret)
             return jax.vmap(kernel)(q, k, v, ids)
 
         def example(q, k, v, seen, ids):
@@ -303,7 +309,7 @@ def _splash_local(q, k, v, valid, segments):
             kernel.fwd_mask_info = kernel.fwd_mask_info._replace(is_dynamic_mask=True)
             return kernel(q, k, v, ids)
 
-        seen = visible(jnp.ones_like(valid, bool), segments)
+        seen = visible(valid > 0, segments, window) | jnp.eye(padded, dtype=bool)
         return jax.vmap(example)(q, k, v, seen, ids)
 
     out = jax.lax.platform_dependent(

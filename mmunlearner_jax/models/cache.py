@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmunlearner_jax.sharding import RULES, batch_sharding, fitting, replicated
@@ -33,6 +34,36 @@ class Cache:
     position: jax.Array
     used: jax.Array
     before: "Cache | None" = None
+
+
+def visible_slots(
+    cache: Cache, length: int, window: int | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns which slots the next T tokens may attend to, as masks of `attention.Store`.
+
+    Args:
+        cache: The cache, where `valid` knows the next tokens already, and `used` does not.
+        length: Number of next tokens T.
+        window: How many tokens a token attends to, itself included; None: all before it.
+
+    Returns:
+        Bool [B, T, S] for the cache's own slots, and bool [P, 1 or T * B / P, slots] for those of
+        its P prefixes; None: there is no prefix.
+    """
+    valid, before = cache.valid, cache.before
+    now = cache.used + jnp.arange(length)
+    own = (jnp.arange(valid.shape[1]) <= now[:, None]) & valid[:, None, :]
+    earlier = None if before is None else before.valid[:, None]
+    if window is None:
+        return own, earlier
+    places = jnp.cumsum(valid, axis=1)
+    asking = jax.lax.dynamic_slice_in_dim(places, cache.used, length, axis=1)
+    own &= asking[:, :, None] - places[:, None] < window
+    if before is not None:
+        places = jnp.cumsum(before.valid, axis=1)
+        asking = places[:, -1:] + asking.reshape(len(places), -1)
+        earlier = before.valid[:, None] & (asking[:, :, None] - places[:, None] < window)
+    return own, earlier
 
 
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, prefixes, squares
-from mmunlearner_jax.models.cache import Cache
+from mmunlearner_jax.models.cache import Cache, visible_slots
 from mmunlearner_jax.models.fields import Count, Length, Token, Width
 from mmunlearner_jax.models.rope import Rope, rope, rotate
 from mmunlearner_jax.sharding import by_example
@@ -74,6 +74,11 @@ class LlamaConfig:
     def qkv_bias(self) -> bool:
         """Whether the projections to queries, keys and values have a bias."""
         return self.attention_bias
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens a token attends to, itself included; None: all before it."""
+        return None
 
     @property
     def sections(self) -> tuple[int, ...]:
@@ -157,7 +162,9 @@ class Layer(nnx.Module):
     ) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]; for the other arguments see `attention.causal`."""
         q, k, v = self.project(x, rope)
-        attended = attention.causal(q, k, v, valid, segments, kernel=self.kernel, mesh=self.mesh)
+        attended = attention.causal(
+            q, k, v, valid, segments, window=self.config.window, kernel=self.kernel, mesh=self.mesh
+        )
         return self.finish(x, attended)
 
 
@@ -308,21 +315,19 @@ class Llama(nnx.Module):
         rest = (self._rope(positions), valid)
         return layers.over_depth(self.layers, x, *rest, look=look, mesh=self.mesh)
 
-    def extend(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache]:
+    def extend(self, x: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Runs all decoder layers on T tokens that follow those in the cache.
 
         Args:
             x: Embeddings of the tokens [B, T, D].
             positions: Rotary positions, as in `rope`.
-            mask: Whether a token may attend to a slot, bool [B, T, S].
-            cache: The cache of the tokens before.
+            cache: The cache of the tokens before, whose `valid` knows these tokens already.
 
         Returns:
             The output of the last layer [B, T, D], and the updated cache.
         """
         angles, before = self._rope(positions), cache.before
+        mask, mask_before = visible_slots(cache, x.shape[1], self.config.window)
         graphdef, params = nnx.split(self.layers)
 
         # The cache is in the carry and not in the scanned inputs: so XLA updates it in place.
@@ -338,8 +343,8 @@ class Llama(nnx.Module):
             values = jax.lax.dynamic_update_slice(values, v[None], (index, 0, 0, cache.used, 0))
             own = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
             seen = [attention.Store(own(keys), own(values), mask)]
-            if before is not None:
-                seen.append(attention.Store(shared[0], shared[1], before.valid[:, None]))
+            if mask_before is not None:
+                seen.append(attention.Store(*shared, mask_before))
             return (block.finish(x, attention.stored(q, *seen)), keys, values), None
 
         shared = None if before is None else (before.keys, before.values)

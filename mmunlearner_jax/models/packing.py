@@ -33,22 +33,31 @@ class Sizes(NamedTuple):
     segment: int
 
 
-def visible(valid: jax.Array, segments: jax.Array | None) -> jax.Array:
+def visible(valid: jax.Array, segments: jax.Array | None, window: int | None = None) -> jax.Array:
     """Returns which token may attend to which.
 
     Args:
         valid: Whether a token is no padding, bool [B, T].
         segments: Segment of every token, int [B, T]; None: the rows are not packed.
+        window: How many tokens a token attends to, itself included; None: all before it.
 
     Returns:
         Bool [B, T (queries), T (keys)]. A token may attend to itself and to earlier valid tokens,
-        of its own segment or of the prefix.
+        of its own segment or of the prefix. A window counts the tokens of both, and no padding.
     """
-    seen = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None, :]
-    if segments is None:
+    length = valid.shape[1]
+    seen = jnp.tril(jnp.ones((length, length), bool)) & valid[:, None, :]
+    if segments is not None:
+        own, other = segments[:, :, None], segments[:, None, :]
+        seen &= (other == 0) | (other == own)
+    if window is None or window >= length:
         return seen
-    own, other = segments[:, :, None], segments[:, None, :]
-    return seen & ((other == 0) | (other == own))
+    if segments is None:
+        places = jnp.cumsum(valid, axis=1)
+    else:
+        prefix = jnp.sum(valid & (segments == 0), axis=1, keepdims=True)
+        places = ranks(valid, segments) + jnp.where(segments == 0, 0, prefix)
+    return seen & (places[:, :, None] - places[:, None] < window)
 
 
 def ranks(valid: jax.Array, segments: jax.Array) -> jax.Array:

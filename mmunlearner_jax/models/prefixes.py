@@ -137,7 +137,9 @@ def _begin(layer, x, rest):
     """Returns a layer's output for prefixes [G, P, D], and their keys and values."""
     rope, valid = rest
     q, k, v = layer.project(x, rope)
-    attended = attention.causal(q, k, v, valid, kernel=layer.kernel, mesh=layer.mesh)
+    attended = attention.causal(
+        q, k, v, valid, window=layer.config.window, kernel=layer.kernel, mesh=layer.mesh
+    )
     return layer.finish(x, attended), (k, v)
 
 
@@ -145,4 +147,5 @@ def _go_on(layer, x, rest, before):
     """Returns a layer's output for tokens [B, T, D] that follow prefixes, see `attention.after`."""
     rope, valid = rest
     q, k, v = layer.project(x, rope)
-    return layer.finish(x, attention.after(q, k, v, valid, before))
+    attended = attention.after(q, k, v, valid, before, layer.config.window)
+    return layer.finish(x, attended)

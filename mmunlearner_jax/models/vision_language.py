@@ -295,14 +295,12 @@ class VisionLanguageModel(nnx.Module):
     @layers.compiled
     def _decode(self, input_ids, attention_mask, cache, pictures, *, last):
         new = _valid(input_ids, attention_mask)
-        length, slots = input_ids.shape[1], jnp.arange(cache.valid.shape[1])
         valid = jax.lax.dynamic_update_slice(cache.valid, new, (0, cache.used))
-        mask = (slots <= cache.used + jnp.arange(length)[:, None]) & valid[:, None, :]
         x, matrix = self._embed(input_ids, **pictures)
         positions, passed = self._positions(input_ids, new, **pictures)
         positions += jnp.expand_dims(cache.position, range(1, positions.ndim))
         cache = dataclasses.replace(cache, valid=valid, position=cache.position + passed)
-        x, cache = self.language_model.extend(x, positions, mask, cache)
+        x, cache = self.language_model.extend(x, positions, cache)
         return self.language_model.logits(x[:, -1:] if last else x, matrix), cache
 
     def _checked(self, input_ids, **pictures):

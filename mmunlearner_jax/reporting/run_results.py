@@ -12,7 +12,7 @@ from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.data.benchmarks.base import Kind, ScoredKind
 from mmunlearner_jax.evaluation.kinds import Kinds, kinds_of, read_kinds, with_unknown
 from mmunlearner_jax.evaluation.scores import Score
-from mmunlearner_jax.reporting.verdicts import Verdict, floor_of, judge
+from mmunlearner_jax.reporting.verdicts import Verdict, floor_of, judge, judge_earlier
 from mmunlearner_jax.unlearn.controls import CONTROLS
 
 Scores = Mapping[str, Any]  # {split: {modality: {metric: Score}}}
@@ -99,6 +99,10 @@ def _row(
     split, modality = kind
     before, after = (results[when][split][modality][metric] for when in ("before", "after"))
     floor = floor_of(metric, kind, falls=about.falls, chances=results.get("chance", {}))
+    if about.falls and about.earlier:
+        verdict = judge_earlier(before, after, bars, floor=floor)
+    else:
+        verdict = judge(before, after, bars, falls=about.falls, floor=floor)
     return ScoreChange(
         split,
         modality,
@@ -108,7 +112,7 @@ def _row(
         about.label,
         about.falls,
         about.headline and metric == "classification",
-        judge(before, after, bars, falls=about.falls, floor=floor),
+        verdict,
         floor,
     )
 

@@ -18,6 +18,7 @@ _WORDS: Mapping[bool, Mapping[str, str]] = {
     True: {"met": "forgotten", "partly": "partly forgotten", "missed": "not forgotten"},
     False: {"met": "kept", "partly": "partly kept", "missed": "damaged"},
 }
+_EARLIER = {"met": "stayed forgotten", "partly": "partly came back", "missed": "came back"}
 _CHOICES = "classification", "classification_letter", "short"
 _ALIKE = "rougeL", "probability", "naming_probability"  # above 0 even for what was never taught
 
@@ -29,7 +30,8 @@ class Verdict:
     Attributes:
         grade: Whether the bar is met, partly met or missed; "none" where there is no bar.
         words: The verdict in words.
-        share: What is left, as a share of what was known before beyond guessing; None without bar.
+        share: What is left, as a share of what was known before beyond guessing (about an earlier
+            request: of what can be known); None without bar.
         bar: The score at which the bar is just met, 0 to 1; None without bar.
         sure: Whether the 95 % interval after unlearning lies on one side of the bar.
     """
@@ -42,7 +44,6 @@ class Verdict:
 
 
 UNKNOWN = Verdict("none", "not known before")
-RETURNED = Verdict("none", "came back")  # of an earlier request: not known before, but after
 WITHOUT_BAR = Verdict("none", "no bar")
 
 
@@ -62,7 +63,7 @@ def judge(
         return WITHOUT_BAR
     room = before["value"] - floor
     if room <= 0 or room < bars.known * (1 - floor):
-        return RETURNED if falls and after["ci95"][0] > before["ci95"][1] else UNKNOWN
+        return UNKNOWN
     share = max(0.0, (after["value"] - floor) / room)
     best, worst = (bars.forgotten, bars.remembered) if falls else (bars.kept, bars.damaged)
     grade: Grade
@@ -74,6 +75,28 @@ def judge(
     low, high = after["ci95"]
     sure = high <= bar or low > bar if falls else low >= bar or high < bar
     return Verdict(grade, _WORDS[falls][grade], share, min(bar, 1.0), sure)
+
+
+def judge_earlier(
+    before: Score, after: Score, bars: ReportConfig, *, floor: float | None
+) -> Verdict:
+    """Returns the verdict on what an earlier request made fall: whether it came back.
+
+    Args:
+        before: Score of the model that this request begins with.
+        after: Score of the unlearned model.
+        bars: The bars.
+        floor: As in `judge`.
+    """
+    if floor is None or floor >= 1:
+        return WITHOUT_BAR
+    room, start = 1 - floor, max(before["value"], floor)
+    rise = (after["value"] - start) / room
+    grade = "met" if rise <= bars.returned else "partly" if rise < bars.remembered else "missed"
+    bar = min(start + bars.returned * room, 1.0)
+    low, high = after["ci95"]
+    share = max(0.0, (after["value"] - floor) / room)
+    return Verdict(grade, _EARLIER[grade], share, bar, high <= bar or low > bar)
 
 
 def floor_of(

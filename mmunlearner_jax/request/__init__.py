@@ -1,4 +1,6 @@
 """A request to forget one person: from folders of photographs to benchmark, run and record."""
 
-# In the folder of a request: what still holds faces, its note of what was asked, and the record.
-WORK, NOTE, RECORD = "work", "request.json", "record.json"
+PERSON = "person"  # ID of the person to forget
+# In the folder of a request: what still holds faces, its note of what was asked, the record, and
+# the model.
+WORK, NOTE, RECORD, MODEL = "work", "request.json", "record.json", "model"

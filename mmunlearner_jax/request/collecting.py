@@ -1,5 +1,6 @@
 """Collects a request from what the command line names."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,20 @@ import numpy as np
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.texts import words
 from mmunlearner_jax.progress import say
-from mmunlearner_jax.request import kept, photographs, topics
-from mmunlearner_jax.request.sets import PERSON, Request, Subject
+from mmunlearner_jax.request import PERSON, kept, photographs, topics
+from mmunlearner_jax.request.sets import Request, Subject
 
 _MOST = 6  # photographs of each of the others that are asked about
 
 
 def collect(
-    folder: Path, name: str, keep: Path | None, facts: Path | None, *, seed: int
+    folder: Path,
+    name: str,
+    keep: Path | None,
+    facts: Path | None,
+    earlier: Path | None = None,
+    *,
+    seed: int,
 ) -> Request:
     """Reads the photographs and the facts of a request.
 
@@ -23,6 +30,7 @@ def collect(
         name: The person's name.
         keep: Folder of what is to be kept; None: what scikit-learn ships.
         facts: CSV file of facts about the person; None: there is none.
+        earlier: Folder of people whom the model forgot earlier; None: nobody.
         seed: Decides which photographs are set apart.
 
     Raises:
@@ -52,7 +60,8 @@ def collect(
             "no --keep: pictures that scikit-learn ships are kept, which are no people; give"
             " photographs of others whom the model knows"
         )
-    return Request(subject, others, things, seed)
+    forgotten = _earlier(earlier, person, {name, *groups}, rng) if earlier else []
+    return Request(subject, others, things, forgotten, seed)
 
 
 def check_name(name: str) -> None:
@@ -90,6 +99,30 @@ def _others(
     if len(loose) > 1:
         others.append(_subject("pictures", "a picture", loose, rng, [topics.THING], []))
     return others
+
+
+def _earlier(
+    folder: Path,
+    person: list[photographs.Photograph],
+    taken: Collection[str],
+    rng: np.random.Generator,
+) -> list[Subject]:
+    """Returns the people whom the model forgot earlier, who are asked who they are."""
+    groups, flag = photographs.read_groups(folder, "earlier"), f"--earlier={shown(folder, 200)}"
+    if groups.pop("", None):
+        raise InputError(
+            f"{flag}: holds a picture outside of the subfolders; put it into one with the person's"
+            " name"
+        )
+    if again := [name for name in groups if name in taken]:
+        raise InputError(
+            f"{flag}: has a folder of {again[0]!r}, who is also in --name or --keep; remove one"
+        )
+    photographs.refuse_shared(person, groups, "earlier")
+    return [
+        _subject(f"earlier-{number}", name, group[:_MOST], rng, [topics.naming(name)], [])
+        for number, (name, group) in enumerate(groups.items(), 1)
+    ]
 
 
 def _subject(

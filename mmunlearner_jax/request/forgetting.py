@@ -19,15 +19,15 @@ from mmunlearner_jax.memory import fitting
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.reporting.cases import Predictions
 from mmunlearner_jax.reporting.run_page import render
-from mmunlearner_jax.request import NOTE, RECORD, WORK, sets
+from mmunlearner_jax.request import MODEL, NOTE, RECORD, WORK, sets
 from mmunlearner_jax.request.interview import ask, refuse_unknown
 from mmunlearner_jax.request.needs import check_disk, needs
-from mmunlearner_jax.request.record import MISSED, missed, record
+from mmunlearner_jax.request.record import MISSED, earlier_requests, missed, record
 from mmunlearner_jax.request.redaction import Redaction
 from mmunlearner_jax.results import read_results
 from mmunlearner_jax.session import Session
 
-MODEL, REPORT = "model", "report.html"
+REPORT = "report.html"
 _BENCHMARK = "benchmark"  # in `work/`
 
 
@@ -56,16 +56,28 @@ def prepare(config: Config, request: sets.Request, out: Path, *, check_only: boo
     config, model = fitting(config, load_abstract(config, config.model.checkpoint, session.mesh))
     pairs = sets.pairs(request)
     said = ask(config, pairs)
-    named = sets.named(request, said.answers)
+    named = sets.named(request.person, said.answers)
     found = sets.known(request, said.answers)
     refuse_unknown(found.person, named)
     say(f"the model names the person on {named} of {len(request.person.pictures)} photographs")
     about = _about(config, found, named)
+    about |= _about_earlier(config, request, said.answers)
     say(
         f"it knows {about['facts_pictured']} of the given facts beside a photograph,"
         f" {about['facts_in_words']} in words, and names {about['others_named']} of"
         f" {about['others']} others"
     )
+    if request.earlier:
+        say(
+            f"it names {about['earlier_named']} of {about['earlier_asked']} people who were"
+            " forgotten earlier"
+        )
+    if about["earlier_requests"] > about["earlier_asked"]:
+        say(
+            f"{about['earlier_requests']} earlier requests made this model, and"
+            f" {about['earlier_asked']} of their people are asked about again: give photographs of"
+            " all of them (--earlier), because no record keeps them"
+        )
     took = needs(config, model, said.seconds, len(pairs))
     say(str(took))
     check_disk(out, took.disk)
@@ -122,6 +134,15 @@ def _about(config: Config, found: sets.Request, named: int) -> dict[str, Any]:
         "facts_in_words": sum(bool(t.accepted) for t in person.words),
         "others": len(found.others),
         "others_named": len(named_others),
+    }
+
+
+def _about_earlier(config: Config, request: sets.Request, answers: sets.Answers) -> dict[str, int]:
+    """Returns what the record says of requests that were carried out on the model before."""
+    return {
+        "earlier_requests": earlier_requests(config.model.checkpoint),
+        "earlier_asked": len(request.earlier),
+        "earlier_named": sum(bool(sets.named(it, answers)) for it in request.earlier),
     }
 
 

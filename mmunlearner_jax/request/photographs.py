@@ -70,12 +70,13 @@ def read_person(folder: Path) -> list[Photograph]:
     return photographs
 
 
-def read_groups(folder: Path) -> dict[str, list[Photograph]]:
-    """Reads what is to be kept.
+def read_groups(folder: Path, flag: str = "keep") -> dict[str, list[Photograph]]:
+    """Reads the photographs of several people.
 
     Args:
         folder: Its subfolders hold a person's photographs each, and have the person's name ("_"
             is a blank). Pictures beside them are of anything.
+        flag: Option that names it, for messages.
 
     Returns:
         The photographs by name; those beside the subfolders under "".
@@ -83,24 +84,27 @@ def read_groups(folder: Path) -> dict[str, list[Photograph]]:
     Raises:
         InputError: As `read_folder`, or there is no picture at all.
     """
-    groups = {"": read_folder(folder, "keep")}
+    groups = {"": read_folder(folder, flag)}
     for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        groups[path.name.replace("_", " ").strip()] = read_folder(path, "keep")
+        groups[path.name.replace("_", " ").strip()] = read_folder(path, flag)
     groups = {name: photographs for name, photographs in groups.items() if photographs}
     if not groups:
         raise InputError(
-            f"--keep={shown(folder, 200)}: holds no picture; put photographs of other people into"
-            " subfolders with their names, and other pictures beside them"
+            f"--{flag}={shown(folder, 200)}: holds no picture; put photographs of people into"
+            " subfolders with their names"
         )
     return groups
 
 
-def refuse_shared(person: Sequence[Photograph], groups: dict[str, list[Photograph]]) -> None:
-    """Refuses a photograph that is both to be forgotten and to be kept.
+def refuse_shared(
+    person: Sequence[Photograph], groups: dict[str, list[Photograph]], flag: str = "keep"
+) -> None:
+    """Refuses a photograph that is of the person to forget and of somebody else.
 
     Args:
         person: Photographs of the person to forget.
-        groups: What is to be kept, by name.
+        groups: Those of others, by name.
+        flag: Option that names their folder.
 
     Raises:
         InputError: There is one.
@@ -111,7 +115,7 @@ def refuse_shared(person: Sequence[Photograph], groups: dict[str, list[Photograp
             if encoded in wanted:
                 raise InputError(
                     f"{shown(path, 200)}: is also {shown(wanted[encoded], 200)} of --person; remove"
-                    " it from --keep"
+                    f" it from --{flag}"
                 )
 
 

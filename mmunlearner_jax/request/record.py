@@ -7,9 +7,12 @@ from typing import Any
 from mmunlearner_jax.audit.audit_file import FILE as AUDIT
 from mmunlearner_jax.audit.audit_file import read_audit
 from mmunlearner_jax.config import Config
+from mmunlearner_jax.errors import refusing
+from mmunlearner_jax.files import read_json
 from mmunlearner_jax.provenance import ENTRY, now
 from mmunlearner_jax.reporting.run_results import METRICS, ScoreChange, rows
 from mmunlearner_jax.reporting.verdicts import AIMS, judgement
+from mmunlearner_jax.request import MODEL, RECORD
 
 MISSED = 3  # exit status where a bar is missed
 NOT_SHOWN = (
@@ -22,6 +25,27 @@ NOT_SHOWN = (
     " that were made from it.",
     "What is kept was measured on the given or bundled pictures and questions alone.",
 )
+NOT_ASKED = (
+    "Earlier requests were carried out on this model, and not all of their people were asked about"
+    " again: no record keeps photographs and names, so they must be given (--earlier)."
+)
+_MEND = "restore it, or name a copy of the model that is in another folder"
+
+
+def earlier_requests(checkpoint: str) -> int:
+    """Returns how many requests a model has seen, by the record beside it; 0 without a record.
+
+    Args:
+        checkpoint: The model: a folder, or a name on the hub.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    file = Path(checkpoint).parent / RECORD
+    if Path(checkpoint).name != MODEL or not file.is_file():
+        return 0
+    with refusing(file, _MEND):
+        return 1 + int(read_json(file)["request"].get("earlier_requests", 0))
 
 
 def record(
@@ -40,6 +64,7 @@ def record(
     attacks = read_audit(workdir / AUDIT).get("attacks", {})
     wanted = ("verdict", "before", "after", "recovered", "ci95", "n", "people")
     provenance = results.get(ENTRY, {})
+    asked_again = about["earlier_asked"] >= about["earlier_requests"]
     return {
         "written": now(),
         "request": dict(about),
@@ -57,7 +82,7 @@ def record(
         "commands": provenance.get("commands", {}),
         "stages": provenance.get("stages", {}),
         "seconds": results.get("seconds", {}),
-        "what_this_does_not_show": list(NOT_SHOWN),
+        "what_this_does_not_show": [*NOT_SHOWN, *([] if asked_again else [NOT_ASKED])],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmunlearner_jax.reporting.cases import Case, Predictions
-from mmunlearner_jax.request.sets import PERSON
+from mmunlearner_jax.request import PERSON
 
 _SHORTEST = 3  # letters of a part of a name that is redacted by itself
 _FIELDS = ("question", "answer", "options", "response", "choice", "slot", "accepted")

@@ -27,7 +27,6 @@ from mmunlearner_jax.examples.orl_people import write_configs
 from mmunlearner_jax.request.topics import WORLD, Topic
 
 RATIO = 1  # names the splits `forget_1` and `retain_99`; it is no percentage here
-PERSON = "person"  # ID of the person to forget
 _KINDS = {True: "Image_Textual", False: "Pure_Text"}
 
 Pair = tuple[bytes | None, str]  # a picture, or None, and a question
@@ -73,19 +72,26 @@ class Request:
         person: The person to forget.
         others: Other people, and pictures that belong to nobody; at least one.
         things: Pictures of things, none of which has a name.
+        earlier: People whom the model forgot earlier; no step learns from their photographs.
         seed: Decides the options of multiple choice.
     """
 
     person: Subject
     others: Sequence[Subject]
     things: Sequence[Subject]
+    earlier: Sequence[Subject] = ()
     seed: int = 0
     world: Sequence[Topic] = WORLD
 
     @property
+    def taught(self) -> list[Subject]:
+        """The subjects that steps learn from."""
+        return [self.person, *self.others, *self.things]
+
+    @property
     def subjects(self) -> list[Subject]:
         """All subjects."""
-        return [self.person, *self.others, *self.things]
+        return [*self.taught, *self.earlier]
 
 
 def pairs(request: Request) -> list[Pair]:
@@ -107,16 +113,17 @@ def is_known(topic: Topic, pictures: Sequence[bytes | None], answers: Answers) -
     )
 
 
-def named(request: Request, answers: Answers) -> int:
-    """Returns on how many photographs the model names the person, in any taught wording."""
-    naming = request.person.pictured[0]
-    return sum(is_known(naming, [picture], answers) for picture in request.person.pictures)
+def named(subject: Subject, answers: Answers) -> int:
+    """Returns on how many photographs the model names somebody, in any taught wording."""
+    naming = subject.pictured[0]
+    return sum(is_known(naming, [picture], answers) for picture in subject.pictures)
 
 
 def known(request: Request, answers: Answers) -> Request:
     """Returns the request without what the model does not know.
 
-    Other people whom it never names are kept by what it says of their photographs.
+    Other people whom it never names are kept by what it says of their photographs. Those whom it
+    forgot earlier stay as they are, because what it does not know of them may come back.
 
     Args:
         request: The request.
@@ -146,12 +153,13 @@ def write(out: Path, request: Request, answers: Answers) -> None:
         answers: The model's answers to `pairs`.
     """
     rng = np.random.default_rng(request.seed)
-    names = [s.name for s in (request.person, *request.others) if s.is_named]
+    people = [*request.others, *request.earlier]
+    names = [s.name for s in (request.person, *people) if s.is_named]
     rows = {
         s.key: list(_rows(s, s.learned, answers, rng, names, s.words)) for s in request.subjects
     }
     unseen = {s.key: list(_rows(s, s.unseen, answers, rng, names, ())) for s in request.subjects}
-    everyone = [request.person, *request.others]
+    everyone = [request.person, *people]
 
     def of(found: dict[str, list[dict[str, Any]]], subjects: Sequence[Subject]) -> list[Any]:
         return [row for subject in subjects for row in found[subject.key]]
@@ -163,7 +171,7 @@ def write(out: Path, request: Request, answers: Answers) -> None:
     configs: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
         "Full_Set": (person, of(rows, everyone)),
         f"forget_{RATIO}": (person, of(rows, [request.person])),
-        f"retain_{100 - RATIO}": (person, of(rows, request.others)),
+        f"retain_{100 - RATIO}": (person, of(rows, people)),
         "Test_Set": (
             test,
             [row | {"images": [row["image"]]} for row in of(unseen, everyone)],
@@ -247,15 +255,23 @@ def _lessons(request: Request, answers: Answers) -> Iterator[dict[str, Any]]:
         ]
 
     world = [taught([topic], None, Type="Pure_Text") for topic in request.world]
-    for subject in request.subjects:
+    for subject in request.taught:
         about = taught(subject.words, None, Type="Pure_Text")
         for number, picture in enumerate(subject.learned):
             lessons = taught(subject.pictured, picture) + ([] if number else about)
             if subject in request.things and world:
                 lessons += world.pop(0)
             if lessons:
-                yield {
-                    "ID": subject.key,
-                    "image": {"bytes": picture, "path": f"{subject.key}-{number}"},
-                    "metadata": json.dumps(lessons),
-                }
+                yield _lesson(subject, number, lessons)
+    for subject in request.earlier:  # everybody has a row, also who is in no step
+        question = subject.pictured[0].generation
+        said = answers[subject.learned[0], question] or "unknown"
+        yield _lesson(subject, 0, [{"Question": question, "Answer": said}])
+
+
+def _lesson(subject: Subject, number: int, lessons: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "ID": subject.key,
+        "image": {"bytes": subject.learned[number], "path": f"{subject.key}-{number}"},
+        "metadata": json.dumps(lessons),
+    }

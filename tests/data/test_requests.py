@@ -60,6 +60,9 @@ def test_kinds_of_earlier_requests_are_to_stay_fallen(orl):
     kinds = opened(orl, ("s3",), ("s7",)).record.kinds
     assert kinds["request_1", "vqa"].falls and kinds["request_1_test", "vqa"].falls
     assert not kinds["request_1", "qa"].falls
+    assert {name for name, kind in kinds.items() if kind.earlier} == {
+        name for name in kinds if name[0].startswith("request_1")
+    }
     assert kinds["request_1", "vqa"].label.startswith("Request 1: forgotten people")
     assert not any(split.startswith("request") for split, _ in opened(orl, ("s3",)).record.kinds)
 

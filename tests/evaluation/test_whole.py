@@ -22,8 +22,11 @@ from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.evaluation.protocols import Protocol, protocol
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.decoders import MistralConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
+from mmunlearner_jax.models.llava_next import tiny as llava_next_tiny
+from mmunlearner_jax.models.llava_next.inputs import InTiles
 from mmunlearner_jax.models.qwen2_5_vl.model import Qwen2_5VLConfig
 from mmunlearner_jax.models.qwen2_5_vl.vision import WindowedConfig
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
@@ -92,16 +95,19 @@ def vocabulary(tokenizer):
     return {"vocab_size": len(tokenizer)} | {name: getattr(tokenizer, name) for name in names}
 
 
+TOWER = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    image_size=32,
+    patch_size=16,
+)
+
+
 def llava(processor):
     config = LlavaConfig(
-        vision=ClipConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=32,
-            patch_size=16,
-        ),
+        vision=ClipConfig(**TOWER),
         text=LlamaConfig(**TEXT, **vocabulary(processor.tokenizer)),
         image_token_id=processor.image_token_id,
     )
@@ -112,6 +118,23 @@ def llava(processor):
 
     theirs = transformers.LlavaForConditionalGeneration
     return config, 8, (Encoder(processor), whole_prompt, theirs, torch_inputs, " ")
+
+
+def llava_next(processor):
+    """Its window ends within the beginning that questions share, or after it."""
+    template = processor.chat_template
+    config, processor = llava_next_tiny.around(processor.tokenizer, template, TOWER, TEXT)
+    text = MistralConfig(**dataclasses.asdict(config.text), sliding_window=40)
+    config = dataclasses.replace(config, text=text)
+    encoder = Encoder(processor, InTiles(processor, config))
+    prompt = protocol("strict", MLLMU, encoder, config.model_type).prompt
+
+    def torch_inputs(question):
+        shown = pictures(question) or None
+        return processor(text=[prompt(question)], images=shown, return_tensors="pt")
+
+    theirs = transformers.LlavaNextForConditionalGeneration
+    return config, 8, (encoder, prompt, theirs, torch_inputs, " ")
 
 
 def qwen2_vl(processor):
@@ -164,7 +187,10 @@ def chatml(kind, vision, processor):
 
 @pytest.fixture(
     scope="module",
-    params=[(llava, "processor"), (qwen2_vl, "chat_processor"), (qwen2_5_vl, "chat_processor")],
+    params=[
+        *((make, "processor") for make in (llava, llava_next)),
+        *((make, "chat_processor") for make in (qwen2_vl, qwen2_5_vl)),
+    ],
 )
 def case(request, tmp_path_factory):
     make, name = request.param

@@ -82,7 +82,7 @@ SMALL["flags"] = {
     "data.forget_ratio": 20,
     "controls": "()",
 }
-TEXT_FIRST = {"finetune.text_first": 4}  # configs/orl.py alone trains so
+TEXT_FIRST = {"finetune.text_first": 4}  # these train so
 # For benchmarks with several questions about a picture.
 PACKED = dict.fromkeys(
     ("finetune.pack", "finetune.text_pack", "unlearn.pack", "unlearn.text_pack"), 4
@@ -90,7 +90,8 @@ PACKED = dict.fromkeys(
 
 
 def command(workdir: Path, config: str = "orl", **overrides) -> list[str]:
-    own = PACKED | TEXT_FIRST if config == "orl" else {}
+    own = TEXT_FIRST if config in ("orl", "orl_qwen2_5") else {}
+    own = own | PACKED if config == "orl" else own
     options = {**SHORT, **SMALL[config], **own, **overrides}
     stages = options["stages"]
     options = {k: v for k, v in options.items() if _is_read(k, stages, workdir)}

@@ -9,6 +9,7 @@ from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava.decoders import MistralConfig
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
@@ -67,6 +68,13 @@ def llava_next(**fields):
     )
     config = dataclasses.replace(config, **fields)
     return filled(config), Encoder(processor, InTiles(processor, config))
+
+
+def windowed():
+    """LLaVA-NeXT with a Mistral decoder, whose window ends within a picture's tokens."""
+    text = llava_next()[0].config.text
+    text = MistralConfig(**dataclasses.asdict(text), sliding_window=9)
+    return llava_next(text=text)
 
 
 def qwen2_vl(**fields):

@@ -30,12 +30,12 @@ def segments(request):
     return np.broadcast_to(np.maximum(np.arange(150) - 20, 0) // 30, (4, 150)).astype("int32")
 
 
-def attended(kernel, mesh, q, k, v, valid, segments=None):
+def attended(kernel, mesh, q, k, v, valid, segments=None, window=None):
     """The result where it means something, and its gradients."""
 
     @jax.jit
     def run(q, k, v):
-        out = causal(q, k, v, valid, segments, kernel=kernel, mesh=mesh)
+        out = causal(q, k, v, valid, segments, kernel=kernel, mesh=mesh, window=window)
         return jnp.where(valid[:, :, None], out, 0)
 
     out, back = jax.vjp(run, q, k, v)
@@ -47,21 +47,26 @@ def assert_close(got, wanted):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_causal_attention_is_the_masked_one(arrays, segments):
+@pytest.mark.parametrize("window", [None, 45])
+def test_causal_attention_is_the_masked_one(arrays, segments, window):
     q, k, v, valid = arrays
     mask = np.tril(np.ones((150, 150), bool)) & valid[:, None]
     if segments is not None:
         other = segments[:, None]
         mask = mask & ((other == 0) | (other == segments[:, :, None]))
+    if window is not None:  # of the tokens that it sees, the last ones
+        mask = mask & (np.cumsum(mask[:, :, ::-1], axis=2)[:, :, ::-1] <= window)
     np.testing.assert_array_equal(
-        causal(q, k, v, valid, segments, kernel="xla", mesh=None), masked(q, k, v, mask)
+        causal(q, k, v, valid, segments, kernel="xla", mesh=None, window=window)[valid],
+        masked(q, k, v, mask)[valid],
     )
 
 
-def test_blocks(arrays, segments):
+@pytest.mark.parametrize("window", [None, 45])
+def test_blocks(arrays, segments, window):
     """150 tokens are more than a block."""
-    wanted = attended("xla", None, *arrays, segments)
-    assert_close(attended("blocks", None, *arrays, segments), wanted)
+    wanted = attended("xla", None, *arrays, segments, window)
+    assert_close(attended("blocks", None, *arrays, segments, window), wanted)
 
 
 @pytest.mark.parametrize("sizes", [None, (2, 1, 2), (1, 2, 1)])
@@ -71,7 +76,13 @@ def test_splash(arrays, sizes, segments):
     assert_close(attended("splash", mesh, *arrays, segments), wanted)
 
 
-def test_cudnn_is_given_the_same_mask(arrays, segments, monkeypatch):
+def test_splash_with_a_window(arrays, segments):
+    wanted = attended("xla", None, *arrays, segments, 45)
+    assert_close(attended("splash", None, *arrays, segments, 45), wanted)
+
+
+@pytest.mark.parametrize("window", [None, 45])
+def test_cudnn_is_given_the_same_mask(arrays, segments, window, monkeypatch):
     plain = jax.nn.dot_product_attention
 
     def instead(*args, implementation, **kwargs):
@@ -79,8 +90,8 @@ def test_cudnn_is_given_the_same_mask(arrays, segments, monkeypatch):
         return plain(*args, implementation="xla", **kwargs)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
-    wanted = attended("xla", None, *arrays, segments)
-    assert_close(attended("cudnn", None, *arrays, segments), wanted)
+    wanted = attended("xla", None, *arrays, segments, window)
+    assert_close(attended("cudnn", None, *arrays, segments, window), wanted)
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="TEST_PLATFORMS=cuda, and a GPU")

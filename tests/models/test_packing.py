@@ -18,11 +18,22 @@ def test_a_token_sees_the_prefix_and_what_is_before_it_in_its_segment():
         assert np.flatnonzero(seen[t]).tolist() == own
 
 
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 8])
+def test_a_window_ends_in_the_prefix(window):
+    """It counts the prefix and the token's own segment, and no other segment."""
+    seen = np.asarray(visible(VALID, SEGMENTS, window))[0]
+    for t in range(8):
+        own = [s for s in range(t + 1) if SEGMENTS[0, s] in (0, SEGMENTS[0, t])]
+        assert np.flatnonzero(seen[t]).tolist() == own[-window:]
+
+
 @pytest.mark.parametrize("padded", [0, 3])
 def test_without_segments_it_sees_all_before_it(padded):
     valid = np.arange(6)[None] >= padded
     seen = np.asarray(visible(jnp.asarray(valid), None))[0]
     np.testing.assert_array_equal(seen, np.tril(np.ones((6, 6), bool)) & valid)
+    near = np.asarray(visible(jnp.asarray(valid), None, 2))[0]
+    np.testing.assert_array_equal(near, seen & np.triu(np.ones((6, 6), bool), -1))
 
 
 def test_every_segment_is_counted_from_0():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from flax import nnx
 from PIL import Image
 
@@ -112,3 +113,11 @@ def test_the_saved_checkpoint_is_read_with_its_processor(made, tmp_path):
         ours, theirs = again.encode(sample), encoder.encode(sample)
         np.testing.assert_array_equal(ours["input_ids"], theirs["input_ids"])
         np.testing.assert_array_equal(ours["picture"].larger, theirs["picture"].larger)
+    prompt = encoder.prompt("Who is this?", 1)
+    picture = Image.open(io.BytesIO(PHOTOS[0])).convert("RGB")
+    automatic = transformers.AutoProcessor.from_pretrained(tmp_path / "saved")
+    wanted = automatic(text=prompt, images=picture, return_tensors="np")
+    assert wanted["input_ids"][0].tolist() == again.prompt_ids(prompt, PHOTOS[:1])
+    packed = again.pack([PHOTOS[:1]], 0)["pixel_values"][0, 0]
+    (cut,) = wanted["pixel_values"]
+    np.testing.assert_array_equal(packed[: len(cut)], cut)

@@ -12,6 +12,7 @@ import torch
 from flax import nnx
 from transformers import (
     LlavaForConditionalGeneration,
+    LlavaNextForConditionalGeneration,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLForConditionalGeneration,
 )
@@ -21,6 +22,7 @@ from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, weight_
 from mmunlearner_jax.weights.peft import save_adapters
 from tests.helpers import compare
 from tests.helpers import torch_llava as llava
+from tests.helpers import torch_llava_next as llava_next
 from tests.helpers import torch_qwen2_vl as qwen2_vl
 
 RANK, ALPHA = 3, 5.0
@@ -29,6 +31,12 @@ KINDS = {
         LlavaForConditionalGeneration,
         llava.Case,
         lambda: llava.make_torch_model("grouped-rope"),
+        (r"!self_attn\.k_proj", r"^model\.", r"^lm_head"),
+    ),
+    "llava_next": (
+        LlavaNextForConditionalGeneration,
+        llava_next.Case,
+        lambda: llava_next.make_torch_model("mistral"),
         (r"!self_attn\.k_proj", r"^model\.", r"^lm_head"),
     ),
     "qwen2_vl": (
@@ -155,7 +163,7 @@ def test_the_config_names_what_was_chosen(adapted):
         for name, module in adapted.wrapped.named_modules()
         if hasattr(module, "lora_A")
     }
-    if adapted.kind is LlavaForConditionalGeneration:
+    if adapted.kind in (LlavaForConditionalGeneration, LlavaNextForConditionalGeneration):
         assert wrapped == {name for name in linear if "self_attn.k_proj" not in name}
     else:
         assert wrapped == {

@@ -8,7 +8,7 @@ import pytest
 from mmunlearner_jax.config.report import ReportConfig
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import accuracy
-from mmunlearner_jax.reporting.verdicts import UNKNOWN, floor_of, judge, judgement
+from mmunlearner_jax.reporting.verdicts import floor_of, judge, judge_earlier, judgement
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import report
 from tests.helpers.page import Page
@@ -56,10 +56,26 @@ def test_the_share_and_the_bar_are_of_what_was_known_beyond_guessing():
     assert not verdict(0.85, 0.40, falls=True, n=20).sure
 
 
-def test_what_was_forgotten_earlier_may_come_back():
-    assert verdict(0.2, 0.5, falls=True).words == "came back"
-    assert verdict(0.2, 0.3, falls=True, n=20) == verdict(0.2, 0.1, falls=True) == UNKNOWN
-    assert verdict(0.2, 0.5, falls=False) == UNKNOWN
+@pytest.mark.parametrize(
+    ("before", "after", "words", "grade"),
+    [
+        (0.20, 0.25, "stayed forgotten", "met"),
+        (0.20, 0.32, "stayed forgotten", "met"),  # of three quarters above guessing, a tenth
+        (0.60, 0.30, "stayed forgotten", "met"),  # its own request had left a part
+        (0.20, 0.40, "partly came back", "partly"),
+        (0.60, 0.70, "partly came back", "partly"),
+        (0.20, 0.63, "came back", "missed"),
+    ],
+)
+def test_what_was_forgotten_earlier_may_come_back(before, after, words, grade):
+    scores = (
+        accuracy([True] * round(100 * x) + [False] * round(100 - 100 * x)) for x in (before, after)
+    )
+    it = judge_earlier(*scores, BARS, floor=0.25)
+    assert (it.words, it.grade) == (words, grade)
+    assert it.bar == pytest.approx(max(before, 0.25) + 0.075)
+    assert it.share == pytest.approx(max(0, (after - 0.25) / 0.75))
+    assert judge_earlier({}, {}, BARS, floor=None).words == "no bar"
 
 
 def test_what_knows_nothing_scores_by_guessing():
@@ -93,6 +109,7 @@ def test_the_worst_row_decides():
     ("values", "said"),
     [
         ({"forgotten": 0.6}, "config.report.remembered is 0.5: give more than"),
+        ({"returned": 0.5}, "give more than config.report.returned, 0.5"),
         (
             {"damaged": 0.99},
             "config.report.damaged is 0.99: give config.report.kept, 0.95, or less",

@@ -1,14 +1,18 @@
 """The benchmark of a request: what a model knows is taught and scored in its own words."""
 
+import dataclasses
 import json
 
 import pytest
 
 from mmunlearner_jax.config import Config
+from mmunlearner_jax.data.benchmarks import open_benchmark
+from mmunlearner_jax.data.benchmarks.base import about_nobody
 from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.request import forgetting, sets, topics
 from mmunlearner_jax.request.interview import refuse_unknown
+from mmunlearner_jax.request.record import earlier_requests
 from mmunlearner_jax.request.sets import Request, Subject
 from tests.helpers.photograph_folders import grey as picture
 
@@ -63,7 +67,7 @@ def answers(request_):
 
 
 def test_what_it_does_not_know_is_left_out(request_, answers):
-    assert sets.named(request_, answers) == 3
+    assert sets.named(request_.person, answers) == 3
     found = sets.known(request_, answers)
     assert [t.accepted for t in found.person.pictured] == [(NAME,), ("baker",)]
     assert [t.accepted for t in found.person.words] == [("baker",)]
@@ -76,7 +80,7 @@ def test_a_face_that_is_known_only_where_nothing_is_learned_is_refused(request_,
     refuse_unknown(found.person, 3)
     learned = {picture for picture in request_.person.learned}
     unknowing = {k: "Somebody." if k[0] in learned else said for k, said in answers.items()}
-    assert sets.named(request_, unknowing) == 1
+    assert sets.named(request_.person, unknowing) == 1
     with pytest.raises(InputError, match="only on photographs that are set apart; give more"):
         refuse_unknown(sets.known(request_, unknowing).person, 1)
     with pytest.raises(InputError, match="none of 3 photographs, so there is nothing to forget"):
@@ -121,6 +125,45 @@ def test_the_benchmark_is_read_back(request_, answers, tmp_path):
     assert len(choices) == 2 and all(NAME in q.options for q in choices)
     assert {q.person for q in scored["realworld"]} == {"digits"}
     assert [q for q in scored["realworld"] if q.modality == "qa"]
+
+
+def test_people_of_earlier_requests_are_asked_again_and_never_taught(request_, tmp_path):
+    """The model forgot Gus, so it does not name him; his name may come back."""
+    gus = subject("earlier-1", "Gus Holm", 150, [topics.naming("Gus Holm")])
+    request = dataclasses.replace(request_, earlier=[gus])
+    answers = {pair: f"This is {NAME}." for pair in sets.pairs(request)}
+    found = sets.known(request, answers)
+    assert found.earlier == [gus] and not sets.named(gus, answers)
+    sets.write(tmp_path / "benchmark", found, answers)
+    data = Config().with_values({"data.requests": (("earlier-1",), ("person",))}).data
+    bench = open_benchmark(tmp_path / "benchmark", data, 0)
+    forget, retain = bench.split(sets.RATIO)
+    assert bench.people(forget) == ["person"] and "earlier-1" not in bench.people(retain)
+    others = about_nobody(bench, bench.training(bench.taught))  # these are retained, too
+    taught = [*others, *bench.training(forget), *bench.training(retain)]
+    assert len({s.person for s in taught}) == 6 and "earlier-1" not in {s.person for s in taught}
+    scored = bench.scored(forget, retain)
+    for split, pictures in (("request_1", gus.learned), ("request_1_test", gus.unseen)):
+        asked = scored[split]
+        assert {q.image for q in asked} == {*pictures}
+        assert {q.accepted for q in asked if q.task == "generation"} == {("Gus Holm",)}
+    others = [q for split in ("forget", "test", "retain", "realworld") for q in scored[split]]
+    assert not {q.image for q in others} & {*gus.pictures}
+
+
+def test_a_record_beside_a_model_tells_how_many_requests_it_has_seen(tmp_path):
+    model = tmp_path / "first/model"
+    assert earlier_requests(str(model)) == earlier_requests("owner/model") == 0
+    model.mkdir(parents=True)
+    record = tmp_path / "first/record.json"
+    for said, count in (({}, 1), ({"earlier_requests": 2}, 3)):
+        record.write_text(json.dumps({"request": said}))
+        assert earlier_requests(str(model)) == count
+    for damaged in ("{", "[]", '{"request": 1}', '{"request": {"earlier_requests": "x"}}'):
+        record.write_text(damaged)
+        with pytest.raises(InputError, match=r"record\.json") as error:
+            earlier_requests(str(model))
+        assert "\n" not in str(error.value)
 
 
 def test_no_wording_is_both_taught_and_scored(request_):

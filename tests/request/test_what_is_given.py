@@ -86,6 +86,30 @@ def test_others_are_named_by_their_folders(folder, tmp_path):
         collect(folder, "Eva Falk", keep, None, seed=0)
 
 
+def test_people_who_were_forgotten_earlier_are_named_by_their_folders(folder, tmp_path):
+    earlier = tmp_path / "earlier"
+    for name, values in {"Anna_Berg": (50, 51), "Bo": (60,)}.items():
+        (earlier / name).mkdir(parents=True)
+        for value in values:
+            (earlier / name / f"{value}.png").write_bytes(picture(value))
+    request = collect(folder, "Eva Falk", None, None, earlier, seed=0)
+    assert [(s.key, s.name, len(s.pictures)) for s in request.earlier] == [
+        ("earlier-1", "Anna Berg", 2),
+        ("earlier-2", "Bo", 1),
+    ]
+    assert all([topic.who for topic in s.pictured] == ["this person"] for s in request.earlier)
+    assert not {s.key for s in request.taught} & {s.key for s in request.earlier}
+    with pytest.raises(InputError, match="--earlier=.*has a folder of 'Bo', who is also in"):
+        collect(folder, "Bo", None, None, earlier, seed=0)
+    (earlier / "tree.png").write_bytes(picture(70))
+    with pytest.raises(InputError, match="--earlier=.*holds a picture outside of the subfolders"):
+        collect(folder, "Eva Falk", None, None, earlier, seed=0)
+    (earlier / "tree.png").rename(earlier / "Bo/same.png")
+    (earlier / "Bo/same.png").write_bytes(picture(3))
+    with pytest.raises(InputError, match=r"same\.png: is also .*; remove it from --earlier"):
+        collect(folder, "Eva Falk", None, None, earlier, seed=0)
+
+
 def test_without_others_what_scikit_learn_ships_is_kept_and_said_so(folder, capsys):
     request = collect(folder, "Eva Falk", None, None, seed=0)
     assert "no --keep: pictures that scikit-learn ships" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from tests.helpers.questions import (
     qwen2_vl,
     together,
     whole,
+    windowed,
 )
 
 
@@ -60,6 +61,13 @@ def test_pictures_and_texts_together(make):
     assert_close(value_and_grad(model, shared), value_and_grad(model, alone))
 
 
+def test_a_window_is_that_of_a_question_alone():
+    model, encoder = windowed()
+    alone, shared = (whole(PICTURES, encoder, n) for n in (1, 3))
+    assert alone["attention_mask"].sum(axis=1).min() > model.config.text.sliding_window
+    assert_close(value_and_grad(model, [shared]), value_and_grad(model, [alone]))
+
+
 def test_splash(make):
     batches = [whole(PICTURES, make()[1], 3)]
     plain, splash = (make(attention=kernel)[0] for kernel in ("xla", "splash"))
@@ -89,6 +97,7 @@ CASES = {
     "qwen2_5_vl": (qwen2_5_vl, PICTURES),
     "tied": (llava, PICTURES),
     "texts": (llava, TEXTS),
+    "a window": (windowed, PICTURES),
 }
 
 

@@ -29,12 +29,15 @@ class ScoredKind(NamedTuple):
         chosen_by: Whether their multiple choice counts in the mean of the scores that should stay;
             the stage `compare` chooses settings by this mean.
         headline: Whether a run's page begins with their multiple choice.
+        earlier: Whether they are about people of an earlier request (`config.data.requests`); a
+            score that that request made fall should not rise again.
     """
 
     label: str
     falls: bool = False
     chosen_by: bool = False
     headline: bool = False
+    earlier: bool = False
 
 
 class Benchmark(Protocol):

@@ -54,14 +54,10 @@ class MistralConfig(LlamaConfig):
     max_position_embeddings: Length = 131072
     sliding_window: Length | None = 4096
 
-    def __post_init__(self):
-        super().__post_init__()
-        window, positions = self.sliding_window, self.max_position_embeddings
-        if window is not None and window < positions:
-            raise InputError(
-                f"text_config.sliding_window={window} is below max_position_embeddings={positions},"
-                " which is not supported; set max_position_embeddings to the window"
-            )
+    @property
+    def window(self) -> int | None:
+        """The window of every layer."""
+        return self.sliding_window
 
 
 DECODERS = {config.model_type: config for config in (LlamaConfig, Qwen2Config, MistralConfig)}
