@@ -16,17 +16,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmunlearner_jax.models import attention
+from mmunlearner_jax.models.consecutive import firsts, grouped, joined, repeated
 from mmunlearner_jax.models.rope import Rope
-from mmunlearner_jax.models.squares import (
-    any_probed,
-    apart,
-    firsts,
-    grouped,
-    joined,
-    over_examples,
-    repeated,
-    sum_of_squares,
-)
+from mmunlearner_jax.models.squares import any_probed, apart, over_examples, sum_of_squares
 from mmunlearner_jax.sharding import by_example
 
 

@@ -36,6 +36,7 @@ from flax import nnx
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 
+from mmunlearner_jax.models.consecutive import firsts, grouped, joined, repeated
 from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
 
 # What is added to the sums: the squares of each example's gradient, those of the gradient of all
@@ -193,29 +194,23 @@ def scan(
         mesh: Devices that the examples are split over, also within a unit (a kernel under
             `jax.shard_map`).
         each: Arrays with a leading axis of units, whose part of a unit is its `own`.
-        keep_all: Whether the backward pass runs no unit once more. Squares of examples always do.
+        keep_all: Whether no unit runs once more, as for squares of examples all do.
     """
     values, sums, kind, shared = apart(params)
-    pull = functools.partial(_pull_back, kind=kind, count=shared.examples, mesh=mesh)
-    keep_all = keep_all and kind != "examples"
 
     def call(own, values, activations):
         x, *rest = activations
         return by_example(nnx.merge(graphdef, values)(by_example(x, mesh), *rest, *own), mesh)
+
+    ahead, back = _passes(call, kind, shared.examples, mesh, keep_all)
 
     @jax.custom_vjp
     def units(values, sums, x, rest):
         return forward(values, sums, x, rest)[0]
 
     def forward(values, sums, x, rest):
-        def body(x, unit):
-            own, values = unit
-            if keep_all:
-                return _vjp(functools.partial(call, own), values, (x, *rest))
-            return call(own, values, (x, *rest)), x
-
         x, rest = firsts((x, rest), shared.examples)
-        out, kept = jax.lax.scan(body, x, (each, values))
+        out, kept = jax.lax.scan(lambda x, unit: ahead(*unit, (x, *rest)), x, (each, values))
         return repeated(out, shared.examples), (values, sums, kept, rest)
 
     def backward(residuals, cotangent):
@@ -223,13 +218,8 @@ def scan(
 
         # The sums are in the carry and not in the scanned inputs: so XLA adds to them in place.
         def body(carry, unit):
-            (cotangent, sums, others), (index, own, values, kept) = carry, unit
-            if keep_all:
-                gradients, (cotangent, *more) = kept(cotangent)
-                squares = jax.tree.map(_OF_BATCH[kind], gradients)
-            else:
-                one = functools.partial(call, own)
-                squares, (cotangent, *more) = pull(one, values, (kept, *rest), cotangent)
+            (cotangent, sums, others), (index, *unit) = carry, unit
+            squares, (cotangent, *more) = back(*unit, rest, cotangent)
             sums = jax.tree.map(lambda s, q: s.at[index].add(q), sums, squares)
             return (cotangent, sums, jax.tree.map(jnp.add, others, tuple(more))), None
 
@@ -241,6 +231,32 @@ def scan(
 
     units.defvjp(forward, backward)
     return units(values, sums, x, rest)
+
+
+def _passes(
+    call: Callable, kind: Kind, count: int, mesh: Mesh | None, keep_all: bool
+) -> tuple[Callable, Callable]:
+    """Returns the forward and the backward pass of one of the units that `scan` calls.
+
+    The first one is `(own, values, inputs) -> (output, kept)`, and the second one `(own, values,
+    kept, rest, cotangent) -> (squares, cotangents of the inputs)`.
+    """
+
+    def run_and_keep(own, values, inputs):
+        return _vjp(functools.partial(call, own), values, inputs)
+
+    def pull(own, values, kept, rest, cotangent):
+        gradients, smooth = kept(cotangent)
+        return jax.tree.map(_OF_BATCH[kind], gradients), smooth
+
+    def run(own, values, inputs):
+        return call(own, values, inputs), inputs[0]
+
+    def run_again(own, values, x, rest, cotangent):
+        one = functools.partial(call, own)
+        return _pull_back(one, values, (x, *rest), cotangent, kind, count, mesh)
+
+    return (run_and_keep, pull) if keep_all and kind != "examples" else (run, run_again)
 
 
 def any_probed(params: Any) -> bool:
@@ -262,30 +278,6 @@ def apart(params: Any) -> tuple[Any, Any, Kind, Shared]:
         leaves[0].kind,
         leaves[0].shared,
     )
-
-
-def firsts(tree: Any, count: int) -> Any:
-    """Returns the first of every `count` consecutive examples, arrays [B, ...]."""
-    return tree if count == 1 else jax.tree.map(lambda a: a[:, 0], grouped(tree, count))
-
-
-def repeated(tree: Any, count: int) -> Any:
-    """Returns arrays [B, ...] with every example `count` times in a row."""
-    return tree if count == 1 else jax.tree.map(lambda a: jnp.repeat(a, count, axis=0), tree)
-
-
-def grouped(tree: Any, count: int) -> Any:
-    """Returns arrays [B, ...] as [B / count, count, ...], or as they are if `count` is 1."""
-
-    def group(a: jax.Array) -> jax.Array:
-        return a.reshape(-1, count, *a.shape[1:])
-
-    return tree if count == 1 else jax.tree.map(group, tree)
-
-
-def joined(tree: Any, count: int) -> Any:
-    """Undoes `grouped`."""
-    return tree if count == 1 else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
 
 def _smooth(tree: Any) -> Any:

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
+from mmunlearner_jax.models.consecutive import repeated
 from mmunlearner_jax.models.packing import IGNORE, Sizes, answer_places, unpacked
-from mmunlearner_jax.models.squares import Shared, keep, probe, repeated
+from mmunlearner_jax.models.squares import Shared, keep, probe
 from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.sharding import replicated, settled
 from mmunlearner_jax.unlearn.scoring import (
