@@ -71,7 +71,7 @@ def settings(config: Config, model: str, *, also_words: bool) -> Config:
     Raises:
         InputError: Options do not go together, or not with the devices.
     """
-    masked = config.unlearn.chosen.masked
+    masked = config.unlearn.is_masked
     stages = tuple(x for x in _STAGES if masked or x not in ("importance", "mask"))
     changes = {"model.checkpoint": model, "stages": stages}
     if also_words:
