@@ -73,10 +73,12 @@ class Variants:
     def _measured_by(self, session: Session) -> str:
         """Returns the subfolder of a session whose importances are not the run's own; "" if so."""
         options, own = session.config.importance, self._session.config.importance
+        path = options.path
+        where = f"{path.points}x{path.every}_{path.learning_rate:g}_{'_'.join(path.moves)}"
         named = {
             f"by_{options.fisher}": options.fisher != own.fisher,
             f"with_{options.weights}": options.weights != own.weights,
-            f"on_{options.path.points}x{options.path.every}": options.path != own.path,
+            f"on_{where}": path != own.path,
         }
         return "_".join(("importance", *filter(named.get, named))) if any(named.values()) else ""
 
