@@ -26,7 +26,7 @@ def own_answers(session: Session, about: Literal["words", "pictures"]) -> list[S
     Args:
         session: Session of the run, with the vanilla model's parameters.
         about: "words": the questions in words about the people to forget. "pictures":
-            `ABOUT_PICTURES` about each of their pictures; answers that say the name are left out.
+            `ABOUT_PICTURES` about each of their pictures; answers that say a name are left out.
 
     Raises:
         InputError: There is no such answer.
@@ -48,16 +48,15 @@ def own_answers(session: Session, about: Literal["words", "pictures"]) -> list[S
     lines = session.answerer("plain").answer(
         session.params, questions, split=f"own {about}", label="vanilla model"
     )
-    names = session.bench.names() if about == "pictures" else {}
+    names = {*session.bench.names().values()} if about == "pictures" else set()
     own = [
         dataclasses.replace(sample, answer=line["response"])
         for sample, line in zip(asked, lines, strict=True)
-        if line["response"].strip()
-        and not (sample.person in names and has_words(line["response"], names[sample.person]))
+        if line["response"].strip() and not any(has_words(line["response"], name) for name in names)
     ]
     if not own:
         raise InputError(
             f"config.unlearn.anchor: the vanilla model gives no answer of its own about {about} of"
-            " the people to forget that does not name them; give 'none' or another anchor"
+            " the people to forget that names nobody; give 'none' or another anchor"
         )
     return own

@@ -20,6 +20,7 @@ from mmunlearner_jax.unlearn.steps import mean_loss
 from mmunlearner_jax.weights.io import leaf_labels
 from tests.helpers import tiny
 from tests.helpers.models import filled
+from tests.helpers.questions import assert_close
 from tests.helpers.tokens import CONFIG, IDS, LABELS
 
 PATH = dict(points=2, every=2, learning_rate=1e-2, moves=("vision", "projector"))
@@ -40,7 +41,8 @@ def at(tmp_path_factory):
 def measured(at, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     importance.measure(at, folder)
-    return {name: load_sums(folder, name, at.moving) for name in ("forget", "pictures")}
+    sums = {name: load_sums(folder, name, at.moving) for name in ("forget", "pictures", "text")}
+    return sums | {"folder": folder}
 
 
 def test_sums_are_of_all_points_of_the_path_which_is_rewound(at, measured):
@@ -67,24 +69,20 @@ def test_sums_are_of_all_points_of_the_path_which_is_rewound(at, measured):
             for seen in steps(tiny.FORGET, shuffle=False, repeat=False):
                 sums = add(sums, here, seen)
     assert measured["forget"].count == sums.count == 2 * len(tiny.FORGET)
-    for ours, wanted in zip(
-        *(jax.tree.leaves(x.squares) for x in (measured["forget"], sums)), strict=True
-    ):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+    # Adam divides by |g|, and where that is all but 0 rounding decides about a whole step.
+    assert_close(measured["forget"].squares, sums.squares, tolerance=1e-3)
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, at.params), before)
 
 
-@pytest.mark.parametrize("after", [1, 2])
-def test_stopped_and_run_again_it_gives_the_same_bits(at, measured, tmp_path, monkeypatch, after):
-    """Within the second point's pass, or between two passes."""
+def test_stopped_between_two_points_it_gives_the_same_bits(at, measured, tmp_path, monkeypatch):
     steps = itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr(preemption, "due", lambda: next(steps) == 2 * after)
+        patch.setattr(preemption, "due", lambda: next(steps) == 1)
         with pytest.raises(preemption.Preempted):
             importance.measure(at, tmp_path)
     importance.measure(at, tmp_path)
-    for name, whole in measured.items():
-        again = load_sums(tmp_path, name, at.moving)
+    for name in ("forget", "pictures", "text"):
+        whole, again = measured[name], load_sums(tmp_path, name, at.moving)
         jax.tree.map(np.testing.assert_array_equal, again.squares, whole.squares)
         assert again.count == whole.count
 
@@ -129,11 +127,10 @@ def test_a_mask_that_is_drawn_has_its_density_in_every_matrix(at):
 
 def test_what_is_kept_is_pooled_by_group(at, measured, tmp_path):
     """The importances that preconditioned ascent divides by."""
-    session = tiny.varied(at, tmp_path)
+    session = tiny.varied(at, measured["folder"])
     session.config = at.config
-    importance.measure(session, tmp_path)
     kept = nnx.to_pure_dict(mask.preserved(session))
-    pictures, text = (load_sums(tmp_path, n, at.moving) for n in ("pictures", "text"))
+    pictures, text = measured["pictures"], measured["text"]
     alone = nnx.to_pure_dict(pictures.mean())
     count = pictures.count + text.count
     pooled = jax.tree.map(lambda x, y: (x + y) / count, pictures.squares, text.squares)
