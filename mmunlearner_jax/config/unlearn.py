@@ -41,9 +41,12 @@ class AheadConfig(Section):
     key: ClassVar[str] = "unlearn.ahead"
 
     steps: int = option(
-        0, "Steps of fine-tuning before each forget gradient.", least=0, special="0: none"
+        -1,
+        "Steps of fine-tuning before each forget gradient; 0: none.",
+        least=-1,
+        special="-1: as the method does",
     )
-    rate: float = option(1e-4, "Learning rate of these steps.", above=0)
+    rate: float = option(2e-4, "Learning rate of these steps.", above=0)
     batch: int = option(16, "Questions of these steps.", unit="questions", least=1)
 
 
@@ -76,7 +79,9 @@ class UnlearnConfig(Extensible):
 
     key: ClassVar[str] = "unlearn"
     plugged: ClassVar[Mapping[str, type[Section]]] = {
-        name: method.options for name, method in METHODS.items() if method.options
+        method.options.key.removeprefix("unlearn."): method.options
+        for method in METHODS.values()
+        if method.options
     }
 
     method: str = option("mmunlearner", "Method (docs/add-a-method.md).", choices=tuple(METHODS))
@@ -229,7 +234,8 @@ class UnlearnConfig(Extensible):
     @property
     def looks_ahead(self) -> Ahead | None:
         """The fine-tuning before forget gradients."""
-        return Ahead(self.ahead.steps, self.ahead.rate) if self.ahead.steps else None
+        steps = self.chosen.ahead if self.ahead.steps < 0 else self.ahead.steps
+        return Ahead(steps, self.ahead.rate) if steps else None
 
     @property
     def held(self) -> tuple[str, ...]:

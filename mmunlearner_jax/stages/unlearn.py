@@ -141,8 +141,7 @@ class Unlearner:
         """
         session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
         del mask  # `parts` has it in bits
-        watch = watch or self._stop_watch()
-        graphdef, frozen = parts.graphdef, parts.frozen
+        watch, (graphdef, _, frozen, _) = watch or self._stop_watch(), parts
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
         state, beside = self._initial(parts.moving), self._beside(parts)
         batches = self._compile(steps, state, parts.mask, beside, watched=watch is not None)

@@ -180,11 +180,6 @@ CONTROLS: Mapping[str, Control] = {
         {**ON_PATH, "importance.path.moves": FACES, "unlearn.masked": "yes"},
         method="unsee",
     ),
-    "unsee_ahead": Control(
-        "Unsee, gradients after relearning",
-        {"unlearn.ahead.steps": 3, "unlearn.ahead.rate": 2e-4},
-        method="unsee",
-    ),
     "unsee_preconditioned": Control(
         "Unsee, divided by importances",
         {"unlearn.forget_optimizer": "preconditioned"},

@@ -64,6 +64,7 @@ class Method:
             people (`data.relabelling`).
         moves: Module groups that forget and retain steps move.
         anchor: Name of the anchor of the retain steps (`unlearn.anchors`); "": none.
+        ahead: Steps of fine-tuning before each forget gradient (`unlearn.lookahead`); 0: none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Method:
     answers: Literal["own", "refusals", "strangers"] = "own"
     moves: tuple[str, ...] = GROUPS
     anchor: str = ""
+    ahead: int = 0
 
     @property
     def options(self) -> type[Section] | None:

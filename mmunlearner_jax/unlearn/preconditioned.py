@@ -51,7 +51,7 @@ def recorded(inner: optax.GradientTransformation, size: int) -> optax.GradientTr
         return RingState(inner.init(params), tuple(nothing() for _ in range(size)))
 
     def update(updates: Tree, state: RingState, params: Tree = None) -> tuple[Tree, RingState]:
-        newest = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
+        newest = jax.tree.map(_like, updates, state.ring[-1])
         updates, held = inner.update(updates, state.inner, params)
         return updates, RingState(held, (newest, *state.ring)[:size])
 
@@ -100,6 +100,11 @@ def preconditioned(
         return jax.tree.map(lambda a, g: (scale * a).astype(g.dtype), ascent, updates), state
 
     return optax.GradientTransformationExtraArgs(recorded(inner, size).init, update)
+
+
+def _like(new: jax.Array, old: jax.Array) -> jax.Array:
+    """Returns an array as float32, sharded like another, which a compiler would not know."""
+    return jnp.where(jnp.ones_like(old, bool), new.astype(jnp.float32), old)
 
 
 def without(tree: Tree, spanning: list[Tree]) -> Tree:

@@ -1,5 +1,6 @@
 """Importances along an ascent path, with weights of examples, and masks that are drawn."""
 
+import functools
 import itertools
 
 import jax
@@ -57,7 +58,7 @@ def test_sums_are_of_all_points_of_the_path_which_is_rewound(at, measured):
     held, moving = nnx.split_state(at.params, lambda path, _: path[0] == "language_model", ...)
     adam, gradient = (
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2)),
-        jax.grad(climbed),
+        jax.jit(jax.grad(climbed)),
     )
     state, sums = adam.init(moving), FisherSums.zeros(at.params)
     add = accumulator(at.graphdef)
@@ -91,13 +92,15 @@ def test_weights_make_sure_answers_count_as_much():
     """Against the gradients of single examples."""
     graphdef, params = nnx.split(filled(CONFIG))
 
-    def loss(params, row):
+    @functools.partial(jax.jit, static_argnums=1)
+    @jax.value_and_grad
+    def gradient(params, row):
         batch = {"input_ids": IDS[row : row + 1], "labels": LABELS[row : row + 1]}
         return mean_loss(graphdef, params, [batch])
 
     wanted = jax.tree.map(lambda p: np.zeros(p.shape), params)
     for row in (0, 1):  # the third has no answer
-        nll, grads = jax.value_and_grad(loss)(params, row)
+        nll, grads = gradient(params, row)
         weight = 1 / (1e-3 + 1 - np.exp(-np.float64(nll)))
         wanted = jax.tree.map(lambda s, g, w=weight: s + (w * np.float64(g)) ** 2, wanted, grads)
     add = accumulator(graphdef, weights="doubt")
