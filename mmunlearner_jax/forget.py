@@ -84,7 +84,7 @@ def settings(
     Raises:
         InputError: Options do not go together, or not with the devices.
     """
-    masked = config.unlearn.chosen.masked
+    masked = config.unlearn.is_masked
     stages = tuple(x for x in _STAGES if masked or x not in ("importance", "mask"))
     changes: dict[str, Any] = {"model.checkpoint": model, "stages": stages}
     if earlier:  # they are in no step, and are asked about again

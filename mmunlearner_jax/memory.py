@@ -91,8 +91,12 @@ def _of_unlearning(config: Config, stage: str, model: VisionLanguageModel) -> di
         _, moving, _ = attach(graphdef, params, targets, rank=rank, alpha=alpha)
         # Adapters have the mask within the model.
         beside, mask = {"adapters": device_bytes(moving)}, like(params, "bool")
-    elif options.chosen_anchor or stage != "unlearn":
+    elif (options.chosen_anchor and not options.chosen_anchor.samples) or stage != "unlearn":
         beside = {"weights before": device_bytes(moving)}
+    if options.forget_optimizer == "preconditioned":
+        beside["importances"] = device_bytes(like(moving, "float32"))
+    if options.looks_ahead:  # a copy with its moments
+        beside["fine-tuned copy"] = 3 * device_bytes(like(moving, "float32"))
     steps = _of_steps(moving, state_optimizers(options, Schedule(1)))
     return beside | steps | {"mask": device_bytes(mask)}
 

@@ -1,11 +1,12 @@
 """What methods ask the vanilla model about samples before anything moves: once a workdir."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
+from mmunlearner_jax.data.noising import noised
 from mmunlearner_jax.data.references import References
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.processes import to_host
@@ -13,6 +14,12 @@ from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
 from mmunlearner_jax.unlearn.losses import Reference
+
+# What is asked about samples, by `Reference.about`, given the samples and the seed.
+_ASKED: Mapping[str, Callable[[Sequence[Sample], int], list[Sample]]] = {
+    "own": lambda samples, _: list(samples),
+    "noised": noised,
+}
 
 
 def ask_vanilla(
@@ -26,15 +33,15 @@ def ask_vanilla(
         samples: All with a picture or all without.
         batch_size: Samples that the model sees together.
     """
-    folder = session.workdir / "references" / reference.name
+    folder = session.workdir / "references"
+    folder = folder / reference.name if reference.about == "own" else folder / reference.about
     kept = References(folder, reference.name, reference.slots, session.encoder)
     if all(sample in kept for sample in samples):
         return kept
+    asked = _ASKED[reference.about](samples, session.config.seed)
     # An interrupted run goes on with the batches that it would have had: their padding may decide
     # the last bit.
-    batches = session.batches(
-        list(samples), batch_size=batch_size, pack=1, shuffle=False, repeat=False
-    )
+    batches = session.batches(asked, batch_size=batch_size, pack=1, shuffle=False, repeat=False)
     ask = jax.jit(functools.partial(reference.ask, session.graphdef))
 
     def answers() -> Iterator[tuple[Sequence[Sample], np.ndarray]]:

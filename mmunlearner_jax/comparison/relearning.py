@@ -4,11 +4,11 @@ A gold model, which never saw the faces, says how fast something new is learned.
 that learns faster had hidden what it knows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mmunlearner_jax.audit.finetuning import finetuned
-from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.data.samples import one_picture_each
 from mmunlearner_jax.session import Session
 
 
@@ -31,11 +31,3 @@ def relearned(session: Session, params: Any) -> Iterator[tuple[int, Any]]:
         steps=options.relearn_steps,
         batch=options.relearn_batch,
     )
-
-
-def one_picture_each(samples: Sequence[Sample]) -> list[Sample]:
-    """Returns the samples about the first picture of each person, in order."""
-    first: dict[str, bytes | None] = {}
-    for sample in samples:
-        first.setdefault(sample.person, sample.image)
-    return [sample for sample in samples if sample.image == first[sample.person]]

@@ -58,17 +58,29 @@ class Variants:
         separate folder.
         """
         session = self._changed(control, {})
-        if control.mask is None or not session.config.unlearn.chosen.masked:
+        if control.mask is None or not session.config.unlearn.is_masked:
             return None
-        folder, fisher = session.workdir, session.config.importance.fisher
-        sets = importance.sets
-        if fisher != self._session.config.importance.fisher:
-            folder = folder / f"importance_by_{fisher}"
+        if session.config.mask.by == "random":
+            mask = make_mask(session)
+            return control.mask(mask, self._known(session, session.workdir, mask))
+        folder, sets = session.workdir / self._measured_by(session), importance.sets
         if control.of_others:
             folder, sets = folder / "importance_of_others", importance.sets_of_others
         importance.measure(session, folder, sets)
         mask = make_mask(session, folder) if control.remakes_mask else self._own
         return control.mask(mask, self._known(session, folder, mask))
+
+    def _measured_by(self, session: Session) -> str:
+        """Returns the subfolder of a session whose importances are not the run's own; "" if so."""
+        options, own = session.config.importance, self._session.config.importance
+        path = options.path
+        where = f"{path.points}x{path.every}_{path.learning_rate:g}_{'_'.join(path.moves)}"
+        named = {
+            f"by_{options.fisher}": options.fisher != own.fisher,
+            f"with_{options.weights}": options.weights != own.weights,
+            f"on_{where}": path != own.path,
+        }
+        return "_".join(("importance", *filter(named.get, named))) if any(named.values()) else ""
 
     def _changed(self, control: Control, changes: Mapping[str, Any]) -> Session:
         return self._session.with_values({**control.values, **changes})

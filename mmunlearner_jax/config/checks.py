@@ -1,6 +1,6 @@
 """What must hold between sections of a config, and between a config and the devices."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mmunlearner_jax.config.compare import CompareConfig
@@ -13,6 +13,7 @@ from mmunlearner_jax.options import flatten
 from mmunlearner_jax.sharding import batch_parts, mesh_shape
 from mmunlearner_jax.unlearn.controls import CONTROLS, control_of
 from mmunlearner_jax.unlearn.methods import METHODS
+from mmunlearner_jax.unlearn.scoring import image_tokens
 
 
 def check_config(config: Config, devices: Sequence[Any]) -> None:
@@ -45,6 +46,10 @@ def check_config(config: Config, devices: Sequence[Any]) -> None:
     _check_rounding(config)
     _check_words(config)
     _check_unlearning(config, config.controls)
+    if config.unlearn.looks_ahead:
+        _check_batch(config.unlearn.ahead, "batch", "", parts)
+    if config.unlearn.stop_by == "relearned":
+        _check_batch(config.unlearn.probe, "batch", "", parts)
     if "compare" in config.stages and config.compare.relearn_steps:
         _check_batch(config.compare, "relearn_batch", "", parts)
     if not {"audit", "audits"}.isdisjoint(config.stages):
@@ -112,19 +117,41 @@ def _check_unlearning(config: Config, variants: Iterable[str]) -> None:
         variants: Names of methods and controls.
     """
     for name in ("", *variants):
-        options = config.with_values(control_of(name).values if name else {}).unlearn
+        changed = config.with_values(control_of(name).values if name else {})
         because = f" (for {name!r}; or leave that out)" if name else ""
-        still = {*options.held, *config.model.frozen}
-        if still == {*GROUPS}:
-            options.refuse("moves", f"a group that config.model.frozen lacks{because}")
-        anchor = options.chosen_anchor
-        if options.gradients == "in_place" and (anchor or options.lora.rank):
-            options.refuse("gradients", f"'at_once' with adapters or an anchor{because}")
-        if anchor and options.chosen.retain is None:
-            options.refuse("anchor", f"'none': the method has no retain steps{because}")
-        if anchor and still >= {*anchor.holds}:
-            held = " or ".join(anchor.holds)
-            options.refuse("anchor", f"'none': no step moves {held}, which it holds{because}")
+        for wrong, option, wanted in _misfits(changed):
+            if wrong:
+                changed.unlearn.refuse(option, f"{wanted}{because}")
+
+
+def _misfits(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """Yields what may not go together: whether it is so, the option, and what to give instead."""
+    options = config.unlearn
+    still, retains = {*options.held, *config.model.frozen}, options.chosen.retain is not None
+    anchor, adapters, loss = options.chosen_anchor, options.lora.rank > 0, options.forgetting.forget
+    yield still == {*GROUPS}, "moves", "a group that config.model.frozen lacks"
+    in_place = options.gradients == "in_place" and (anchor is not None or adapters)
+    yield in_place, "gradients", "'at_once' with adapters or an anchor"
+    divides = options.forget_optimizer == "preconditioned"
+    yield divides and adapters, "forget_optimizer", "'adamw' with adapters"
+    yield divides and not retains, "forget_optimizer", "'adamw': the method has no retain steps"
+    unmasked = options.masked == "yes" and not options.forget_repeat
+    yield unmasked, "masked", "'no': there are no forget steps"
+    refreshes = options.refresh > 0
+    yield refreshes and not options.is_masked, "refresh", "0: forget steps have no mask"
+    yield refreshes and adapters, "refresh", "0 with adapters, which hold the mask"
+    drawn = config.mask.by == "random"
+    yield refreshes and drawn, "refresh", "0: a mask that is drawn is not measured"
+    blind = loss.of is image_tokens and still >= {"vision", "projector"}
+    yield blind, "target", "another: no step moves vision or projector"
+    noised = loss.reference is not None and loss.reference.about == "noised"
+    full = noised and config.data.labels == "full"
+    yield full, "target", "another: config.data.labels='full' learns prompts, which differ here"
+    if anchor:
+        held = " or ".join(anchor.holds)
+        yield not retains, "anchor", "'none': the method has no retain steps"
+        nothing = still >= {*anchor.holds}
+        yield nothing, "anchor", f"'none': no step moves {held}, which it holds"
 
 
 def _check_packing(config: Config) -> None:

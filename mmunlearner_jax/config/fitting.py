@@ -21,6 +21,8 @@ LEARNED = (
 )
 OTHERS = (
     ("evaluate.decode", "batch_size", ()),
+    ("unlearn.ahead", "batch", ()),
+    ("unlearn.probe", "batch", ()),
     ("compare", "relearn_batch", ()),
 )
 

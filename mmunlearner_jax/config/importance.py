@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import ClassVar, Literal
 
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Section, option
 
 PRESERVE = ("pictures", "text")
@@ -29,6 +30,34 @@ class PreserveConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PathConfig(Section):
+    """Points of an ascent path at which importances are measured; the path is then rewound."""
+
+    key: ClassVar[str] = "importance.path"
+
+    points: int = option(
+        0,
+        "Points over which importances are averaged.",
+        least=0,
+        special="0: the vanilla model alone, as published",
+    )
+    every: int = option(
+        4, "Ascent steps to the first point, and from one to the next.", unit="steps", least=1
+    )
+    learning_rate: float = option(2e-4, "Learning rate of Adam on the path.", above=0)
+    moves: tuple[str, ...] = option(
+        GROUPS,
+        "Module groups that move on the path, except those of `model.frozen`.",
+        choices=GROUPS,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.moves:
+            self.refuse("moves", f"one or more of {', '.join(GROUPS)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportanceConfig(Section):
     """Squared gradients on the forget set and on the preserve sets."""
 
@@ -50,7 +79,18 @@ class ImportanceConfig(Section):
     normalise: Literal["none", "group"] = option(
         "none", "Whether each set's importances are divided by their sum in each module group."
     )
+    weights: Literal["none", "doubt"] = option(
+        "none",
+        "Weights of the examples' gradients: none, or 1 / (1 - p), p the mean probability of an"
+        " answer's tokens, so that answers which the model is sure of count as much as others.",
+    )
+    path: PathConfig = option(PathConfig, "Where importances are measured.")
     preserve: PreserveConfig = option(PreserveConfig, "Preserve sets by module group.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.weights == "doubt" and self.fisher == "batch":
+            self.refuse("weights", "'none' with config.importance.fisher='batch'")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +99,13 @@ class MaskConfig(Section):
 
     key: ClassVar[str] = "mask"
 
+    by: Literal["saliency", "random"] = option(
+        "saliency",
+        "What chooses weights: the ratio of importances, or chance, which needs no importances.",
+    )
+    density: float = option(
+        0.3, "Fraction of every matrix that `random` chooses.", above=0, below=1
+    )
     threshold: float = option(
         1.0, "Smallest ratio of forget to preserve importance at which a weight is chosen.", above=0
     )

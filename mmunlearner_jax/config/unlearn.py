@@ -8,6 +8,7 @@ from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Extensible, Section, option
 from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.anchors import ANCHORS
+from mmunlearner_jax.unlearn.lookahead import Ahead
 from mmunlearner_jax.unlearn.method import Loss, Method
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.rounding import Rounding
@@ -34,12 +35,53 @@ class LoraConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AheadConfig(Section):
+    """Fine-tuning on one picture of each person, after which forget gradients are taken."""
+
+    key: ClassVar[str] = "unlearn.ahead"
+
+    steps: int = option(
+        -1,
+        "Steps of fine-tuning before each forget gradient; 0: none.",
+        least=-1,
+        special="-1: as the method does",
+    )
+    rate: float = option(2e-4, "Learning rate of these steps.", above=0)
+    batch: int = option(16, "Questions of these steps.", unit="questions", least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreconditionConfig(Section):
+    """Ascent divided by importances of what is kept (`forget_optimizer=preconditioned`)."""
+
+    key: ClassVar[str] = "unlearn.precondition"
+
+    damping: float = option(
+        1.0, "Constant in the denominator, relative to the mean of the others.", above=0
+    )
+    ring: int = option(4, "Last retain gradients that ascent is orthogonal to.", least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeConfig(Section):
+    """Relearning on one picture of each person, by which `stop_by=relearned` ends a run."""
+
+    key: ClassVar[str] = "unlearn.probe"
+
+    steps: int = option(10, "Steps of fine-tuning before each look.", unit="steps", least=1)
+    rate: float = option(1e-4, "Learning rate of these steps.", above=0)
+    batch: int = option(16, "Questions of such a step.", unit="questions", least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class UnlearnConfig(Extensible):
     """Forget steps, alternating with retain steps."""
 
     key: ClassVar[str] = "unlearn"
     plugged: ClassVar[Mapping[str, type[Section]]] = {
-        name: method.options for name, method in METHODS.items() if method.options
+        method.options.key.removeprefix("unlearn."): method.options
+        for method in METHODS.values()
+        if method.options
     }
 
     method: str = option("mmunlearner", "Method (docs/add-a-method.md).", choices=tuple(METHODS))
@@ -85,8 +127,10 @@ class UnlearnConfig(Extensible):
     forget_repeat: int = option(
         1, "Forget steps each time.", unit="steps", least=0, special="0: retain steps alone"
     )
-    forget_optimizer: Literal["adamw", "sgd"] = option(
-        "adamw", "Optimizer of forget steps; `sgd` needs two optimizer states."
+    forget_optimizer: Literal["adamw", "sgd", "preconditioned"] = option(
+        "adamw",
+        "Optimizer of forget steps; `sgd` needs two optimizer states. `preconditioned` divides by"
+        " importances, and spares what the last retain steps learned.",
     )
     accumulate: int = option(1, "Batches whose mean gradient makes one step.", least=1)
     forget_batch: int = option(4, "Questions of a forget step.", unit="questions", least=1)
@@ -111,6 +155,19 @@ class UnlearnConfig(Extensible):
         choices=GROUPS,
         special="(): those of the method",
     )
+    masked: str = option(
+        "",
+        "Whether forget steps move the weights of the mask alone.",
+        choices=("", "yes", "no"),
+        special='"": as the method does',
+    )
+    refresh: int = option(
+        0,
+        "Forget steps after which the mask is measured again, on the model as it is then.",
+        unit="steps",
+        least=0,
+        special="0: never",
+    )
     target: str = option(
         "",
         "Method whose forget loss and answers are used.",
@@ -131,12 +188,12 @@ class UnlearnConfig(Extensible):
         below=1,
         special="below 0: never before the end",
     )
-    stop_by: Literal["exact", "probability", "named"] = option(
+    stop_by: Literal["exact", "probability", "named", "relearned"] = option(
         "exact",
         "What is remembered: the fraction of answers that are given exactly; the mean probability"
         " of their tokens, for models that have other wordings of their own; or the share of"
         " questions to which the name is said, or preferred to other names (a share of all, not of"
-        " what was named before).",
+        " what was named before); or the probability after relearning (`unlearn.probe`).",
     )
     stop_examples: int = option(
         0,
@@ -146,6 +203,9 @@ class UnlearnConfig(Extensible):
     )
     stop_every: int = option(50, "Iterations from one question to the next.", least=1)
     lora: LoraConfig = option(LoraConfig, "Adapters instead of full weights.")
+    ahead: AheadConfig = option(AheadConfig, "Fine-tuning before forget gradients.")
+    precondition: PreconditionConfig = option(PreconditionConfig, "Preconditioned ascent.")
+    probe: ProbeConfig = option(ProbeConfig, "Relearning that ends a run.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -153,6 +213,8 @@ class UnlearnConfig(Extensible):
             self.refuse("iterations", "1 or more, or set config.unlearn.epochs")
         if self.forget_optimizer == "sgd" and self.optimizers == 1:
             self.refuse("optimizers", "2: SGD cannot share the optimizer state of AdamW")
+        if self.forget_optimizer == "preconditioned" and self.optimizers == 2:
+            self.refuse("optimizers", "1: forget steps read what retain steps record in it")
 
     @property
     def chosen(self) -> Method:
@@ -163,6 +225,17 @@ class UnlearnConfig(Extensible):
     def forgetting(self) -> Method:
         """The method whose forget loss is used."""
         return METHODS[self.target or self.method]
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether forget steps move the weights of the mask alone."""
+        return self.chosen.masked if not self.masked else self.masked == "yes"
+
+    @property
+    def looks_ahead(self) -> Ahead | None:
+        """The fine-tuning before forget gradients."""
+        steps = self.chosen.ahead if self.ahead.steps < 0 else self.ahead.steps
+        return Ahead(steps, self.ahead.rate) if steps else None
 
     @property
     def held(self) -> tuple[str, ...]:

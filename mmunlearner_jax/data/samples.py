@@ -79,6 +79,24 @@ class Question:
         return () if self.image is None else (self.image, *self.further)
 
 
+def one_picture_each(samples: Sequence[Sample], place: int = 0) -> list[Sample]:
+    """Returns the samples about one picture of each person, in order.
+
+    Args:
+        samples: All with a picture.
+        place: Which of a person's pictures, in the order of the samples: 0 the first, -1 the last.
+            A person with fewer pictures has the nearest.
+    """
+    pictures: dict[str, dict[bytes | None, None]] = {}
+    for sample in samples:
+        pictures.setdefault(sample.person, {})[sample.image] = None
+    chosen = {}
+    for person, of_person in pictures.items():
+        theirs = [*of_person]
+        chosen[person] = theirs[min(place, len(theirs) - 1)]
+    return [sample for sample in samples if sample.image == chosen[sample.person]]
+
+
 def option_letters(options: Sequence[str]) -> str:
     """Returns the letters of a question's options, in their order, e.g. "ABCD" for four."""
     return ascii_uppercase[: len(options)]

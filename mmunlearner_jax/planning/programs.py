@@ -15,18 +15,21 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.models.cache import cache_shardings
+from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.batches import Layout, layout
 from mmunlearner_jax.sharding import batch_sharding, replicated
 from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
+from mmunlearner_jax.unlearn.compiled_steps import compiled_steps
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.lora import attach
-from mmunlearner_jax.unlearn.method import Loss
-from mmunlearner_jax.unlearn.optimizers import optimizers, state_optimizers
+from mmunlearner_jax.unlearn.losses import Reference
+from mmunlearner_jax.unlearn.optimizers import state_optimizers
 from mmunlearner_jax.unlearn.schedule import plan_schedule
-from mmunlearner_jax.unlearn.steps import RETAIN_STEPS, TrainState, anchored_step, forget_step
+from mmunlearner_jax.unlearn.scoring import NOTHING
+from mmunlearner_jax.unlearn.steps import TrainState, path_step
 from mmunlearner_jax.weights.io import in_groups, read_config
 
 STAGES = ("importance", "unlearn", "evaluate")
@@ -115,7 +118,7 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
             targets,
             rank=config.unlearn.lora.rank,
             alpha=config.unlearn.lora.alpha,
-            mask=like(params, "bool") if config.unlearn.chosen.masked else None,
+            mask=like(params, "bool") if config.unlearn.is_masked else None,
         )
     yield from make(config, graphdef, frozen, moving, batch)
 
@@ -129,10 +132,25 @@ def _importance(config, graphdef, frozen, params, batch):
         pack = options.pack if pictured else options.text_pack
         made = batch(options.batch_size, pack, pictured=pictured)
         counts = (min(getattr(plan, s), options.examples or getattr(plan, s)) for s in sets)
-        times = sum(map(made.calls, counts))
+        times = sum(map(made.calls, counts)) * max(options.path.points, 1)
         arguments = (sums, params, made.arrays, frozen)
-        add = accumulator(graphdef, fisher=options.fisher, sizes=made.layout.sizes)
+        add = accumulator(
+            graphdef, fisher=options.fisher, sizes=made.layout.sizes, weights=options.weights
+        )
         yield Program("importance", name, add, arguments, times, made.questions, whole)
+        if pictured and options.path.points:
+            yield _path_step(config, graphdef, frozen, params, made)
+
+
+def _path_step(config, graphdef, frozen, params, made):
+    """Returns the ascent along which importances are measured, once for each of the three sets."""
+    path, model_type = config.importance.path, nnx.merge(graphdef, params, frozen).config.model_type
+    held, moving = nnx.split_state(params, in_groups(model_type, {*GROUPS} - {*path.moves}), ...)
+    step, adam = path_step(graphdef, path.learning_rate)
+    state = TrainState(moving, (optimizer_state(adam, moving),))
+    arguments = (state, [made.arrays], nnx.merge_state(frozen, held))
+    times, whole = 3 * path.points * path.every, nnx.merge_state(params, frozen)
+    return Program("importance", "path step", step, arguments, times, made.questions, whole)
 
 
 def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
@@ -142,8 +160,9 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     retain = [batch(options.retain_batch, options.pack, pictured=True)]
     if options.learns_text:
         retain.append(batch(options.text_batch, options.text_pack, pictured=False))
+    shown = [batch(options.ahead.batch, 1, pictured=True).arrays] if options.looks_ahead else []
     schedule = plan_schedule(options, forget.calls(plan.forget), retain[0].calls(plan.pictures))
-    descend, forgetting = optimizers(options, schedule)
+    steps = compiled_steps(graphdef, vanilla[0], options, schedule)
     whole = nnx.merge_state(params, frozen)
     each = state_optimizers(options, schedule)
     states = tuple(optimizer_state(optimizer, params) for optimizer in each)
@@ -151,28 +170,31 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
     forgets, retains = (n * options.accumulate for n in schedule.counts(schedule.iterations))
     referred = functools.partial(_referred, graphdef, whole)
     mask = like(params, "bool") if options.lora.rank else packed_shapes(params, DEVICES)
+    divides = options.forget_optimizer == "preconditioned"
+    preserve = (like(params, "float32"),) if divides else ()
     yield Program(
         "unlearn",
         "forget step",
-        forget_step(graphdef, forgetting, forget_loss.configured(options.of_loss(forget_loss))),
-        (state, referred(forget_loss, [forget]), mask, frozen),
+        steps.forget,
+        (state, referred(forget_loss.reference, [forget]) + shown, mask, frozen, *preserve),
         forgets,
         forget.questions,
         whole,
     )
     if method.retain is None:
         return
-    loss, anchor = method.retain.configured(options.of_loss(method.retain)), options.chosen_anchor
-    if anchor is None:
-        step, reference = RETAIN_STEPS[options.gradients](graphdef, descend, loss), ()
-    else:
-        step = anchored_step(graphdef, descend, loss, anchor, options.anchor_weight, vanilla[0])
-        reference = vanilla[1:]
+    anchor, reference = options.chosen_anchor, ()
+    batches = referred(method.retain.reference, retain)
+    if anchor:
+        reference = (NOTHING,) if anchor.samples else vanilla[1:]
+    if anchor and anchor.samples:
+        own = batch(options.retain_batch, 1, pictured=anchor.samples == "pictures")
+        batches += referred(anchor.reference, [own])
     yield Program(
         "unlearn",
         "retain step",
-        step,
-        (state, referred(method.retain, retain), frozen, *reference),
+        steps.retain,
+        (state, batches, frozen, *reference),
         retains,
         sum(made.questions for made in retain),
         whole,
@@ -255,21 +277,21 @@ def _seen(graphdef: nnx.GraphDef, params: Any, pictures: Mapping[str, Any]) -> d
 
 
 def _referred(
-    graphdef: nnx.GraphDef, params: Any, loss: Loss, batches: Sequence[_Batch]
+    graphdef: nnx.GraphDef, params: Any, reference: Reference | None, batches: Sequence[_Batch]
 ) -> list[Mapping[str, jax.ShapeDtypeStruct]]:
-    """Returns the arrays of batches, with the reference model's scores that a loss needs."""
-    if loss.reference is None:
+    """Returns the arrays of batches, with the reference model's scores that are asked."""
+    if reference is None:
         return [made.arrays for made in batches]
     referred = []
-    ask = functools.partial(loss.reference.ask, graphdef)
+    ask = functools.partial(reference.ask, graphdef)
     for made in batches:
         scores = jax.eval_shape(ask, params, made.arrays)
         rows, slots, *rest = scores.shape
-        if loss.reference.slots == "questions":
+        if reference.slots == "questions":
             slots = made.layout.questions
         array = jax.ShapeDtypeStruct((rows, slots, *rest), scores.dtype)
         home = made.arrays["input_ids"].sharding
-        referred.append({**made.arrays, loss.reference.name: _placed(array, home)})
+        referred.append({**made.arrays, reference.name: _placed(array, home)})
     return referred
 
 

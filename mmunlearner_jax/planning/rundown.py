@@ -119,7 +119,8 @@ def _works(stage: str, label: str, session: Session, workdir: Path) -> Iterator[
         options = config.importance
         for name, samples in sets(session).items():
             pack = options.text_pack if name == "text" else options.pack
-            yield steps(f"importance/{name}", count_batches(samples, options.batch_size, pack))
+            count = count_batches(samples, options.batch_size, pack)
+            yield steps(f"importance/{name}", count * max(options.path.points, 1))
     elif stage == "unlearn":
         yield steps("unlearn", session.schedule().iterations)
     elif stage == "evaluate":

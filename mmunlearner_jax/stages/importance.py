@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.precompile import compiling
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
+from mmunlearner_jax.stages.ascent_path import ascent_path
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 
 
@@ -89,21 +90,34 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
                 repeat=False,
             )
             example = put_batch(data[name].example(), session.mesh)
-            add = accumulator(session.graphdef, fisher=options.fisher, sizes=data[name].sizes)
+            add = accumulator(
+                session.graphdef,
+                fisher=options.fisher,
+                sizes=data[name].sizes,
+                weights=options.weights,
+            )
             steps[name] = add
             compile_program(add, FisherSums.abstract(moving), moving, example, frozen)
+    walk = ascent_path(session) if options.path.points else lambda: iter([session.moving])
     with writing(folder / "importance") as partial, contextlib.ExitStack() as saving:
         for name, batches in data.items():  # a set is saved while the next one is measured
             # No name holds the sums: at 7B, two sets' do not fit a GPU.
-            measured = functools.partial(_measured, session, folder, name, batches, steps[name])
+            measured = functools.partial(
+                _measured, session, folder, name, batches, steps[name], walk()
+            )
             saving.callback(begin_to_save(partial / name, measured()))
 
 
 def _measured(
-    session: Session, folder: Path, name: str, batches: Batches, add: Callable[..., FisherSums]
+    session: Session,
+    folder: Path,
+    name: str,
+    batches: Batches,
+    add: Callable[..., FisherSums],
+    places: Iterator[Any],
 ) -> FisherSums:
-    """Returns the sums of one set; resumes from the latest checkpoint."""
-    config = session.config
+    """Returns the sums of one set over all points; resumes from the latest checkpoint."""
+    config, whole = session.config, len(batches)
     data = {"data": iter(batches)}
     sums = FisherSums.zeros(session.moving)
     checkpoints = folder / "checkpoints/importance" / name
@@ -112,17 +126,23 @@ def _measured(
         with Metrics(
             folder,
             f"importance/{name}",
-            total=len(batches),
+            total=whole * max(config.importance.path.points, 1),
             start=start,
             saved=config.checkpoint_every,
             profile=config.profile.steps,
             once=packing({name: batches}),
         ) as metrics:
-            for i, batch in enumerate(data["data"], start + 1):
-                sums = add(sums, session.moving, put_batch(batch, session.mesh), session.frozen)
-                # A copy, as the next step takes the sums; the bar waits for it.
-                metrics.write(i, count=jnp.copy(sums.count))
-                saved.save(i, sums, data)
+            for number, moving in enumerate(places):
+                begin = number * whole
+                if start >= begin + whole:
+                    continue
+                if number and start <= begin:
+                    data["data"] = iter(batches)
+                for i, batch in enumerate(data["data"], max(start, begin) + 1):
+                    sums = add(sums, moving, put_batch(batch, session.mesh), session.frozen)
+                    # A copy, as the next step takes the sums; the bar waits for it.
+                    metrics.write(i, count=jnp.copy(sums.count))
+                    saved.save(i, sums, data)
     return sums
 
 

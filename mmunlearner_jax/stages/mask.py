@@ -20,8 +20,9 @@ from mmunlearner_jax.processes import is_first, to_host
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import device_bytes
-from mmunlearner_jax.stages.importance import StoredSums, open_sums
+from mmunlearner_jax.stages.importance import StoredSums, load_sums, open_sums
 from mmunlearner_jax.unlearn import bits
+from mmunlearner_jax.unlearn.control_masks import drawn_mask
 from mmunlearner_jax.unlearn.mask import (
     cover,
     density,
@@ -69,13 +70,15 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
         session: Session of the run.
         folder: Folder that holds `importance/`; None: the workdir.
     """
+    if session.config.mask.by == "random":
+        return _random(session)
     config, folder = session.config, folder or session.workdir
-    preserved = config.importance.preserve.to_dict()
+    sets_of_groups = config.importance.preserve.to_dict()
     frozen, moving = session.split_frozen(session.abstract)
     names, groups = (session.split_frozen(labels)[1] for labels in leaf_labels(session.model))
     pattern = cover_pattern(session)
     covered = [bool(re.search(pattern, name)) for name in jax.tree.leaves(names)]
-    needed = ("forget", *sorted({name for sets in preserved.values() for name in sets}))
+    needed = ("forget", *sorted({name for sets in sets_of_groups.values() for name in sets}))
     leaves, pieces = [], _pieces(jax.tree.leaves(moving), jax.tree.leaves(groups), covered)
     with contextlib.ExitStack() as stack:
         sets = {name: stack.enter_context(open_sums(folder, name, moving)) for name in needed}
@@ -89,7 +92,7 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
             if mass:
                 means = {n: unit_mass(mean, [*groups], mass[n]) for n, mean in means.items()}
             kept = {n: (mean, weights[n]) for n, mean in means.items() if n != "forget"}
-            preserve = preserve_importance(kept, preserved, [*groups])
+            preserve = preserve_importance(kept, sets_of_groups, [*groups])
             threshold, eps = config.mask.threshold, config.mask.eps
             return saliency_mask(means["forget"], preserve, threshold=threshold, eps=eps)
 
@@ -98,8 +101,40 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
             leaves += compare(means, mass, piece.groups)
     mask = jax.tree.unflatten(jax.tree.structure(moving), leaves)
     mask = cover(mask, names, pattern, uncovered=config.mask.uncovered)
-    nowhere = jax.tree.map(lambda p: jnp.zeros(p.shape, bool, device=p.sharding), frozen)
-    return nnx.merge_state(mask, nowhere)
+    return nnx.merge_state(mask, _nowhere(frozen))
+
+
+def _random(session: Session) -> Any:
+    """Returns a mask that is drawn by the seed, of all weights that have one; reads nothing."""
+    frozen, moving = session.split_frozen(session.abstract)
+    names, pattern = session.split_frozen(leaf_labels(session.model)[0])[1], cover_pattern(session)
+    config = session.config
+    drawn = drawn_mask(moving, config.mask.density, config.seed)
+    mask = cover(drawn, names, pattern, uncovered=config.mask.uncovered)
+    return nnx.merge_state(mask, _nowhere(frozen))
+
+
+def _nowhere(params: Any) -> Any:
+    return jax.tree.map(lambda p: jnp.zeros(p.shape, bool, device=p.sharding), params)
+
+
+def preserved(session: Session) -> Any:
+    """Returns the importance for what is kept, float32 like all parameters, 0 where frozen.
+
+    Each module group has the preserve sets of `config.importance.preserve`, pooled, not scaled.
+
+    Raises:
+        InputError: The workdir has no `importance/`.
+    """
+    sets_of_groups = session.config.importance.preserve.to_dict()
+    frozen, moving = session.split_frozen(session.abstract)
+    groups = session.split_frozen(leaf_labels(session.model)[1])[1]
+    kept = {}
+    for name in sorted({name for names in sets_of_groups.values() for name in names}):
+        sums = load_sums(session.workdir, name, moving)
+        kept[name] = sums.mean(), float(sums.count)
+    nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, device=p.sharding), frozen)
+    return nnx.merge_state(preserve_importance(kept, sets_of_groups, groups), nothing)
 
 
 class _Piece(NamedTuple):

@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,30 +15,29 @@ from flax import nnx
 from mmunlearner_jax.artefacts import is_done
 from mmunlearner_jax.checkpoint import Checkpoints, load_tree, save_tree
 from mmunlearner_jax.data.pipeline import Batches, packing
-from mmunlearner_jax.data.refusals import refused
-from mmunlearner_jax.data.relabelling import of_strangers
-from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import Diverged
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.movable import Movable, movable, save_peft
 from mmunlearner_jax.precompile import compiling
-from mmunlearner_jax.reference_model import ask_vanilla
 from mmunlearner_jax.results import update_results
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
-from mmunlearner_jax.stages.mask import load_mask
+from mmunlearner_jax.stages.mask import load_mask, preserved
 from mmunlearner_jax.stages.naming_watch import naming_watch
+from mmunlearner_jax.stages.refreshing import refreshed
+from mmunlearner_jax.stages.relearning_watch import relearning_watch
+from mmunlearner_jax.stages.unlearn_batches import forget_batches, retain_batches
 from mmunlearner_jax.unlearn import lora
 from mmunlearner_jax.unlearn.compiled_steps import Steps, compiled_steps
-from mmunlearner_jax.unlearn.method import Loss
 from mmunlearner_jax.unlearn.optimizers import state_optimizers
 from mmunlearner_jax.unlearn.schedule import StopRule
-from mmunlearner_jax.unlearn.steps import TrainState
+from mmunlearner_jax.unlearn.scoring import NOTHING
+from mmunlearner_jax.unlearn.steps import TrainState, share
 
 # Returns what is remembered, and whether the run ends here, given (parameters, iterations so far,
 # forget steps so far).
 Watch = Callable[[Any, int, int], tuple[float, bool]]
-_ANSWERS = {"refusals": refused, "strangers": of_strangers}
+_WATCHES = {"named": naming_watch, "relearned": relearning_watch}
 _MEND = "the run diverged; lower config.unlearn.learning_rate, or clip (config.unlearn.clip)"
 
 
@@ -47,7 +46,7 @@ def run(session: Session) -> bool:
     workdir = session.workdir
     if is_done(workdir / "unlearned"):
         return False
-    masked = session.config.unlearn.chosen.masked
+    masked = session.config.unlearn.is_masked
     unlearner = Unlearner(session, alone=True)
     # No name here holds the mask, which the run packs.
     outcome = unlearner.run(load_mask(workdir, session.abstract) if masked else None)
@@ -95,6 +94,18 @@ def load_unlearned(workdir: Path, params: Any) -> Any:
     return load_tree(workdir / "unlearned", params)
 
 
+class _Beside(NamedTuple):
+    """What steps take besides the train state, batches and the mask.
+
+    Attributes:
+        forget: Of forget steps: the frozen parameters, and importances for an optimizer.
+        retain: Of retain steps: the frozen parameters, and the vanilla model for an anchor.
+    """
+
+    forget: tuple[Any, ...]
+    retain: tuple[Any, ...]
+
+
 class Unlearner:
     """The unlearning loop of one config.
 
@@ -113,6 +124,7 @@ class Unlearner:
         # Checkpoints coincide with looks, so the result of the last look need not be saved.
         looks = -(-session.config.checkpoint_every // self._stop.every)
         self._every = looks * self._stop.every
+        self._measured, self._mask_now = 0, None  # with config.unlearn.refresh
 
     def run(
         self, mask: Any | None, *, label: str = "unlearn", watch: Watch | None = None
@@ -129,11 +141,9 @@ class Unlearner:
         """
         session, schedule, parts = self._session, self._schedule, movable(self._session, mask)
         del mask  # `parts` has it in bits
-        watch = watch or self._naming_watch()
-        graphdef, frozen = parts.graphdef, parts.frozen
-        beside = (frozen, session.params) if self._options.chosen_anchor else (frozen,)
+        watch, (graphdef, _, frozen, _) = watch or self._stop_watch(), parts
         steps = compiled_steps(graphdef, session.graphdef, self._options, schedule)
-        state = self._initial(parts.moving)
+        state, beside = self._initial(parts.moving), self._beside(parts)
         batches = self._compile(steps, state, parts.mask, beside, watched=watch is not None)
         data = {name: iter(of_kind) for name, of_kind in batches.items()}
         remembered, over = None, False
@@ -157,13 +167,15 @@ class Unlearner:
                 for i, forgets, retains in schedule.steps(done):
                     if over:
                         break
-                    row = {}
+                    row, mask = {}, self._mask(label, i, parts._replace(moving=state.params))
                     for _ in range(forgets * self._options.accumulate):
                         forget = self._next(data, forget=True)
-                        state, row["forget_loss"] = steps.forget(state, forget, parts.mask, frozen)
+                        state, row["forget_loss"] = steps.forget(
+                            state, forget, mask, *beside.forget
+                        )
                     for _ in range(retains * self._options.accumulate):
                         both = self._next(data, forget=False)
-                        state, row["retain_loss"] = steps.retain(state, both, *beside)
+                        state, row["retain_loss"] = steps.retain(state, both, *beside.retain)
                     done = i + 1
                     if self._stop.due(i):
                         remembered, over = look(done)
@@ -175,10 +187,30 @@ class Unlearner:
         _refuse_infinite(state.params, f"{label}, step {done}")
         return self._outcome(parts._replace(moving=state.params), done, remembered, before)
 
-    def _naming_watch(self) -> Watch | None:
-        """Returns the watch of `config.unlearn.stop_by="named"`; None with another rule."""
-        named = self._stop.remembered >= 0 and self._options.stop_by == "named"
-        return naming_watch(self._session) if named else None
+    def _mask(self, label: str, iteration: int, parts: Movable) -> Any:
+        """Returns the mask of an iteration's forget steps, measured again where that is due."""
+        every = self._options.refresh
+        number = self._schedule.counts(iteration)[0] // every if every else 0
+        if number > self._measured:
+            whole, self._measured = self._merged(*parts[:3]), number
+            self._mask_now = refreshed(self._session, label, number, whole)
+        return parts.mask if self._mask_now is None else self._mask_now
+
+    def _stop_watch(self) -> Watch | None:
+        """Returns the watch of `config.unlearn.stop_by`; None where a step of its own measures."""
+        make = _WATCHES.get(self._options.stop_by) if self._stop.remembered >= 0 else None
+        return make(self._session) if make else None
+
+    def _beside(self, parts: Movable) -> _Beside:
+        """Returns what steps take besides: the vanilla model, and importances."""
+        session, options, frozen = self._session, self._options, (parts.frozen,)
+        forget = retain = frozen
+        if options.forget_optimizer == "preconditioned":
+            whole = preserved(session)
+            forget = (*frozen, session.split_frozen(whole, options.held)[1])
+        if options.chosen_anchor:
+            retain = (*frozen, NOTHING if options.chosen_anchor.samples else session.params)
+        return _Beside(forget, retain)
 
     def _initial(self, moving: Any) -> TrainState:
         """Returns the train state before the first step."""
@@ -214,12 +246,16 @@ class Unlearner:
             0 to 1, or NaN if the model's logits are not finite.
         """
         assert steps.memory is not None  # or else the run is watched
-        counts = [steps.memory(params, self._put(b)) for b in self._training_answers]
-        total, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
-        return total / answers
+        return share(steps.memory, params, map(self._put, self._training_answers))
 
     def _compile(
-        self, steps: Steps, state: TrainState, mask: Any, beside: tuple[Any, ...], *, watched: bool
+        self,
+        steps: Steps,
+        state: TrainState,
+        mask: Any,
+        beside: _Beside,
+        *,
+        watched: bool,
     ) -> dict[str, Batches]:
         """Compiles the loop's functions while data is read; returns the batches by name.
 
@@ -227,22 +263,22 @@ class Unlearner:
             steps: The functions.
             state: The train state.
             mask: True where forget steps may move something.
-            beside: What retain steps take after the batches, frozen parameters first.
+            beside: What steps take besides.
             watched: Whether the stopping rule's function is not needed.
         """
-        frozen = beside[0]
+        frozen = beside.forget[0]
         with compiling() as compile_program:
             if self._stop.remembered >= 0 and not watched:
                 answers = self._put(self._training_answers.example())
                 compile_program(steps.memory, nnx.merge_state(state.params, frozen), answers)
-            batches = self._forget_batches()
+            batches = forget_batches(self._session)
             examples = [self._put(of_kind.example()) for of_kind in batches.values()]
-            compile_program(steps.forget, state, examples, mask, frozen)
+            compile_program(steps.forget, state, examples, mask, *beside.forget)
             if self._method.retain is not None:
-                retained = self._retain_batches(self._method.retain)
+                retained = retain_batches(self._session, self._method.retain)
                 batches |= retained
                 both = [self._put(of_kind.example()) for of_kind in retained.values()]
-                compile_program(steps.retain, state, both, *beside)
+                compile_program(steps.retain, state, both, *beside.retain)
         if self._alone:  # the vanilla model has been asked; `beside` keeps what an anchor needs
             self._session.forget_params()
         return batches
@@ -282,55 +318,6 @@ class Unlearner:
             encoder=session.answers,
             shuffle=False,
             repeat=False,
-        )
-
-    def _forget_batches(self) -> dict[str, Batches]:
-        """Returns the batches that each forget step combines, by name."""
-        session, options = self._session, self._options
-        batches = {
-            "forget": self._answered(session.pictures, options.forget_batch, options.pack, stream=1)
-        }
-        if session.config.data.forget_words:
-            batches["forget_words"] = self._answered(
-                session.words, options.text_batch, options.text_pack, stream=4
-            )
-        return batches
-
-    def _answered(
-        self, read: Callable[[str], list[Sample]], batch_size: int, pack: int, *, stream: int
-    ) -> Batches:
-        """Returns batches of the people to forget, with the answers that the method teaches."""
-        session, method = self._session, self._options.forgetting
-        samples = read(session.forget)
-        if method.answers != "own":
-            others = read(session.retain)
-            samples = _ANSWERS[method.answers](samples, others, session.config.seed)
-        return self._batches(method.forget, samples, batch_size, pack, stream=stream)
-
-    def _retain_batches(self, loss: Loss) -> dict[str, Batches]:
-        """Returns the batches that each retain step combines, by name."""
-        session, options = self._session, self._options
-        pictures = session.retained_pictures()
-        made = {
-            "pictures": self._batches(loss, pictures, options.retain_batch, options.pack, stream=2)
-        }
-        if options.learns_text:
-            forgotten = options.forget_text and not session.config.data.forget_words
-            text = session.retained_words(forgotten=forgotten)
-            made["text"] = self._batches(
-                loss, text, options.text_batch, options.text_pack, stream=3
-            )
-        return made
-
-    def _batches(
-        self, loss: Loss, samples: list[Sample], batch_size: int, pack: int, *, stream: int
-    ) -> Batches:
-        """Returns batches, with the vanilla model's outputs if the loss needs them."""
-        references = None
-        if loss.reference is not None:
-            references = ask_vanilla(self._session, loss.reference, samples, batch_size=batch_size)
-        return self._session.batches(
-            samples, batch_size=batch_size, pack=pack, stream=stream, references=references
         )
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from mmunlearner_jax.config.unlearn import UnlearnConfig
 from mmunlearner_jax.options import Section
 from mmunlearner_jax.unlearn.anchor import Anchor
+from mmunlearner_jax.unlearn.lookahead import Ahead
 from mmunlearner_jax.unlearn.method import ANSWERS, Loss
 from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
@@ -63,6 +64,7 @@ def compiled_steps(
             graphdef,
             forgetting.forget,
             options.of_loss(forgetting.forget),
+            options.looks_ahead,
             forget_settings,
             forgetting.ascends,
             options.mask_on,
@@ -87,13 +89,14 @@ def _forget(
     graphdef: nnx.GraphDef,
     loss: Loss,
     options: Section | None,
+    ahead: Ahead | None,
     optimizer: Settings,
     ascends: bool,
     mask_on: MaskOn,
     alpha: float,
 ) -> Callable[..., Any]:
     masked = optimizer.masked(_RATE, ascends=ascends, mask_on=mask_on, alpha=alpha)
-    return forget_step(graphdef, masked, loss.configured(options))
+    return forget_step(graphdef, masked, loss.configured(options), of=loss.of, ahead=ahead)
 
 
 @functools.lru_cache(32)

@@ -1,4 +1,4 @@
-"""Masks of the controls: as many True as the saliency mask has, chosen by something else.
+"""Masks that are not chosen by a ratio: those of the controls have as many True as that mask.
 
 All trees have the structure of the parameters.
 """
@@ -31,6 +31,24 @@ def random_mask(mask: Tree, seed: int) -> Tree:
         return _placed(drawn, m)
 
     return jax.tree.map(shuffled, mask)
+
+
+def drawn_mask(params: Tree, density: float, seed: int) -> Tree:
+    """Returns a mask that is True at random places, as dense in every array.
+
+    Args:
+        params: Tree of arrays or `jax.ShapeDtypeStruct` with shardings.
+        density: Fraction of True in each array, rounded to whole weights, one at least.
+        seed: Seed of the random places.
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(p: jax.Array) -> jax.Array:
+        chosen = np.arange(p.size) < max(1, round(density * p.size))
+        rng.shuffle(chosen)
+        return _placed(chosen, p)
+
+    return jax.tree.map(drawn, params)
 
 
 def global_random_mask(mask: Tree, covered: Tree, seed: int) -> Tree:

@@ -58,6 +58,9 @@ ADAPTERS = {"unlearn.lora.rank": 8, "unlearn.lora.alpha": 64.0}
 # A clipped gradient is shorter than Adam's update by about the factor `alpha`.
 SGD = {"unlearn.forget_optimizer": "sgd", "unlearn.optimizers": 2, "unlearn.alpha": 500.0}
 FACES = "vision", "projector"
+# Averaged over the second and fourth step of ascent.
+ON_PATH = {"importance.path.points": 2, "importance.path.every": 2}
+DRAWN = {"unlearn.masked": "yes", "mask.by": "random"}
 
 
 def own_mask(mask: Tree, _: Known) -> Tree:
@@ -157,6 +160,12 @@ CONTROLS: Mapping[str, Control] = {
     "threshold_half": Control("Threshold 0.5", {"mask.threshold": 0.5}),
     "threshold_double": Control("Threshold 2", {"mask.threshold": 2.0}),
     "threshold_tenfold": Control("Threshold 10", {"mask.threshold": 10.0}),
+    "path_mask": Control("Importances along an ascent path", ON_PATH),
+    "doubt_mask": Control("Sure answers count as much", {"importance.weights": "doubt"}),
+    "refreshed_mask": Control("Mask measured again every 4 forget steps", {"unlearn.refresh": 4}),
+    "preconditioned": Control(
+        "Ascent divided by importances", {"unlearn.forget_optimizer": "preconditioned"}
+    ),
     "lora": Control("LoRA, masked", ADAPTERS),
     "lora_no_mask": Control("LoRA, no mask", ADAPTERS, mask=None),
     "ga": Control("Plain gradient ascent", mask=None, method="ga"),
@@ -164,6 +173,17 @@ CONTROLS: Mapping[str, Control] = {
     "unsee_ascent": Control("Unsee, ascent of the loss", {"unlearn.target": "ga"}, method="unsee"),
     "unsee_everywhere": Control(
         "Unsee, in the language model, too", {"unlearn.moves": GROUPS}, method="unsee"
+    ),
+    "unsee_random_mask": Control("Unsee, random mask", DRAWN, method="unsee"),
+    "unsee_path_mask": Control(
+        "Unsee, mask of an ascent path",
+        {**ON_PATH, "importance.path.moves": FACES, "unlearn.masked": "yes"},
+        method="unsee",
+    ),
+    "unsee_preconditioned": Control(
+        "Unsee, divided by importances",
+        {"unlearn.forget_optimizer": "preconditioned"},
+        method="unsee",
     ),
 }
 

@@ -29,6 +29,8 @@ from mmunlearner_jax.unlearn.scoring import (
 )
 
 Fisher = Literal["example", "batch"]
+Weights = Literal["none", "doubt"]
+_FLOOR = 1e-3  # of 1 - p, which rounding would make 0
 
 
 class FisherSums(struct.PyTreeNode):
@@ -82,7 +84,11 @@ def _divided(tree: Params, by: jax.Array) -> Params:
 
 
 def accumulator(
-    graphdef: nnx.GraphDef, *, fisher: Fisher = "example", sizes: Sizes | None = None
+    graphdef: nnx.GraphDef,
+    *,
+    fisher: Fisher = "example",
+    sizes: Sizes | None = None,
+    weights: Weights = "none",
 ) -> Callable[..., FisherSums]:
     """Returns the jitted step `(sums, params, batch, frozen) -> sums`.
 
@@ -101,6 +107,8 @@ def accumulator(
         sizes: Sizes of packed rows, `Batches.sizes`. The examples of such a row share the forward
             pass of their picture and of the tokens before it, and each has a backward pass of its
             own.
+        weights: `"doubt"` divides each example's gradient by 1 - p, p the mean probability of its
+            answer's tokens (geometric); see `doubt`.
 
     Raises:
         ValueError: `fisher` is neither. The step raises it where `fisher` is `"example"`, several
@@ -119,13 +127,28 @@ def accumulator(
             nll, tokens = answer_nll(graphdef, nnx.merge_state(probed, frozen), batch)
             if whole:
                 return token_mean(nll, tokens) + nothing, jnp.any(tokens > 0)
-            return jnp.sum(example_mean(nll, tokens)) + nothing, jnp.sum(tokens > 0)
+            means = example_mean(nll, tokens)
+            if weights == "doubt":
+                means = doubt(means) * means
+            return jnp.sum(means) + nothing, jnp.sum(tokens > 0)
 
         # The cotangent of the sums is the new sums (`squares`).
         squares, count = jax.grad(loss, has_aux=True)(sums.squares)
         return FisherSums(squares=squares, count=sums.count + count)
 
     return jax.jit(add, donate_argnums=0)
+
+
+def doubt(means: jax.Array) -> jax.Array:
+    """Returns the weights 1 / (1 - p) of examples, as constants; float32 like the losses.
+
+    The gradient of an answer's loss vanishes with 1 - p, so on a model that was fitted long the few
+    answers that it is least sure of make up most of an importance.
+
+    Args:
+        means: Mean loss per token of each example in nats, -log p.
+    """
+    return jax.lax.stop_gradient(1 / (_FLOOR - jnp.expm1(-means)))
 
 
 def _examples(batch: Batch, sizes: Sizes | None) -> tuple[Batch, Shared]:

@@ -11,7 +11,7 @@ a chunk.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,9 @@ class Term(NamedTuple):
     counts: jax.Array
 
 
-Terms = Callable[[TokenScores], tuple[Term, ...]]
+# A loss is a function of what a model gives of a batch: by default its scores of supervised tokens.
+Of = Callable[[nnx.GraphDef, Params, Batch], Any]
+Terms = Callable[[Any], tuple[Term, ...]]
 
 
 def score_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> TokenScores:
@@ -182,11 +184,14 @@ class Reference:
         slots: Whether a row has a score for each question or for each supervised token.
         ask: Computes the scores of a batch whose rows hold one example each, from the model's graph
             definition and parameters and the batch.
+        about: What is asked: the examples themselves, or examples with the same answers about
+            pictures in which nobody can be recognised (`data.noising`).
     """
 
     name: str
     slots: Literal["questions", "tokens"]
     ask: Callable[[nnx.GraphDef, Params, Batch], jax.Array]
+    about: Literal["own", "noised"] = "own"
 
 
 def _log_probs(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Array:
@@ -202,3 +207,4 @@ def _nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Array:
 
 OF_EXAMPLES = Reference(EXAMPLE_NLL, "questions", _nll)
 OF_TOKENS = Reference(LOG_PROBS, "tokens", _log_probs)
+OF_NOISED = Reference(LOG_PROBS, "tokens", _log_probs, "noised")

@@ -7,7 +7,14 @@ from typing import Any, Literal
 
 from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.options import Section
-from mmunlearner_jax.unlearn.losses import Reference, Term, Terms, cross_entropy
+from mmunlearner_jax.unlearn.losses import (
+    Of,
+    Reference,
+    Term,
+    Terms,
+    cross_entropy,
+    score_tokens,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +22,21 @@ class Loss:
     """A loss with its options and the reference scores that it needs.
 
     Attributes:
-        terms: The loss itself: a function of `losses.TokenScores` and, by keyword, of the options.
+        terms: The loss itself: a function of what `of` gives and, by keyword, of the options.
         options: Class of the section `config.unlearn.NAME`; None: the loss has no options.
         reference: Scores that the vanilla model computes before unlearning begins; None: the loss
             needs none.
+        of: What the loss is a function of, given a model and a batch: scores of supervised tokens,
+            or what the decoder is given of pictures (`scoring.image_tokens`).
     """
 
     terms: Callable[..., tuple[Term, ...]]
     options: type[Section] | None = None
     reference: Reference | None = None
+    of: Of = score_tokens
 
     def configured(self, options: Section | None) -> Terms:
-        """Returns the loss as a function of `losses.TokenScores` alone.
+        """Returns the loss as a function of what `of` gives alone.
 
         Args:
             options: An instance of `self.options`; None where the loss has no options.
@@ -54,6 +64,7 @@ class Method:
             people (`data.relabelling`).
         moves: Module groups that forget and retain steps move.
         anchor: Name of the anchor of the retain steps (`unlearn.anchors`); "": none.
+        ahead: Steps of fine-tuning before each forget gradient (`unlearn.lookahead`); 0: none.
     """
 
     name: str
@@ -67,6 +78,7 @@ class Method:
     answers: Literal["own", "refusals", "strangers"] = "own"
     moves: tuple[str, ...] = GROUPS
     anchor: str = ""
+    ahead: int = 0
 
     @property
     def options(self) -> type[Section] | None:

@@ -1,12 +1,13 @@
 """The optimizers of forget and retain steps."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
 
 from mmunlearner_jax.config.unlearn import UnlearnConfig
+from mmunlearner_jax.unlearn.preconditioned import preconditioned, recorded
 from mmunlearner_jax.unlearn.rounding import ROUNDINGS, Rounding
 from mmunlearner_jax.unlearn.schedule import Schedule, shape_of
 from mmunlearner_jax.unlearn.transforms import MaskOn, masked_ascent, masked_descent
@@ -28,8 +29,10 @@ class Settings:
         warmup: Number of steps in which the learning rate rises from 0.
         steps: Number of steps that the state counts over the run. It is 0 where the learning rate
             is constant, so that runs of any length have the same program.
-        sgd: Whether updates are plain gradients (SGD) instead of Adam's.
+        kind: How a gradient becomes an update: by Adam, as it is, or as in `preconditioned`.
         rounding: How sums of weights and updates are rounded, a key of `rounding.ROUNDINGS`.
+        ring: Number of retain gradients that the state keeps; 0: none.
+        damping: As in `preconditioned`.
     """
 
     eps: float
@@ -39,8 +42,10 @@ class Settings:
     decay: str
     warmup: int
     steps: int
-    sgd: bool = False
+    kind: Literal["adamw", "sgd", "preconditioned"] = "adamw"
     rounding: Rounding = "nearest"
+    ring: int = 0
+    damping: float = 0.0
 
     @classmethod
     def of(cls, options: UnlearnConfig, steps: int) -> "Settings":
@@ -61,6 +66,8 @@ class Settings:
             options.warmup,
             steps,
             rounding=options.rounding,
+            ring=options.precondition.ring * (options.forget_optimizer == "preconditioned"),
+            damping=options.precondition.damping,
         )
 
     def descent(self, learning_rate: float, seed: int = 0) -> optax.GradientTransformation:
@@ -94,8 +101,7 @@ class Settings:
         return self._whole(masked(self._chain(learning_rate), mask_on=mask_on, alpha=alpha), seed)
 
     def _chain(self, learning_rate: float) -> optax.GradientTransformation:
-        parts = [] if self.sgd else [optax.scale_by_adam(eps=self.eps)]
-        parts.append(optax.add_decayed_weights(self.weight_decay))
+        parts = [*self._directions(), optax.add_decayed_weights(self.weight_decay)]
         shape = shape_of(decay=self.decay, warmup=self.warmup, steps=self.steps)
         if shape is not None:
             parts.append(optax.scale_by_schedule(shape))
@@ -104,6 +110,15 @@ class Settings:
             optax.scale_by_learning_rate, hyperparam_dtype=jnp.dtype("float32")
         )
         return optax.chain(*parts, scale(learning_rate))
+
+    def _directions(self) -> list[optax.GradientTransformation]:
+        """Returns what comes before the learning rate: Adam, or what takes its place."""
+        adam = optax.scale_by_adam(eps=self.eps)
+        if self.kind == "preconditioned":
+            return [preconditioned(adam, self.ring, self.damping)]
+        if self.kind == "sgd":
+            return []
+        return [recorded(adam, self.ring) if self.ring else adam]
 
     def _whole(self, transform: optax.GradientTransformation, seed: int) -> Any:
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
@@ -127,9 +142,7 @@ def settings(options: UnlearnConfig, schedule: Schedule) -> tuple[Settings, Sett
     forgets, retains = schedule.counts(schedule.iterations)
     if options.optimizers == 1:  # a shared state counts the steps of both kinds
         forgets = retains = forgets + retains
-    forget = Settings.of(options, forgets)
-    if options.forget_optimizer == "sgd":
-        forget = dataclasses.replace(forget, sgd=True)
+    forget = dataclasses.replace(Settings.of(options, forgets), kind=options.forget_optimizer)
     return forget, Settings.of(options, retains or forgets)
 
 

@@ -100,8 +100,14 @@ def plan_schedule(options: UnlearnConfig, forget: int, retain: int) -> Schedule:
     retains = options.chosen.retain is not None
     if options.epochs:
         forget, retain = (-(-batches // options.accumulate) for batches in (forget, retain))
-        return published_schedule(forget, retain, options.epochs, retains=retains)
-    return Schedule(options.iterations, options.forget_every, options.forget_repeat, retains)
+        schedule = published_schedule(forget, retain, options.epochs, retains=retains)
+    else:
+        every, repeat = options.forget_every, options.forget_repeat
+        schedule = Schedule(options.iterations, every, repeat, retains)
+    steps, _ = schedule.counts(schedule.iterations)
+    if options.refresh >= max(steps, 1):
+        options.refuse("refresh", f"fewer than the {steps} forget steps of the run, or 0: never")
+    return schedule
 
 
 DECAYS: Mapping[str, Callable[[int], optax.Schedule]] = {

@@ -1,6 +1,7 @@
 """Scores that a model gives supervised tokens: likelihoods, and whether answers are exact.
 
-Axes: B rows, T tokens, S supervised tokens of a row (padded), V vocabulary, C tokens of a chunk.
+Axes: B rows, T tokens, S supervised tokens of a row (padded), V vocabulary, C tokens of a chunk, D
+text features.
 Labels follow transformers: -100 marks a token that is not supervised, and the logits at position t
 predict the label at t + 1. A row is one example, or several examples that share a picture
 (`models.packing`). Sums and counts are then per row, and `questions` tells the examples apart.
@@ -192,6 +193,31 @@ def examples(supervised: jax.Array, questions: jax.Array) -> tuple[jax.Array, ja
     """
     same = (questions[:, :, None] == questions[:, None, :]) & supervised[:, None, :]
     return same, supervised & ~jnp.any(jnp.tril(same, -1), axis=2)
+
+
+class ImageTokens(NamedTuple):
+    """What the decoder is given of the pictures of a batch.
+
+    Attributes:
+        features: Inputs of the decoder, float32 [B, T, D].
+        seen: Whether the place holds an image token, bool [B, T, 1].
+    """
+
+    features: jax.Array
+    seen: jax.Array
+
+
+def image_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> ImageTokens:
+    """Runs vision tower and projector alone.
+
+    Args:
+        graphdef: Graph definition of the model.
+        params: Parameters of the model.
+        batch: A dict with `input_ids` [B, T] and pictures.
+    """
+    model, ids = nnx.merge(graphdef, params), batch["input_ids"]
+    features = model.decoder_inputs(ids, **pictures_of(batch)).astype(jnp.float32)
+    return ImageTokens(features, model.config.pictured(ids)[..., None])
 
 
 def token_mean(nll: jax.Array, count: jax.Array) -> jax.Array:

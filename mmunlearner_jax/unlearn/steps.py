@@ -7,7 +7,7 @@ computes their gradients.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.bits import DEVICES, unpack
+from mmunlearner_jax.unlearn.lookahead import Ahead, gradient_ahead
 from mmunlearner_jax.unlearn.losses import (
+    Of,
     Terms,
     cross_entropy,
     mean,
@@ -60,7 +62,11 @@ class TrainState(struct.PyTreeNode):
 
 
 def mean_loss(
-    graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch], loss: Terms = cross_entropy
+    graphdef: nnx.GraphDef,
+    params: Params,
+    batches: Sequence[Batch],
+    loss: Terms = cross_entropy,
+    of: Of = score_tokens,
 ) -> jax.Array:
     """Returns the value of a loss over several batches together, a float32 scalar.
 
@@ -71,8 +77,9 @@ def mean_loss(
         params: Parameters of the model.
         batches: Dicts as `losses.score_tokens` takes them.
         loss: The loss; by default the mean over supervised tokens in nats.
+        of: What the loss is a function of.
     """
-    return mean(loss(score_tokens(graphdef, params, batch)) for batch in batches)
+    return mean(loss(of(graphdef, params, batch)) for batch in batches)
 
 
 def _gradient(value, params, batches, frozen):
@@ -84,13 +91,12 @@ def _gradient(value, params, batches, frozen):
     return jax.value_and_grad(of_moving)(params)
 
 
-def _update(gradient, optimizer, which, state, batches, frozen, mask=None):
+def _update(gradient, optimizer, which, state, batches, frozen, mask=None, **extra):
     loss, grads = gradient(state.params, batches, frozen)
-    extra = {}
     if mask is not None:
         # Not before the gradients are there: booleans would take memory beside the activations.
         mask, grads = jax.lax.optimization_barrier((mask, grads))
-        extra = {"mask": unpack(mask, state.params, DEVICES)}
+        extra["mask"] = unpack(mask, state.params, DEVICES)
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)
@@ -131,6 +137,23 @@ def retain_step(
         loss: The loss; by default the mean over supervised tokens in nats.
     """
     return descent_step(_value(graphdef, loss), optimizer)
+
+
+def path_step(
+    graphdef: nnx.GraphDef, rate: float
+) -> tuple[Callable[..., tuple[TrainState, jax.Array]], optax.GradientTransformation]:
+    """Returns the step of the ascent along which importances are measured, and its optimizer.
+
+    Args:
+        graphdef: Graph definition of the model.
+        rate: Learning rate of Adam, whose gradient is clipped to norm 1.
+    """
+
+    def depth(params: Params, batches: Sequence[Batch]) -> jax.Array:
+        return -mean_loss(graphdef, params, batches)
+
+    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    return descent_step(depth, adam), adam
 
 
 def in_place_step(
@@ -188,13 +211,14 @@ def anchored_step(
     """Returns the jitted step `(state, batches, frozen, reference) -> (state, value)`.
 
     It is a `retain_step` whose loss has the anchor's distance added. `reference` holds all
-    parameters of the vanilla model.
+    parameters of the vanilla model, none for an anchor with samples of its own.
 
     Args:
         graphdef: Graph definition of the model.
         optimizer: Optimizer that lowers the loss.
         loss: The loss.
-        anchor: The anchor; the first of a step's batches, that of pictures, is compared.
+        anchor: The anchor. It compares the first of a step's batches, that of pictures, or, where
+            it has samples of its own, the last one, from which nothing else is learned.
         weight: Factor of the distance.
         vanilla: Graph definition of the vanilla model, which has no adapters.
     """
@@ -205,8 +229,9 @@ def anchored_step(
         state: TrainState, batches: Sequence[Batch], frozen: Params, reference: Params
     ) -> tuple[TrainState, jax.Array]:
         def anchored(params: Params, batches: Sequence[Batch]) -> jax.Array:
-            away = anchor.distance((graphdef, params), (vanilla, reference), batches[0])
-            return value(params, batches) + weight * away
+            learned, held = (batches[:-1], batches[-1]) if anchor.samples else (batches, batches[0])
+            away = anchor.distance((graphdef, params), (vanilla, reference), held)
+            return value(params, learned) + weight * away
 
         gradient = functools.partial(_gradient, anchored)
         return _update(gradient, optimizer, -1, state, batches, frozen)
@@ -218,33 +243,47 @@ def forget_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformationExtraArgs,
     loss: Terms = cross_entropy,
+    *,
+    of: Of = score_tokens,
+    ahead: Ahead | None = None,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Returns the jitted forget step `(state, batches, mask, frozen) -> (state, loss)`.
+    """Returns the jitted step `(state, batches, mask, frozen, preserve) -> (state, loss)`.
 
     The step moves the parameters of the train state where `mask` is True: a tree of bool with their
     structure and shapes, or its bits along `bits.DEVICES`. The train state is donated.
-    `frozen` holds the other parameters of the model, by default none.
+    `frozen` holds the other parameters of the model, by default none. `preserve` are importances of
+    what is kept, like the moving parameters, for an optimizer that takes them.
 
     Args:
         graphdef: Graph definition of the model.
         optimizer: Optimizer that contains a `masked_ascent` or a `masked_descent`.
         loss: The loss; by default the mean over supervised tokens in nats.
+        of: What the loss is a function of.
+        ahead: Fine-tuning after which the gradient is taken; the last batch of a step is what it
+            learns. None: the gradient is taken at once.
     """
-    value = _value(graphdef, loss)
+    gradient = functools.partial(_gradient, _value(graphdef, loss, of))
+    if ahead:
+        learned = functools.partial(_gradient, _value(graphdef, cross_entropy))
+        gradient = gradient_ahead(gradient, learned, ahead)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def ascend(
-        state: TrainState, batches: Sequence[Batch], mask: Params, frozen: Params = NOTHING
+        state: TrainState,
+        batches: Sequence[Batch],
+        mask: Params,
+        frozen: Params = NOTHING,
+        preserve: Params | None = None,
     ) -> tuple[TrainState, jax.Array]:
-        gradient = functools.partial(_gradient, value)
-        return _update(gradient, optimizer, 0, state, batches, frozen, mask=mask)
+        extra = {} if preserve is None else {"preserve": preserve}
+        return _update(gradient, optimizer, 0, state, batches, frozen, mask=mask, **extra)
 
     return ascend
 
 
-def _value(graphdef: nnx.GraphDef, loss: Terms) -> Callable[..., jax.Array]:
+def _value(graphdef: nnx.GraphDef, loss: Terms, of: Of = score_tokens) -> Callable[..., jax.Array]:
     def value(params: Params, batches: Sequence[Batch]) -> jax.Array:
-        return mean_loss(graphdef, params, batches, loss)
+        return mean_loss(graphdef, params, batches, loss, of)
 
     return value
 
@@ -254,6 +293,23 @@ RETAIN_STEPS = {"at_once": retain_step, "in_place": in_place_step}
 
 # What is remembered of a batch's answers, by `config.unlearn.stop_by`: a sum, and their number.
 MEMORIES = {"exact": exact_answers, "probability": answer_probabilities}
+
+
+def share(
+    remember: Callable[[Params, Batch], tuple[jax.Array, jax.Array]],
+    params: Params,
+    batches: Iterable[Batch],
+) -> float:
+    """Returns what is remembered of the answers of all batches, 0 to 1; NaN where a logit is.
+
+    Args:
+        remember: A function that `memory` returned.
+        params: All parameters.
+        batches: Batches on the devices.
+    """
+    counts = [remember(params, batch) for batch in batches]
+    total, answers = (sum(float(x) for x in column) for column in zip(*counts, strict=True))
+    return total / answers
 
 
 def memory(

@@ -30,7 +30,7 @@ def masked_descent(
 
     def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
         updates = jax.tree.map(keep, mask, updates)
-        updates, state = inner.update(updates, state, params, **extra)
+        updates, state = inner.update(updates, state, params, mask=mask, **extra)
         updates = jax.tree.map(lambda u: alpha * u, updates)
         if mask_on == "update":
             updates = jax.tree.map(keep, mask, updates)
@@ -52,7 +52,8 @@ def masked_ascent(
     published, or have one each.
 
     Args:
-        inner: The descent optimizer, for instance `optax.adam(1e-4)`.
+        inner: The descent optimizer, for instance `optax.adam(1e-4)`. Where it takes extra
+            arguments, it gets the mask, too.
         mask_on: `"update"` masks the gradient and the finished update, so protected weights stay
             bit-identical whatever the momentum or weight decay of `inner`. `"gradient"` masks the
             gradient alone, as the published code does; the momentum of earlier steps then still

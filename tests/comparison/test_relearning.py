@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mmunlearner_jax.comparison.relearning import one_picture_each, relearned
+from mmunlearner_jax.comparison.relearning import relearned
+from mmunlearner_jax.data.samples import one_picture_each
 from mmunlearner_jax.unlearn.scoring import answer_nll
 from tests.helpers import tiny
 from tests.helpers.questions import PHOTOS, PICTURES
@@ -18,6 +19,8 @@ def test_one_picture_of_each_person_with_all_its_samples():
     assert {sample.image for sample in chosen} == {PICTURES[0].image}
     of_picture = [sample for sample in PICTURES if sample.image == PICTURES[0].image]
     assert len(chosen) == 2 * len(of_picture) and len(PHOTOS) > 1
+    last = one_picture_each([*PICTURES, *others], -1)
+    assert {sample.image for sample in last} == {PICTURES[-1].image}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from transformers import LlavaForConditionalGeneration
 
 import mmunlearner_jax as mmu
 from mmunlearner_jax.stages.unlearn import Unlearner
+from mmunlearner_jax.stages.unlearn_batches import forget_batches, retain_batches
 from mmunlearner_jax.unlearn.mask import cover
 from mmunlearner_jax.weights.io import leaf_labels
 from tests.helpers import tiny
@@ -78,10 +79,10 @@ def test_released_semantics_are_the_published_loop(tmp_path, method, clip):
     mask = cover(mask, leaf_labels(at.model)[0], options.cover, uncovered=options.uncovered)
 
     unlearner = Unlearner(at)
-    retained = unlearner._retain_batches(unlearner._method.retain)
+    retained = retain_batches(at, at.config.unlearn.chosen.retain)
     published_loop(
         theirs,
-        {k: iter(b) for k, b in (unlearner._forget_batches() | retained).items()},
+        {k: iter(b) for k, b in (forget_batches(at) | retained).items()},
         masks,
         clip,
     )

@@ -8,7 +8,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.stages import importance
 from mmunlearner_jax.stages.naming_watch import naming_watch
-from mmunlearner_jax.stages.unlearn import Unlearner
+from mmunlearner_jax.stages.unlearn_batches import forget_batches, retain_batches
 from tests.helpers.small_run import prepared_run, small_config
 
 WORDS_TOO = {"data.forget_words": True, "unlearn.stop_examples": 8}
@@ -31,7 +31,7 @@ def test_forget_steps_take_the_words_and_nothing_else_keeps_them(workdir):
     assert forgotten
     assert forgotten <= {*plain.retained_words(forgotten=True)}
     assert not forgotten & {*importance.sets(words)["text"]}
-    batches = Unlearner(words)._forget_batches()
+    batches = forget_batches(words)
     assert [*batches] == ["forget", "forget_words"]
     assert {*batches["forget_words"].samples} == forgotten
     (text,) = [b for n, b in _retained(words).items() if n == "text"]
@@ -45,8 +45,7 @@ def test_forget_steps_take_the_words_and_nothing_else_keeps_them(workdir):
 
 
 def _retained(session):
-    unlearner = Unlearner(session)
-    return unlearner._retain_batches(unlearner._method.retain)
+    return retain_batches(session, session.config.unlearn.chosen.retain)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.processes import to_host
 from mmunlearner_jax.reference_model import ask_vanilla
 from mmunlearner_jax.stages.unlearn import Unlearner
+from mmunlearner_jax.stages.unlearn_batches import forget_batches, retain_batches
 from mmunlearner_jax.unlearn.anchors.picture_features import feature_distance
 from mmunlearner_jax.unlearn.losses import OF_TOKENS
 from mmunlearner_jax.unlearn.methods import METHODS
@@ -156,7 +157,7 @@ def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, label
         sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
         for batches in (
             unlearner._training_answers,
-            [unlearner._forget_batches()["forget"].example()] * 2,
+            [forget_batches(unlearner._session)["forget"].example()] * 2,
         )
     )
     answers = [at.answers.labelled(sample).labels for sample in tiny.FORGET]
@@ -165,7 +166,7 @@ def test_the_stopping_rule_asks_for_answers_whatever_steps_learn(tmp_path, label
 
 
 def test_refusals_take_the_answers_place(at):
-    batches = Unlearner(tiny.varied(at, method="idk_nll"))._forget_batches()["forget"]
+    batches = forget_batches(tiny.varied(at, method="idk_nll"))["forget"]
     assert {sample.answer for sample in batches.samples} <= set(REFUSALS)
     assert [s.question for s in batches.samples] == [s.question for s in tiny.FORGET]
 
@@ -212,12 +213,12 @@ def test_stopped_and_run_again_it_gives_the_same_bits(at, tmp_path, method, monk
 
 @pytest.mark.parametrize("method", HELD)
 def test_batches_hold_what_the_vanilla_model_said(at, method):
-    unlearner = Unlearner(tiny.varied(at, method=method))
+    session = tiny.varied(at, method=method)
     name, array = HELD[method]
     plan = METHODS[method]
-    given = unlearner._forget_batches()
+    given = forget_batches(session)
     if plan.retain is not None:
-        given |= unlearner._retain_batches(plan.retain)
+        given |= retain_batches(session, plan.retain)
     for key, batches in given.items():
         assert (array in batches.example()) == (key == name or (name, key) == ("pictures", "text"))
 
@@ -233,8 +234,8 @@ def test_a_smaller_retain_set_is_refused_before_anything_runs(at):
 def test_what_a_stage_counts_is_what_batches_have(at):
     session = tiny.varied(at, method="ga_diff", epochs=1, pack=2, forget_batch=2, retain_batch=2)
     unlearner = Unlearner(session)
-    pictures = unlearner._retain_batches(METHODS["ga_diff"].retain)["pictures"]
-    steps = len(pictures), len(pictures) // len(unlearner._forget_batches()["forget"])
+    pictures = retain_batches(session, METHODS["ga_diff"].retain)["pictures"]
+    steps = len(pictures), len(pictures) // len(forget_batches(session)["forget"])
     assert (unlearner._schedule.iterations, unlearner._schedule.forget_every) == steps
 
 
@@ -297,8 +298,8 @@ def test_parts_that_do_not_go_together_are_refused(changes, said):
     ],
 )
 def test_text_is_learned_where_the_language_model_moves(at, method, moves, wanted):
-    unlearner = Unlearner(tiny.varied(at, method=method, moves=moves))
-    assert {*unlearner._retain_batches(METHODS[method].retain)} == wanted
+    session = tiny.varied(at, method=method, moves=moves)
+    assert {*retain_batches(session, METHODS[method].retain)} == wanted
 
 
 def test_adapters_are_anchored_to_the_model_without_them(at, tmp_path):

@@ -20,10 +20,12 @@ from mmunlearner_jax.unlearn.losses import (
 from mmunlearner_jax.unlearn.losses import mean as mean_of_terms
 from mmunlearner_jax.unlearn.methods.kl_min import kl_min
 from mmunlearner_jax.unlearn.methods.npo import npo
+from mmunlearner_jax.unlearn.methods.rmu import rmu
 from mmunlearner_jax.unlearn.methods.simnpo import simnpo
 from mmunlearner_jax.unlearn.methods.undial import undial
 from mmunlearner_jax.unlearn.methods.unsee import log_loss
-from mmunlearner_jax.unlearn.scoring import LOG_PROBS
+from mmunlearner_jax.unlearn.methods.vgid import distillation
+from mmunlearner_jax.unlearn.scoring import LOG_PROBS, ImageTokens
 from tests.helpers.models import filled
 from tests.helpers.tokens import CONFIG, IDS, LABELS
 
@@ -158,6 +160,24 @@ def test_undial_is_the_divergence_from_the_lowered_distribution():
     )
     got = mean(lambda scores: undial(scores, gamma=gamma), [scores])
     np.testing.assert_allclose(got, wanted[[0, 1, 3]].mean(), **TOLERANCE)
+
+
+def test_distillation_is_the_mean_divergence(batches):
+    scores, examples = batches
+    kl = np.concatenate([kl for batch in examples for _, kl, _ in batch])
+    np.testing.assert_allclose(mean(distillation, scores), kl.mean(), **TOLERANCE)
+
+
+def test_rmu_is_the_distance_from_one_vector():
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(2, 5, 8)).astype(np.float32) for _ in range(2)]
+    seen = [rng.random((2, 5, 1)) < 0.5 for _ in rows]
+    tokens = [ImageTokens(jnp.asarray(x), jnp.asarray(s)) for x, s in zip(rows, seen, strict=True)]
+    u = np.asarray(jax.random.uniform(jax.random.key(0), (8,)), np.float64)
+    u /= np.linalg.norm(u)
+    away = [((x - 3.0 * u) ** 2).mean(-1)[s[..., 0]] for x, s in zip(rows, seen, strict=True)]
+    got = mean(lambda tokens: rmu(tokens, coefficient=3.0), tokens)
+    np.testing.assert_allclose(got, np.concatenate(away).mean(), **TOLERANCE)
 
 
 def test_npo_near_beta_0_is_gradient_ascent(batches):

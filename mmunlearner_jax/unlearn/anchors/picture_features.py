@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmunlearner_jax.unlearn.anchor import Anchor
-from mmunlearner_jax.unlearn.scoring import Batch, Params, pictures_of
+from mmunlearner_jax.unlearn.scoring import Batch, Params, image_tokens
 
 
 def feature_distance(
@@ -26,18 +26,11 @@ def feature_distance(
         vanilla: Those of the vanilla model.
         batch: A dict with `input_ids` [B, T] and pictures.
     """
-    ours = _image_tokens(model, batch)
-    theirs = jax.lax.stop_gradient(_image_tokens(vanilla, batch))
-    seen = nnx.merge(*model).config.pictured(batch["input_ids"])[..., None]
+    ours, seen = image_tokens(*model, batch)
+    theirs = jax.lax.stop_gradient(image_tokens(*vanilla, batch).features)
     mean = jnp.sum(theirs, axis=(0, 1), where=seen) / jnp.maximum(jnp.sum(seen), 1)
     spread = jnp.sum((theirs - mean) ** 2, where=seen)
     return jnp.sum((ours - theirs) ** 2, where=seen) / spread
-
-
-def _image_tokens(model: tuple[nnx.GraphDef, Params], batch: Batch) -> jax.Array:
-    """Returns what the decoder is given, float32 [B, T, D]."""
-    inputs = nnx.merge(*model).decoder_inputs(batch["input_ids"], **pictures_of(batch))
-    return inputs.astype(jnp.float32)
 
 
 ANCHOR = Anchor("features of retained pictures", feature_distance, ("vision", "projector"))
