@@ -63,21 +63,23 @@ def by_kind(every: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
 def by_program(folder: Path, every: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
     """Returns the table of the compiled programs, in GiB."""
     lines = [
-        "| config | stage | program | arguments | temporaries | held beside | peak |",
-        "|---" * 7 + "|",
+        "| config | stage | program | questions of a row | arguments | temporaries | held beside"
+        " | peak |",
+        "|---" * 8 + "|",
     ]
     for name, (_, stage, label, _) in PLANS.items():
         path = folder / f"{name}.json"
         if label not in LABELS or not path.exists():
             continue
-        for program in json.loads(path.read_text())["programs"]:
+        plan = json.loads(path.read_text())
+        for program in plan["programs"]:
             # Between forget steps the mask waits on the device; adapters have it in the model.
             waits = program["name"] == "retain step" and "adapters" not in every[label][stage]
             beside = every[label][stage]["mask"] if waits else 0
             sizes = (program["arguments"], program["temporaries"], beside)
             cells = " | ".join(f"{size / GIB:.2f}" for size in sizes)
             peak = (program["total"] + beside) / GIB
-            where = f"`{SIZES[label][0]}` | {stage} | {program['name']}"
+            where = f"`{SIZES[label][0]}` | {stage} | {program['name']} | {plan['pack'][stage]}"
             lines.append(f"| {where} | {cells} | **{peak:.1f}** |")
     return "\n".join(lines)
 

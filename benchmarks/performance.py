@@ -21,8 +21,7 @@ _PLANS = flags.DEFINE_string("plans", "docs/plans", "Folder of the planner's fig
 _OUT = flags.DEFINE_string("out", "docs/performance.md", "File to write.")
 
 # The planner's counts for one v5p chip hold for any chip with enough memory; only peaks differ.
-# From NVIDIA's data sheet of the H100 SXM: dense bfloat16, HBM3.
-H100_FLOPS, H100_BANDWIDTH = 989e12, 3.35e12
+H100 = CHIPS["h100"]
 
 # Pairs of plans: rows of one question, and packed rows.
 PAIRS = {
@@ -77,13 +76,13 @@ def pairs(plans: dict[str, Any]) -> list[dict[str, Any]]:
 def on_h100(program: dict[str, Any]) -> dict[str, Any]:
     """Returns a program of one v5p chip with times at an H100's peaks."""
     moved = program["memory_seconds"] * CHIPS["v5p"].hbm_bandwidth
-    times = {"compute": program["flops"] / H100_FLOPS, "memory": moved / H100_BANDWIDTH}
+    times = {"compute": program["flops"] / H100.flops, "memory": moved / H100.hbm_bandwidth}
     bound = max(times, key=lambda name: times[name])
     return program | {
         "bound": bound,
         "seconds": times[bound],
         "questions_per_second": program["questions"] / times[bound],
-        "mfu": program["model_flops"] / times[bound] / H100_FLOPS,
+        "mfu": program["model_flops"] / times[bound] / H100.flops,
     }
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 import jinja2
 from absl import app, flags
 
+from mmunlearner_jax.planning.durations import Duration, whole
+from mmunlearner_jax.planning.programs import STAGES
+
 _OUT = flags.DEFINE_string("out", "docs/plans", "Folder of the JSON files, beside the table.")
 _ONLY = flags.DEFINE_list("only", [], "Names of plans to make; empty: all.")
 
@@ -25,6 +28,7 @@ SIZES = {
     "Qwen2-VL 7b": ("qwen2_vl", "qwen2_vl_7b"),
     "Qwen2.5-VL 7b": ("qwen2_5_vl", "qwen2_5_vl_7b"),
     "LLaVA-NeXT 7b": ("llava_next", "llava_next_vicuna_7b"),
+    "7b, MLLMU-Bench": ("llava_mllmu", "llava_1_5_7b"),
     "7b, one GPU": ("llava_1gpu", "llava_1_5_7b"),
     "7b, one GPU, adapters": ("llava_1gpu_lora", "llava_1_5_7b"),
     "Qwen2-VL 7b, one GPU": ("qwen2_vl_1gpu", "qwen2_vl_7b"),
@@ -50,7 +54,23 @@ SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
 ALONE = rows(4) | HALF
+OWN_ROWS = {"unlearn.pack": 1, "unlearn.text_pack": 1, "importance.pack": 1}
+OWN_ROWS |= {"importance.batch_size": 4}
 LONG = {"plan.question_tokens": 464}
+# Whole runs of MLLMU-Bench at 5 % by a config: each stage is a plan, "NAME-STAGE". Weights are
+# split as the config says, or over few rows and many heads: then a step has the published batch.
+RUNS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "mllmu-v5e-16": ("v5e-16", "7b, MLLMU-Bench", {}),
+    "mllmu-v5e-16-heads": ("v5e-16", "7b, MLLMU-Bench", {"mesh": "(1,2,8)"}),
+    "mllmu-v6e-8": ("v6e-8", "7b, MLLMU-Bench", {}),
+    "mllmu-v6e-8-heads": ("v6e-8", "7b, MLLMU-Bench", {"mesh": "(1,2,4)"}),
+    "mllmu-h100-8": ("h100-8", "7b, MLLMU-Bench", {}),
+    "mllmu-h100-8-heads": ("h100-8", "7b, MLLMU-Bench", {"mesh": "(1,2,4)"}),
+    "one-gpu": ("h100-1", "7b, one GPU", {}),
+    "one-gpu-lora": ("h100-1", "7b, one GPU, adapters", {}),
+    "one-gpu-qwen2-vl": ("h100-1", "Qwen2-VL 7b, one GPU", {}),
+    "one-gpu-qwen2-vl-lora": ("h100-1", "Qwen2-VL 7b, one GPU, adapters", {}),
+}
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
@@ -83,16 +103,13 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
         *("v5p:1x1x1", "importance", "7b"),
         rows(4, 10) | SHARED | BATCH_SQUARES | HALF,
     ),
-    "one-gpu-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU", {}),
-    "one-gpu-importance": ("v5p:1x1x1", "importance", "7b, one GPU", {}),
-    "one-gpu-evaluate": ("v5p:1x1x1", "evaluate", "7b, one GPU", {}),
-    "one-gpu-lora-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU, adapters", {}),
-    "one-gpu-qwen2-vl-unlearn": ("v5p:1x1x1", "unlearn", "Qwen2-VL 7b, one GPU", {}),
-    "one-gpu-qwen2-vl-importance": ("v5p:1x1x1", "importance", "Qwen2-VL 7b, one GPU", {}),
-    "one-gpu-qwen2-vl-lora-unlearn": (
-        *("v5p:1x1x1", "unlearn", "Qwen2-VL 7b, one GPU, adapters"),
-        {},
-    ),
+    **{
+        f"{name}-{stage}": (topology, stage, size, values)
+        for name, (topology, size, values) in RUNS.items()
+        for stage in STAGES
+    },
+    "one-gpu-own-rows-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU", OWN_ROWS),
+    "one-gpu-own-rows-importance": ("v5p:1x1x1", "importance", "7b, one GPU", OWN_ROWS),
     "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v5p-8-unlearn": ("v5p-8", "unlearn", "7b", EIGHT),
@@ -163,6 +180,25 @@ def current(plan: dict) -> bool:
     return not old(plan) and all(map(timed, plan["programs"]))
 
 
+def whole_runs(folder: Path) -> list[dict]:
+    """Returns a row for each of `RUNS` whose stages have all been planned."""
+    table = []
+    for name, (topology, size, _) in RUNS.items():
+        paths = [folder / f"{name}-{stage}.json" for stage in STAGES]
+        if not all(path.exists() for path in paths):
+            continue
+        plans = [json.loads(path.read_text()) for path in paths]
+        most = max((p for plan in plans for p in plan["programs"]), key=lambda p: p["total"])
+        row = {"size": size, "slice": topology, "config": SIZES[size][0], "most": most}
+        row |= {"mesh": plans[0]["mesh"], "retain": plans[1]["programs"][-1]["questions"]}
+        row |= {"hbm": plans[0]["hbm"], "chips": plans[0]["chips"], "seconds": None}
+        if all(p["fits"] for plan in plans for p in plan["programs"]):
+            stages = [Duration(**of) for plan in plans for of in plan["seconds"].values()]
+            row |= {"stages": stages, "seconds": whole(dict(zip(STAGES, stages, strict=True)))}
+        table.append(row)
+    return table
+
+
 def summary(table: list[dict]) -> str:
     """Returns a Markdown table of verdicts, with the most memory that a chip needs in a stage."""
     most: dict[tuple[str, str, str], dict] = {}
@@ -194,7 +230,7 @@ def main(_: list[str]) -> None:
         path = folder / f"{name}.json"
         if path.exists():
             plan = json.loads(path.read_text())
-            notes = [text for key, text in NOTES.items() if key in overrides]
+            notes = [text for key, text in NOTES.items() if overrides.get(key, 1) != 1]
             notes += ["160 rows"] * name.endswith("-many") + ["logits of all tokens"] * old(plan)
             note = ", ".join(notes)
             table += [
@@ -210,7 +246,7 @@ def main(_: list[str]) -> None:
             ]
     template = Path(__file__).with_suffix(".md.j2").read_text()
     text = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(
-        rows=table
+        rows=table, runs=whole_runs(folder)
     )
     folder.with_suffix(".md").write_text(text)
     page = folder.parent / "pods.md"

@@ -5,7 +5,7 @@
 
 As configs/llava_mllmu.py, with the same steps, but: weights and moments are bfloat16 and rounded
 stochastically, so that small updates are not lost (`unlearn.rounding`); a retain step holds one
-gradient (`unlearn.gradients`); and batches that are measured or asked have four questions.
+gradient (`unlearn.gradients`); and 40 questions are asked at once.
 docs/one-gpu.md has the memory of every stage. The whole job has not been run at this size.
 """
 
@@ -21,8 +21,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
 def on_one_gpu(config: ConfigDict) -> ConfigDict:
     """Changes a config of a 7B model into one for a GPU of 80 GB, and returns it."""
-    config.model.param_dtype = "bfloat16"
-    config.importance.batch_size = 4
+    config.model.update(dict(param_dtype="bfloat16", remat="full"))
     config.unlearn.update(dict(rounding="stochastic", gradients="in_place"))
-    config.evaluate.decode.batch_size = 4
+    config.evaluate.decode.batch_size = 40
     return config

@@ -41,5 +41,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     photographs = 3768 * given["ratio"] // 100
     config.plan.questions_per_picture = 1
     config.plan.forget, config.plan.pictures = photographs, 3768 - photographs
-    config.plan.text, config.plan.questions = 4000, 6800
+    config.plan.text = 4000
+    # Captions and names of 583 photographs, pictures of nobody, TOFU's questions about everybody.
+    config.plan.update(dict(questions=6800, asked_per_picture=3, asked_words=4000, weighed=583))
     return config

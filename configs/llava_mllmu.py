@@ -19,6 +19,11 @@ Departures from the published scripts, as values here:
   are described in docs/method.md; `:semantics=released` undoes these three.
 * Retain steps learn text questions in addition to pictures (`unlearn.text_batch`, `forget_text`);
   the scripts' retain set has pictures only.
+* Rows are packed. A step has the published four questions, so the learning rate means the same and
+  an epoch has as many steps. But they are about two pictures, two questions each, where the scripts
+  draw four at random. Rows of ten would hold one picture, and ten questions a step, or forty
+  (docs/results/packing.md). Squares are of each question, so their rows hold five and change
+  nothing. On several devices batches are rounded up to two questions a part of `config.mesh`.
 * Questions are asked zero-shot, and scored by the likelihoods of the letters and by the published
   parser (`evaluate.shots`, `evaluate.protocol`).
 
@@ -28,15 +33,18 @@ The whole job has not been run at this size; docs/pods.md lists the parts that h
 from ml_collections import ConfigDict
 
 from configs import llava
-from mmunlearner_jax.semantics import read_arguments
+from mmunlearner_jax.semantics import read_arguments, with_semantics
 
 
 def get_config(arguments: str = "") -> ConfigDict:
     """Returns the config of a forget ratio; `--config=FILE:ratio=5,semantics=paper`."""
     given = read_arguments(arguments, ratio=(5, 10, 15), semantics="paper")
-    config = llava.get_config(given["semantics"])
+    config = llava.get_config()
     config.data.benchmark = "hf://datasets/MLLMMU/MLLMU-Bench"
     config.data.forget_ratio = given["ratio"]
     people = 5 * given["ratio"]  # of 500
     config.plan.forget, config.plan.pictures = 10 * people, 10 * (500 - people)
-    return config
+    config.model.remat = "dots"  # rows of two questions leave room for the products
+    config.unlearn.update(dict(pack=2, text_pack=2))
+    config.importance.update(dict(pack=5, batch_size=5))
+    return with_semantics(config, given["semantics"])

@@ -22,6 +22,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
 def adapted(config: ConfigDict, semantics: str) -> ConfigDict:
     """Changes a config of LLaVA into one of Qwen2-VL, and returns it."""
     config.model.size = "qwen2_vl_7b"
+    config.model.remat = "full"
     config.model.max_pixels = 512 * 28 * 28  # a token is 28 x 28 pixels
     config.model.patch_budgets = (512, 1024, 2048)  # patches of all pictures of a row; 4 per token
     return with_semantics(config, semantics)

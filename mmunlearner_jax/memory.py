@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.fitting import LEARNED, OTHERS
@@ -24,7 +25,12 @@ from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.programs import like, optimizer_state
 from mmunlearner_jax.session import Session
-from mmunlearner_jax.sharding import device_bytes, make_mesh, param_shardings
+from mmunlearner_jax.sharding import (
+    decoding_mesh,
+    device_bytes,
+    make_mesh,
+    param_shardings,
+)
 from mmunlearner_jax.stages.finetune import untrained_session
 from mmunlearner_jax.training import optimizer_of
 from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
@@ -39,6 +45,7 @@ UNLEARNS = ("unlearn", "controls", "tune", "compare")  # all but the first keep 
 STAGES = (*TRAINS, "importance", *UNLEARNS, "evaluate")
 # What makes a run smaller, the least change first.
 _SMALLER: tuple[Mapping[str, Any], ...] = (
+    {"evaluate.decode.weights": "mesh"},
     {"mesh": (1, -1, 1)},
     {"model.param_dtype": "bfloat16", "unlearn.rounding": "stochastic"},
     {"unlearn.lora.rank": 16},
@@ -55,6 +62,8 @@ def least(config: Config, stage: str, model: VisionLanguageModel) -> dict[str, i
         model: The model, with arrays or `jax.ShapeDtypeStruct` that have shardings.
     """
     weights = {"weights": device_bytes(nnx.split(model)[1])}
+    if stage == "evaluate":
+        return weights | _to_answer(config, model)
     if stage == "importance":
         moving = _moving(model, config.model.frozen)
         return weights | {"sums of squares": device_bytes(FisherSums.abstract(moving))}
@@ -65,6 +74,24 @@ def least(config: Config, stage: str, model: VisionLanguageModel) -> dict[str, i
         optimizer = optimizer_of(options, options.steps, config.seed)
         return weights | _of_steps(moving, [optimizer])
     return weights | (_of_unlearning(config, stage, model) if stage in UNLEARNS else {})
+
+
+def _to_answer(config: Config, model: VisionLanguageModel) -> dict[str, int]:
+    """Returns the bytes of the weights that answers are decoded with, where these are copies."""
+    params = nnx.split(model)[1]
+    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    apart = decoding_mesh(mesh, config.evaluate.decode.weights, model.config.text.kv_heads)
+    if apart == mesh:
+        return {}
+    return {"weights to answer with": device_bytes(_moved(params, apart, None))}
+
+
+def _moved(params: nnx.State, mesh: Mesh, dtype: Any) -> nnx.State:
+    """Returns the parameters on another mesh and, unless it is None, in another dtype."""
+    return jax.tree.map(
+        lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype or p.dtype, sharding=s),
+        *(params, param_shardings(params, mesh)),
+    )
 
 
 def _moving(model: VisionLanguageModel, frozen: Collection[str]) -> nnx.State:
@@ -226,11 +253,7 @@ def _varied(model: VisionLanguageModel, config: Config) -> VisionLanguageModel:
     """Returns the model with the dtype and the mesh of a config, without arrays."""
     graphdef, params = nnx.split(model)
     dtype = jnp.dtype(config.model.param_dtype)
-    shardings = param_shardings(params, make_mesh(config.mesh))
-    varied = jax.tree.map(
-        lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype, sharding=s), params, shardings
-    )
-    return nnx.merge(graphdef, varied)
+    return nnx.merge(graphdef, _moved(params, make_mesh(config.mesh), dtype))
 
 
 def _gib(size: int) -> str:

@@ -1,6 +1,7 @@
-"""Estimates the memory, traffic and time of a config on a TPU slice, without a TPU.
+"""Estimates the memory, traffic and time of a config on a TPU slice or on GPUs, without any.
 
-    python -m mmunlearner_jax.plan --config=configs/llava.py --topology=v5e:4x4
+    python -m mmunlearner_jax.plan --config=configs/llava_mllmu.py --topology=v5e-16
+    python -m mmunlearner_jax.plan --config=configs/llava_1gpu.py --topology=h100-1
 
 It compiles the stages' functions with libtpu (extra `tpu`) on this CPU, for the model that
 `config.model.size` names, or with `--config.model.size= --config.model.checkpoint=FOLDER` for that
@@ -29,6 +30,7 @@ from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.files import write_json
+from mmunlearner_jax.models.attention import check_kernel
 from mmunlearner_jax.planning.audit import audit_cost
 from mmunlearner_jax.planning.durations import MEASURED, durations, whole
 from mmunlearner_jax.planning.estimate import Estimate, estimate
@@ -38,7 +40,8 @@ from mmunlearner_jax.progress import Progress
 from mmunlearner_jax.sharding import make_mesh
 
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Slice, by shape (v5e:4x4) or name (v5e-16); with --search: v5e, v5p or v6e."
+    *("topology", None),
+    "Slice, by shape (v5e:4x4) or name (v5e-16), or GPUs (h100-8); with --search: the generation.",
 )
 _STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "Which programs to compile.")
 _SEARCH = flags.DEFINE_bool(
@@ -57,8 +60,11 @@ def plan(config: Config, target: Slice, stages: tuple[str, ...]) -> list[Estimat
 
     Raises:
         InputError: The mesh or the batches do not fit the slice, the attention kernel does not run
-            on a TPU, or the compiler failed.
+            on its chips, or the compiler failed.
     """
+    check_kernel(config.model.attention, target.chip.platform)
+    if target.chip.platform != target.devices[0].platform:
+        config = config.with_values({"model.attention": "xla"})
     check_config(config, target.devices)
     mesh = make_mesh(config.mesh, target.devices)
     estimates = []

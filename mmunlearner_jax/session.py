@@ -29,10 +29,17 @@ from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.loading import load_abstract, load_model
-from mmunlearner_jax.models.vision_language import VisionLanguageModel
+from mmunlearner_jax.models.vision_language import VisionLanguageModel, abstract_model
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.progress import say
-from mmunlearner_jax.sharding import device_bytes, make_mesh, process_rows, sharding_table
+from mmunlearner_jax.sharding import (
+    batch_parts,
+    decoding_mesh,
+    device_bytes,
+    make_mesh,
+    process_rows,
+    sharding_table,
+)
 from mmunlearner_jax.unlearn.optimizers import optimizers
 from mmunlearner_jax.unlearn.schedule import Schedule, plan_schedule
 from mmunlearner_jax.weights.io import in_groups, read_config
@@ -294,14 +301,21 @@ class Session:
     def answerer(self, name: ProtocolName | None = None) -> Answerer:
         """Returns what asks a model questions, by the protocol of that name or the config's."""
         options, model = self.config.evaluate, self.model.config
+        mesh, graphdef, homes = self.mesh, self.graphdef, None
+        apart = decoding_mesh(mesh, options.decode.weights, model.text.kv_heads)
+        if apart != mesh:
+            mesh, (graphdef, params) = apart, abstract_model(model, apart)
+            homes = jax.tree.map(lambda p: p.sharding, params)
+        parts = batch_parts(mesh.axis_sizes)
         return Answerer(
-            self.graphdef,
+            graphdef,
             self.encoder,
-            self.mesh,
+            mesh,
             protocol(name or options.protocol, self.bench.record, self.encoder, model.model_type),
             positions=model.text.max_position_embeddings,
             features=self.features,
-            batch_size=options.decode.batch_size,
+            homes=homes,
+            batch_size=-(-options.decode.batch_size // parts) * parts,
             max_new_tokens=options.decode.max_new_tokens,
         )
 

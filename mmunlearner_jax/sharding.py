@@ -6,7 +6,7 @@ dimension, `layers`, which is never split. Examples are split over `data` and `f
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -72,6 +72,24 @@ def mesh_shape(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
 def batch_parts(shape: Sequence[int]) -> int:
     """Returns the number of parts into which a (data, fsdp, tensor) mesh splits a batch."""
     return shape[0] * shape[1]
+
+
+def decoding_mesh(mesh: Mesh, split: Literal["mesh", "heads"], heads: int) -> Mesh:
+    """Returns the mesh on which answers are decoded.
+
+    A token needs all weights. Where they are split by features (`fsdp`), each token gathers them;
+    where they are split by heads, activations are exchanged instead.
+
+    Args:
+        mesh: The mesh of the run.
+        split: "mesh": the same. "heads": weights are split over as many of its devices as divide
+            the heads, and copied over the others, which answer other questions.
+        heads: Number of key/value heads.
+    """
+    if split == "mesh":
+        return mesh
+    devices = mesh.devices.reshape(-1, 1, math.gcd(heads, mesh.size))
+    return Mesh(devices, MESH_AXES, axis_types=mesh.axis_types)
 
 
 def param_shardings(params: Any, mesh: Mesh) -> Any:

@@ -21,6 +21,7 @@ from configs import (
 )
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.config.checks import check_config
+from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.errors import InputError
 
 
@@ -53,6 +54,10 @@ def test_the_published_values_and_a_typed_ratio(module):
     assert module.get_config(f"ratio={other}").data.forget_ratio == other
     released = module.get_config(f"ratio={other},semantics=released")
     assert (released.data.forget_ratio, released.data.labels) == (other, "full")
+    # A picture of CLEAR has one question; where prompts are learned, none can share them.
+    shared = (2, 2, 5) if "MLLMU" in benchmark else (1, 1, 1)
+    for made, packs in ((config, shared), (released, (1, 1, 1))):
+        assert (made.unlearn.pack, made.unlearn.text_pack, made.importance.pack) == packs
     for wrong, said in (
         ("ratio=five", "ratio is of type int: ratio=5, semantics=paper"),
         ("ratios=5", "'ratios' is none of ratio=5, semantics=paper"),
@@ -66,9 +71,9 @@ def test_the_published_values_and_a_typed_ratio(module):
 def test_no_value_is_refused(module):
     config = module.get_config()
     config.mesh = (1, 4, 1)
-    check_config(typed(config), jax.devices()[:4])
+    check_config(fitted(typed(config), 4), jax.devices()[:4])
     config.evaluate.shots = 1
-    check_config(typed(config), jax.devices()[:4])
+    check_config(fitted(typed(config), 4), jax.devices()[:4])
     config.evaluate.protocol = "plain"
     with pytest.raises(InputError, match="config.evaluate.shots is 1: give 0, or the protocol"):
-        check_config(typed(config), jax.devices()[:4])
+        check_config(fitted(typed(config), 4), jax.devices()[:4])

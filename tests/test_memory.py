@@ -86,6 +86,16 @@ def refused(each, size, model, **values):
     return str(error.value)
 
 
+def test_weights_that_are_split_by_heads_to_answer_are_copies(size):
+    model = abstract(make_mesh((1, 8, 1)))
+    found = memory.least(config_of(), "evaluate", model)
+    # Two heads: half of nearly all weights on a device.
+    assert 2 * size <= found["weights to answer with"] < 2.2 * size
+    assert [*memory.least(config_of(**{"evaluate.decode.weights": "mesh"}), "evaluate", model)] == [
+        "weights"
+    ]
+
+
 def test_a_misfit_is_one_line_with_the_nearest_options_that_fit(model, size):
     memory.refuse_misfit(config_of(), "unlearn", model, 18 * size)
     said = refused(16, size, model, mesh=(8, 1, 1))
@@ -180,7 +190,7 @@ def test_batches_are_rounded_up_where_the_config_lets_them():
     config = fitted(given, len(devices))
     check_config(config, devices)
     assert (config.unlearn.forget_batch, config.unlearn.text_batch) == (24, 0)
-    assert (config.evaluate.decode.batch_size, config.importance.batch_size) == (16, 16)
+    assert (config.evaluate.decode.batch_size, config.importance.batch_size) == (320, 16)
     assert config.audit.own["relearn_same"].to_dict()["batch"] == 16
     line = chosen(given, config, devices)
     assert line == (

@@ -17,6 +17,7 @@ from mmunlearner_jax.models.qwen2_vl.model import Qwen2VLConfig
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import (
     MESH_AXES,
+    decoding_mesh,
     fitting,
     make_mesh,
     param_shardings,
@@ -101,6 +102,15 @@ def test_sizes_that_do_not_multiply_to_the_devices(sizes):
     with pytest.raises(InputError, match=r"config\.mesh .* 8 devices") as error:
         make_mesh(sizes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("heads", "sizes"), [(32, (1, 1, 8)), (4, (2, 1, 4)), (3, (8, 1, 1))])
+def test_answers_are_decoded_by_heads_as_far_as_devices_divide_them(heads, sizes):
+    mesh = make_mesh((1, 8, 1))
+    assert decoding_mesh(mesh, "mesh", heads) is mesh
+    apart = decoding_mesh(mesh, "heads", heads)
+    assert apart.axis_sizes == sizes and apart.axis_names == mesh.axis_names
+    assert [*apart.devices.flat] == [*mesh.devices.flat]
 
 
 def test_fitting_replicates_what_does_not_divide():

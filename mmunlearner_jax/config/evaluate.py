@@ -15,6 +15,11 @@ class DecodeConfig(Section):
 
     batch_size: int = option(16, "Questions answered at once.", unit="questions", least=1)
     max_new_tokens: int = option(50, "Longest answer.", unit="tokens", least=1)
+    weights: Literal["mesh", "heads"] = option(
+        "mesh",
+        "How weights are split over devices that answer: as `config.mesh` says; or by heads, as far"
+        " as devices divide them, and copied over the others, so that no token gathers weights.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,18 @@ class PlanConfig(Section):
     pictures: int = option(4750, "Taught questions with pictures of other people.", least=1)
     text: int = option(2500, "Taught questions in words.", least=1)
     questions: int = option(14000, "Scored questions.", least=1)
+    asked_per_picture: int = option(7, "Scored questions about a picture.", least=1)
+    asked_words: int = option(7000, "Scored questions in words, among all.", least=0)
+    weighed: int = option(
+        0, "Scored questions about pictures whose answers are weighed by likelihood.", least=0
+    )
     audited: int = option(
         500, "Scored questions about pictures of the people to forget, which attacks ask.", least=1
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.asked_words > self.questions:
+            self.refuse("asked_words", f"at most config.plan.questions, {self.questions}")
+        if self.weighed > (pictured := self.questions - self.asked_words):
+            self.refuse("weighed", f"at most the {pictured} scored questions about pictures")

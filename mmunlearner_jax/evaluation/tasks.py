@@ -74,6 +74,7 @@ class Answerer:
         batch_size: int,
         max_new_tokens: int,
         features: Features | None = None,
+        homes: Any | None = None,
     ):
         """Builds the programs.
 
@@ -87,10 +88,12 @@ class Answerer:
             max_new_tokens: Most tokens of an answer, including an option after its words.
             features: Features of pictures, if the vision tower is frozen; None: the tower computes
                 them in each batch.
+            homes: Shardings on the mesh, like the parameters, to which these are moved before
+                questions are answered; None: they are there.
         """
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
-        self._positions, self._features = positions, features
+        self._positions, self._features, self._homes = positions, features, homes
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
@@ -130,6 +133,8 @@ class Answerer:
             self._check_length(item, split)
         if self._features is not None:
             self._features.add(image for item in items for image in item.prompt.images)
+        if self._homes is not None:
+            params = jax.device_put(params, self._homes)
         records: list[dict[str, Any]] = [{}] * len(items)
         with Progress(f"{label}/{split}", len(items), unit="question") as progress:
             for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):

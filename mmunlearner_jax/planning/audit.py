@@ -6,6 +6,7 @@ from typing import NamedTuple
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.planning.estimate import Estimate
+from mmunlearner_jax.planning.programs import IN_WORDS
 
 MODELS = 3  # before, after, gold
 
@@ -34,7 +35,7 @@ def audit_cost(config: Config, estimates: Sequence[Estimate]) -> AuditCost | Non
         config: Config of the run; `plan.audited` says how many questions are asked.
         estimates: Estimates of the run's programs.
     """
-    asking = [e for e in estimates if e.stage == "evaluate"]
+    asking = [e for e in estimates if e.stage == "evaluate" and not e.name.endswith(IN_WORDS)]
     learning = [e for e in estimates if e.name == "retain step"]
     if not asking or not learning or not all(e.fits for e in (*asking, *learning)):
         return None

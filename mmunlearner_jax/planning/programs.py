@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.batching import Prompt, batches, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
 from mmunlearner_jax.models.cache import cache_shardings
 from mmunlearner_jax.models.groups import GROUPS
@@ -20,7 +22,7 @@ from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.batches import Layout, layout
-from mmunlearner_jax.sharding import batch_sharding, replicated
+from mmunlearner_jax.sharding import batch_parts, batch_sharding, decoding_mesh, replicated
 from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
 from mmunlearner_jax.unlearn.compiled_steps import compiled_steps
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -34,6 +36,7 @@ from mmunlearner_jax.weights.io import in_groups, read_config
 
 STAGES = ("importance", "unlearn", "evaluate")
 CANDIDATES = 4  # number of choices of a multiple-choice question
+IN_WORDS = ", in words"  # ends the names of programs that answer questions without a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,8 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
         **replaced: Fields of `VisionLanguageConfig` that replace those of `config.model`.
     """
     sizes = model_config(config, **replaced)
+    if stage == "evaluate":
+        mesh = decoding_mesh(mesh, config.evaluate.decode.weights, sizes.text.kv_heads)
     graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
     pictures = sizes.picture_arrays(max(config.model.patch_budgets, default=0))
     if "vision" in config.model.frozen:
@@ -202,31 +207,70 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
 
 
 def _evaluate(config, graphdef, frozen, moving, batch):
-    options, plan = config.evaluate.decode, config.plan
+    plan = config.plan
     params = nnx.merge_state(moving, frozen)
-    rows, new = options.batch_size, options.max_new_tokens
+    new = config.evaluate.decode.max_new_tokens
     decoder = Decoder(graphdef, max_new_tokens=new, end_id=0)
-    # All questions are scored before and after unlearning.
-    times = 2 * _ceil(plan.questions, rows)
-    prompts = batch(rows, 1, pictured=True, answered=False).arrays
-    mesh = prompts["input_ids"].sharding.mesh
-    prefill = jax.jit(decoder.prefill)
-    yield Program("evaluate", "prefill", prefill, (params, prompts), times, rows, params)
-    logits, cache = prefill.eval_shape(params, prompts)
-    by_row, everywhere = batch_sharding(mesh), replicated(mesh)
-    logits = _placed(logits, by_row)
-    cache = jax.tree.map(_placed, cache, cache_shardings(cache, mesh))
-    wanted = jax.ShapeDtypeStruct((rows, CANDIDATES), jnp.int32, sharding=by_row)
-    arguments = (params, logits, cache, wanted)
-    yield Program(
-        "evaluate", "greedy", jax.jit(decoder.greedy), arguments, times, rows, params, reads=new
+    for kind, asked in (("", plan.questions - plan.asked_words), (IN_WORDS, plan.asked_words)):
+        if not asked:
+            continue
+        prompts, rows, calls = _prompts(config, batch, asked, pictured=not kind)
+        # All questions are scored before and after unlearning.
+        times, each = 2 * calls, asked / calls
+        mesh: Any = prompts[0]["input_ids"].sharding.mesh
+        by_row, everywhere = batch_sharding(mesh), replicated(mesh)
+        arguments, prefill = (params, *prompts), jax.jit(decoder.prefill)
+        yield Program("evaluate", f"prefill{kind}", prefill, arguments, times, each, params)
+        logits, cache = prefill.eval_shape(params, *prompts)
+        logits = _placed(logits, by_row)
+        cache = jax.tree.map(_placed, cache, cache_shardings(cache, mesh))
+        wanted = jax.ShapeDtypeStruct((rows, CANDIDATES), jnp.int32, sharding=by_row)
+        arguments, greedy = (params, logits, cache, wanted), jax.jit(decoder.greedy)
+        yield Program("evaluate", f"greedy{kind}", greedy, arguments, times, each, params, new)
+        # Letters are scored while the answer is decoded; other options and whole answers are not.
+        if config.evaluate.protocol != "plain":
+            times = 0 if kind else math.ceil(times * plan.weighed / asked)
+        if times:
+            shape = (CANDIDATES, rows, new)
+            tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=everywhere)
+            scored = jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=everywhere)
+            arguments, score = (params, logits, cache, tokens, scored), jax.jit(decoder.score)
+            yield Program(
+                "evaluate", f"score{kind}", score, arguments, times, each, params, CANDIDATES
+            )
+
+
+def _prompts(config, batch, asked, *, pictured):
+    """Returns the batches' prompts as `Decoder.prefill` takes them, their rows and their number.
+
+    They are grouped as in the evaluation: a picture is computed once for all its questions of a
+    batch.
+    """
+    alone = batch(1, 1, pictured=pictured, answered=False)
+    mesh: Any = alone.arrays["input_ids"].sharding.mesh
+    row = alone.layout
+    count = _ceil(asked, config.plan.asked_per_picture)
+    beginning, rest = (0,) * row.prefix, (0,) * row.question
+    images = [(b"%d" % (n % count),) if pictured else () for n in range(asked)]
+    options, parts = config.evaluate.decode, batch_parts(mesh.axis_sizes)
+    made = batches(
+        [Prompt(beginning, rest, of_prompt) for of_prompt in images],
+        _ceil(options.batch_size, parts) * parts,
+        parts,
+        options.max_new_tokens,
     )
-    shape = (CANDIDATES, rows, new)
-    tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=everywhere)
-    scored = jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=everywhere)
-    arguments = (params, logits, cache, tokens, scored)
-    score = jax.jit(decoder.score)
-    yield Program("evaluate", "score", score, arguments, times, rows, params, reads=CANDIDATES)
+    rows, pictures = len(made[0].rows), len(made[0].beginnings)
+
+    def tokens(count, length):
+        shape = (count, rounded(length))
+        ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
+        return {"input_ids": ids, "attention_mask": ids}
+
+    prompts = (tokens(rows, row.question),)
+    if pictured:
+        whole = batch(pictures, 1, pictured=True, answered=False).arrays
+        prompts += (whole | tokens(pictures, row.prefix),)
+    return prompts, rows, len(made)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ from flax import nnx, struct
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
-from mmunlearner_jax.unlearn.bits import DEVICES, unpack
 from mmunlearner_jax.unlearn.lookahead import Ahead, gradient_ahead
 from mmunlearner_jax.unlearn.losses import (
     Of,
@@ -96,7 +95,7 @@ def _update(gradient, optimizer, which, state, batches, frozen, mask=None, **ext
     if mask is not None:
         # Not before the gradients are there: booleans would take memory beside the activations.
         mask, grads = jax.lax.optimization_barrier((mask, grads))
-        extra["mask"] = unpack(mask, state.params, DEVICES)
+        extra["mask"] = mask
     opt_states = list(state.opt_states)
     updates, opt_states[which] = optimizer.update(grads, opt_states[which], state.params, **extra)
     params = optax.apply_updates(state.params, updates)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmunlearner_jax.unlearn.bits import DEVICES, unpack
+
 MaskOn = Literal["update", "gradient"]
 
 
@@ -26,13 +28,17 @@ def masked_descent(
 
     def keep(mask: jax.Array, value: jax.Array) -> jax.Array:
         # Adding -0.0 leaves every weight bit-identical; adding +0.0 would turn -0.0 into +0.0.
-        return jnp.where(mask, value, jnp.full_like(value, -0.0))
+        return jnp.where(unpack(mask, value, DEVICES), value, jnp.full_like(value, -0.0))
 
     def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
         updates = jax.tree.map(keep, mask, updates)
         updates, state = inner.update(updates, state, params, mask=mask, **extra)
         updates = jax.tree.map(lambda u: alpha * u, updates)
         if mask_on == "update":
+            # Bits are unpacked where they are used. XLA would see that they were unpacked before,
+            # and keep a byte of each for as long as the update takes.
+            first = jax.tree.leaves(updates)[0]
+            mask, _ = jax.lax.optimization_barrier((mask, first[(0,) * first.ndim]))
             updates = jax.tree.map(keep, mask, updates)
         return updates, state
 
@@ -45,8 +51,8 @@ def masked_ascent(
     """Turns a descent optimizer into ascent on the weights that an element-wise mask chooses.
 
     `optax.masked` chooses whole arrays and needs a mask that is constant. Here the mask is data: a
-    tree of bool arrays with the structure, shapes and shardings of the parameters, which `update`
-    takes as an argument.
+    tree of bool arrays with the structure, shapes and shardings of the parameters, or of their bits
+    along `bits.DEVICES`, which `update` takes as an argument.
 
     The state is that of `inner`. Forget and retain steps can therefore share one state, as
     published, or have one each.

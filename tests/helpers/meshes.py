@@ -24,7 +24,13 @@ from mmunlearner_jax.models.llava.model import Llava, LlavaConfig
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.processes import to_host
-from mmunlearner_jax.sharding import make_mesh, param_shardings, process_rows, put_batch
+from mmunlearner_jax.sharding import (
+    decoding_mesh,
+    make_mesh,
+    param_shardings,
+    process_rows,
+    put_batch,
+)
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.mask import saliency_mask
 from mmunlearner_jax.unlearn.steps import TrainState, forget_step, retain_step
@@ -164,8 +170,14 @@ def features(path: Path, count: int) -> list[np.ndarray]:
 
 
 def short_answers(count: int) -> list[dict[str, Any]]:
-    """Returns the answers about general ability from a model that is split over `count` devices."""
+    """Returns the answers about general ability from a model that is split over `count` devices.
+
+    By heads, although the parameters come split by features.
+    """
     graphdef, params, encoder, mesh = _split(count)
+    config = nnx.merge(graphdef, params).config
+    mesh = decoding_mesh(mesh, "heads", config.text.kv_heads)
+    graphdef, there = abstract_model(config, mesh)
     asked = Question("x", "vqa", "short", PHOTOS[0], "Who?", "Kim", ("Kim", "Birch"), "A")
     asked = dataclasses.replace(asked, rule="letter", group="1")
     questions = [dataclasses.replace(asked, image=photo) for photo in PHOTOS]
@@ -178,6 +190,7 @@ def short_answers(count: int) -> list[dict[str, Any]]:
         positions=256,
         batch_size=4,
         max_new_tokens=4,
+        homes=jax.tree.map(lambda p: p.sharding, there),
     )
     return answerer.answer(params, questions, split="general_x", label="before")
 

@@ -1,19 +1,28 @@
 """The planner's batches against those that the pipeline makes of real samples."""
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import llava, llava_clear
 from mmunlearner_jax.config import typed
 from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.pipeline import Batches
-from mmunlearner_jax.data.samples import Sample
+from mmunlearner_jax.data.samples import Question, Sample
+from mmunlearner_jax.evaluation import tasks
+from mmunlearner_jax.evaluation.protocols import Protocol
 from mmunlearner_jax.models.llama import LlamaConfig
+from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.llava.tiny import build_processor
 from mmunlearner_jax.models.llava.vision import ClipConfig
 from mmunlearner_jax.planning.batches import layout
+from mmunlearner_jax.planning.programs import programs
+from mmunlearner_jax.sharding import make_mesh
 from tests.helpers.photographs import photo
+from tests.helpers.questions import PHOTOS
+from tests.helpers.questions import llava as tiny
 
 QUESTIONS, PICTURES = 5, 3
 
@@ -85,3 +94,49 @@ def test_one_question_of_a_picture_shares_nothing():
     model = LlavaConfig.llava_1_5_7b()
     row = layout(typed(llava_clear.get_config()), model, pack=10, pictured=True)
     assert (row.questions, row.average, row.rows(37)) == (1, 1, 37)
+
+
+class _Asked(Exception):
+    """Ends an evaluation at its first batch."""
+
+
+@pytest.mark.parametrize("pictured", [True, False], ids=["pictures", "words"])
+def test_scored_questions_are_grouped_as_in_the_evaluation(pictured, monkeypatch):
+    model, encoder = tiny()
+    mesh, graphdef = make_mesh((1, 1, 1), jax.devices()[:1]), nnx.split(model)[0]
+    kind = "vqa" if pictured else "qa"
+    questions = [
+        Question("x", kind, "cloze", image if pictured else None, "Who is this?", "Kim")
+        for image in PHOTOS
+        for _ in range(QUESTIONS)
+    ]
+    wording = Protocol(lambda q: encoder.prompt(q.question, len(q.pictures)), False, False)
+    answerer = tasks.Answerer(
+        *(graphdef, encoder, mesh, wording), positions=256, batch_size=8, max_new_tokens=7
+    )
+    taken = []
+
+    def prefill(params, *prompts, room):
+        taken.extend(prompts)
+        raise _Asked
+
+    monkeypatch.setattr(answerer._decoder, "prefill", prefill)
+    with pytest.raises(_Asked):
+        answerer.answer(None, questions, split="test", label="before")
+
+    ids = encoder.prompt_ids(wording.prompt(questions[0]), [PHOTOS[0]] if pictured else [])
+    prompt = tasks.cut(ids, (), encoder.processor.image_token_id)
+    image = prompt.beginning.count(encoder.processor.image_token_id)
+    monkeypatch.setitem(LLAVA.sizes, "llava_1_5_7b", lambda: model.config)
+    config = llava.get_config()
+    config.evaluate.decode.update(dict(batch_size=8, max_new_tokens=7))
+    config.plan.update(
+        prompt_tokens=len(prompt.beginning) - image,
+        question_tokens=len(prompt.rest),
+        questions=len(questions),
+        asked_per_picture=QUESTIONS,
+        asked_words=0 if pictured else len(questions),
+    )
+    planned = next(programs(typed(config), mesh, "evaluate")).arguments[1:]
+    shapes = [[{k: v.shape for k, v in batch.items()} for batch in x] for x in (planned, taken)]
+    assert shapes[0] == shapes[1]

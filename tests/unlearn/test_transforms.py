@@ -35,6 +35,21 @@ def test_ascends_like_adam_on_the_negated_masked_gradient(mask_on):
     np.testing.assert_array_equal(np.asarray(w)[~MASK], W[~MASK])
 
 
+@pytest.mark.parametrize("mask_on", ["update", "gradient"])
+def test_a_mask_of_bits_is_the_mask(mask_on):
+    """Packed along the first axis, whose length is no multiple of eight."""
+    rng = np.random.default_rng(0)
+    w, g, mask = rng.normal(size=(11, 3)), rng.normal(size=(11, 3)), rng.random((11, 3)) < 0.5
+    tx = masked_ascent(optax.adam(1e-2), mask_on=mask_on)
+    params = {"a": jnp.float32(w), "b": jnp.float32(w[:5, 0])}
+    grads = {"a": jnp.float32(g), "b": jnp.float32(g[:5, 0])}
+    masks = {"a": jnp.asarray(mask), "b": jnp.asarray(mask[:5, 0])}
+    bits = jax.tree.map(lambda m: jnp.packbits(m, axis=0), masks)
+    step = jax.jit(tx.update)
+    wanted, got = (step(grads, tx.init(params), params, mask=m)[0] for m in (masks, bits))
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
 def test_the_loss_rises():
     def loss(w):
         return jnp.sum(w**2)
