@@ -8,6 +8,7 @@ on, either. The digits stay pictures, so batches hold clips and pictures side by
 Write it with `python -m mmunlearner_jax.examples.orl --benchmark=mllmu_clips --out=DIR --seed=0`.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,23 +38,29 @@ class Shown(NamedTuple):
 
 
 def in_clips(photos: Shots, seed: int) -> Shots:
-    """Makes clips out of everybody's ten photographs, see `Shown`."""
+    """Makes clips out of everybody's ten photographs, no two alike; see `Shown`."""
     rng = np.random.default_rng([seed, FRAMES])  # the benchmark's other draws stay as they are
 
-    def clip(name: str, frames: list[dict[str, Any]]) -> dict[str, Any]:
-        drawn = [frames[n]["bytes"] for n in rng.permutation(len(frames))[:FRAMES]]
-        return {"bytes": None, "path": name, "frames": drawn, "fps": FPS}
+    def drawn(frames: list[dict[str, Any]], count: int) -> Shots:
+        orders = list(itertools.permutations(frames, FRAMES))
+        return [list(orders[n]) for n in rng.choice(len(orders), count, replace=False)]
 
-    return [
-        [
-            clip(
-                f"s{number}-clip-{place}",
-                person[:TAUGHT_FRAMES] if place < TAUGHT_PHOTOS else person[TAUGHT_FRAMES:],
-            )
-            for place in range(len(person))
-        ]
-        for number, person in enumerate(photos, 1)
-    ]
+    clips = []
+    for number, person in enumerate(photos, 1):
+        shots = drawn(person[:TAUGHT_FRAMES], TAUGHT_PHOTOS)
+        shots += drawn(person[TAUGHT_FRAMES:], len(person) - TAUGHT_PHOTOS)
+        clips.append(
+            [
+                {
+                    "bytes": None,
+                    "path": f"s{number}-clip-{place}",
+                    "frames": [frame["bytes"] for frame in frames],
+                    "fps": FPS,
+                }
+                for place, frames in enumerate(shots, 1)
+            ]
+        )
+    return clips
 
 
 def with_clips(schema: pa.Schema) -> pa.Schema:
