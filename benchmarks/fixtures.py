@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import app, flags
@@ -56,7 +57,7 @@ def run(workdir: Path, processes: int, **options: object) -> float:
     return time.monotonic() - begin
 
 
-def options_of(name: str, folder: Path) -> dict[str, object]:
+def options_of(name: str, folder: Path) -> Mapping[str, object]:
     """Returns the options that evaluate a fixture, beside the model's.
 
     Args:
@@ -80,7 +81,7 @@ def evaluated(name: str, folder: Path, processes: int) -> tuple[Path, float]:
     checkpoint = folder / "prepared/initial"
     if name in BENCHMARKS:
         checkpoint = folder / f"prepared-{name}/initial"
-    options = options_of(name, folder) | {"model__checkpoint": checkpoint}
+    options = {**options_of(name, folder), "model__checkpoint": checkpoint}
     seconds = run(workdir, processes, stages="('evaluate',)", **options)
     return workdir, seconds
 

@@ -22,4 +22,7 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.prepare.vision = ConfigDict(vision)
     config.prepare.max_pixels = 84 * 84  # 56 x 84, 24 patches
     config.model.patch_budgets = (24,)
+    config.finetune.update(dict(text_first=180, steps=260))
+    config.importance.examples = 128
+    config.unlearn.learning_rate = 1e-4
     return with_semantics(config, semantics)

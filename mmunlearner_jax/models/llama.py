@@ -345,7 +345,7 @@ class Llama(nnx.Module):
             own = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
             seen = [attention.Store(own(keys), own(values), mask)]
             if mask_before is not None:
-                seen.append(attention.Store(*shared, mask_before))
+                seen.append(attention.Store(shared[0], shared[1], mask_before))
             return (block.finish(x, attention.stored(q, *seen)), keys, values), None
 
         shared = None if before is None else (before.keys, before.values)
