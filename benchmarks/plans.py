@@ -54,7 +54,7 @@ SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
 ALONE = rows(4) | HALF
-OWN_ROWS = {"unlearn.pack": 1, "unlearn.text_pack": 1, "importance.pack": 1}
+OWN_ROWS: dict[str, object] = {"unlearn.pack": 1, "unlearn.text_pack": 1, "importance.pack": 1}
 OWN_ROWS |= {"importance.batch_size": 4}
 LONG = {"plan.question_tokens": 464}
 # Whole runs of MLLMU-Bench at 5 % by a config: each stage is a plan, "NAME-STAGE". Weights are
