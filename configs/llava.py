@@ -24,6 +24,6 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     """
     config = defaults(mesh=(1, -1, 1), round_batches=True)
     config.model.size = "llava_1_5_7b"
-    config.evaluate.decode.update(dict(batch_size=320, weights="heads"))
+    config.evaluate.decode.update(dict(batch_size=160, weights="heads"))
     config.evaluate.splits = ("forget", "test", "retain", "realworld")
     return with_semantics(config, semantics)

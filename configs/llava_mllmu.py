@@ -21,9 +21,10 @@ Departures from the published scripts, as values here:
   the scripts' retain set has pictures only.
 * Rows are packed. A step has the published four questions, so the learning rate means the same and
   an epoch has as many steps. But they are about two pictures, two questions each, where the scripts
-  draw four at random. Rows of ten would hold one picture, and ten questions a step, or forty
-  (docs/results/packing.md). Squares are of each question, so their rows hold five and change
-  nothing. On several devices batches are rounded up to two questions a part of `config.mesh`.
+  draw four at random. On the ORL example rows of two end as rows of one do, within the noise;
+  rows of ten lose much of what should stay (docs/results/packing.md). Squares are of each question,
+  so their rows hold five and change nothing. On several devices batches are rounded up to two
+  questions a part of `config.mesh`.
 * Questions are asked zero-shot, and scored by the likelihoods of the letters and by the published
   parser (`evaluate.shots`, `evaluate.protocol`).
 

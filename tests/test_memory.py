@@ -190,7 +190,7 @@ def test_batches_are_rounded_up_where_the_config_lets_them():
     config = fitted(given, len(devices))
     check_config(config, devices)
     assert (config.unlearn.forget_batch, config.unlearn.text_batch) == (24, 0)
-    assert (config.evaluate.decode.batch_size, config.importance.batch_size) == (320, 16)
+    assert (config.evaluate.decode.batch_size, config.importance.batch_size) == (160, 16)
     assert config.audit.own["relearn_same"].to_dict()["batch"] == 16
     line = chosen(given, config, devices)
     assert line == (
