@@ -125,7 +125,7 @@ def test_scored_questions_are_grouped_as_in_the_evaluation(pictured, monkeypatch
         answerer.answer(None, questions, split="test", label="before")
 
     ids = encoder.prompt_ids(wording.prompt(questions[0]), [PHOTOS[0]] if pictured else [])
-    prompt = tasks.cut(ids, (), encoder.processor.image_token_id)
+    prompt = tasks.cut(ids, (), encoder.picture_ids)
     image = prompt.beginning.count(encoder.processor.image_token_id)
     monkeypatch.setitem(LLAVA.sizes, "llava_1_5_7b", lambda: model.config)
     config = llava.get_config()
