@@ -3,7 +3,7 @@
     python -m mmunlearner_jax.main --config=configs/orl_qwen2_5.py --workdir=runs/orl_qwen2_5
 
 The people, the text and the way in which they are learned are those of configs/orl.py: the text
-first, then the pictures with a frozen language model. A window has 56 x 56 pixels, 2 x 2 tokens. A
+first, then the pictures with a frozen language model, in fewer steps. A window has 56 x 56 pixels, 2 x 2 tokens. A
 photograph of 56 x 84 does not fill its windows, a digit of 56 x 56 does.
 """
 
@@ -24,5 +24,4 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.model.patch_budgets = (24,)
     config.finetune.update(dict(text_first=180, steps=260))
     config.importance.examples = 128
-    config.unlearn.learning_rate = 1e-4
     return with_semantics(config, semantics)
