@@ -58,31 +58,28 @@ def run(workdir: Path, processes: int, **options: object) -> float:
 
 
 def options_of(name: str, folder: Path) -> Mapping[str, object]:
-    """Returns the options that evaluate a fixture, beside the model's.
+    """Returns the options that evaluate a fixture.
 
     Args:
         name: One of `FIXTURES`.
         folder: Folder of all workdirs, which has `general/` and `prepared/`.
     """
+    prepared = folder / ("prepared" if name in ABILITIES else f"prepared-{name}")
+    given = {
+        "model__checkpoint": prepared / "initial",
+        "data__benchmark": prepared / "benchmark",
+    }
     if name in ABILITIES:  # and, as a run asks about its benchmark, about four faces
         asked = {"evaluate__general": f"({name!r},)", "evaluate__general_files": folder / "general"}
         asked |= {"evaluate__splits": "('forget',)"}
-        return asked | {"data__benchmark": folder / "prepared/benchmark"}
-    return {
-        "data__benchmark": folder / f"prepared-{name}/benchmark",
-        "data__forget_ratio": 5,
-        "data__request": "persona",
-    }
+        return given | asked
+    return {**given, "data__forget_ratio": 5, "data__request": "persona"}
 
 
 def evaluated(name: str, folder: Path, processes: int) -> tuple[Path, float]:
     """Evaluates a fixture, and returns the workdir and the seconds."""
     workdir = folder / f"{name}-{processes}"
-    checkpoint = folder / "prepared/initial"
-    if name in BENCHMARKS:
-        checkpoint = folder / f"prepared-{name}/initial"
-    options = {**options_of(name, folder), "model__checkpoint": checkpoint}
-    seconds = run(workdir, processes, stages="('evaluate',)", **options)
+    seconds = run(workdir, processes, stages="('evaluate',)", **options_of(name, folder))
     return workdir, seconds
 
 

@@ -3,8 +3,8 @@
     python -m mmunlearner_jax.main --config=configs/orl_qwen2_5.py --workdir=runs/orl_qwen2_5
 
 The people, the text and the way in which they are learned are those of configs/orl.py: the text
-first, then the pictures with a frozen language model, in fewer steps. A window has 56 x 56 pixels, 2 x 2 tokens. A
-photograph of 56 x 84 does not fill its windows, a digit of 56 x 56 does.
+first, then the pictures with a frozen language model, in fewer steps. A window has 56 x 56 pixels,
+2 x 2 tokens. A photograph of 56 x 84 does not fill its windows, a digit of 56 x 56 does.
 """
 
 from ml_collections import ConfigDict
