@@ -106,7 +106,8 @@ def test_example_squares_of_packed_rows_take_fewer_products():
         count = jax.ShapeDtypeStruct((), jnp.float32)
         return flops(jax.make_jaxpr(add)(FisherSums(sums, count), params, batch))
 
-    assert products(packed=False) > 1.6 * products(packed=True)
+    # Blocks of attention leave out products with later tokens in both; without them it is 1.6.
+    assert products(packed=False) > 1.5 * products(packed=True)
 
 
 def test_ratios_are_those_of_the_pairs(report):
