@@ -416,7 +416,7 @@ def test_a_schedule_that_is_none(tmp_path, checkpoint, key, value, said):
 def test_a_kernel_of_another_platform(config, tmp_path):
     config.model.attention = "cudnn"
     said = mistake(config, tmp_path / "run")
-    assert said == "config.model.attention='cudnn' does not run on cpu: use xla or splash"
+    assert said == "config.model.attention='cudnn' does not run on cpu: use xla or blocks or splash"
 
 
 def test_a_mesh_that_the_devices_do_not_fill(config, tmp_path):

@@ -31,8 +31,9 @@ def masked_descent(
         return jnp.where(unpack(mask, value, DEVICES), value, jnp.full_like(value, -0.0))
 
     def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
+        whole = jax.tree.map(lambda m, u: unpack(m, u, DEVICES), mask, updates)
         updates = jax.tree.map(keep, mask, updates)
-        updates, state = inner.update(updates, state, params, mask=mask, **extra)
+        updates, state = inner.update(updates, state, params, mask=whole, **extra)
         updates = jax.tree.map(lambda u: alpha * u, updates)
         if mask_on == "update":
             # Bits are unpacked where they are used. XLA would see that they were unpacked before,
@@ -59,7 +60,7 @@ def masked_ascent(
 
     Args:
         inner: The descent optimizer, for instance `optax.adam(1e-4)`. Where it takes extra
-            arguments, it gets the mask, too.
+            arguments, it gets the mask, too, as bool.
         mask_on: `"update"` masks the gradient and the finished update, so protected weights stay
             bit-identical whatever the momentum or weight decay of `inner`. `"gradient"` masks the
             gradient alone, as the published code does; the momentum of earlier steps then still

@@ -121,7 +121,9 @@ def test_a_kernel_of_a_tpu(config):
     assert first.fits and first.flops > 0
     assert "attention `splash`" in plan.render(config, target, [first])
     config.model.attention = "cudnn"
-    with pytest.raises(InputError, match="attention='cudnn' does not run on tpu: use xla or splas"):
+    with pytest.raises(
+        InputError, match="attention='cudnn' does not run on tpu: use xla or blocks or splas"
+    ):
         plan.plan(typed(config), target, ("importance",))
 
 
@@ -131,7 +133,7 @@ def test_a_tpu_stands_in_for_a_gpu(config):
     assert (target.name, len(target.devices)) == ("h100-1", 1)
     config.model.attention = "splash"
     with pytest.raises(
-        InputError, match="attention='splash' does not run on gpu: use xla or cudnn"
+        InputError, match="attention='splash' does not run on gpu: use xla or blocks or cudnn"
     ):
         plan.plan(typed(config), target, ("importance",))
     config.model.attention = "cudnn"
