@@ -10,7 +10,7 @@ from mmunlearner_jax import command_line, progress
 
 OVERRIDES = {
     "unlearn.learnin_rate=1": 'Did you mean "learning_rate" instead of "learnin_rate"?',
-    "unlearn.nope=1": "config.unlearn has no key 'nope'. Give accumulate, adam_eps, alpha and ",
+    "unlearn.nope=1": "config.unlearn has no key 'nope'. Give accumulate, adam_eps, ahead and ",
     "nope.a=1": "config has no key 'nope'. Give ",
     "to_json=1": "config has no key 'to_json'",
     "model.__class__=1": "config.model has no key '__class__'",
