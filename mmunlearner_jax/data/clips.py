@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mmunlearner_jax.data.decode import MAX_SIDE, decoded, opened, seen
@@ -131,6 +132,27 @@ def still(encoded: bytes) -> Image.Image:
     return strip
 
 
+def changed(
+    encoded: bytes,
+    change: Callable[[Image.Image, np.random.Generator], Image.Image],
+    rng: np.random.Generator,
+) -> bytes:
+    """Returns a changed picture as PNG, or a clip with all its frames changed alike.
+
+    Args:
+        encoded: The encoded picture or the stored clip.
+        change: What is done to a picture.
+        rng: Draws noise and places, the same ones for every frame.
+    """
+    if not is_clip(encoded):
+        return _png(change(decoded(encoded), rng))
+    clip, state, frames = StoredClip(encoded), rng.bit_generator.state, []
+    for number in range(len(clip)):
+        rng.bit_generator.state = state
+        frames.append(_png(change(clip[number], rng)))
+    return joined(frames, clip.fps)
+
+
 def read_clip(path: str | Path, fps: float = 0.0) -> dict[str, Any]:
     """Reads a clip as the cell of a row: `bytes` (None), `path`, `frames` and `fps`.
 
@@ -188,11 +210,15 @@ def animation(encoded: bytes) -> tuple[list[bytes], float]:
         for number in range(count):
             picture.seek(number)
             picture.load()
-            buffer = io.BytesIO()
-            seen(picture).save(buffer, "PNG", compress_level=1)
-            frames.append(buffer.getvalue())
+            frames.append(_png(seen(picture)))
             milliseconds += picture.info.get("duration") or 0
     return frames, 1000 * count / milliseconds if milliseconds else 0.0
+
+
+def _png(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def _refuse(frames: int, fps: Any) -> None:

@@ -1,14 +1,13 @@
 """Pictures in which nobody can be recognised, with a question that says so."""
 
 import dataclasses
-import io
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from mmunlearner_jax.data.decode import decoded
+from mmunlearner_jax.data.clips import changed
 from mmunlearner_jax.data.samples import Sample
 
 PROMPT = "You do not know who this is. "
@@ -34,12 +33,13 @@ def noised(samples: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def _hidden(image: bytes, seed: int) -> bytes:
-    """Returns a picture of the same size, PNG."""
-    shades = np.asarray(decoded(image), np.float32)
-    rng = np.random.default_rng([seed, zlib.crc32(image)])
+    """Returns a picture or clip of the same size."""
+    return changed(image, _drowned, np.random.default_rng([seed, zlib.crc32(image)]))
+
+
+def _drowned(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    shades = np.asarray(picture, np.float32)
     noise = _SPREAD * rng.standard_normal(shades.shape, np.float32)
     mean = shades.mean(axis=(0, 1))
     mixed = mean + _LEFT**0.5 * (shades - mean) + (1 - _LEFT) ** 0.5 * noise
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8))

@@ -14,11 +14,12 @@ from PIL import Image
 
 from mmunlearner_jax.audit.attacks import ATTACKS
 from mmunlearner_jax.audit.attacks.paraphrases import reworded
-from mmunlearner_jax.audit.attacks.picture_changes import CHANGES, changed
+from mmunlearner_jax.audit.attacks.picture_changes import CHANGES
 from mmunlearner_jax.audit.attacks.quantisation import int8, nf4, quantised
 from mmunlearner_jax.audit.attacks.relearn_same import shown_photographs
 from mmunlearner_jax.audit.attacks.universal_perturbation import perturbed, signed_step
 from mmunlearner_jax.audit.averages import mean_of_trials
+from mmunlearner_jax.data.clips import changed
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
 from mmunlearner_jax.unlearn.steps import mean_loss

@@ -12,6 +12,7 @@ from mmunlearner_jax.data.benchmarks.mllmu import MLLMUBench
 from mmunlearner_jax.data.builders import builders
 from mmunlearner_jax.data.clips import StoredClip, examine, is_clip, joined, read_clip, still
 from mmunlearner_jax.data.encoder import Encoder
+from mmunlearner_jax.data.noising import noised
 from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
@@ -88,6 +89,16 @@ def test_a_changed_clip_is_changed_alike_in_all_frames(processor):
     for pixels in changed.pixels:
         np.testing.assert_array_equal(pixels, changed.pixels[0])
     assert (changed.pixels[0] != made.image(FRAMES[0])[0]).any()
+
+
+def test_noise_hides_a_clip_alike_in_all_frames():
+    clip = joined([FRAMES[0]] * 3, 2.0)
+    (hidden,) = noised([Sample("Anna", clip, "Who is this?", "Anna.")], seed=1)
+    frames = StoredClip(hidden.image)
+    assert len(frames) == 3 and frames.fps == 2.0
+    for picture in frames:
+        np.testing.assert_array_equal(picture, frames[0])
+    assert (np.asarray(frames[0]) != StoredClip(clip)[0]).any()
 
 
 # --- In batches

@@ -1,7 +1,6 @@
 """Pictures that are changed a little: noise, light, size, cut, blur, a covered part, a mirror."""
 
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,8 +8,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mmunlearner_jax.audit.attack import Attack, Cost, Target
-from mmunlearner_jax.data.clips import StoredClip, is_clip, joined
-from mmunlearner_jax.data.decode import decoded
+from mmunlearner_jax.data.clips import changed
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -56,29 +54,6 @@ CHANGES: Mapping[str, Change] = {
     "partly covered": _covered,
     "mirrored": lambda picture, _: ImageOps.mirror(picture),
 }
-
-
-def changed(image: bytes, change: Change, rng: np.random.Generator) -> bytes:
-    """Returns a changed picture as PNG, or a clip with all its frames changed alike.
-
-    Args:
-        image: The encoded picture or clip.
-        change: What is done to it.
-        rng: Draws noise and places.
-    """
-    if not is_clip(image):
-        return _png(change(decoded(image), rng))
-    clip, state, frames = StoredClip(image), rng.bit_generator.state, []
-    for number in range(len(clip)):
-        rng.bit_generator.state = state  # every frame gets the same draws
-        frames.append(_png(change(clip[number], rng)))
-    return joined(frames, clip.fps)
-
-
-def _png(picture: Image.Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def _attacked(target: Target, params: Any, _: None) -> Iterator[tuple[str, np.ndarray]]:
