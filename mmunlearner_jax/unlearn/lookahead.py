@@ -34,19 +34,24 @@ class Ahead(NamedTuple):
     rate: float
 
 
+def clipped_adam(rate: float) -> optax.GradientTransformation:
+    """Returns Adam at a constant learning rate, whose gradient is clipped to norm 1."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
 def gradient_ahead(gradient: Gradient, learned: Gradient, ahead: Ahead) -> Gradient:
     """Returns the gradient of a value after some steps of fine-tuning.
 
-    Each step is one of a relearning attack's (`audit.finetuning`): Adam, whose state is empty at
-    first, with the gradient clipped to norm 1. The copy is float32, because bfloat16 would lose
-    such small updates.
+    The steps are those of a relearning attack (`audit.finetuning`) without its weight decay: Adam,
+    whose state is empty at first, with the gradient clipped to norm 1. The copy is float32, because
+    bfloat16 would lose such small updates.
 
     Args:
         gradient: Gradient of the value. It gets all batches but the last one.
         learned: Gradient of what fine-tuning lowers. It gets the last batch, in every step.
         ahead: The fine-tuning.
     """
-    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(ahead.rate))
+    adam = clipped_adam(ahead.rate)
 
     def after(params: Params, batches: Sequence[Batch], frozen: Params):
         *seen, shown = batches

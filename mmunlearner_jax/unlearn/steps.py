@@ -17,7 +17,7 @@ from flax import nnx, struct
 from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
-from mmunlearner_jax.unlearn.lookahead import Ahead, gradient_ahead
+from mmunlearner_jax.unlearn.lookahead import Ahead, clipped_adam, gradient_ahead
 from mmunlearner_jax.unlearn.losses import (
     Of,
     Terms,
@@ -151,7 +151,7 @@ def path_step(
     def depth(params: Params, batches: Sequence[Batch]) -> jax.Array:
         return -mean_loss(graphdef, params, batches)
 
-    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    adam = clipped_adam(rate)
     return descent_step(depth, adam), adam
 
 

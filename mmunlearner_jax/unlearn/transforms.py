@@ -28,11 +28,11 @@ def masked_descent(
 
     def keep(mask: jax.Array, value: jax.Array) -> jax.Array:
         # Adding -0.0 leaves every weight bit-identical; adding +0.0 would turn -0.0 into +0.0.
-        return jnp.where(unpack(mask, value, DEVICES), value, jnp.full_like(value, -0.0))
+        return jnp.where(mask, value, jnp.full_like(value, -0.0))
 
     def update(updates: Any, state: Any, params: Any = None, *, mask: Any, **extra: Any):
-        whole = jax.tree.map(lambda m, u: unpack(m, u, DEVICES), mask, updates)
-        updates = jax.tree.map(keep, mask, updates)
+        whole = unpack(mask, updates, DEVICES)
+        updates = jax.tree.map(keep, whole, updates)
         updates, state = inner.update(updates, state, params, mask=whole, **extra)
         updates = jax.tree.map(lambda u: alpha * u, updates)
         if mask_on == "update":
@@ -40,7 +40,7 @@ def masked_descent(
             # and keep a byte of each for as long as the update takes.
             first = jax.tree.leaves(updates)[0]
             mask, _ = jax.lax.optimization_barrier((mask, first[(0,) * first.ndim]))
-            updates = jax.tree.map(keep, mask, updates)
+            updates = jax.tree.map(keep, unpack(mask, updates, DEVICES), updates)
         return updates, state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
