@@ -15,6 +15,7 @@ from mmunlearner_jax.checkpoint import Checkpoints, begin_to_save, load_tree, op
 from mmunlearner_jax.data.pipeline import Batches, packing
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.metrics import Metrics
+from mmunlearner_jax.models.packing import Sizes
 from mmunlearner_jax.precompile import compiling
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import put_batch
@@ -80,6 +81,13 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
     options, moving, frozen = session.config.importance, session.moving, session.frozen
     data: dict[str, Batches] = {}
     steps: dict[str, Callable[..., FisherSums]] = {}
+
+    @functools.cache  # sets of equal sizes share a program
+    def step(sizes: Sizes | None) -> Callable[..., FisherSums]:
+        return accumulator(
+            session.graphdef, fisher=options.fisher, sizes=sizes, weights=options.weights
+        )
+
     with compiling() as compile_program:
         for name, samples in sets(session).items():
             data[name] = session.batches(
@@ -90,14 +98,8 @@ def measure(session: Session, folder: Path, sets: Sets = sets) -> None:
                 repeat=False,
             )
             example = put_batch(data[name].example(), session.mesh)
-            add = accumulator(
-                session.graphdef,
-                fisher=options.fisher,
-                sizes=data[name].sizes,
-                weights=options.weights,
-            )
-            steps[name] = add
-            compile_program(add, FisherSums.abstract(moving), moving, example, frozen)
+            steps[name] = step(data[name].sizes)
+            compile_program(steps[name], FisherSums.abstract(moving), moving, example, frozen)
     walk = ascent_path(session) if options.path.points else lambda: iter([session.moving])
     with writing(folder / "importance") as partial, contextlib.ExitStack() as saving:
         for name, batches in data.items():  # a set is saved while the next one is measured

@@ -40,10 +40,21 @@ def at(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(at, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("measured")
-    importance.measure(at, folder)
+    folder, made = tmp_path_factory.mktemp("measured"), []
+
+    def counted(*args, sizes, **options):
+        made.append(sizes)
+        return accumulator(*args, sizes=sizes, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importance, "accumulator", counted)
+        importance.measure(at, folder)
     sums = {name: load_sums(folder, name, at.moving) for name in ("forget", "pictures", "text")}
-    return sums | {"folder": folder}
+    return sums | {"folder": folder, "made": made}
+
+
+def test_sets_of_equal_sizes_share_a_program(measured):
+    assert measured["made"] == [None]  # three sets in rows of one question
 
 
 def test_sums_are_of_all_points_of_the_path_which_is_rewound(at, measured):
