@@ -284,6 +284,7 @@ class ParquetBench:
         self.seed = seed
         self.max_bad_fraction = max_bad_fraction
         self.check = check
+        self._first: dict[str, dict[str, ParquetRow]] = {}
         if not configs(self.root):
             raise InputError(
                 f"{self.root}: holds no CONFIG/*.parquet; give the folder of a benchmark"
@@ -323,11 +324,13 @@ class ParquetBench:
         return (None, problem) if problem else (encoded, None)
 
     def _first_rows(self, config: str) -> dict[str, ParquetRow]:
-        """Returns the first row of each person of a config."""
-        first: dict[str, ParquetRow] = {}
-        for row in self._rows(config, self.person_column):
-            first.setdefault(row[self.person_column], row)
-        return first
+        """Returns the first row of each person of a config, which is read once."""
+        if config not in self._first:
+            first: dict[str, ParquetRow] = {}
+            for row in self._rows(config, self.person_column):
+                first.setdefault(row[self.person_column], row)
+            self._first[config] = first
+        return self._first[config]
 
     def _check_apart(self, forget: str, retain: str) -> None:
         """Raises if a person is in both configs, or in one of them but never taught."""
