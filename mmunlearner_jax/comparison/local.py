@@ -33,10 +33,8 @@ class Running:
         shared = {
             # All jobs compile the same programs; they differ in seeds.
             "JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").absolute()),
-            # On a CPU, XLA allocates its buffers at every step; huge pages (Linux) save a tenth.
-            # Its older emitters of fused loops compile in less time.
+            # On a CPU, XLA allocates its buffers at every step. Huge pages (Linux) save a tenth.
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
         }
         with self._log.open("w") as out:
             self._child = subprocess.Popen(
