@@ -4,8 +4,9 @@
 
 The model learns as in configs/orl.py: the text first, then the pictures with a frozen language
 model. There are fewer people, so that it takes less time. Unlearning moves the vision tower and the
-merger alone: no answer to a question in words can change. A window has 56 x 56 pixels, 2 x 2
-tokens. A photograph of 56 x 84 does not fill its windows, a digit of 56 x 56 does.
+merger alone: no answer to a question in words can change, and no importance is measured on text. A
+window has 56 x 56 pixels, 2 x 2 tokens. A photograph of 56 x 84 does not fill its windows, a digit
+of 56 x 56 does.
 """
 
 from ml_collections import ConfigDict
@@ -27,5 +28,6 @@ def get_config(semantics: str = "paper") -> ConfigDict:
     config.finetune.update(dict(text_first=150, steps=300, warmup=20))
     config.finetune.update(dict(picture_batch=48, text_pack=4))
     config.importance.examples = 128
+    config.importance.preserve.language = ("pictures",)  # it does not move
     config.unlearn.moves = ("vision", "projector")
     return with_semantics(config, semantics)

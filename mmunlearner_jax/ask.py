@@ -26,6 +26,7 @@ from mmunlearner_jax.command_line import (
     steady_streams,
 )
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.machine import compile_quickly
 from mmunlearner_jax.progress import say, set_quiet
 
 
@@ -55,6 +56,7 @@ def main() -> None:
         from mmunlearner_jax.app.pair import Pair
 
         quiet_libraries()
+        compile_quickly()
         say(f"reading the models of {workdir}")
         pair = Pair.opened(workdir, on_host=options.on_host)
         set_quiet(True)  # a bar for each question would be no news

@@ -34,6 +34,7 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.checks import check_config
 from mmunlearner_jax.config.fitting import fitted
 from mmunlearner_jax.files import expanded
+from mmunlearner_jax.machine import compile_quickly
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.request import PERSON
 
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
     """Runs the command; absl calls it."""
     config = read_config(argv)
     quiet_libraries()
+    compile_quickly()
     for flag in _NEEDED:
         if not flag.value:
             sys.exit(f"error: --{flag.name} is missing: {flags.FLAGS[flag.name].help}")

@@ -38,6 +38,7 @@ from mmunlearner_jax.config.run import READS, SHARED
 from mmunlearner_jax.errors import Diverged, InputError, in_words, refusing
 from mmunlearner_jax.files import expanded, plain, read_json, system_fault, write_whole
 from mmunlearner_jax.lock import LOCK, locked
+from mmunlearner_jax.machine import compile_quickly
 from mmunlearner_jax.options import flatten
 from mmunlearner_jax.processes import is_first, wait
 from mmunlearner_jax.results import read_results, update_results
@@ -282,6 +283,7 @@ def program(argv: list[str], work: Callable[[Config, Path, Collection[str]], Non
     """
     config = read_config(argv)
     quiet_libraries()
+    compile_quickly()
     if not _WORKDIR.value:
         sys.exit("error: --workdir is empty: name a folder for the run's files")
     try:

@@ -28,6 +28,12 @@ class PreserveConfig(Section):
             if not sets:
                 self.refuse(group, f"one or more of {', '.join(PRESERVE)}")
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The sets that some group is compared with; no other is measured."""
+        named = {name for sets in self.to_dict().values() for name in sets}
+        return tuple(name for name in PRESERVE if name in named)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PathConfig(Section):

@@ -188,8 +188,8 @@ class Batches:
 
     def _prefix(self, ids: np.ndarray) -> int:
         """Returns the number of tokens up to the end of the picture; 0 without one."""
-        image = np.flatnonzero(np.isin(ids, [*self.encoder.picture_ids]))
-        return int(image[-1]) + 1 if image.size else 0
+        places = (n for n, token in enumerate(ids.tolist(), 1) if token in self.encoder.picture_ids)
+        return max(places, default=0)
 
     def _assemble(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns this process's rows of the batch of the rows `indices` [<= batch_rows]."""

@@ -18,7 +18,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import logsumexp
 
 from mmunlearner_jax.errors import InputError
-from mmunlearner_jax.evaluation.scores import mean_score, rouge
+from mmunlearner_jax.evaluation.scores import mean_score
 
 Line = Mapping[str, Any]
 Definition = Literal["paper", "geometric", "released"]
@@ -216,6 +216,8 @@ def model_utility(
     Raises:
         InputError: An entry is empty, or a line has no likelihoods.
     """
+    from mmunlearner_jax.evaluation.overlap import rouge  # takes two seconds
+
     rng, published = np.random.default_rng(seed), definition == "released"
     names = ("probability", "rougeL_recall", "truth_ratio")
     scores, means, drawn = {}, [], []

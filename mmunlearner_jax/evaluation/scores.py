@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-from rouge_score import rouge_scorer
 from scipy import stats
 
 from mmunlearner_jax.data.samples import option_letters
@@ -17,42 +15,6 @@ from mmunlearner_jax.evaluation.short_answers import collapsed, scored_short
 from mmunlearner_jax.evaluation.texts import same_words
 
 Score = Mapping[str, Any]  # {"value": x, "n": n, "ci95": [low, high]}
-
-_MEASURES = ["rouge1", "rouge2", "rougeL"]
-_PUBLISHED = rouge_scorer.RougeScorer(_MEASURES, use_stemmer=True)
-_ROUGE = rouge_scorer.RougeScorer(_MEASURES, tokenizer=texts.Tokenizer())
-_SMOOTHING = SmoothingFunction().method1
-
-
-def rouge(reference: str, response: str, *, published: bool = False) -> dict[str, float]:
-    """Returns ROUGE with stemming.
-
-    Args:
-        reference: The true text.
-        response: The model's text.
-        published: True: the published scorer splits words, and drops characters outside ASCII.
-            False: `texts.Tokenizer` splits words; ASCII texts have the same scores.
-
-    Returns:
-        The F-measures `rouge1`, `rouge2`, `rougeL`, as MLLMU-Bench's and MMUnlearner's evaluators
-        compute them, and `rougeL_recall`, which CLEAR's and TOFU's model utility uses.
-    """
-    scores = (_PUBLISHED if published else _ROUGE).score(reference, response)
-    measures = {name: float(score.fmeasure) for name, score in scores.items()}
-    return {**measures, "rougeL_recall": float(scores["rougeL"].recall)}
-
-
-def bleu(reference: str, response: str, *, published: bool = False) -> float:
-    """Returns BLEU-4 of one sentence, with smoothing 1.
-
-    Args:
-        reference: The true text.
-        response: The model's text.
-        published: True: blanks separate words, as in MMUnlearner's `compute_bleu`. False:
-            `texts.pieces`, which gives the same words in ASCII.
-    """
-    cut = str.split if published else texts.pieces
-    return float(sentence_bleu([cut(reference)], cut(response), smoothing_function=_SMOOTHING))
 
 
 def keyword_share(keywords: Sequence[str], response: str) -> float:
@@ -103,8 +65,10 @@ def scored(line: Mapping[str, Any], *, published: bool = False) -> dict[str, Any
     if line["task"] == "cloze":
         scores |= {"exact": same_words(answer, response), "words": len(response.split())}
     if line["task"] == "generation":
-        measures = rouge(answer, response, published=published)
-        measures["bleu"] = bleu(answer, response, published=published)
+        from mmunlearner_jax.evaluation import overlap  # takes two seconds
+
+        measures = overlap.rouge(answer, response, published=published)
+        measures["bleu"] = overlap.bleu(answer, response, published=published)
         scores |= {name: round(value, 4) for name, value in measures.items()}
         if accepted := line.get("accepted"):
             right = any(texts.has_words(response, words) for words in accepted)
@@ -184,7 +148,10 @@ _SUMMARIES = {
     "generation": {
         "right": ("right", accuracy),
         "keywords": ("keyword_share", mean_score),
-        **{measure: (measure, mean_score) for measure in (*_MEASURES, "rougeL_recall", "bleu")},
+        **{
+            name: (name, mean_score)
+            for name in ("rouge1", "rouge2", "rougeL", "rougeL_recall", "bleu")
+        },
     },
 }
 

@@ -3,7 +3,6 @@
 import unicodedata
 
 import regex
-from rouge_score import tokenizers
 
 # Writing systems without blanks between words: every character, with its marks, is a word.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
@@ -73,20 +72,3 @@ def _without_accents(text: str) -> str:
 def pieces(text: str) -> list[str]:
     """Returns the pieces between blanks, with punctuation, that BLEU counts; see `words`."""
     return [piece for part in composed(text).split() for piece in _PIECE.findall(part)]
-
-
-class Tokenizer(tokenizers.Tokenizer):
-    """`words` for `rouge_score`, whose own tokenizer drops all characters outside ASCII.
-
-    ASCII words are split and stemmed by that tokenizer, so ASCII texts have the same tokens.
-    """
-
-    def __init__(self):
-        self._ascii = tokenizers.DefaultTokenizer(use_stemmer=True)
-
-    def tokenize(self, text: str) -> list[str]:
-        """Returns the tokens of a text."""
-        tokens = []
-        for word in words(text):
-            tokens += self._ascii.tokenize(word) if word.isascii() else [word]
-        return tokens

@@ -132,8 +132,11 @@ def _importance(config, graphdef, frozen, params, batch):
     options, plan = config.importance, config.plan
     whole = nnx.merge_state(params, frozen)
     sums = FisherSums.abstract(params)
-    for name, sets in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
-        pictured = name == "picture batch"
+    used = {"forget", *options.preserve.used}
+    for name, of_kind in (("picture batch", ("forget", "pictures")), ("text batch", ("text",))):
+        sets, pictured = [s for s in of_kind if s in used], name == "picture batch"
+        if not sets:
+            continue
         pack = options.pack if pictured else options.text_pack
         made = batch(options.batch_size, pack, pictured=pictured)
         counts = (min(getattr(plan, s), options.examples or getattr(plan, s)) for s in sets)
@@ -148,13 +151,14 @@ def _importance(config, graphdef, frozen, params, batch):
 
 
 def _path_step(config, graphdef, frozen, params, made):
-    """Returns the ascent along which importances are measured, once for each of the three sets."""
+    """Returns the ascent along which importances are measured, once for each set."""
     path, model_type = config.importance.path, nnx.merge(graphdef, params, frozen).config.model_type
     held, moving = nnx.split_state(params, in_groups(model_type, {*GROUPS} - {*path.moves}), ...)
     step, adam = path_step(graphdef, path.learning_rate)
     state = TrainState(moving, (optimizer_state(adam, moving),))
     arguments = (state, [made.arrays], nnx.merge_state(frozen, held))
-    times, whole = 3 * path.points * path.every, nnx.merge_state(params, frozen)
+    count = 1 + len(config.importance.preserve.used)
+    times, whole = count * path.points * path.every, nnx.merge_state(params, frozen)
     return Program("importance", "path step", step, arguments, times, made.questions, whole)
 
 

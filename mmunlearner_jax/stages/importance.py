@@ -24,7 +24,11 @@ from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 
 
 def run(session: Session) -> bool:
-    """Writes `importance/{forget,pictures,text}`: float32 sums of squared gradients, and counts."""
+    """Writes `importance/{forget,pictures,text}`: float32 sums of squared gradients, and counts.
+
+    A preserve set with which no module group is compared (`config.importance.preserve`) is left
+    out.
+    """
     if is_done(session.workdir / "importance"):
         return False
     measure(session, session.workdir)
@@ -45,8 +49,7 @@ def sets(session: Session) -> dict[str, list[Sample]]:
         "pictures": session.retained_pictures(),
         "text": session.retained_words(forgotten=not session.config.data.forget_words),
     }
-    most = session.config.importance.examples
-    return {name: session.drawn(samples, most) for name, samples in whole.items()}
+    return _measured_sets(session, whole)
 
 
 def sets_of_others(session: Session) -> dict[str, list[Sample]]:
@@ -64,8 +67,14 @@ def sets_of_others(session: Session) -> dict[str, list[Sample]]:
         "pictures": [sample for sample in pictures if sample.person not in others],
         "text": session.retained_words(forgotten=not session.config.data.forget_words),
     }
-    most = session.config.importance.examples
-    return {name: session.drawn(samples, most) for name, samples in whole.items()}
+    return _measured_sets(session, whole)
+
+
+def _measured_sets(session: Session, whole: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    """Returns the sets that the config uses, each reduced to as many samples as it says."""
+    options = session.config.importance
+    names = ("forget", *options.preserve.used)
+    return {name: session.drawn(whole[name], options.examples) for name in names}
 
 
 def measure(session: Session, folder: Path, sets: Sets = sets) -> None:

@@ -78,7 +78,7 @@ def make_mask(session: Session, folder: Path | None = None) -> Any:
     names, groups = (session.split_frozen(labels)[1] for labels in leaf_labels(session.model))
     pattern = cover_pattern(session)
     covered = [bool(re.search(pattern, name)) for name in jax.tree.leaves(names)]
-    needed = ("forget", *sorted({name for sets in sets_of_groups.values() for name in sets}))
+    needed = ("forget", *config.importance.preserve.used)
     leaves, pieces = [], _pieces(jax.tree.leaves(moving), jax.tree.leaves(groups), covered)
     with contextlib.ExitStack() as stack:
         sets = {name: stack.enter_context(open_sums(folder, name, moving)) for name in needed}
@@ -126,15 +126,15 @@ def preserved(session: Session) -> Any:
     Raises:
         InputError: The workdir has no `importance/`.
     """
-    sets_of_groups = session.config.importance.preserve.to_dict()
+    options = session.config.importance.preserve
     frozen, moving = session.split_frozen(session.abstract)
     groups = session.split_frozen(leaf_labels(session.model)[1])[1]
     kept = {}
-    for name in sorted({name for names in sets_of_groups.values() for name in names}):
+    for name in options.used:
         sums = load_sums(session.workdir, name, moving)
         kept[name] = sums.mean(), float(sums.count)
     nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, device=p.sharding), frozen)
-    return nnx.merge_state(preserve_importance(kept, sets_of_groups, groups), nothing)
+    return nnx.merge_state(preserve_importance(kept, options.to_dict(), groups), nothing)
 
 
 class _Piece(NamedTuple):

@@ -346,7 +346,7 @@ def _write_tensors(
     files = [WEIGHTS]
     if len(shards) > 1:
         files = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    tensors = (to_host(tensor) for _, tensor in table.named(params))
+    tensors = (tensor for _, tensor in table.named(params, to_host))
     for number, (file, names) in enumerate(zip(files, shards, strict=True)):
         arrays = {}
         for name, tensor in zip(names, itertools.islice(tensors, len(names)), strict=True):

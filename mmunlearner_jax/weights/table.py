@@ -99,11 +99,11 @@ class Entry:
     stacked: bool
     shape: tuple[int, ...]
 
-    def split(self, array: Any) -> Iterator[tuple[str, Any]]:
-        """Yields our array as tensors with their names, one after the other."""
+    def split(self, array: Any, read: Callable[[Any], Any]) -> Iterator[tuple[str, Any]]:
+        """Yields our array as tensors with their names; each is read before it is transposed."""
         back = tuple(np.argsort(self.axes))
         for layer, name in enumerate(self.names):
-            yield name, (array[layer] if self.stacked else array).transpose(back)
+            yield name, read(array[layer] if self.stacked else array).transpose(back)
 
     def index(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
         """Returns the names of the tensors, and the part of each, that make up a part of ours."""
@@ -285,11 +285,19 @@ class Table:
             )
         return matches
 
-    def named(self, tree: nnx.State) -> Iterator[tuple[str, Any]]:
-        """Yields the names and tensors of a state one after the other, without a second copy."""
+    def named(
+        self, tree: nnx.State, read: Callable[[Any], Any] = lambda tensor: tensor
+    ) -> Iterator[tuple[str, Any]]:
+        """Yields the names and tensors of a state one after the other, without a second copy.
+
+        Args:
+            tree: A state like the parameters.
+            read: Applied to each tensor in our orientation, e.g. `to_host`: then a device has no
+                program to transpose it.
+        """
         leaves = dict(nnx.to_flat_state(tree))
         for entry in self.entries(tree):
-            yield from entry.split(leaves[entry.path].get_value())
+            yield from entry.split(leaves[entry.path].get_value(), read)
 
     def gather(self, arrays: Mapping[str, Any], params: nnx.State) -> nnx.State:
         """Inverts `named`: returns a state like `params`, but with the dtypes of the arrays.

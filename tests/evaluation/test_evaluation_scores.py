@@ -8,11 +8,10 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 
+from mmunlearner_jax.evaluation.overlap import bleu, rouge
 from mmunlearner_jax.evaluation.scores import (
     accuracy,
-    bleu,
     mean_score,
-    rouge,
     same_words,
     scored,
     summarise,

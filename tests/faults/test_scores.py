@@ -20,7 +20,7 @@ from mmunlearner_jax.config import Config, typed
 from mmunlearner_jax.data.refusals import REFUSALS
 from mmunlearner_jax.data.samples import Question
 from mmunlearner_jax.errors import Diverged, InputError
-from mmunlearner_jax.evaluation import judge, likelihoods, parsing, scores, texts
+from mmunlearner_jax.evaluation import judge, likelihoods, overlap, parsing, scores, texts
 from mmunlearner_jax.examples import digits, facts
 from mmunlearner_jax.metrics import Metrics
 from mmunlearner_jax.session import Session
@@ -215,17 +215,17 @@ SENTENCES = {
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_the_same_text_is_the_same_in_every_writing(text, form):
     said = unicodedata.normalize(form, text)
-    assert scores.rouge(text, said) == dict.fromkeys(
+    assert overlap.rouge(text, said) == dict.fromkeys(
         ("rouge1", "rouge2", "rougeL", "rougeL_recall"), 1.0
     )
-    assert scores.bleu(text, said) == scores.bleu(text, text) > 0.5  # 1 from four words on
-    assert scores.rouge(text, "something else") == dict.fromkeys(scores.rouge("a", "b"), 0.0)
+    assert overlap.bleu(text, said) == overlap.bleu(text, text) > 0.5  # 1 from four words on
+    assert overlap.rouge(text, "something else") == dict.fromkeys(overlap.rouge("a", "b"), 0.0)
     for task in ("cloze", "naming"):
         found = scores.scored(LINE | {"task": task, "answer": text, "response": f"So: {said}"})
         assert found["correct"]
     assert texts.same_words(text, f"«{said}»!") and not texts.same_words(text, f"{said} a")
     parts = texts.words(text)
-    other = scores.rouge(text, " ".join(parts[: len(parts) // 2]))
+    other = overlap.rouge(text, " ".join(parts[: len(parts) // 2]))
     assert 0.3 < other["rouge1"] < 1 and other["rougeL_recall"] < 1
     chosen = LINE | {"answer": said, "options": ["x", text]}
     assert scores.scored(chosen)["correct"]
@@ -271,10 +271,10 @@ def test_texts_in_ascii_score_as_they_did():
             found = theirs.score(reference, response)
             wanted = {kind: found[kind].fmeasure for kind in kinds}
             wanted["rougeL_recall"] = found["rougeL"].recall
-            assert scores.rouge(reference, response) == wanted
-            published = scores.rouge(reference, response, published=True)
+            assert overlap.rouge(reference, response) == wanted
+            published = overlap.rouge(reference, response, published=True)
             assert published == wanted
-            assert scores.bleu(reference, response) == scores.bleu(
+            assert overlap.bleu(reference, response) == overlap.bleu(
                 reference, response, published=True
             )
             assert texts.contains(response, reference) == (reference.lower() in response.lower())
@@ -288,7 +288,7 @@ def test_the_published_scorers_stay_for_released():
     line = LINE | {"task": "generation", "answer": text, "response": "Zo Mller"}
     assert scores.scored(line, published=True)["rouge1"] == round(theirs, 4) > 0
     assert scores.scored(line)["rouge1"] == 0
-    assert scores.rouge(SENTENCES["Chinese"], SENTENCES["Chinese"], published=True)["rouge1"] == 0
+    assert overlap.rouge(SENTENCES["Chinese"], SENTENCES["Chinese"], published=True)["rouge1"] == 0
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
