@@ -74,6 +74,10 @@ def test_a_path_of_importances_is_planned(monkeypatch):
     once, twice = ({p.name: p for p in programs(c, mesh, "importance")} for c in (plain, config))
     for name, program in once.items():
         assert twice[name].times == 2 * program.times
+    fewer = typed(llava.get_config()).with_values(
+        {"importance.preserve.language": ("pictures",), "importance.path.points": 1}
+    )
+    assert [p.name for p in programs(fewer, mesh, "importance")] == ["picture batch", "path step"]
     path = twice["path step"]
     assert path.times == 3 * 2 * 3
     state, _ = path.function.eval_shape(*path.arguments)

@@ -57,6 +57,12 @@ def test_sets_of_equal_sizes_share_a_program(measured):
     assert measured["made"] == [None]  # three sets in rows of one question
 
 
+def test_a_preserve_set_that_no_group_uses_is_not_measured(at):
+    assert [*importance.sets(at)] == ["forget", "pictures", "text"]
+    words_aside = at.with_values({"importance.preserve.language": ("pictures",)})
+    assert [*importance.sets(words_aside)] == ["forget", "pictures"]
+
+
 def test_sums_are_of_all_points_of_the_path_which_is_rewound(at, measured):
     def steps(samples, **options):
         made = at.batches(list(samples), batch_size=3, pack=1, **options)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mmunlearner_jax.artefacts import writing
 from mmunlearner_jax.checkpoint import begin_to_save
@@ -44,6 +45,16 @@ def test_pieces_give_the_same_mask(at, monkeypatch, normalise):
     assert sorted(n for piece in pieces for n in piece.numbers) == [*range(len(leaves))]
     jax.tree.map(np.testing.assert_array_equal, mask.make_mask(at), whole)
     assert 0 < sum(int(m.sum()) for m in jax.tree.leaves(whole)) < sum(m.size for m in leaves)
+
+
+def test_a_set_that_no_group_uses_is_not_read(at, monkeypatch):
+    read, masks, plain = [], [], typed(tiny.config())
+    monkeypatch.setattr(mask, "open_sums", lambda *args: read.append(args[1]) or open_sums(*args))
+    for at.config in (plain, plain.with_values({"importance.preserve.language": ("pictures",)})):
+        masks.append(nnx.to_flat_state(mask.make_mask(at)))
+    assert read == ["forget", "pictures", "text", "forget", "pictures"]
+    changed = {path for (path, a), (_, b) in zip(*masks, strict=True) if (a[...] != b[...]).any()}
+    assert changed and {path[0] for path in changed} == {"language_model"}
 
 
 def test_sums_are_read_in_parts(at):
