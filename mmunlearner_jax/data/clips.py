@@ -6,7 +6,6 @@ pictures by their bytes takes it, too. Nothing is encoded again, and only the fr
 samples are decoded.
 """
 
-import io
 import itertools
 import json
 import math
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmunlearner_jax.data.decode import MAX_SIDE, decoded, opened, seen
+from mmunlearner_jax.data.decode import MAX_SIDE, as_png, decoded, opened, seen
 from mmunlearner_jax.errors import InputError, refusing, shown
 from mmunlearner_jax.files import parse_json, read_bytes
 
@@ -25,6 +24,7 @@ _MAGIC = b"\x89mmu-clip "
 MOST_FRAMES = 4096
 _MOST_PIXELS = 4 * MAX_SIDE**2  # of all frames together; that many take some seconds to decode
 _STRIP = 4  # frames that stand side by side where a clip is shown
+_FAST = 1  # level of compression
 _SAVE = "store it again with data.clips.read_clip"
 
 
@@ -145,11 +145,11 @@ def changed(
         rng: Draws noise and places, the same ones for every frame.
     """
     if not is_clip(encoded):
-        return _png(change(decoded(encoded), rng))
+        return as_png(change(decoded(encoded), rng), _FAST)
     clip, state, frames = StoredClip(encoded), rng.bit_generator.state, []
     for number in range(len(clip)):
         rng.bit_generator.state = state
-        frames.append(_png(change(clip[number], rng)))
+        frames.append(as_png(change(clip[number], rng), _FAST))
     return joined(frames, clip.fps)
 
 
@@ -210,15 +210,9 @@ def animation(encoded: bytes) -> tuple[list[bytes], float]:
         for number in range(count):
             picture.seek(number)
             picture.load()
-            frames.append(_png(seen(picture)))
+            frames.append(as_png(seen(picture), _FAST))
             milliseconds += picture.info.get("duration") or 0
     return frames, 1000 * count / milliseconds if milliseconds else 0.0
-
-
-def _png(picture: Image.Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def _refuse(frames: int, fps: Any) -> None:

@@ -67,6 +67,18 @@ def seen(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
+def as_png(picture: Image.Image, level: int = 6) -> bytes:
+    """Returns a picture as PNG.
+
+    Args:
+        picture: The picture.
+        level: Compression of zlib, 0 to 9; 1 is fast, for pictures that are soon read again.
+    """
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=level)
+    return buffer.getvalue()
+
+
 def opened(encoded: bytes) -> Image.Image:
     """Decodes a picture as it is stored: in its own mode, not rotated.
 

@@ -5,12 +5,12 @@ from nothing knows no celebrities; it learns the digits that scikit-learn carrie
 about digits it has not seen.
 """
 
-import io
 import itertools
 
 import numpy as np
 from PIL import Image
 
+from mmunlearner_jax.data.decode import as_png
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.facts import Fact
 
@@ -138,6 +138,4 @@ def draw_pictures(
 def _png(picture: np.ndarray, side: int) -> bytes:
     """Returns an 8x8 picture with values 0..16 as an enlarged PNG, dark on light."""
     grey = Image.fromarray((255 - picture * (255 / 16)).astype(np.uint8))
-    buffer = io.BytesIO()
-    grey.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "png")
-    return buffer.getvalue()
+    return as_png(grey.resize((side, side), Image.Resampling.BICUBIC))

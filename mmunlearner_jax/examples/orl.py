@@ -19,8 +19,8 @@ other schemas: `orl_clear.py`, `orl_fiubench.py`, `orl_umu.py`, `orl_ppu.py`; an
 * Questions are scored in wordings that training never uses.
 
 Write it with `python -m mmunlearner_jax.examples.orl --out=DIR --seed=0`, or with
-`--benchmark=clear`, `fiubench`, `umu` or `ppu` in another schema, or with
-`--benchmark=mllmu_clips` in clips.
+`--benchmark=clear`, `fiubench`, `umu` or `ppu` in another schema, with `mllmu_clips` in clips, or
+with `general` for the files of general ability (`orl_general.py`).
 """
 
 import functools
@@ -55,6 +55,7 @@ from mmunlearner_jax.examples.facts import (
 from mmunlearner_jax.examples.orl_clear import write_orl_clear
 from mmunlearner_jax.examples.orl_clips import CLIPS, PHOTOGRAPHS, Shown
 from mmunlearner_jax.examples.orl_fiubench import write_orl_fiubench
+from mmunlearner_jax.examples.orl_general import write_orl_general
 from mmunlearner_jax.examples.orl_people import (
     PEOPLE,
     TAUGHT_PHOTOS,
@@ -371,6 +372,8 @@ WRITERS = {
     "umu": write_orl_umu,
     "ppu": write_orl_ppu,
 }
+# What can be written by hand: the benchmarks, and the files of general ability.
+_WRITTEN = WRITERS | {"general": write_orl_general}
 
 
 def main(argv: list[str]) -> None:
@@ -378,7 +381,7 @@ def main(argv: list[str]) -> None:
     refuse_arguments(argv)
     try:
         values = flags.FLAGS
-        WRITERS[values.benchmark](values.out, seed=values.seed, people=values.people)
+        _WRITTEN[values.benchmark](values.out, seed=values.seed, people=values.people)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -387,5 +390,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Folder to write the benchmark to.", required=True)
     flags.DEFINE_integer("seed", 0, "Decides profiles, options, the people to forget, digits.")
     flags.DEFINE_integer("people", PEOPLE, "Number of people.")
-    flags.DEFINE_enum("benchmark", "mllmu", list(WRITERS), "Whose schema to write.")
+    flags.DEFINE_enum("benchmark", "mllmu", list(_WRITTEN), "Whose schema to write.")
     app.run(main, flags_parser=parse_flags)

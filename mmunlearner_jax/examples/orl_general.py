@@ -3,7 +3,7 @@
 The faces are those of `orl_people`, the digits scikit-learn's. The answers follow from the pictures
 alone, so a set can be asked whole without its released file.
 
-    python -m mmunlearner_jax.examples.orl_general --out=DIR --seed=0
+    python -m mmunlearner_jax.examples.orl --benchmark=general --out=DIR --seed=0
 """
 
 import base64
@@ -12,10 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
 
-from mmunlearner_jax.command_line import parse_flags, refuse_arguments
-from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples import digits
 from mmunlearner_jax.examples.facts import draw_options
 from mmunlearner_jax.examples.orl_people import PEOPLE, draw_people, writing_folder
@@ -133,19 +130,3 @@ def _write(file: Path, rows: list[Row]) -> None:
         writer = csv.DictWriter(opened, columns, delimiter="\t", restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def main(argv: list[str]) -> None:
-    """Writes the files to the folder that the flags name."""
-    refuse_arguments(argv)
-    try:
-        write_orl_general(flags.FLAGS.out, seed=flags.FLAGS.seed, people=flags.FLAGS.people)
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from error
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Folder to write the files to.", required=True)
-    flags.DEFINE_integer("seed", 0, "Decides which digits are shown, and the order of options.")
-    flags.DEFINE_integer("people", PEOPLE, "Number of faces, and of digits.")
-    app.run(main, flags_parser=parse_flags)

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmunlearner_jax.data.benchmarks.columns import FILE
-from mmunlearner_jax.data.decode import opened
+from mmunlearner_jax.data.decode import as_png, opened
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.examples.facts import Profile, draw_profiles
 
@@ -64,7 +63,7 @@ def draw_people(rng: np.random.Generator, count: int = PEOPLE) -> People:
         raise InputError(f"people: {count}; give a number from {FEWEST} to {PEOPLE}")
     photos = [
         [
-            {"bytes": _as_png(pgm), "path": f"s{number}-{photo}.png"}
+            {"bytes": as_png(opened(pgm)), "path": f"s{number}-{photo}.png"}
             for photo, pgm in enumerate(person, 1)
         ]
         for number, person in enumerate(find_photographs()[:count], 1)
@@ -145,9 +144,3 @@ def write_tables(
     for config, (schema, rows) in configs.items():
         (folder / config).mkdir()
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / config / FILE)
-
-
-def _as_png(pgm: bytes) -> bytes:
-    buffer = io.BytesIO()
-    opened(pgm).save(buffer, "png")
-    return buffer.getvalue()

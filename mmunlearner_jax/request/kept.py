@@ -1,11 +1,10 @@
 """What is kept where nothing is given: pictures that scikit-learn ships."""
 
-import io
-
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from mmunlearner_jax.data.decode import as_png
 from mmunlearner_jax.examples import digits
 from mmunlearner_jax.request.sets import Subject
 from mmunlearner_jax.request.topics import THING, Topic
@@ -26,7 +25,9 @@ def scenes(rng: np.random.Generator) -> Subject:
         for row in range(_PARTS):
             for column in range(_PARTS):
                 there = slice(row * height, (row + 1) * height)
-                parts.append(_png(pixels[there, column * width : (column + 1) * width]))
+                parts.append(
+                    as_png(Image.fromarray(pixels[there, column * width : (column + 1) * width]))
+                )
     order = [parts[n] for n in rng.permutation(len(parts))]
     half = len(order) // 2
     return Subject("scenes", "a scene", order[:half], order[half:], [THING])
@@ -41,9 +42,3 @@ def numerals(rng: np.random.Generator) -> Subject:
     taught, scored = digits.draw_pictures(rng, taught=_DIGITS, scored=_DIGITS)
     learned, unseen = ([picture for picture, _ in drawn] for drawn in (taught, scored))
     return Subject("digits", "a digit", learned, unseen, [Topic(digits.PICTURE, "")])
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    return buffer.getvalue()

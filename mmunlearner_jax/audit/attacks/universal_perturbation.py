@@ -5,7 +5,6 @@ Source: Moosavi-Dezfooli et al. 2017 (arXiv 1610.08401), here by signed gradient
 
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 from mmunlearner_jax.audit.attack import Attack, Cost, Target
+from mmunlearner_jax.data.decode import as_png
 from mmunlearner_jax.data.pipeline import Batches
 from mmunlearner_jax.options import Section, option
 from mmunlearner_jax.processes import to_host
@@ -72,9 +72,7 @@ def perturbed(pixels: np.ndarray, delta: np.ndarray, mean: np.ndarray, std: np.n
     """
     levels = (pixels * std[:, None, None] + mean[:, None, None]) * _LEVELS + delta
     picture = np.clip(np.rint(levels), 0, _LEVELS).astype(np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(picture.transpose(1, 2, 0)).save(out, "PNG", compress_level=1)
-    return out.getvalue()
+    return as_png(Image.fromarray(picture.transpose(1, 2, 0)), level=1)
 
 
 @functools.lru_cache(1)
