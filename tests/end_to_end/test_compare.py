@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import orl
+from mmunlearner_jax.comparison.jobs import jobs
+from mmunlearner_jax.config import typed
+from mmunlearner_jax.errors import InputError
 from tests.helpers.commands import FLAGS, FOREIGN, ROOT, SHORT, SMALL, TEXT_FIRST, loaded, signalled
 
 METHODS, CONTROLS = ("mmunlearner",), ("no_mask", "other_people_mask", "batch_fisher", "lora")
@@ -182,18 +187,25 @@ def test_what_is_done_is_not_run_again_and_the_rest_gives_the_same(finished):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("compare.seeds", "(1,1)", "config.compare.seeds"),
-        ("compare.methods", '("mmunlearner","gaa")', "'gaa'"),
-        ("compare.controls", '("no_masks",)', "'no_masks'"),
-        ("compare.forget_steps", 0, "config.compare.forget_steps"),
-        ("compare.seeds", "(3,103)", "development seeds"),
+        ("seeds", (1, 1), "config.compare.seeds"),
+        ("methods", ("mmunlearner", "gaa"), "'gaa'"),
+        ("controls", ("no_masks",), "'no_masks'"),
+        ("seeds", (3, 103), "development seeds"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_computed(tmp_path, key, value, said):
-    done = compare(tmp_path / "run", **{key: value})
+def test_a_mistake_is_refused_before_there_is_a_job(tmp_path, key, value, said):
+    config = orl.get_config()
+    config.compare[key] = value
+    with pytest.raises(InputError, match=re.escape(said)):
+        jobs(typed(config), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_is_one_line_before_anything_is_computed(tmp_path):
+    done = compare(tmp_path / "run", **{"compare.forget_steps": 0})
     assert done.returncode == 1
     error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(error) == 1 and said in error[0]
+    assert len(error) == 1 and "config.compare.forget_steps" in error[0]
     assert not list(tmp_path.rglob("vanilla/initial"))
 
 
