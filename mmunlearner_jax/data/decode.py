@@ -1,5 +1,7 @@
 """Decoding of pictures from untrusted files: few formats, limits of size and time, RGB output.
 
+`as_png` is the way back.
+
 No other module opens encoded pictures. Decoding starts no program, and its time is bounded: the
 pixels and bytes bound the time of Pillow's C code, and `_check` refuses the exceptions. Pillow's
 Python code reads from the file in every turn of a loop, and `_File` limits the number of reads.
