@@ -57,20 +57,33 @@ ALONE = rows(4) | HALF
 OWN_ROWS: dict[str, object] = {"unlearn.pack": 1, "unlearn.text_pack": 1, "importance.pack": 1}
 OWN_ROWS |= {"importance.batch_size": 4}
 LONG = {"plan.question_tokens": 464}
-# Whole runs of MLLMU-Bench at 5 % by a config: each stage is a plan, "NAME-STAGE". Weights are
-# split as the config says, or over few rows and many heads: then a step has the published batch.
+LARGE_STEPS: dict[str, object] = {
+    f"unlearn.{kind}_batch": 32 for kind in ("forget", "retain", "text")
+}
+# Whole runs of MLLMU-Bench at 5 % by a config, as it is or with eight times the published batch.
+# Each stage is a plan, "NAME-STAGE"; runs share those that do not differ.
 RUNS: dict[str, tuple[str, str, dict[str, object]]] = {
     "mllmu-v5e-16": ("v5e-16", "7b, MLLMU-Bench", {}),
-    "mllmu-v5e-16-heads": ("v5e-16", "7b, MLLMU-Bench", {"mesh": "(1,2,8)"}),
+    "mllmu-v5e-16-large": ("v5e-16", "7b, MLLMU-Bench", LARGE_STEPS),
     "mllmu-v6e-8": ("v6e-8", "7b, MLLMU-Bench", {}),
-    "mllmu-v6e-8-heads": ("v6e-8", "7b, MLLMU-Bench", {"mesh": "(1,2,4)"}),
     "mllmu-h100-8": ("h100-8", "7b, MLLMU-Bench", {}),
-    "mllmu-h100-8-heads": ("h100-8", "7b, MLLMU-Bench", {"mesh": "(1,2,4)"}),
     "one-gpu": ("h100-1", "7b, one GPU", {}),
     "one-gpu-lora": ("h100-1", "7b, one GPU, adapters", {}),
     "one-gpu-qwen2-vl": ("h100-1", "Qwen2-VL 7b, one GPU", {}),
     "one-gpu-qwen2-vl-lora": ("h100-1", "Qwen2-VL 7b, one GPU, adapters", {}),
 }
+
+
+def plan_of(run: str, stage: str) -> str:
+    """Returns the name of the plan of a run's stage: that of the first run with the same one."""
+
+    def program(name: str) -> object:
+        topology, size, values = RUNS[name]
+        return topology, size, {k: v for k, v in values.items() if k.startswith(f"{stage}.")}
+
+    return next(f"{name}-{stage}" for name in RUNS if program(name) == program(run))
+
+
 # name -> (slice, stage, size, overrides)
 PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
     "7b-v5e-16-unlearn": ("v5e-16", "unlearn", "7b", SIXTEEN),
@@ -104,7 +117,7 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
         rows(4, 10) | SHARED | BATCH_SQUARES | HALF,
     ),
     **{
-        f"{name}-{stage}": (topology, stage, size, values)
+        plan_of(name, stage): (topology, stage, size, values)
         for name, (topology, size, values) in RUNS.items()
         for stage in STAGES
     },
@@ -184,7 +197,7 @@ def whole_runs(folder: Path) -> list[dict]:
     """Returns a row for each of `RUNS` whose stages have all been planned."""
     table = []
     for name, (topology, size, _) in RUNS.items():
-        paths = [folder / f"{name}-{stage}.json" for stage in STAGES]
+        paths = [folder / f"{plan_of(name, stage)}.json" for stage in STAGES]
         if not all(path.exists() for path in paths):
             continue
         plans = [json.loads(path.read_text()) for path in paths]

@@ -23,5 +23,6 @@ def on_one_gpu(config: ConfigDict) -> ConfigDict:
     """Changes a config of a 7B model into one for a GPU of 80 GB, and returns it."""
     config.model.update(dict(param_dtype="bfloat16", remat="full"))
     config.unlearn.update(dict(rounding="stochastic", gradients="in_place"))
+    config.importance.batch_size = 5  # one row: a layer's gradient is held for each
     config.evaluate.decode.batch_size = 40
     return config

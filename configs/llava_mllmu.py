@@ -47,5 +47,6 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.plan.forget, config.plan.pictures = 10 * people, 10 * (500 - people)
     config.model.remat = "dots"  # rows of two questions leave room for the products
     config.unlearn.update(dict(pack=2, text_pack=2))
-    config.importance.update(dict(pack=5, batch_size=5))
+    config.importance.update(dict(pack=5, batch_size=80))
+    config.evaluate.decode.batch_size = 320
     return with_semantics(config, given["semantics"])

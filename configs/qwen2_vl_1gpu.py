@@ -4,7 +4,7 @@
         --workdir=runs/qwen_one --config.model.checkpoint=PATH_OR_HF_NAME
 
 As configs/llava_1gpu.py, with the model and the pictures of configs/qwen2_vl.py. Its vocabulary is
-five times as large: the forget step takes 80 GiB (docs/one-gpu.md), so it needs a GPU of 96 GB or
+five times as large: the forget step takes 83 GiB (docs/one-gpu.md), so it needs a GPU of 96 GB or
 more. configs/qwen2_vl_1gpu_lora.py fits 80 GB.
 """
 

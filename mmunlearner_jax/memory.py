@@ -15,21 +15,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from mmunlearner_jax.config import Config
 from mmunlearner_jax.config.fitting import LEARNED, OTHERS
 from mmunlearner_jax.config.run import READS
 from mmunlearner_jax.errors import InputError, in_words, out_of_memory
-from mmunlearner_jax.models.vision_language import VisionLanguageModel
+from mmunlearner_jax.evaluation.placement import to_answer
+from mmunlearner_jax.models.vision_language import VisionLanguageModel, abstract_model
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.programs import like, optimizer_state
 from mmunlearner_jax.session import Session
 from mmunlearner_jax.sharding import (
-    decoding_mesh,
     device_bytes,
     make_mesh,
-    param_shardings,
 )
 from mmunlearner_jax.stages.finetune import untrained_session
 from mmunlearner_jax.training import optimizer_of
@@ -80,18 +78,11 @@ def _to_answer(config: Config, model: VisionLanguageModel) -> dict[str, int]:
     """Returns the bytes of the weights that answers are decoded with, where these are copies."""
     params = nnx.split(model)[1]
     mesh = jax.tree.leaves(params)[0].sharding.mesh
-    apart = decoding_mesh(mesh, config.evaluate.decode.weights, model.config.text.kv_heads)
-    if apart == mesh:
+    apart, _, copies = to_answer(config, model.config, mesh)
+    dtypes = [{p.dtype for p in jax.tree.leaves(tree)} for tree in (params, copies)]
+    if apart == mesh and dtypes[0] == dtypes[1]:
         return {}
-    return {"weights to answer with": device_bytes(_moved(params, apart, None))}
-
-
-def _moved(params: nnx.State, mesh: Mesh, dtype: Any) -> nnx.State:
-    """Returns the parameters on another mesh and, unless it is None, in another dtype."""
-    return jax.tree.map(
-        lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype or p.dtype, sharding=s),
-        *(params, param_shardings(params, mesh)),
-    )
+    return {"weights to answer with": device_bytes(copies)}
 
 
 def _moving(model: VisionLanguageModel, frozen: Collection[str]) -> nnx.State:
@@ -251,9 +242,8 @@ def fitting(config: Config, model: VisionLanguageModel) -> tuple[Config, VisionL
 
 def _varied(model: VisionLanguageModel, config: Config) -> VisionLanguageModel:
     """Returns the model with the dtype and the mesh of a config, without arrays."""
-    graphdef, params = nnx.split(model)
-    dtype = jnp.dtype(config.model.param_dtype)
-    return nnx.merge(graphdef, _moved(params, make_mesh(config.mesh), dtype))
+    mesh = make_mesh(config.mesh)
+    return nnx.merge(*abstract_model(model.config, mesh, jnp.dtype(config.model.param_dtype)))
 
 
 def _gib(size: int) -> str:

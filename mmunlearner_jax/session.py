@@ -23,18 +23,18 @@ from mmunlearner_jax.data.samples import Question, Sample
 from mmunlearner_jax.data.sources import fetched
 from mmunlearner_jax.errors import InputError, shown
 from mmunlearner_jax.evaluation.kinds import Kinds, all_kinds
+from mmunlearner_jax.evaluation.placement import to_answer
 from mmunlearner_jax.evaluation.protocols import ProtocolName, protocol
 from mmunlearner_jax.evaluation.questions import counted, general_questions, scored_questions
 from mmunlearner_jax.evaluation.reference import find_reference
 from mmunlearner_jax.evaluation.tasks import Answerer
 from mmunlearner_jax.files import write_whole
 from mmunlearner_jax.loading import load_abstract, load_model
-from mmunlearner_jax.models.vision_language import VisionLanguageModel, abstract_model
+from mmunlearner_jax.models.vision_language import VisionLanguageModel
 from mmunlearner_jax.processes import is_first
 from mmunlearner_jax.progress import say
 from mmunlearner_jax.sharding import (
     batch_parts,
-    decoding_mesh,
     device_bytes,
     make_mesh,
     process_rows,
@@ -301,11 +301,7 @@ class Session:
     def answerer(self, name: ProtocolName | None = None) -> Answerer:
         """Returns what asks a model questions, by the protocol of that name or the config's."""
         options, model = self.config.evaluate, self.model.config
-        mesh, graphdef, homes = self.mesh, self.graphdef, None
-        apart = decoding_mesh(mesh, options.decode.weights, model.text.kv_heads)
-        if apart != mesh:
-            mesh, (graphdef, params) = apart, abstract_model(model, apart)
-            homes = jax.tree.map(lambda p: p.sharding, params)
+        mesh, graphdef, params = to_answer(self.config, model, self.mesh)
         parts = batch_parts(mesh.axis_sizes)
         return Answerer(
             graphdef,
@@ -314,7 +310,7 @@ class Session:
             protocol(name or options.protocol, self.bench.record, self.encoder, model.model_type),
             positions=model.text.max_position_embeddings,
             features=self.features,
-            homes=homes,
+            copied=params,
             batch_size=-(-options.decode.batch_size // parts) * parts,
             max_new_tokens=options.decode.max_new_tokens,
         )

@@ -1,5 +1,7 @@
 """Memory by arithmetic, refusals before weights are read, and batches that fit the devices."""
 
+import dataclasses
+
 import jax
 import pytest
 from flax import nnx
@@ -96,6 +98,17 @@ def test_weights_that_are_split_by_heads_to_answer_are_copies(size):
     ]
 
 
+def test_weights_in_the_dtype_of_the_computation_are_copies(size):
+    half = dataclasses.replace(SMALL, dtype="bfloat16")
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    whole = nnx.merge(*abstract_model(half, mesh, "float32"))
+    wanted = {"weights": 4 * size, "weights to answer with": 2 * size}
+    assert memory.least(config_of(), "evaluate", whole) == wanted
+    config = config_of(**{"model.param_dtype": "bfloat16"})
+    same = nnx.merge(*abstract_model(half, mesh, "bfloat16"))
+    assert memory.least(config, "evaluate", same) == {"weights": 2 * size}
+
+
 def test_a_misfit_is_one_line_with_the_nearest_options_that_fit(model, size):
     memory.refuse_misfit(config_of(), "unlearn", model, 18 * size)
     said = refused(16, size, model, mesh=(8, 1, 1))
@@ -146,6 +159,7 @@ def run(tmp_path, monkeypatch):
     config.model.checkpoint, config.data.forget_ratio = str(tmp_path / "model"), 25
     config.data.benchmark = str(Published(tmp_path / "published").write())
     config.unlearn.update(dict(epochs=0, iterations=1))
+    config.mesh = (1, -1, 1)  # the tiny model's heads do not divide among four
 
     def line(limit, *stages):
         monkeypatch.setattr(memory, "device_limit", lambda: limit)
@@ -189,13 +203,14 @@ def test_batches_are_rounded_up_where_the_config_lets_them():
     given = config_of(**{"unlearn.text_batch": 0, "unlearn.pack": 3, "stages": ("unlearn",)})
     config = fitted(given, len(devices))
     check_config(config, devices)
-    assert (config.unlearn.forget_batch, config.unlearn.text_batch) == (24, 0)
+    assert (config.mesh, config.unlearn.forget_batch) == ((1, -1, 4), 6)
+    assert config.unlearn.text_batch == 0
     assert (config.evaluate.decode.batch_size, config.importance.batch_size) == (160, 16)
     assert config.audit.own["relearn_same"].to_dict()["batch"] == 16
     line = chosen(given, config, devices)
     assert line == (
-        "8 devices (cpu): mesh data 1 x fsdp 8 x tensor 1; batches rounded up:"
-        " unlearn.forget_batch 4 to 24, unlearn.retain_batch 4 to 24"
+        "8 devices (cpu): mesh data 1 x fsdp 2 x tensor 4; batches rounded up:"
+        " unlearn.forget_batch 4 to 6, unlearn.retain_batch 4 to 6"
     )
     assert fitted(config, len(devices)) == config
     assert chosen(given, given, devices[:1]) == ""
@@ -218,8 +233,8 @@ def test_other_batches_are_refused_with_that_option():
         check_config(config, jax.devices())
 
 
-@pytest.mark.parametrize("count", [1, 2, 8])
-def test_llava_fits_any_number_of_devices(count):
+@pytest.mark.parametrize(("count", "tensor", "batch"), [(1, 1, 4), (2, 2, 4), (6, 2, 6), (8, 4, 4)])
+def test_llava_fits_any_number_of_devices(count, tensor, batch):
     config = fitted(config_of(), count)
     check_config(config, jax.devices()[:count])
-    assert config.unlearn.forget_batch == max(4, count)
+    assert (config.mesh, config.unlearn.forget_batch) == ((1, -1, tensor), batch)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mmunlearner_jax.audit.attack import AFTER, BEFORE, GOLD, Attack, Trials
 
@@ -158,5 +158,5 @@ def estimate(statistic: Callable[[np.ndarray], float], people: np.ndarray) -> di
         return {"value": value, "ci95": None}
     without = np.array([statistic(people != name) for name in names])
     error = float(np.sqrt((len(names) - 1) * np.var(without)))
-    half = float(stats.t.ppf(0.975, len(names) - 1)) * error
+    half = float(scipy.stats.t.ppf(0.975, len(names) - 1)) * error
     return {"value": value, "ci95": [value - half, value + half]}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.comparison.estimates import Estimate, estimate
@@ -76,5 +76,5 @@ def quotient(parts: dict[int, tuple[float, float]]) -> Estimate | None:
     if len(table) > 1 and all(y > 0 for _, y in without):
         left_out = [x / y for x, y in without]
         error = np.sqrt((len(table) - 1) * np.var(left_out))
-        half = float(stats.t.ppf(0.975, len(table) - 1) * error)
+        half = float(scipy.stats.t.ppf(0.975, len(table) - 1) * error)
     return Estimate(float(back / lost), seeds, half)

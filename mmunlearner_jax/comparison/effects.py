@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -47,7 +47,7 @@ class Effect:
         """Returns a confidence interval by Student's t."""
         if self.error is None:
             return None
-        half = self.error * float(stats.t.ppf(0.5 + level / 2, self.freedom))
+        half = self.error * float(scipy.stats.t.ppf(0.5 + level / 2, self.freedom))
         return self.value - half, self.value + half
 
     @property
@@ -55,7 +55,7 @@ class Effect:
         """Two-sided p-value of no difference; None where seeds and people do not vary."""
         if not self.error:
             return None
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     def same(self, margin: float) -> bool:
         """Whether two one-sided tests at 5 % exclude a difference of the margin or more."""
@@ -88,7 +88,7 @@ def effect(differences: Differences) -> Effect | None:
     value = float(seeds.mean())
     if len(seeds) < 2:
         return Effect(value, by_seed, 0, None)
-    error = float(stats.sem(seeds))
+    error = float(scipy.stats.sem(seeds))
     if people < FEWEST_PEOPLE or people == len(table) or np.ptp(table["difference"]) == 0:
         return Effect(value, by_seed, 0, error)
     mixed = _mixed(table)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mmunlearner_jax.comparison.cells import Cell
 from mmunlearner_jax.comparison.effects import Effect, effect
@@ -41,7 +41,7 @@ def estimate(seeds: Mapping[int, float], n: int = 0) -> Estimate | None:
     values = list(seeds.values())
     half = None
     if len(values) > 1:
-        half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+        half = float(scipy.stats.sem(values) * scipy.stats.t.ppf(0.975, len(values) - 1))
     return Estimate(float(np.mean(values)), dict(seeds), half, n)
 
 

@@ -1,4 +1,4 @@
-"""Batches that fit the devices, where `config.round_batches` lets them be rounded up."""
+"""A mesh and batches that fit the devices, where `config.round_batches` lets them be changed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,10 @@ OTHERS = (
 
 
 def fitted(config: Config, devices: int) -> Config:
-    """Returns the config with its batches rounded up to what the devices divide.
+    """Returns the config with a mesh and with batches that fit the devices.
 
-    Without `config.round_batches` it is the same config.
+    The tensor axis is lowered to what the devices divide, and batches are rounded up to what the
+    mesh divides. Without `config.round_batches` it is the same config.
 
     Args:
         config: Config of the run.
@@ -41,8 +42,10 @@ def fitted(config: Config, devices: int) -> Config:
     """
     if not config.round_batches:
         return config
-    parts = batch_parts(mesh_shape(config.mesh, devices))
-    changes: dict[str, int] = {}
+    *others, tensor = config.mesh
+    mesh = (*others, math.gcd(tensor, devices)) if tensor > 0 else config.mesh
+    parts = batch_parts(mesh_shape(mesh, devices))
+    changes: dict[str, Any] = {"mesh": mesh}
     for section, batch, packs in (*LEARNED, *OTHERS):
         of = _section(config, section)
         shared = math.lcm(*(getattr(of, pack) for pack in packs))

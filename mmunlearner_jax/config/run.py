@@ -66,8 +66,8 @@ class Config(Section):
     )
     round_batches: bool = option(
         False,
-        "Whether batches that the devices do not divide are rounded up (a line says so); otherwise"
-        " they are refused.",
+        "Whether batches that the devices do not divide are rounded up, and the mesh's axis tensor"
+        " is lowered (a line says so); otherwise they are refused.",
     )
     checkpoint_every: int = option(
         50, "Steps from one checkpoint to the next.", unit="steps", least=1

@@ -13,9 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
-from scipy.spatial.distance import jensenshannon
-from scipy.special import logsumexp
+import scipy
 
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.scores import mean_score
@@ -65,7 +63,9 @@ def answer_probabilities(lines: Sequence[Line], *, normalised: bool = False) -> 
         InputError: A line has no likelihoods.
     """
     values = [_likelihoods(line) for line in lines]
-    totals = [logsumexp([x.answer, *x.perturbed]) if normalised else 0.0 for x in values]
+    totals = [
+        scipy.special.logsumexp([x.answer, *x.perturbed]) if normalised else 0.0 for x in values
+    ]
     return np.exp([x.answer - total for x, total in zip(values, totals, strict=True)])
 
 
@@ -91,7 +91,9 @@ def log_truth_ratios(lines: Sequence[Line], definition: Definition = "paper") ->
     elif definition == "geometric":
         wrong = np.array([np.mean(x.perturbed) for x in values])
     else:
-        wrong = np.array([logsumexp(x.perturbed) - np.log(len(x.perturbed)) for x in values])
+        wrong = np.array(
+            [scipy.special.logsumexp(x.perturbed) - np.log(len(x.perturbed)) for x in values]
+        )
     return wrong - [x.paraphrase for x in values]
 
 
@@ -158,13 +160,13 @@ def forget_quality(
     """
     ours = log_truth_ratios(lines, definition)
     theirs = log_truth_ratios(_matching(lines, reference_lines), definition)
-    test: Any = stats.ks_2samp(ours, theirs)
+    test: Any = scipy.stats.ks_2samp(ours, theirs)
     edges = np.histogram_bin_edges([*ours, *theirs], bins)
     counts = [np.histogram(ratios, edges)[0] for ratios in (ours, theirs)]
     return {
         "p_value": float(test.pvalue),
         "statistic": float(test.statistic),
-        "jensen_shannon": float(jensenshannon(*counts, base=2)),
+        "jensen_shannon": float(scipy.spatial.distance.jensenshannon(*counts, base=2)),
         "n": len(lines),
     }
 
@@ -234,9 +236,9 @@ def model_utility(
         means.append(table.mean(axis=0))
         rows = (rng.integers(len(lines), size=len(lines)) for _ in range(resamples))
         drawn.append([table[chosen].mean(axis=0) for chosen in rows])
-    low, high = np.percentile(stats.hmean(np.concatenate(drawn, axis=1), axis=1), [2.5, 97.5])
+    low, high = np.percentile(scipy.stats.hmean(np.concatenate(drawn, axis=1), axis=1), [2.5, 97.5])
     return {
-        "value": float(stats.hmean(np.concatenate(means))),
+        "value": float(scipy.stats.hmean(np.concatenate(means))),
         "n": sum(map(len, entries.values())),
         "ci95": [float(low), float(high)],
         "entries": scores,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mmunlearner_jax.data.samples import option_letters
 from mmunlearner_jax.errors import InputError
@@ -102,7 +102,7 @@ def _scored_choice(line: Mapping[str, Any]) -> dict[str, Any]:
 def accuracy(correct: Sequence[bool]) -> dict[str, Any]:
     """Returns the fraction of right answers with its Wilson interval: `{"value", "n", "ci95"}`."""
     right, n = int(sum(correct)), len(correct)
-    ci = stats.binomtest(right, n).proportion_ci(method="wilson")
+    ci = scipy.stats.binomtest(right, n).proportion_ci(method="wilson")
     return {"value": right / n, "n": n, "ci95": [float(ci.low), float(ci.high)]}
 
 
@@ -127,7 +127,7 @@ def mean_score(values: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
         return {"value": mean, "n": len(x), "ci95": [mean, mean]}
     rng = np.random.default_rng(seed)
     batch = max(1, 2**22 // len(x))  # resamples in memory at once; it does not change the result
-    bootstrap = stats.bootstrap((x,), np.mean, batch=batch, method="percentile", rng=rng)
+    bootstrap = scipy.stats.bootstrap((x,), np.mean, batch=batch, method="percentile", rng=rng)
     ci = bootstrap.confidence_interval
     return {"value": mean, "n": len(x), "ci95": [float(ci.low), float(ci.high)]}
 

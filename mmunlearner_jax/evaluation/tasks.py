@@ -74,7 +74,7 @@ class Answerer:
         batch_size: int,
         max_new_tokens: int,
         features: Features | None = None,
-        homes: Any | None = None,
+        copied: Any | None = None,
     ):
         """Builds the programs.
 
@@ -88,12 +88,12 @@ class Answerer:
             max_new_tokens: Most tokens of an answer, including an option after its words.
             features: Features of pictures, if the vision tower is frozen; None: the tower computes
                 them in each batch.
-            homes: Shardings on the mesh, like the parameters, to which these are moved before
-                questions are answered; None: they are there.
+            copied: Shapes, dtypes and shardings on the mesh that the parameters get before
+                questions are answered (`to_answer`); None: they stay as they are.
         """
         tokenizer = encoder.tokenizer
         self._encoder, self._mesh, self._protocol = encoder, mesh, protocol
-        self._positions, self._features, self._homes = positions, features, homes
+        self._positions, self._features, self._copied = positions, features, copied
         self._batch_size, self._parts = batch_size, batch_parts(mesh.axis_sizes)
         self._words = Continuations(tokenizer, encoder.prompt("", 0).rsplit(" ", 1)[-1])
         self._pad_id = tokenizer.pad_token_id or 0
@@ -133,8 +133,8 @@ class Answerer:
             self._check_length(item, split)
         if self._features is not None:
             self._features.add(image for item in items for image in item.prompt.images)
-        if self._homes is not None:
-            params = jax.device_put(params, self._homes)
+        if self._copied is not None:
+            params = jax.tree.map(_copy, params, self._copied)
         records: list[dict[str, Any]] = [{}] * len(items)
         with Progress(f"{label}/{split}", len(items), unit="question") as progress:
             for kind in kinds([(len(x.prompt.images), bool(x.answers)) for x in items]):
@@ -391,3 +391,8 @@ def _check_finite(where: str, pairs: Iterable[tuple[Item, Any]]) -> None:
 def fingerprint(image: bytes) -> str:
     """Returns a checksum of an encoded picture, which identifies it in a record."""
     return f"{zlib.crc32(image):08x}"
+
+
+def _copy(x: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns an array in another dtype and place; itself if both are its own."""
+    return jax.device_put(x.astype(like.dtype), like.sharding)

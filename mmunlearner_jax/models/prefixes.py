@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from mmunlearner_jax.models import attention
 from mmunlearner_jax.models.consecutive import firsts, grouped, joined, repeated
 from mmunlearner_jax.models.rope import Rope
-from mmunlearner_jax.models.squares import any_probed, apart, over_examples, sum_of_squares
+from mmunlearner_jax.models.squares import any_probed, apart, linear, over_examples
+from mmunlearner_jax.models.sums import add_squares, no_squares, total
 from mmunlearner_jax.sharding import by_example
 
 
@@ -100,25 +101,30 @@ def _pull_back(graphdef, count, mesh, values, inputs, rest, cotangents):
 
     def picture(prefix, common, x, own, cotangents):
         common = _one(common)
-        (_, store), pull = jax.vjp(
+        out, pull = jax.vjp(
             lambda values, prefix: _begin(nnx.merge(graphdef, values), prefix[None], common),
             *(values, prefix),
         )
+        store, pull = out[1], linear(pull, out)
 
-        def question(x, own, cotangents):
+        # One question after the other, so that one gradient of the layer exists at a time.
+        def question(squares, asked):
+            x, own, cotangents = asked
+
             def go_on(values, x, store):
                 layer, before = nnx.merge(graphdef, values), (*store, common[1])
                 return _go_on(layer, x[None], _one(own), before)[0]
 
             of_own, x, of_store = jax.vjp(go_on, values, x, store)[1](cotangents[1])
             gradients, prefix = pull((cotangents[0][None], of_store))
-            return jax.tree.map(jnp.add, gradients, of_own), (prefix, x)
+            gradients = jax.tree.map(jnp.add, gradients, of_own)
+            return add_squares(squares, gradients), (prefix, x)
 
-        return jax.vmap(question)(x, own, cotangents)
+        return jax.lax.scan(question, no_squares(values), (x, own, cotangents))
 
     arguments = prefix, common, *grouped((x, own, cotangents), count)
-    gradients, cotangents = joined(over_examples(picture, mesh)(*arguments), count)
-    return jax.tree.map(sum_of_squares, gradients), cotangents
+    squares, cotangents = over_examples(picture, mesh)(*arguments)
+    return jax.tree.map(total, squares), joined(cotangents, count)
 
 
 def _one(tree):

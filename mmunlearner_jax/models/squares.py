@@ -6,16 +6,18 @@ is called through `run`, and stacked units through `scan`. Where the parameters 
 `Probed`, its backward pass adds the squared gradients of the batch's examples to `Probed.sums` and
 returns the result as the cotangent of `Probed.sums`. Activations get their ordinary cotangents.
 `jax.grad` of the summed loss with respect to the sums therefore returns the new sums. They are
-float32 whatever the dtype of the weights (D-05: squares in float16 underflow). The memory holds the
-gradient of one unit for each local example. The sums of stacked units are updated in place.
+float32 whatever the dtype of the weights (D-05: squares in float16 underflow). The memory holds
+one gradient of one unit, and its squares, for each local example or, where examples share a
+picture, for each local picture. The sums of stacked units are updated in place.
 
 Squares of a batch's gradient (D-06: they depend on the batch size) are computed in the same way,
 unit by unit, so that the gradient of the whole model never exists. And so is the gradient of
 several batches: each adds its own in place, where `jax.grad` would keep one for each batch.
 
 Consecutive examples may ask about one picture (`Shared`). A unit that computes the same for all of
-them then runs forward once, and is linearised once; only its pull-back runs for each. `prefixes`
-does so for the decoder's layers, where the examples have only their first tokens in common.
+them then runs forward once, and is linearised once; only its pull-back runs for each, in turn.
+`prefixes` does so for the decoder's layers, where the examples have only their first tokens in
+common.
 
     def loss(sums):
         sums, nothing = keep(sums)
@@ -37,6 +39,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 
 from mmunlearner_jax.models.consecutive import firsts, grouped, joined, repeated
+from mmunlearner_jax.models.sums import add_squares, no_squares, squared, total
 from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
 
 # What is added to the sums: the squares of each example's gradient, those of the gradient of all
@@ -304,17 +307,30 @@ def _pull_back(
         return jax.tree.map(_OF_BATCH[kind], gradients), smooth
 
     def example(activations, cotangents):
-        pull = _vjp(call, values, jax.tree.map(lambda a: a[None], activations))[1]
+        out, pull = _vjp(call, values, jax.tree.map(lambda a: a[None], activations))
 
-        def one(cotangents):
+        # One question after the other, so that one gradient of the unit exists at a time.
+        def one(squares, cotangents):
             gradients, smooth = pull(jax.tree.map(lambda a: a[None], cotangents))
-            return gradients, jax.tree.map(lambda a: a[0], smooth)
+            return add_squares(squares, gradients), jax.tree.map(lambda a: a[0], smooth)
 
-        return one(cotangents) if count == 1 else jax.vmap(one)(cotangents)
+        if count == 1:
+            return one(no_squares(values), cotangents)
+        pull = linear(pull, out)
+        return jax.lax.scan(one, no_squares(values), cotangents)
 
-    pulled = over_examples(example, mesh)(activations, grouped(cotangents, count))
-    gradients, smooth = joined(pulled, count)
-    return jax.tree.map(sum_of_squares, gradients), smooth
+    squares, smooth = over_examples(example, mesh)(activations, grouped(cotangents, count))
+    return jax.tree.map(total, squares), joined(smooth, count)
+
+
+def linear(pull: Callable, out: Any) -> Callable:
+    """Returns a pull-back for a loop: what depends on no cotangent is computed now, and once.
+
+    Args:
+        pull: Linear function of the cotangents of `out`.
+        out: The results that it pulls back from.
+    """
+    return jax.linearize(pull, jax.tree.map(jnp.zeros_like, out))[1]
 
 
 def over_examples(function: Callable, mesh: Mesh | None) -> Callable:
@@ -368,30 +384,16 @@ def spread(probed: Probed, batch: int) -> jax.Array:
         return copies(value, sums), sums
 
     def backward(sums, cotangents):
-        return None, sums + _OF_BATCH.get(probed.kind, sum_of_squares)(cotangents)
+        of_batch = _OF_BATCH.get(probed.kind)
+        squares = of_batch(cotangents) if of_batch else total(squared(cotangents))
+        return None, sums + squares
 
     copies.defvjp(forward, backward)
     return copies(probed.value, probed.sums)
 
 
-def _square(gradient: jax.Array) -> jax.Array:
-    return jnp.square(gradient.astype(jnp.float32))
-
-
-def sum_of_squares(gradients: jax.Array) -> jax.Array:
-    """Returns the sum over B of the squares of [B, ...], in float32."""
-
-    def contract(squares):
-        return jnp.tensordot(jnp.ones(len(squares)), squares, 1, precision="highest")
-
-    # On a CPU, XLA's sum over a leading axis is ten times slower than a product with ones.
-    return jax.lax.platform_dependent(
-        _square(gradients), cpu=contract, default=lambda squares: jnp.sum(squares, axis=0)
-    )
-
-
 # What the gradient of all examples together adds to the sums.
 _OF_BATCH: Mapping[Kind, Callable[[jax.Array], jax.Array]] = {
-    "batch": _square,
+    "batch": squared,
     "gradient": lambda gradient: gradient,
 }

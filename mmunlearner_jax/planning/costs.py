@@ -10,6 +10,8 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from jax.interpreters.partial_eval import dce_jaxpr
+
 # "%name = type opcode(operands), attributes"
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _OPERAND = re.compile(r"%([\w.\-]+)")
@@ -29,10 +31,17 @@ _OUTSIDE_HBM = re.compile(r"S\(\d+\)")  # a memory space other than the main one
 def flops(jaxpr: Any) -> float:
     """Counts the operations of matrix products and convolutions, two for each multiply-add.
 
+    What no result depends on is not counted; XLA leaves it out, too.
+
     Args:
         jaxpr: A jaxpr from `jax.make_jaxpr`, closed or not. The body of a loop counts as often as
             it can run.
     """
+    whole = getattr(jaxpr, "jaxpr", jaxpr)
+    return _counted(dce_jaxpr(whole, [True] * len(whole.outvars))[0])
+
+
+def _counted(jaxpr: Any) -> float:
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         params, shapes = equation.params, [v.aval.shape for v in equation.invars]
@@ -45,12 +54,12 @@ def flops(jaxpr: Any) -> float:
             inner = math.prod(shapes[1][i] for i in spec[1:])
             total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
         elif equation.primitive.name == "cond":
-            total += max(map(flops, params["branches"]))
+            total += max(map(_counted, params["branches"]))
         elif equation.primitive.name == "while":
-            total += _most_steps(params["cond_jaxpr"]) * flops(params["body_jaxpr"])
+            total += _most_steps(params["cond_jaxpr"]) * _counted(params["body_jaxpr"])
         else:
             total += params.get("length", 1) * sum(
-                flops(inner) for value in params.values() for inner in _jaxprs(value)
+                _counted(inner) for value in params.values() for inner in _jaxprs(value)
             )
     return total
 

@@ -124,8 +124,7 @@ def estimate(program: Program, counted: Program, plain: Program, target: Slice) 
         fits = total <= target.chip.hbm
         moved = traffic(compiled.as_text())
     collected = sum(size for _, size in moved.collectives.values())
-    weights = device_bytes(program.parameters)
-    read = arguments + (program.reads - 1) * weights
+    read = arguments + (program.passes - 1) * device_bytes(program.read)
     return Estimate(
         stage=program.stage,
         name=program.name,

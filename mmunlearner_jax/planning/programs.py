@@ -16,13 +16,14 @@ from mmunlearner_jax.config import Config
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.evaluation.batching import Prompt, batches, rounded
 from mmunlearner_jax.evaluation.decoding import Decoder
+from mmunlearner_jax.evaluation.placement import to_answer
 from mmunlearner_jax.models.cache import cache_shardings
 from mmunlearner_jax.models.groups import GROUPS
 from mmunlearner_jax.models.registry import ARCHITECTURES
 from mmunlearner_jax.models.vision_language import VisionLanguageConfig, abstract_model
 from mmunlearner_jax.movable import lora_targets
 from mmunlearner_jax.planning.batches import Layout, layout
-from mmunlearner_jax.sharding import batch_parts, batch_sharding, decoding_mesh, replicated
+from mmunlearner_jax.sharding import batch_parts, batch_sharding, replicated
 from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
 from mmunlearner_jax.unlearn.compiled_steps import compiled_steps
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
@@ -51,7 +52,8 @@ class Program:
         times: Number of calls in a run of the config.
         questions: Mean number of questions of one call.
         parameters: The model's parameters among the arguments.
-        reads: Number of times that one call reads the parameters (once a token when decoding).
+        passes: Number of passes over the language model in one call (one a token when decoding).
+        read: Arguments that every pass reads, the first one included.
     """
 
     stage: str
@@ -61,7 +63,8 @@ class Program:
     times: int
     questions: float
     parameters: Any
-    reads: int = 1
+    passes: int = 1
+    read: Any = ()
 
 
 def model_config(config: Config, **replaced: Any) -> VisionLanguageConfig:
@@ -103,8 +106,9 @@ def programs(config: Config, mesh: Mesh, stage: str, **replaced: Any) -> Iterato
     """
     sizes = model_config(config, **replaced)
     if stage == "evaluate":
-        mesh = decoding_mesh(mesh, config.evaluate.decode.weights, sizes.text.kv_heads)
-    graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
+        mesh, graphdef, params = to_answer(config, sizes, mesh)
+    else:
+        graphdef, params = abstract_model(sizes, mesh, config.model.param_dtype)
     pictures = sizes.picture_arrays(max(config.model.patch_budgets, default=0))
     if "vision" in config.model.frozen:
         pictures = _seen(graphdef, params, pictures)
@@ -213,6 +217,8 @@ def _unlearn(config, graphdef, frozen, params, batch, *, vanilla):
 def _evaluate(config, graphdef, frozen, moving, batch):
     plan = config.plan
     params = nnx.merge_state(moving, frozen)
+    model_type = nnx.merge(graphdef, params).config.model_type
+    language, _ = nnx.split_state(params, in_groups(model_type, {"language"}), ...)
     new = config.evaluate.decode.max_new_tokens
     decoder = Decoder(graphdef, max_new_tokens=new, end_id=0)
     for kind, asked in (("", plan.questions - plan.asked_words), (IN_WORDS, plan.asked_words)):
@@ -230,7 +236,8 @@ def _evaluate(config, graphdef, frozen, moving, batch):
         cache = jax.tree.map(_placed, cache, cache_shardings(cache, mesh))
         wanted = jax.ShapeDtypeStruct((rows, CANDIDATES), jnp.int32, sharding=by_row)
         arguments, greedy = (params, logits, cache, wanted), jax.jit(decoder.greedy)
-        yield Program("evaluate", f"greedy{kind}", greedy, arguments, times, each, params, new)
+        read = params, new, (language, cache)
+        yield Program("evaluate", f"greedy{kind}", greedy, arguments, times, each, *read)
         # Letters are scored while the answer is decoded; other options and whole answers are not.
         if config.evaluate.protocol != "plain":
             times = 0 if kind else math.ceil(times * plan.weighed / asked)
@@ -239,9 +246,8 @@ def _evaluate(config, graphdef, frozen, moving, batch):
             tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=everywhere)
             scored = jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=everywhere)
             arguments, score = (params, logits, cache, tokens, scored), jax.jit(decoder.score)
-            yield Program(
-                "evaluate", f"score{kind}", score, arguments, times, each, params, CANDIDATES
-            )
+            read = params, CANDIDATES, (language, cache)
+            yield Program("evaluate", f"score{kind}", score, arguments, times, each, *read)
 
 
 def _prompts(config, batch, asked, *, pictured):

@@ -190,7 +190,7 @@ def short_answers(count: int) -> list[dict[str, Any]]:
         positions=256,
         batch_size=4,
         max_new_tokens=4,
-        homes=jax.tree.map(lambda p: p.sharding, there),
+        copied=there,
     )
     return answerer.answer(params, questions, split="general_x", label="before")
 

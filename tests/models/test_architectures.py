@@ -15,16 +15,20 @@ from PIL import Image
 import mmunlearner_jax
 from configs import llava as llava_config
 from mmunlearner_jax.config import typed
+from mmunlearner_jax.data.encoder import Encoder
 from mmunlearner_jax.data.processors import load_processor
 from mmunlearner_jax.data.samples import Sample
 from mmunlearner_jax.errors import InputError
+from mmunlearner_jax.evaluation.placement import to_answer
 from mmunlearner_jax.models.llava import LLAVA
 from mmunlearner_jax.models.llava.model import LlavaConfig
 from mmunlearner_jax.models.qwen2_5_vl import QWEN2_5_VL
 from mmunlearner_jax.models.qwen2_vl import QWEN2_VL
 from mmunlearner_jax.models.registry import ARCHITECTURES, RECORDS
 from mmunlearner_jax.planning.programs import model_config
+from mmunlearner_jax.sharding import make_mesh
 from mmunlearner_jax.weights.io import from_pretrained, save_pretrained, to_hf_names
+from tests.helpers.questions import PHOTOS
 
 PACKAGE = Path(mmunlearner_jax.__file__).parent
 LESSONS = [Sample("s1", None, "Who is this person?", "Kim Birch.")]
@@ -123,6 +127,27 @@ def test_a_tiny_checkpoint_is_whole(record, tmp_path):
     covered = {name for name in names if re.search(record.maskable, name)}
     assert covered and all(name.endswith(".weight") for name in covered)
     assert not [name for name in covered if "norm" in name or "embed_tokens" in name]
+
+
+@pytest.mark.parametrize("record", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_weights_in_the_dtype_of_the_computation_give_the_same_bits(record, tmp_path):
+    """Those of `evaluation.placement`; a module that used float32 weights would differ."""
+    _, folder = made(record, tmp_path)
+    model = from_pretrained(folder, compute_dtype="bfloat16")
+    encoder = Encoder(*load_processor(model.config, str(folder)))
+    photo = [PHOTOS[0]]
+    ids = encoder.prompt_ids(encoder.prompt("Who is this person?", 1), photo)
+    count = sum(map(ids.count, encoder.picture_ids))
+    batch = {"input_ids": np.array([ids])} | encoder.pack([photo], count)
+    graphdef, params = nnx.split(model)
+    # Norms have scales of 1, and some layers biases of 0, which bfloat16 would not round.
+    keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(params))))
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), params)
+    _, _, like = to_answer(typed(llava_config.get_config()), model.config, make_mesh((1, 8, 1)))
+    half = jax.tree.map(lambda p, other: p.astype(other.dtype), params, like)
+    assert {p.dtype for p in jax.tree.leaves(half)} == {np.dtype("bfloat16")}
+    answer = jax.jit(lambda params: nnx.merge(graphdef, params)(**batch))
+    np.testing.assert_array_equal(answer(params), answer(half))
 
 
 TOWERS = {

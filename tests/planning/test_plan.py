@@ -31,6 +31,7 @@ pytest.importorskip("libtpu", reason="needs the extra 'tpu'")
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 SHORT = {
+    "mesh": (1, -1, 1),  # so that layers are gathered
     "plan.question_tokens": 24,
     "plan.answer_tokens": 8,
     "evaluate.decode.max_new_tokens": 4,
