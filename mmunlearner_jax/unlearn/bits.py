@@ -2,6 +2,9 @@
 
 In files that is the last axis. On devices it is the first one, which is that of stacked layers or
 not tiled by a TPU: steps unpack such bits without moving them.
+
+Stacked layers have few bytes along that axis. Their bits are unpacked by operations on elements
+alone, which XLA fuses with what uses them: no booleans are ever written to memory.
 """
 
 import functools
@@ -16,6 +19,7 @@ from mmunlearner_jax.sharding import fitting
 Tree = Any
 
 FILES, DEVICES = -1, 0  # axes
+_FEW = 16  # bytes, of 128 layers; each layer's unpacking reads all of them
 
 
 def pack(mask: Tree, axis: int) -> Tree:
@@ -71,6 +75,17 @@ def unpack(packed: Tree, params: Tree, axis: int) -> Tree:
     def booleans(bits: jax.Array, param: Any) -> jax.Array:
         if bits.dtype == jnp.bool_:
             return bits
+        if axis == DEVICES and len(bits) <= _FEW:
+            return _by_elements(bits, param.shape)
         return jnp.unpackbits(bits, axis=axis, count=param.shape[axis]).astype(bool)
 
     return jax.tree.map(booleans, packed, params)
+
+
+def _by_elements(bits: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Unpacks bits along the first axis without a reshape, which XLA would not fuse."""
+    place = jax.lax.broadcasted_iota(jnp.uint8, shape, 0)
+    byte = jnp.broadcast_to(bits[:1], shape)
+    for number in range(1, len(bits)):
+        byte = jnp.where(place // 8 == number, bits[number : number + 1], byte)
+    return (byte >> (7 - place % 8)) & 1 != 0

@@ -36,11 +36,7 @@ def masked_descent(
         updates, state = inner.update(updates, state, params, mask=whole, **extra)
         updates = jax.tree.map(lambda u: alpha * u, updates)
         if mask_on == "update":
-            # Bits are unpacked where they are used. XLA would see that they were unpacked before,
-            # and keep a byte of each for as long as the update takes.
-            first = jax.tree.leaves(updates)[0]
-            mask, _ = jax.lax.optimization_barrier((mask, first[(0,) * first.ndim]))
-            updates = jax.tree.map(keep, unpack(mask, updates, DEVICES), updates)
+            updates = jax.tree.map(keep, whole, updates)
         return updates, state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

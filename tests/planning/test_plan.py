@@ -6,8 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 from jax.errors import JaxRuntimeError
+from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import llava, qwen2_5_vl, qwen2_vl
 from mmunlearner_jax import plan
@@ -22,6 +26,8 @@ from mmunlearner_jax.planning.estimate import estimate
 from mmunlearner_jax.planning.programs import STAGES, model_config, programs
 from mmunlearner_jax.planning.topologies import find_slice
 from mmunlearner_jax.sharding import make_mesh, process_rows
+from mmunlearner_jax.unlearn.bits import DEVICES, packed_shapes
+from mmunlearner_jax.unlearn.transforms import masked_ascent
 from mmunlearner_jax.weights.io import save_pretrained
 from tests.helpers.questions import llava as llava_of_questions
 from tests.helpers.small import SMALL, SMALL_QWEN, SMALL_WINDOWED
@@ -38,6 +44,27 @@ SHORT = {
     "importance.batch_size": 4,
     "evaluate.decode.batch_size": 4,
 }
+
+
+def test_a_masked_step_writes_no_booleans():
+    """Bits of stacked layers are unpacked inside of the kernels that use them."""
+    one = NamedSharding(make_mesh((1, 1, 1), find_slice("v5p:1x1x1").devices), PartitionSpec())
+
+    def placed(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one)
+
+    weights = placed(jax.ShapeDtypeStruct((28, 64, 256), jnp.float32))
+    optimizer = masked_ascent(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)))
+    state = jax.tree.map(placed, jax.eval_shape(optimizer.init, weights))
+
+    def step(weights, state, gradient, mask):
+        updates, state = optimizer.update(gradient, state, weights, mask=mask)
+        return optax.apply_updates(weights, updates), state
+
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(
+        *(weights, state, weights, packed_shapes(weights, DEVICES))
+    )
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < weights.size / 2
 
 
 @pytest.fixture
