@@ -12,7 +12,7 @@ from absl import app
 from benchmarks.orl_variants import write_page
 
 HALF = {"model.param_dtype": "bfloat16"}
-STOCHASTIC = {"unlearn.rounding": "stochastic", "unlearn.gradients": "in_place"}
+STOCHASTIC = {"unlearn.rounding": "stochastic"}
 VARIANTS = {
     "float32": {},
     "bfloat16, nearest": HALF,

@@ -4,8 +4,8 @@
         --config.model.checkpoint=PATH_OR_HF_NAME
 
 As configs/llava_mllmu.py, with the same steps, but: weights and moments are bfloat16 and rounded
-stochastically, so that small updates are not lost (`unlearn.rounding`); a retain step holds one
-gradient (`unlearn.gradients`); and 40 questions are asked at once.
+stochastically, so that small updates are not lost (`unlearn.rounding`), and 40 questions are asked
+at once.
 docs/one-gpu.md has the memory of every stage. The whole job has not been run at this size.
 """
 
@@ -22,7 +22,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 def on_one_gpu(config: ConfigDict) -> ConfigDict:
     """Changes a config of a 7B model into one for a GPU of 80 GB, and returns it."""
     config.model.update(dict(param_dtype="bfloat16", remat="full"))
-    config.unlearn.update(dict(rounding="stochastic", gradients="in_place"))
+    config.unlearn.rounding = "stochastic"
     config.importance.batch_size = 5  # one row: a layer's gradient is held for each
     config.evaluate.decode.batch_size = 40
     return config

@@ -19,6 +19,6 @@ def get_config(arguments: str = "") -> ConfigDict:
 
 def adapted(config: ConfigDict) -> ConfigDict:
     """Changes a config for one GPU into one that trains adapters, and returns it."""
-    config.unlearn.update(dict(rounding="nearest", gradients="at_once"))
+    config.unlearn.rounding = "nearest"
     config.unlearn.lora.rank = 16
     return config

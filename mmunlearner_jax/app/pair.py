@@ -236,7 +236,7 @@ def _batch(ids: Sequence[int], prompt: int) -> dict[str, np.ndarray]:
 def _program(graphdef: nnx.GraphDef) -> Any:
     @jax.jit
     def program(params: Any, batch: dict[str, Any]) -> jax.Array:
-        return answer_scores(graphdef, params, batch, negative_log_likelihood).values
+        return answer_scores(graphdef, params, [batch], negative_log_likelihood)[0].values
 
     return program
 

@@ -130,8 +130,6 @@ def _misfits(config: Config) -> Iterator[tuple[bool, str, str]]:
     still, retains = {*options.held, *config.model.frozen}, options.chosen.retain is not None
     anchor, adapters, loss = options.chosen_anchor, options.lora.rank > 0, options.forgetting.forget
     yield still == {*GROUPS}, "moves", "a group that config.model.frozen lacks"
-    in_place = options.gradients == "in_place" and (anchor is not None or adapters)
-    yield in_place, "gradients", "'at_once' with adapters or an anchor"
     divides = options.forget_optimizer == "preconditioned"
     yield divides and adapters, "forget_optimizer", "'adamw' with adapters"
     yield divides and not retains, "forget_optimizer", "'adamw': the method has no retain steps"

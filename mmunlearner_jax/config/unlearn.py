@@ -101,11 +101,6 @@ class UnlearnConfig(Extensible):
         "How bfloat16 weights take their updates: `stochastic` loses no small update, in"
         " expectation, and keeps the moments in bfloat16 likewise.",
     )
-    gradients: Literal["at_once", "in_place"] = option(
-        "at_once",
-        "How a retain step differentiates its batches: together, which holds a gradient for each of"
-        " them; or one after the other, each added in place.",
-    )
     mask_on: Literal["update", "gradient"] = option(
         "update",
         "Whether the mask covers the gradient and the finished update, or the gradient alone, as"

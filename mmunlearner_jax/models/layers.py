@@ -4,7 +4,7 @@ Axes: B examples.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -147,37 +147,47 @@ def stack(layer: Callable[[nnx.Rngs], M], length: int, rngs: nnx.Rngs) -> M:
 
 def scan(
     layers: nnx.Module,
-    x: jax.Array,
-    *rest: Any,
+    *batches: Sequence[Any],
     remat: str,
     mesh: Mesh | None,
     length: int | None = None,
     each: tuple[np.ndarray, ...] = (),
-) -> jax.Array:
+) -> list[jax.Array]:
     """Runs stacked layers one after the other, each as one unit of `squares`.
+
+    A layer runs on all batches before the next one does, so that its weights are gathered once for
+    all of them, and their gradient is one array. Units of `squares` run on one batch at a time.
 
     Args:
         layers: Layers that `stack` returned; each is called as `layer(x, *rest, *own) -> x`.
-        x: Input of the first layer [B, ...].
-        *rest: Further arrays [B, ...] that every layer takes.
+        *batches: For each batch, the input of the first layer x [B, ...] and the arrays [B, ...]
+            that every layer takes, `rest`.
         remat: What the backward pass recomputes, a key of `REMAT`. Squares of examples recompute
-            all, and so does the gradient of several examples in place unless this is "none".
+            all, and so do those of a batch unless this is "none".
         mesh: Devices that the examples are split over; None: one device.
         length: Number of layers to run, from the first; None: all.
         each: Arrays [L, ...], whose part of a layer is its `own`.
+
+    Returns:
+        The output of the last layer for each batch, [B, ...].
     """
     graphdef, params = nnx.split(layers)
     params = jax.tree.map(lambda p: p[:length], params)
+    inputs, others = [by_example(x, mesh) for x, *_ in batches], [rest for _, *rest in batches]
     if squares.any_probed(params):
-        x, keep_all = by_example(x, mesh), remat == "none"
-        return squares.scan(graphdef, params, x, *rest, mesh=mesh, each=each, keep_all=keep_all)
+        run = functools.partial(
+            squares.scan, graphdef, params, mesh=mesh, each=each, keep_all=remat == "none"
+        )
+        return [run(x, *rest) for x, rest in zip(inputs, others, strict=True)]
 
-    def body(x, layer):
+    def body(inputs, layer):
         params, own = layer
-        x = nnx.merge(graphdef, params)(by_example(x, mesh), *rest, *own)
-        return by_example(x, mesh), None
+        run = nnx.merge(graphdef, params)
+        inputs = [by_example(x, mesh) for x in inputs]
+        outputs = [run(x, *rest, *own) for x, rest in zip(inputs, others, strict=True)]
+        return [by_example(x, mesh) for x in outputs], None
 
-    return jax.lax.scan(REMAT[remat](body), by_example(x, mesh), (params, each))[0]
+    return jax.lax.scan(REMAT[remat](body), inputs, (params, each))[0]
 
 
 def over_depth(

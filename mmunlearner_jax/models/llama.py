@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models import attention, layers, prefixes, squares
 from mmunlearner_jax.models.cache import Cache, visible_slots
 from mmunlearner_jax.models.fields import Count, Length, Token, Width
+from mmunlearner_jax.models.logits import Score, in_pieces, tied
 from mmunlearner_jax.models.rope import Rope, rope, rotate
 from mmunlearner_jax.sharding import by_example
 
@@ -101,13 +102,6 @@ class LlamaConfig:
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
-Score = Callable[..., Any]
-
-# The most logits of one row that `Llama.score` computes at once: 64 MiB in float32. Ten answers of
-# 32 tokens are one piece with a vocabulary of 32,064 words, and three with 152,064.
-_LOGITS = 2**24
-
-
 def _norm(config: LlamaConfig, dtype: str | None, rngs: nnx.Rngs) -> nnx.RMSNorm:
     return layers.rms_norm(config.hidden_size, config.rms_norm_eps, "embed", dtype=dtype, rngs=rngs)
 
@@ -169,41 +163,20 @@ class Layer(nnx.Module):
         return self.finish(x, attended)
 
 
-def _tied(matrix: jax.Array | None, x: jax.Array) -> jax.Array:
-    assert matrix is not None
-    equation = "btd,vd->btv" if matrix.ndim == 2 else "btd,bvd->btv"
-    return jnp.einsum(equation, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
+class Rows(NamedTuple):
+    """A batch as the decoder's layers take it.
 
+    Attributes:
+        x: Embeddings [B, T, D].
+        positions: Rotary positions, as in `rope`.
+        valid: Whether a token is no padding, bool [B, T].
+        segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not packed.
+    """
 
-def _in_chunks(
-    head: Callable[[jax.Array], jax.Array],
-    x: jax.Array,
-    beside: tuple[jax.Array, ...],
-    score: Score,
-    length: int,
-) -> Any:
-    """Returns `score(head(x), *beside)`, computed for `length` tokens of each row at a time."""
-    rows, tokens = x.shape[:2]
-    if tokens <= length:
-        return score(head(x), *beside)
-    count = -(-tokens // length)
-    length = -(-tokens // count)  # makes the chunks as equal as possible
-    chunks = tuple(
-        jnp.moveaxis(
-            jnp.pad(y, ((0, 0), (0, count * length - tokens), *[(0, 0)] * (y.ndim - 2))).reshape(
-                rows, count, length, *y.shape[2:]
-            ),
-            1,
-            0,
-        )
-        for y in (x, *beside)
-    )
-    # The backward pass computes the logits again instead of keeping them.
-    one = jax.checkpoint(lambda chunk: score(head(chunk[0]), *chunk[1:]))
-    return jax.tree.map(
-        lambda y: jnp.moveaxis(y, 0, 1).reshape(rows, -1, *y.shape[3:])[:, :tokens],
-        jax.lax.map(one, chunks),
-    )
+    x: jax.Array
+    positions: jax.Array
+    valid: jax.Array
+    segments: jax.Array | None = None
 
 
 class Llama(nnx.Module):
@@ -272,27 +245,22 @@ class Llama(nnx.Module):
             return x.astype(self.embed_tokens.dtype or x.dtype), matrix
         return self.embed_tokens(input_ids), matrix
 
-    def run_layers(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        valid: jax.Array,
-        segments: jax.Array | None = None,
-    ) -> jax.Array:
+    def run_layers(self, *batches: Rows) -> list[jax.Array]:
         """Runs all decoder layers on whole sequences.
 
+        Each layer runs on all batches before the next one. So its weights are gathered once, and
+        its gradient is one array.
+
         Args:
-            x: Embeddings [B, T, D].
-            positions: Rotary positions, as in `rope`.
-            valid: Whether a token is no padding, bool [B, T].
-            segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not
-                packed.
+            *batches: Batches of embeddings; their shapes may differ.
+
+        Returns:
+            The output of the last layer for each batch, [B, T, D].
         """
-        angles = self._rope(positions)
+        given = [(rows.x, self._rope(rows.positions), *rows[2:]) for rows in batches]
         if prefixes.shared(self.layers):
-            return prefixes.scan(self.layers, x, angles, valid, mesh=self.mesh)
-        rest = (angles, valid, segments)
-        return layers.scan(self.layers, x, *rest, remat=self.remat, mesh=self.mesh)
+            return [prefixes.scan(self.layers, *rows[:3], mesh=self.mesh) for rows in given]
+        return layers.scan(self.layers, *given, remat=self.remat, mesh=self.mesh)
 
     def over_depth(
         self,
@@ -304,9 +272,9 @@ class Llama(nnx.Module):
         """Evaluates a function of the hidden state at every depth.
 
         Args:
-            x: As in `run_layers`.
-            positions: As in `run_layers`.
-            valid: As in `run_layers`.
+            x: As in `Rows`.
+            positions: As in `Rows`.
+            valid: As in `Rows`.
             look: Function of a hidden state [B, T, D]; it returns a tree of arrays.
 
         Returns:
@@ -360,7 +328,7 @@ class Llama(nnx.Module):
         return (
             squares.run(self.lm_head, x, alone=True)
             if self.lm_head is not None
-            else _tied(matrix, x)
+            else tied(matrix, x)
         )
 
     def score(
@@ -383,14 +351,14 @@ class Llama(nnx.Module):
             The tree of `score`, arrays [B, S, ...].
         """
         x = squares.run(self.norm, x, alone=True)
-        length = max(1, _LOGITS // self.config.vocab_size)
+        words = self.config.vocab_size
         if self.lm_head is None:
-            return _in_chunks(lambda x: _tied(matrix, x), x, beside, score, length)
+            return in_pieces(lambda x: tied(matrix, x), x, beside, score, words)
         return squares.run(
             self.lm_head,
             x,
             beside,
-            call=lambda head, x, beside: _in_chunks(head, x, beside, score, length),
+            call=lambda head, x, beside: in_pieces(head, x, beside, score, words),
             alone=True,
             keep_all=self.remat == "none",
         )

@@ -11,8 +11,7 @@ one gradient of one unit, and its squares, for each local example or, where exam
 picture, for each local picture. The sums of stacked units are updated in place.
 
 Squares of a batch's gradient (D-06: they depend on the batch size) are computed in the same way,
-unit by unit, so that the gradient of the whole model never exists. And so is the gradient of
-several batches: each adds its own in place, where `jax.grad` would keep one for each batch.
+unit by unit, so that the gradient of the whole model never exists.
 
 Consecutive examples may ask about one picture (`Shared`). A unit that computes the same for all of
 them then runs forward once, and is linearised once; only its pull-back runs for each, in turn.
@@ -27,7 +26,7 @@ common.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
@@ -42,9 +41,9 @@ from mmunlearner_jax.models.consecutive import firsts, grouped, joined, repeated
 from mmunlearner_jax.models.sums import add_squares, no_squares, squared, total
 from mmunlearner_jax.sharding import batch_parts, batch_sharding, by_example
 
-# What is added to the sums: the squares of each example's gradient, those of the gradient of all
-# examples together, or that gradient itself.
-Kind = Literal["examples", "batch", "gradient"]
+# What is added to the sums: the squares of each example's gradient, or those of the gradient of all
+# examples together.
+Kind = Literal["examples", "batch"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class Probed:
 
     Attributes:
         value: The parameter.
-        sums: Sums so far, with the shape of `value`: float32 of squares, or a gradient in its
-            dtype. Their cotangent is `sums` plus what this batch adds.
+        sums: Sums so far, float32 with the shape of `value`. Their cotangent is `sums` plus what
+            this batch adds.
         kind: What is added.
         shared: What consecutive examples have in common; only for squares of examples.
     """
@@ -165,7 +164,7 @@ def run(
         sums, kept = residuals
         if keep_all:
             gradients, smooth = kept(cotangents)
-            squares = jax.tree.map(_OF_BATCH[kind], gradients)
+            squares = jax.tree.map(squared, gradients)
         else:
             values, activations = kept
             squares, smooth = _pull_back(merged, values, activations, cotangents, kind, count)
@@ -250,7 +249,7 @@ def _passes(
 
     def pull(own, values, kept, rest, cotangent):
         gradients, smooth = kept(cotangent)
-        return jax.tree.map(_OF_BATCH[kind], gradients), smooth
+        return jax.tree.map(squared, gradients), smooth
 
     def run(own, values, inputs):
         return call(own, values, inputs), inputs[0]
@@ -304,7 +303,7 @@ def _pull_back(
     """
     if kind != "examples":
         gradients, smooth = _vjp(call, values, activations)[1](cotangents)
-        return jax.tree.map(_OF_BATCH[kind], gradients), smooth
+        return jax.tree.map(squared, gradients), smooth
 
     def example(activations, cotangents):
         out, pull = _vjp(call, values, jax.tree.map(lambda a: a[None], activations))
@@ -384,16 +383,8 @@ def spread(probed: Probed, batch: int) -> jax.Array:
         return copies(value, sums), sums
 
     def backward(sums, cotangents):
-        of_batch = _OF_BATCH.get(probed.kind)
-        squares = of_batch(cotangents) if of_batch else total(squared(cotangents))
-        return None, sums + squares
+        squares = squared(cotangents)
+        return None, sums + (total(squares) if probed.kind == "examples" else squares)
 
     copies.defvjp(forward, backward)
     return copies(probed.value, probed.sums)
-
-
-# What the gradient of all examples together adds to the sums.
-_OF_BATCH: Mapping[Kind, Callable[[jax.Array], jax.Array]] = {
-    "batch": squared,
-    "gradient": lambda gradient: gradient,
-}

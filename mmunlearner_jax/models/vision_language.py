@@ -7,7 +7,7 @@ slots, V vocabulary.
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,29 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from mmunlearner_jax.models import attention, layers
 from mmunlearner_jax.models.cache import Cache, cache_shardings
 from mmunlearner_jax.models.fields import Token
-from mmunlearner_jax.models.llama import Llama, LlamaConfig, Score
+from mmunlearner_jax.models.llama import Llama, LlamaConfig, Rows
+from mmunlearner_jax.models.logits import Score
 from mmunlearner_jax.models.packing import ranks
 from mmunlearner_jax.sharding import param_shardings
+
+
+class Asked(NamedTuple):
+    """A batch, and the tokens whose next-token logits are wanted.
+
+    Attributes:
+        inputs: `input_ids`, int [B, T]; `attention_mask`, int or bool [B, T], 0 at padding; of
+            packed rows `segments`, int [B, T] (see `packing`); and pictures, named as in
+            `VisionLanguageModel.__call__`, in packed rows those of the prefix.
+        targets: Token ids, int [B, S].
+        places: Indices of tokens, int [B, S], which `packing.answer_places` returned; only logits
+            there are computed. None: all T tokens.
+        beside: Arrays [B, S, ...] that the function of the logits takes after the targets.
+    """
+
+    inputs: Mapping[str, jax.Array]
+    targets: jax.Array
+    places: jax.Array | None = None
+    beside: tuple[jax.Array, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,44 +207,35 @@ class VisionLanguageModel(nnx.Module):
             inputs = self._checked(input_ids, **inputs)
         return self._decode(input_ids, attention_mask, cache, inputs, last=last)
 
-    def score(
-        self,
-        score: Score,
-        targets: jax.Array,
-        places: jax.Array | None,
-        input_ids: jax.Array,
-        attention_mask: jax.Array | None = None,
-        segments: jax.Array | None = None,
-        beside: tuple[jax.Array, ...] = (),
-        **pictures: jax.Array,
-    ) -> Any:
-        """Evaluates a function of the next-token logits; only logits at `places` are computed.
+    def score(self, score: Score, *batches: Asked) -> list[Any]:
+        """Evaluates a function of the next-token logits.
+
+        Each layer of the decoder runs on all batches before the next one (`Llama.run_layers`).
 
         Args:
             score: Function of logits float32 [B, C, V], targets [B, C] and arrays [B, C, ...] of
                 `beside`; it returns a tree of arrays [B, C, ...]. Where the vocabulary is large, it
                 is called for a few tokens at a time.
-            targets: Token ids, int [B, S].
-            places: Indices of tokens, int [B, S], which `packing.answer_places` returned; None: all
-                T tokens.
-            input_ids: Token ids, int [B, T].
-            attention_mask: Attention mask, int or bool [B, T], 0 at padding; None: no padding.
-            segments: Segments of packed rows (see `packing`), int [B, T]; None: they are not
-                packed.
-            beside: Arrays [B, S, ...] that `score` takes after the targets.
-            **pictures: Pictures, named as in `__call__`; in packed rows, those of the prefix.
+            *batches: Batches, whose shapes may differ.
 
         Returns:
-            The tree of `score`, arrays [B, S, ...].
+            The tree of `score` for each batch, arrays [B, S, ...].
 
         Raises:
             InputError: As in `__call__`.
         """
-        inputs = self._checked(input_ids, **pictures)
-        x, matrix = self._hidden(input_ids, attention_mask, segments, inputs)
-        if places is not None:
-            x = jnp.take_along_axis(x, places[:, :, None], axis=1)
-        return self.language_model.score(x, (targets, *beside), matrix, score)
+
+        def rows(input_ids, attention_mask=None, segments=None, **pictures):
+            pictures = self._checked(input_ids, **pictures)
+            return self._rows(input_ids, attention_mask, segments, pictures)
+
+        def of_one(x, matrix, asked):
+            if asked.places is not None:
+                x = jnp.take_along_axis(x, asked.places[:, :, None], axis=1)
+            return self.language_model.score(x, (asked.targets, *asked.beside), matrix, score)
+
+        given, matrices = zip(*(rows(**asked.inputs) for asked in batches), strict=True)
+        return list(map(of_one, self.language_model.run_layers(*given), matrices, batches))
 
     def over_depth(
         self,
@@ -276,10 +287,12 @@ class VisionLanguageModel(nnx.Module):
 
     @layers.compiled
     def _forward(self, input_ids, attention_mask, pictures):
-        return self.language_model.logits(*self._hidden(input_ids, attention_mask, None, pictures))
+        rows, matrix = self._rows(input_ids, attention_mask, None, pictures)
+        (x,) = self.language_model.run_layers(rows)
+        return self.language_model.logits(x, matrix)
 
-    def _hidden(self, input_ids, attention_mask, segments, pictures):
-        """Returns the output of the last layer [B, T, D] and the tied matrix of `Llama.embed`."""
+    def _rows(self, input_ids, attention_mask, segments, pictures):
+        """Returns a batch as the decoder's layers take it, and the tied matrix of `Llama.embed`."""
         valid = _valid(input_ids, attention_mask)
         x, matrix = self._embed(input_ids, **pictures)
         prefix = valid if segments is None else valid & (segments == 0)
@@ -290,7 +303,7 @@ class VisionLanguageModel(nnx.Module):
             positions = jnp.where(
                 jnp.expand_dims(prefix, axes), positions, jnp.expand_dims(own, axes)
             )
-        return self.language_model.run_layers(x, positions, valid, segments), matrix
+        return Rows(x, positions, valid, segments), matrix
 
     @layers.compiled
     def _decode(self, input_ids, attention_mask, cache, pictures, *, last):

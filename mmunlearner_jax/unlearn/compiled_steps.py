@@ -18,10 +18,10 @@ from mmunlearner_jax.unlearn.optimizers import Settings, settings
 from mmunlearner_jax.unlearn.schedule import Schedule
 from mmunlearner_jax.unlearn.steps import (
     MEMORIES,
-    RETAIN_STEPS,
     anchored_step,
     forget_step,
     memory,
+    retain_step,
 )
 from mmunlearner_jax.unlearn.transforms import MaskOn
 
@@ -78,7 +78,6 @@ def compiled_steps(
             options.chosen_anchor,
             options.anchor_weight,
             vanilla,
-            options.gradients,
         ),
         _memory(graphdef, options.stop_by) if options.stop_by in MEMORIES else None,
     )
@@ -108,11 +107,10 @@ def _retain(
     anchor: Anchor | None,
     weight: float,
     vanilla: nnx.GraphDef,
-    gradients: str,
 ) -> Callable[..., Any]:
     descent, terms = optimizer.descent(_RATE), loss.configured(options)
     if anchor is None:
-        return RETAIN_STEPS[gradients](graphdef, descent, terms)
+        return retain_step(graphdef, descent, terms)
     return anchored_step(graphdef, descent, terms, anchor, weight, vanilla)
 
 

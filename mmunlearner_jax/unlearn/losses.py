@@ -10,14 +10,13 @@ a chunk.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmunlearner_jax.models.packing import IGNORE
 from mmunlearner_jax.unlearn.scoring import (
     EXAMPLE_NLL,
     LOG_PROBS,
@@ -27,7 +26,6 @@ from mmunlearner_jax.unlearn.scoring import (
     answer_scores,
     examples,
     negative_log_likelihood,
-    supervision,
 )
 
 
@@ -68,18 +66,23 @@ class Term(NamedTuple):
 
 
 # A loss is a function of what a model gives of a batch: by default its scores of supervised tokens.
-Of = Callable[[nnx.GraphDef, Params, Batch], Any]
+Of = Callable[[nnx.GraphDef, Params, Sequence[Batch]], Sequence[Any]]
 Terms = Callable[[Any], tuple[Term, ...]]
 
 
-def score_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> TokenScores:
-    """Runs the model on a batch and returns the scores of its supervised tokens.
+def score_tokens(
+    graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch]
+) -> list[TokenScores]:
+    """Runs the model on batches and returns the scores of their supervised tokens.
 
     Args:
         graphdef: Graph definition of the model.
         params: Parameters of the model.
-        batch: A dict as `scoring.answer_scores` takes it. It may also hold a reference model's
+        batches: Dicts as `scoring.answer_scores` takes them. They may also hold a reference model's
             scores, see `LOG_PROBS` and `EXAMPLE_NLL`.
+
+    Returns:
+        The scores of each batch.
     """
 
     def score(logits: jax.Array, targets: jax.Array, *log_probs: jax.Array) -> tuple:
@@ -91,25 +94,13 @@ def score_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> TokenS
         vanilla = -jnp.take_along_axis(reference, label, axis=-1)[..., 0]
         return nll, divergence(logits, reference), vanilla
 
-    beside = (batch[LOG_PROBS],) if LOG_PROBS in batch else ()
-    (nll, *both), supervised, questions = answer_scores(graphdef, params, batch, score, beside)
-    kl, vanilla = both or (None, None)
-    return TokenScores(nll, supervised, questions, kl, batch.get(EXAMPLE_NLL), vanilla)
-
-
-def unscored(batch: Batch) -> TokenScores:
-    """Returns the scores of a batch without a model, 0 where a model gives values.
-
-    The counts of a loss's terms depend on what is supervised alone, so these scores give them.
-
-    Args:
-        batch: As in `score_tokens`.
-    """
-    labels, questions = supervision(batch)
-    nothing = jnp.zeros(labels.shape)
-    beside = (nothing, nothing) if LOG_PROBS in batch else (None, None)
-    kl, vanilla = beside
-    return TokenScores(nothing, labels != IGNORE, questions, kl, batch.get(EXAMPLE_NLL), vanilla)
+    scored = []
+    found = answer_scores(graphdef, params, batches, score, beside=LOG_PROBS)
+    for batch, ((nll, *both), supervised, questions) in zip(batches, found, strict=True):
+        kl, vanilla = both or (None, None)
+        reference = batch.get(EXAMPLE_NLL)
+        scored.append(TokenScores(nll, supervised, questions, kl, reference, vanilla))
+    return scored
 
 
 def mean(batches: Iterable[tuple[Term, ...]]) -> jax.Array:
@@ -198,7 +189,7 @@ def _log_probs(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Arra
     def score(logits: jax.Array, _: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
-    return answer_scores(graphdef, params, batch, score).values
+    return answer_scores(graphdef, params, [batch], score)[0].values
 
 
 def _nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> jax.Array:

@@ -10,7 +10,7 @@ The scores of a frozen reference model are part of the batch, see `LOG_PROBS` an
 `losses` builds the losses of the methods from all these scores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from mmunlearner_jax.models.llama import Score
+from mmunlearner_jax.models.logits import Score
 from mmunlearner_jax.models.packing import IGNORE, targets
+from mmunlearner_jax.models.vision_language import Asked
 
 Params = Any
 NOTHING = nnx.State({})  # an empty tree of parameters
@@ -56,29 +57,39 @@ class Scores(NamedTuple):
 
 
 def answer_scores(
-    graphdef: nnx.GraphDef,
-    params: Params,
-    batch: Batch,
-    score: Score,
-    beside: tuple[jax.Array, ...] = (),
-) -> Scores:
-    """Runs the model on a batch, and its output head on the supervised tokens only.
+    graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch], score: Score, beside: str = ""
+) -> list[Scores]:
+    """Runs the model on batches, and its output head on the supervised tokens only.
 
     Args:
         graphdef: Graph definition of the model.
         params: Parameters of the model.
-        batch: A dict with `labels` [B, T] and the model's inputs: `input_ids` and `attention_mask`
-            [B, T], `segments` [B, T] of packed rows, pictures. It may hold `answer_places` [B, S],
-            which `packing.answer_places` returns; without it S is T.
+        batches: Dicts with `labels` [B, T] and the model's inputs: `input_ids` and `attention_mask`
+            [B, T], `segments` [B, T] of packed rows, pictures. They may hold `answer_places`
+            [B, S], which `packing.answer_places` returned; without it S is T.
         score: Function of logits [B, C, V] and targets [B, C]; see `VisionLanguageModel.score`.
-        beside: Arrays [B, S, ...] that `score` takes after the targets.
+        beside: Name of arrays [B, S, ...] that `score` takes after the targets, of the batches that
+            have them; "": none.
+
+    Returns:
+        The scores of each batch.
     """
     others = ("labels", "answer_places", EXAMPLE_NLL, LOG_PROBS)
-    inputs = {k: v for k, v in batch.items() if k not in others}
-    labels, questions = supervision(batch)
-    places = batch.get("answer_places")
-    values = nnx.merge(graphdef, params).score(score, labels, places, beside=beside, **inputs)
-    return Scores(values, labels != IGNORE, questions)
+    supervised = list(map(supervision, batches))
+    asked = [
+        Asked(
+            {k: v for k, v in batch.items() if k not in others},
+            labels,
+            batch.get("answer_places"),
+            (batch[beside],) if beside in batch else (),
+        )
+        for batch, (labels, _) in zip(batches, supervised, strict=True)
+    ]
+    values = nnx.merge(graphdef, params).score(score, *asked)
+    return [
+        Scores(of_batch, labels != IGNORE, questions)
+        for of_batch, (labels, questions) in zip(values, supervised, strict=True)
+    ]
 
 
 def supervision(batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -122,7 +133,7 @@ def answer_nll(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> tuple[ja
         The sum over the supervised tokens of each row in nats, float32 [B], and their number, int32
         [B].
     """
-    scores = answer_scores(graphdef, params, batch, negative_log_likelihood)
+    (scores,) = answer_scores(graphdef, params, [batch], negative_log_likelihood)
     return (
         jnp.sum(scores.values * scores.supervised, axis=1),
         jnp.sum(scores.supervised, axis=1),
@@ -150,7 +161,8 @@ def exact_answers(
     def right(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.argmax(logits, axis=-1) == targets, jnp.isfinite(jnp.max(logits, axis=-1))
 
-    (values, finite), supervised, questions = answer_scores(graphdef, params, batch, right)
+    (scores,) = answer_scores(graphdef, params, [batch], right)
+    (values, finite), supervised, questions = scores
     same, first = examples(supervised, questions)
     exact = first & jnp.all(values[:, None, :] | ~same, axis=2)
     all_finite = jnp.all(finite | ~supervised)
@@ -173,7 +185,8 @@ def answer_probabilities(
 
     Source: the metric "probability" of TOFU (arXiv 2401.06121).
     """
-    nll, supervised, questions = answer_scores(graphdef, params, batch, negative_log_likelihood)
+    (scores,) = answer_scores(graphdef, params, [batch], negative_log_likelihood)
+    nll, supervised, questions = scores
     same, first = examples(supervised, questions)
     means = jnp.sum(nll[:, None, :] * same, axis=2) / jnp.maximum(jnp.sum(same, axis=2), 1)
     return jnp.sum(jnp.exp(-means) * first), jnp.sum(first)
@@ -207,17 +220,27 @@ class ImageTokens(NamedTuple):
     seen: jax.Array
 
 
-def image_tokens(graphdef: nnx.GraphDef, params: Params, batch: Batch) -> ImageTokens:
+def image_tokens(
+    graphdef: nnx.GraphDef, params: Params, batches: Sequence[Batch]
+) -> list[ImageTokens]:
     """Runs vision tower and projector alone.
 
     Args:
         graphdef: Graph definition of the model.
         params: Parameters of the model.
-        batch: A dict with `input_ids` [B, T] and pictures.
+        batches: Dicts with `input_ids` [B, T] and pictures.
+
+    Returns:
+        What the decoder is given of each batch.
     """
-    model, ids = nnx.merge(graphdef, params), batch["input_ids"]
-    features = model.decoder_inputs(ids, **pictures_of(batch)).astype(jnp.float32)
-    return ImageTokens(features, model.config.pictured(ids)[..., None])
+    model = nnx.merge(graphdef, params)
+
+    def of_one(batch: Batch) -> ImageTokens:
+        ids = batch["input_ids"]
+        features = model.decoder_inputs(ids, **pictures_of(batch)).astype(jnp.float32)
+        return ImageTokens(features, model.config.pictured(ids)[..., None])
+
+    return list(map(of_one, batches))
 
 
 def token_mean(nll: jax.Array, count: jax.Array) -> jax.Array:

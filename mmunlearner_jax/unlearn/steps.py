@@ -10,11 +10,9 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from mmunlearner_jax.models.squares import keep, probe
 from mmunlearner_jax.sharding import settled
 from mmunlearner_jax.unlearn.anchor import Anchor
 from mmunlearner_jax.unlearn.lookahead import Ahead, clipped_adam, gradient_ahead
@@ -24,7 +22,6 @@ from mmunlearner_jax.unlearn.losses import (
     cross_entropy,
     mean,
     score_tokens,
-    unscored,
 )
 from mmunlearner_jax.unlearn.scoring import (
     NOTHING,
@@ -69,7 +66,8 @@ def mean_loss(
 ) -> jax.Array:
     """Returns the value of a loss over several batches together, a float32 scalar.
 
-    Pictures and text come in separate batches, because their arrays have different shapes.
+    Pictures and text come in separate batches, because their arrays have different shapes. The
+    decoder's layers run on all of them in turn (`Llama.run_layers`).
 
     Args:
         graphdef: Graph definition of the model.
@@ -78,7 +76,7 @@ def mean_loss(
         loss: The loss; by default the mean over supervised tokens in nats.
         of: What the loss is a function of.
     """
-    return mean(loss(of(graphdef, params, batch)) for batch in batches)
+    return mean(map(loss, of(graphdef, params, batches)))
 
 
 def _gradient(value, params, batches, frozen):
@@ -153,50 +151,6 @@ def path_step(
 
     adam = clipped_adam(rate)
     return descent_step(depth, adam), adam
-
-
-def in_place_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Terms = cross_entropy
-) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Returns a `retain_step` that holds one gradient, however many batches a step has.
-
-    The gradient of each batch is added in place, layer by layer (`models.squares`), where
-    `jax.grad` of all batches holds a gradient for each, and their sum. The forward pass of a layer
-    is computed again, as with remat `full`. The values are those of `retain_step`.
-
-    Args:
-        graphdef: Graph definition of the model; it has no adapters.
-        optimizer: Optimizer that lowers the loss.
-        loss: The loss; by default the mean over supervised tokens in nats.
-    """
-
-    def gradient(params: Params, batches: Sequence[Batch], frozen: Params):
-        counts = [
-            jnp.maximum(sum(jnp.sum(term.counts) for term in of_each), 1)
-            for of_each in zip(*(loss(unscored(batch)) for batch in batches), strict=True)
-        ]
-
-        def part(sums: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-            sums, nothing = keep(sums)
-            probed = nnx.merge_state(probe(params, sums, kind="gradient"), frozen)
-            terms = loss(score_tokens(graphdef, probed, batch))
-            pairs = zip(terms, counts, strict=True)
-            value = functools.reduce(jnp.add, (jnp.sum(t.sums) / count for t, count in pairs))
-            return value + nothing, value
-
-        value, sums = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-        for batch in batches:
-            sums, more = jax.grad(part, has_aux=True)(sums, batch)
-            value += more
-        return value, sums
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def descend(
-        state: TrainState, batches: Sequence[Batch], frozen: Params = NOTHING
-    ) -> tuple[TrainState, jax.Array]:
-        return _update(gradient, optimizer, -1, state, batches, frozen)
-
-    return descend
 
 
 def anchored_step(
@@ -286,9 +240,6 @@ def _value(graphdef: nnx.GraphDef, loss: Terms, of: Of = score_tokens) -> Callab
 
     return value
 
-
-# By `config.unlearn.gradients`: the retain step without an anchor.
-RETAIN_STEPS = {"at_once": retain_step, "in_place": in_place_step}
 
 # What is remembered of a batch's answers, by `config.unlearn.stop_by`: a sum, and their number.
 MEMORIES = {"exact": exact_answers, "probability": answer_probabilities}

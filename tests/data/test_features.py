@@ -15,7 +15,7 @@ from mmunlearner_jax.data.pipeline import Batches, Jitter
 from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.qwen2_vl.inputs import AnySize
 from mmunlearner_jax.models.qwen2_vl.tiny import build_chatml_processor
-from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.models.vision_language import Asked, abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.steps import mean_loss
@@ -174,4 +174,6 @@ def test_features_of_another_shape(made):
     }
     wrong = jnp.zeros((len(given["input_ids"]), 1, 4, 3))
     with pytest.raises(InputError, match="vision_features"):
-        model.score(lambda logits, targets: targets, wrong, None, vision_features=wrong, **given)
+        model.score(
+            lambda logits, targets: targets, Asked({**given, "vision_features": wrong}, wrong)
+        )

@@ -83,7 +83,7 @@ def test_the_gradient_of_the_batch_never_exists_whole():
     assert step.memory_analysis().temp_size_in_bytes < size / 4
 
 
-@pytest.mark.parametrize("kind", ["examples", "batch", "gradient"])
+@pytest.mark.parametrize("kind", ["examples", "batch"])
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 1, 1)])
 def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes, kind):
     _, wanted = in_one_pass(*nnx.split(make_model()), batch, kind)
@@ -91,11 +91,8 @@ def test_sharded_squares_are_those_of_one_device(make_model, batch, sizes, kind)
     graphdef, params = nnx.split(make_model(mesh=mesh))
     params = jax.device_put(params, param_shardings(params, mesh))
     _, got = in_one_pass(graphdef, params, put_batch(batch, mesh), kind)
-    # Gradients that are only rounding (a key's bias) have no scale of their own, as squares have.
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted))
-    atol = 1e-6 * (largest if kind == "gradient" else 1)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [("examples", 3e-8), ("batch", 9e-8)])
@@ -146,7 +143,7 @@ def test_pictures_in_batch_order_are_refused(make_model, batch):
         in_one_pass(graphdef, params, batch | {"pixel_values": pixels})
 
 
-@pytest.mark.parametrize("kind", ["examples", "batch", "gradient"])
+@pytest.mark.parametrize("kind", ["examples", "batch"])
 def test_sums_go_on_from_batch_to_batch(make_model, batch, kind):
     """Text alone does not reach the vision tower, whose sums stay."""
     graphdef, params = nnx.split(make_model())

@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 from scipy.special import log_softmax
 
-from mmunlearner_jax.models import llama
+from mmunlearner_jax.models import logits
 from mmunlearner_jax.models.packing import answer_places
 from mmunlearner_jax.unlearn.losses import (
     OF_EXAMPLES,
@@ -201,7 +201,7 @@ def test_npo_near_beta_0_is_gradient_ascent(batches):
 @pytest.mark.parametrize("chunked", [False, True])
 def test_what_a_model_says_beside_a_reference(chunked, monkeypatch):
     if chunked:
-        monkeypatch.setattr(llama, "_LOGITS", 2 * CONFIG.text.vocab_size)
+        monkeypatch.setattr(logits, "_LOGITS", 2 * CONFIG.text.vocab_size)
     graphdef, params = nnx.split(filled(CONFIG))
     moved = jax.tree.map(lambda p: 1.1 * p, params)
     batch = {"input_ids": IDS, "labels": LABELS, "answer_places": answer_places(LABELS)}
@@ -211,7 +211,7 @@ def test_what_a_model_says_beside_a_reference(chunked, monkeypatch):
     )
     log_probs = OF_TOKENS.ask(graphdef, params, batch)
     assert log_probs.shape == (*batch["answer_places"].shape, CONFIG.text.vocab_size)
-    scores = score_tokens(graphdef, moved, {**batch, LOG_PROBS: log_probs})
+    scores = score_tokens(graphdef, moved, [{**batch, LOG_PROBS: log_probs}])[0]
     nll = np.asarray(OF_EXAMPLES.ask(graphdef, params, batch))
     assert nll.shape == (3, 1) and nll[2] == 0
     for row, labels in enumerate(LABELS):
@@ -231,5 +231,5 @@ def test_what_a_model_says_beside_a_reference(chunked, monkeypatch):
         np.testing.assert_allclose(
             nll[row, 0], -p[np.arange(len(places)), wanted].sum(), **TOLERANCE
         )
-    same = score_tokens(graphdef, params, {**batch, LOG_PROBS: log_probs})
+    same = score_tokens(graphdef, params, [{**batch, LOG_PROBS: log_probs}])[0]
     assert np.abs(np.where(same.supervised, same.kl, 0)).max() < 1e-6

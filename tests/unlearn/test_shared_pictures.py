@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from mmunlearner_jax.data.pipeline import Batches
-from mmunlearner_jax.models import llama
-from mmunlearner_jax.models.vision_language import abstract_model
+from mmunlearner_jax.models import logits
+from mmunlearner_jax.models.vision_language import Asked, abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
 from mmunlearner_jax.unlearn.importance import FisherSums, accumulator
 from mmunlearner_jax.unlearn.scoring import exact_answers
@@ -157,7 +157,7 @@ def answered(graphdef, params, batch):
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "answer_places")}
         places = batch["answer_places"]
         score = lambda logits, _: jnp.argmax(logits, axis=-1)  # noqa: E731
-        return nnx.merge(graphdef, params).score(score, places, places, **inputs)
+        return nnx.merge(graphdef, params).score(score, Asked(inputs, places, places))[0]
 
     labels = batch["labels"].copy()
     rows, places = np.nonzero(labels[:, 1:] != -100)
@@ -185,7 +185,7 @@ def test_logits_of_few_tokens_at_a_time(make, monkeypatch):
     batch = whole(PICTURES, encoder, 3)
     wanted = value_and_grad(model, [batch])
     vocabulary = model.config.text.vocab_size
-    monkeypatch.setattr(llama, "_LOGITS", 5 * vocabulary)
+    monkeypatch.setattr(logits, "_LOGITS", 5 * vocabulary)
     graphdef, params = nnx.split(model)
 
     def loss(params):
@@ -210,6 +210,6 @@ def test_squares_of_few_tokens_at_a_time(shares_matrix, fisher, monkeypatch):
     with jax.default_matmul_precision("highest"):
         zeros = FisherSums.zeros
         wanted = accumulator(graphdef, fisher=fisher)(zeros(params), params, batch)
-        monkeypatch.setattr(llama, "_LOGITS", 3 * model.config.text.vocab_size)
+        monkeypatch.setattr(logits, "_LOGITS", 3 * model.config.text.vocab_size)
         got = accumulator(graphdef, fisher=fisher)(zeros(params), params, batch)
     assert_close(got, wanted)

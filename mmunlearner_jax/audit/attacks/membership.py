@@ -59,7 +59,7 @@ def token_values(graphdef: nnx.GraphDef) -> Callable[[Any, Any], tuple[jax.Array
 
     @jax.jit
     def program(params: Any, batch: dict[str, Any]) -> tuple[jax.Array, ...]:
-        scores = answer_scores(graphdef, params, batch, values)
+        (scores,) = answer_scores(graphdef, params, [batch], values)
         return *scores.values, scores.supervised
 
     return program

@@ -128,5 +128,5 @@ class WindowedVision(Tower):
         angles = vision_rope(reorder(places, order), config.head_size)
         whole = np.isin(np.arange(config.depth), config.fullatt_block_indexes)
         rest = angles, pictures, jnp.repeat(windows, unit, axis=1)
-        x = layers.scan(self.layers, x, *rest, remat=self.remat, mesh=self.mesh, each=(whole,))
+        (x,) = layers.scan(self.layers, (x, *rest), remat=self.remat, mesh=self.mesh, each=(whole,))
         return reorder(x, back)

@@ -270,4 +270,4 @@ class Qwen2Vision(Tower):
         pictures, places = patch_places(grids, pixel_values.shape[1], config.spatial_merge_size)
         x = squares.run(self.patch_embedding, pixel_values)
         angles = vision_rope(places, config.head_size)
-        return layers.scan(self.layers, x, angles, pictures, remat=self.remat, mesh=self.mesh)
+        return layers.scan(self.layers, (x, angles, pictures), remat=self.remat, mesh=self.mesh)[0]

@@ -26,7 +26,7 @@ def loss_of_old_answers(
         batch: A batch of the vanilla model's answers.
     """
     del vanilla
-    return mean([cross_entropy(score_tokens(*model, batch))])
+    return mean([cross_entropy(*score_tokens(*model, [batch]))])
 
 
 ANCHOR = Anchor(

@@ -25,7 +25,7 @@ def divergence_of_words(
         batch: A batch of the vanilla model's answers, with `LOG_PROBS`.
     """
     del vanilla
-    scores = score_tokens(*model, batch)
+    (scores,) = score_tokens(*model, [batch])
     assert scores.kl is not None
     return mean([(mean_of(scores.kl, scores.supervised),)])
 

@@ -26,8 +26,9 @@ def feature_distance(
         vanilla: Those of the vanilla model.
         batch: A dict with `input_ids` [B, T] and pictures.
     """
-    ours, seen = image_tokens(*model, batch)
-    theirs = jax.lax.stop_gradient(image_tokens(*vanilla, batch).features)
+    ((ours, seen),) = image_tokens(*model, [batch])
+    ((theirs, _),) = image_tokens(*vanilla, [batch])
+    theirs = jax.lax.stop_gradient(theirs)
     mean = jnp.sum(theirs, axis=(0, 1), where=seen) / jnp.maximum(jnp.sum(seen), 1)
     spread = jnp.sum((theirs - mean) ** 2, where=seen)
     return jnp.sum((ours - theirs) ** 2, where=seen) / spread

@@ -1,4 +1,4 @@
-"""Gradients that are added in place are those of all batches together."""
+"""Batches of a step that run through the decoder's layers together."""
 
 import dataclasses
 
@@ -10,16 +10,14 @@ from flax import nnx
 
 from configs import orl
 from mmunlearner_jax.config import typed
-from mmunlearner_jax.config.checks import check_config
-from mmunlearner_jax.errors import InputError
 from mmunlearner_jax.models.packing import answer_places
 from mmunlearner_jax.models.vision_language import abstract_model
 from mmunlearner_jax.sharding import make_mesh, param_shardings, put_batch
-from mmunlearner_jax.unlearn.losses import cross_entropy
+from mmunlearner_jax.unlearn.losses import cross_entropy, mean, score_tokens
 from mmunlearner_jax.unlearn.method import ANSWERS
 from mmunlearner_jax.unlearn.methods import METHODS
 from mmunlearner_jax.unlearn.scoring import LOG_PROBS
-from mmunlearner_jax.unlearn.steps import TrainState, in_place_step, retain_step
+from mmunlearner_jax.unlearn.steps import TrainState, mean_loss, retain_step
 from tests.helpers.meshes import CONFIG, initial, tiny_batch
 
 
@@ -41,59 +39,52 @@ def batches():
     ("sizes", "method", "frozen"),
     [((1, 1, 1), "mmunlearner", ()), ((1, 2, 2), "kl_min", ("vision_tower",))],
 )
-def test_a_step_is_the_step_of_all_batches_together(sizes, method, frozen):
+def test_the_gradient_is_the_sum_of_the_batches_gradients(sizes, method, frozen):
     loss = METHODS[method].retain or ANSWERS
-    options = typed(orl.get_config()).unlearn.of_loss(loss)
+    terms = loss.configured(typed(orl.get_config()).unlearn.of_loss(loss))
     mesh = make_mesh(sizes, jax.devices()[: int(np.prod(sizes))])
-    config = dataclasses.replace(CONFIG, remat="full")
-    graphdef, _ = abstract_model(config, mesh)
+    graphdef, _ = abstract_model(dataclasses.replace(CONFIG, remat="full"), mesh)
     params = jax.device_put(initial(), param_shardings(initial(), mesh))
     still, moving = nnx.split_state(params, lambda path, _: path[0] in frozen, ...)
-    sgd = optax.sgd(0.1)
     given = [put_batch(batch, mesh) for batch in batches()]
-    ends, values = [], []
-    for make in (retain_step, in_place_step):
-        step = make(graphdef, sgd, loss.configured(options))
-        state = TrainState.create(jax.tree.map(jax.numpy.copy, moving), sgd)
-        state, value = step(state, given, still)
-        ends.append(state.params)
-        values.append(float(value))
-    np.testing.assert_allclose(*values, rtol=1e-6)
-    largest = max(
-        np.abs(a - b).max()
-        for a, b in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(moving), strict=True)
-    )
+
+    def apart(params, batches):
+        return mean(terms(*score_tokens(graphdef, params, [batch])) for batch in batches)
+
+    def together(params, batches):
+        return mean_loss(graphdef, params, batches, terms)
+
+    def gradient(of):
+        def of_moving(moving):
+            return of(nnx.merge_state(moving, still), given)
+
+        return jax.jit(jax.value_and_grad(of_moving))(moving)
+
+    (wanted, sums), (value, got) = map(gradient, (apart, together))
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(sums))
     assert largest > 1e-3
-    for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
+    for one, other in zip(*map(jax.tree.leaves, (sums, got)), strict=True):
         assert one.sharding.is_equivalent_to(other.sharding, one.ndim)
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5 * largest)
 
 
-def test_one_gradient_is_held():
-    """The temporaries lack a tree of gradients."""
+def test_layers_have_one_gradient_for_all_batches():
+    """A second batch adds no gradient of the decoder's layers to what is held."""
+    sizes = dict(hidden_size=64, intermediate_size=256, num_hidden_layers=8)
     config = dataclasses.replace(
-        CONFIG,
-        text=dataclasses.replace(
-            CONFIG.text, hidden_size=64, intermediate_size=256, num_hidden_layers=8
-        ),
-        remat="full",
+        CONFIG, text=dataclasses.replace(CONFIG.text, **sizes), remat="full"
     )
     graphdef, params = abstract_model(config, None)
     sgd = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
     state = TrainState(params, (jax.eval_shape(sgd.init, params),))
     size = sum(4 * p.size for p in jax.tree.leaves(params))
-    taken = []
-    for make in (retain_step, in_place_step):
-        step = make(graphdef, sgd, cross_entropy)
-        compiled = step.lower(state, batches()).compile()
-        taken.append(compiled.memory_analysis().temp_size_in_bytes)
-    assert taken[0] - taken[1] > 0.6 * size  # text has no gradient of the vision tower
-
-
-def test_where_it_is_refused():
-    config = orl.get_config()
-    config.unlearn.gradients = "in_place"
-    check_config(typed(config), jax.devices()[:1])
-    config.unlearn.lora.rank = 2
-    with pytest.raises(InputError, match="config.unlearn.gradients is 'in_place': give 'at_once'"):
-        check_config(typed(config), jax.devices()[:1])
+    pictures, text = (
+        retain_step(graphdef, sgd, cross_entropy)
+        .lower(state, given)
+        .compile()
+        .memory_analysis()
+        .temp_size_in_bytes
+        for given in (batches()[:1], batches())
+    )
+    assert text - pictures < 0.2 * size
