@@ -4,7 +4,7 @@ In files that is the last axis. On devices it is the first one, which is that of
 not tiled by a TPU: steps unpack such bits without moving them.
 
 Stacked layers have few bytes along that axis. Their bits are unpacked by operations on elements
-alone, which XLA fuses with what uses them: no booleans are ever written to memory.
+alone, which XLA fuses with what uses them: their booleans are never written to memory.
 """
 
 import functools

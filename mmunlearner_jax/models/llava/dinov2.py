@@ -183,6 +183,5 @@ class Dinov2(nnx.Module):
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
         """Maps [B, I, C, height, width] to the output of the last layer run [B, I, P, D]."""
         x = squares.run(self.embeddings, pixel_values)
-        return layers.scan(self.blocks, (x,), remat=self.remat, mesh=self.mesh, length=self.depth)[
-            0
-        ]
+        (x,) = layers.scan(self.blocks, (x,), remat=self.remat, mesh=self.mesh, length=self.depth)
+        return x
