@@ -54,8 +54,7 @@ SPLASH = {"model.attention": "splash"}
 # Weights, moments and gradients in bfloat16.
 HALF = {"model.param_dtype": "bfloat16"}
 ALONE = rows(4) | HALF
-OWN_ROWS: dict[str, object] = {"unlearn.pack": 1, "unlearn.text_pack": 1, "importance.pack": 1}
-OWN_ROWS |= {"importance.batch_size": 4}
+OWN_ROWS: dict[str, object] = {"importance.pack": 1, "importance.batch_size": 4}
 LONG = {"plan.question_tokens": 464}
 LARGE_STEPS: dict[str, object] = {
     f"unlearn.{kind}_batch": 32 for kind in ("forget", "retain", "text")
@@ -121,7 +120,6 @@ PLANS: dict[str, tuple[str, str, str, dict[str, object]]] = {
         for name, (topology, size, values) in RUNS.items()
         for stage in STAGES
     },
-    "one-gpu-own-rows-unlearn": ("v5p:1x1x1", "unlearn", "7b, one GPU", OWN_ROWS),
     "one-gpu-own-rows-importance": ("v5p:1x1x1", "importance", "7b, one GPU", OWN_ROWS),
     "7b-v5p-8-unlearn-packed": ("v5p-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),
     "7b-v6e-8-unlearn-packed": ("v6e-8", "unlearn", "7b", rows(8, 10) | PACKED_UNLEARN),

@@ -4,7 +4,7 @@
         --workdir=runs/qwen_one --config.model.checkpoint=PATH_OR_HF_NAME
 
 As configs/llava_1gpu.py, with the model and the pictures of configs/qwen2_vl.py. Its vocabulary is
-five times as large: a retain step takes 68 GiB (docs/one-gpu.md).
+five times as large: a forget step takes 68 GiB (docs/one-gpu.md).
 """
 
 from ml_collections import ConfigDict
